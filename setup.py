@@ -1,0 +1,25 @@
+"Build configuration, read from settings.ini."
+from configparser import ConfigParser
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+parser = ConfigParser(delimiters=["="], interpolation=None)
+parser.read(here / "settings.ini", encoding="utf-8")
+cfg = parser["DEFAULT"]
+extras = {name: cfg[f"{name}_requirements"].split() for name in ("repro", "cluster", "docs")}
+extras["dev"] = sum(extras.values(), []) + cfg["dev_requirements"].split()
+readme = here / "README.md"
+
+setup(
+    name=cfg["lib_name"], version=cfg["version"], description=cfg["description"], keywords=cfg["keywords"],
+    author=cfg["author"], license="Apache-2.0", python_requires=f">={cfg['min_python']}",
+    long_description=readme.read_text(encoding="utf-8") if readme.exists() else cfg["description"],
+    long_description_content_type="text/markdown",
+    classifiers=["Development Status :: 3 - Alpha", "Intended Audience :: Science/Research", "Programming Language :: Python :: 3"],
+    packages=find_packages(include=["robust_smooth", "robust_smooth.*"]), package_data={"robust_smooth": ["py.typed", "assets/**/*"]},
+    include_package_data=True, zip_safe=False,
+    install_requires=cfg["requirements"].split(), extras_require=extras,
+    entry_points={"console_scripts": cfg["console_scripts"].split(), "nbdev": [f"{cfg['lib_name']}={cfg['lib_path']}._modidx:d"]},
+)
