@@ -53,4 +53,7 @@ d = { 'settings': { 'branch': 'main',
                                     'robust_smooth.core.read_journal': ('core.html#read_journal', 'robust_smooth/core.py'),
                                     'robust_smooth.core.register': ('core.html#register', 'robust_smooth/core.py'),
                                     'robust_smooth.core.register_noise': ('core.html#register_noise', 'robust_smooth/core.py'),
-                                    'robust_smooth.core.write_atomic': ('core.html#write_atomic', 'robust_smooth/core.py')}}}
+                                    'robust_smooth.core.write_atomic': ('core.html#write_atomic', 'robust_smooth/core.py')},
+            'robust_smooth.vision': { 'robust_smooth.vision._declare_operators': ( 'vision.html#_declare_operators',
+                                                                                   'robust_smooth/vision.py'),
+                                      'robust_smooth.vision.torchvision': ('vision.html#torchvision', 'robust_smooth/vision.py')}}}
