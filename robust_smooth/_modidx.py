@@ -53,4 +53,11 @@ d = { 'settings': { 'branch': 'main',
                                     'robust_smooth.core.read_journal': ('core.html#read_journal', 'robust_smooth/core.py'),
                                     'robust_smooth.core.register': ('core.html#register', 'robust_smooth/core.py'),
                                     'robust_smooth.core.register_noise': ('core.html#register_noise', 'robust_smooth/core.py'),
-                                    'robust_smooth.core.write_atomic': ('core.html#write_atomic', 'robust_smooth/core.py')}}}
+                                    'robust_smooth.core.write_atomic': ('core.html#write_atomic', 'robust_smooth/core.py')},
+            'robust_smooth.papers': { 'robust_smooth.papers._is_checkout': ('papers.html#_is_checkout', 'robust_smooth/papers.py'),
+                                      'robust_smooth.papers._table': ('papers.html#_table', 'robust_smooth/papers.py'),
+                                      'robust_smooth.papers.assets': ('papers.html#assets', 'robust_smooth/papers.py'),
+                                      'robust_smooth.papers.checkout': ('papers.html#checkout', 'robust_smooth/papers.py'),
+                                      'robust_smooth.papers.expand_settings': ('papers.html#expand_settings', 'robust_smooth/papers.py'),
+                                      'robust_smooth.papers.pivot': ('papers.html#pivot', 'robust_smooth/papers.py'),
+                                      'robust_smooth.papers.printed': ('papers.html#printed', 'robust_smooth/papers.py')}}}
