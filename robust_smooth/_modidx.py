@@ -143,4 +143,12 @@ d = { 'settings': { 'branch': 'main',
                                      'robust_smooth.noise.chunk_size': ('noise.html#chunk_size', 'robust_smooth/noise.py'),
                                      'robust_smooth.noise.n_splits': ('noise.html#n_splits', 'robust_smooth/noise.py'),
                                      'robust_smooth.noise.offsets': ('noise.html#offsets', 'robust_smooth/noise.py'),
-                                     'robust_smooth.noise.split_levels': ('noise.html#split_levels', 'robust_smooth/noise.py')}}}
+                                     'robust_smooth.noise.split_levels': ('noise.html#split_levels', 'robust_smooth/noise.py')},
+            'robust_smooth.uniform': { 'robust_smooth.uniform._product_down': ('uniform.html#_product_down', 'robust_smooth/uniform.py'),
+                                       'robust_smooth.uniform._whole_steps': ('uniform.html#_whole_steps', 'robust_smooth/uniform.py'),
+                                       'robust_smooth.uniform.certify': ('uniform.html#certify', 'robust_smooth/uniform.py'),
+                                       'robust_smooth.uniform.check': ('uniform.html#check', 'robust_smooth/uniform.py'),
+                                       'robust_smooth.uniform.grid_radius': ('uniform.html#grid_radius', 'robust_smooth/uniform.py'),
+                                       'robust_smooth.uniform.largest_radius': ('uniform.html#largest_radius', 'robust_smooth/uniform.py'),
+                                       'robust_smooth.uniform.minimum_n': ('uniform.html#minimum_n', 'robust_smooth/uniform.py'),
+                                       'robust_smooth.uniform.radius': ('uniform.html#radius', 'robust_smooth/uniform.py')}}}
