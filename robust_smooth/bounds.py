@@ -13,7 +13,8 @@ from scipy.special import betaincc, betainccinv, betaincinv, ndtri
 from .core import check_counts
 
 # %% auto #0
-__all__ = ['ROUNDING', 'binomial_lower', 'binomial_upper', 'runner_up_upper', 'probit']
+__all__ = ['ROUNDING', 'SUB_GAUSSIAN', 'binomial_lower', 'binomial_upper', 'runner_up_upper', 'probit', 'inner_product_deviation',
+           'gradient_norm_bounds', 'gradient_linf_bounds', 'gradient_l1_bounds']
 
 # %% ../nbs/02_bounds.ipynb #78e40eb7
 ROUNDING = 1e-15 # relative allowance for the rounding of the incomplete-beta inverses
@@ -85,3 +86,76 @@ def probit(p: ArrayLike,                      # probabilities in [0, 1]
     if not np.all((p >= 0) & (p <= 1)): raise ValueError(f"p must be in [0, 1], got {p}")
     q = 1 - p if complement is None else np.asarray(complement, dtype=np.float64)
     return np.where(p > 0.5, -ndtri(q), ndtri(p))[()]
+
+# %% ../nbs/02_bounds.ipynb #0ed38ba7
+SUB_GAUSSIAN = {"sharp": 0.40218082828636, "paper": 0.25 + 3 / np.sqrt(8 * np.pi * np.e)} # variance proxies of u (f - 1/2); "sharp" rounded up
+
+def _sub_gaussian(constant: str | float) -> float:
+    if isinstance(constant, str):
+        if constant not in SUB_GAUSSIAN: raise ValueError(f"constant must be one of {sorted(SUB_GAUSSIAN)} or a number above 0, got {constant!r}")
+        return SUB_GAUSSIAN[constant]
+    if not 0 < constant < np.inf: raise ValueError(f"constant must be one of {sorted(SUB_GAUSSIAN)} or a number above 0, got {constant!r}")
+    return float(constant)
+
+def _check_gradient(statistic: ArrayLike, n1: ArrayLike, n2: ArrayLike, d: ArrayLike, alpha: ArrayLike, nonnegative: bool) -> list[np.ndarray]:
+    values = [np.asarray(value, dtype=np.float64) for value in (statistic, n1, n2, d, alpha)]
+    statistic, n1, n2, d, alpha = values
+    if not np.all(np.isfinite(statistic)) or (nonnegative and np.any(statistic < 0)):
+        raise ValueError(f"the statistic must be finite{' and >= 0' if nonnegative else ''}, got {statistic}")
+    for name, value in dict(n1=n1, n2=n2, d=d).items():
+        if not np.all((value >= 1) & np.isfinite(value)): raise ValueError(f"{name} must be at least 1, got {value}")
+    if not np.all((alpha > 0) & (alpha < 1)): raise ValueError(f"alpha must be in (0, 1), got {alpha}")
+    return values
+
+def inner_product_deviation(d: ArrayLike,     # dimension, >= 1
+                            log_term: ArrayLike, # log(1 / level), > 0
+                           ) -> np.ndarray:   # float64: T(d, L), to be multiplied by k / sqrt(n1 n2)
+    "Chernoff deviation of the inner product of two independent sub-Gaussian vectors, min over u in (0, 1) of (L - d/2 log(1 - u^2)) / u (mends Theorem 5)."
+    d, L = np.broadcast_arrays(np.asarray(d, dtype=np.float64), np.asarray(log_term, dtype=np.float64))
+    y = 2 * L / d                                  # y = u^2 / (1 - u^2); the equation is convex in y and this start lies to the right of its root
+    for _ in range(60): y = y - (y - 0.5 * np.log1p(y) - L / d) / (1 - 0.5 / (1 + y))
+    return ((L + 0.5 * d * np.log1p(y)) / np.sqrt(y / (1 + y)))[()]
+
+# %% ../nbs/02_bounds.ipynb #b9b54114
+def gradient_norm_bounds(xy: ArrayLike,    # inner product of the two half means of u (f - 1/2), any shape
+                         n1: ArrayLike,    # draws in the first half, >= 1
+                         n2: ArrayLike,    # draws in the second half, >= 1
+                         d: ArrayLike,     # dimension of the space (or subspace) the means live in, >= 1
+                         alpha: ArrayLike, # failure probability of each bound, in (0, 1)
+                         constant: str | float = "sharp", # sub-Gaussian constant: "sharp", "paper" or a number
+                        ) -> tuple[np.ndarray, np.ndarray]: # lower and upper bound, float64; each holds separately at 1 - alpha
+    "Bounds of the l2 norm of sigma times the smoothed gradient from independent halves (Mohapatra et al., Theorem 5 as mended). Raises ValueError."
+    k = _sub_gaussian(constant)
+    xy, n1, n2, d, alpha = _check_gradient(xy, n1, n2, d, alpha, nonnegative=False)
+    L = np.log(2 / alpha)
+    t = k / np.sqrt(n1 * n2) * inner_product_deviation(d, L)
+    h = np.sqrt(2 * k * (1 / n1 + 1 / n2) * L)
+    inside = np.maximum(xy - t, 0)
+    lower = inside / (h / 2 + np.sqrt(h * h / 4 + inside))                # = -h/2 + sqrt(h^2/4 + inside), without cancellation
+    return lower[()], (h / 2 + np.sqrt(np.maximum(0, h * h / 4 + xy + t)))[()]
+
+def gradient_linf_bounds(linf: ArrayLike,  # largest absolute entry of the mean of u (f - 1/2) over all n1 + n2 draws, >= 0
+                         n1: ArrayLike,    # draws in the first half, >= 1
+                         n2: ArrayLike,    # draws in the second half, >= 1
+                         d: ArrayLike,     # dimension, >= 1
+                         alpha: ArrayLike, # failure probability of the pair, in (0, 1)
+                         constant: str | float = "sharp", # sub-Gaussian constant: "sharp", "paper" or a number
+                        ) -> tuple[np.ndarray, np.ndarray]: # lower and upper bound, float64; both hold together at 1 - alpha
+    "Bounds of the l_inf norm of sigma times the smoothed gradient (Mohapatra et al., Table 1): a union over 2 d one-sided events. Raises ValueError."
+    k = _sub_gaussian(constant)
+    linf, n1, n2, d, alpha = _check_gradient(linf, n1, n2, d, alpha, nonnegative=True)
+    t = np.sqrt(2 * k * np.log(2 * d / alpha) / (n1 + n2))
+    return np.maximum(linf - t, 0)[()], (linf + t)[()]
+
+def gradient_l1_bounds(l1: ArrayLike,    # sum of absolute entries of the mean of u (f - 1/2) over all n1 + n2 draws, >= 0
+                       n1: ArrayLike,    # draws in the first half, >= 1
+                       n2: ArrayLike,    # draws in the second half, >= 1
+                       d: ArrayLike,     # dimension, >= 1
+                       alpha: ArrayLike, # failure probability of the pair, in (0, 1)
+                       constant: str | float = "sharp", # sub-Gaussian constant: "sharp", "paper" or a number
+                      ) -> tuple[np.ndarray, np.ndarray]: # lower and upper bound, float64; both hold together at 1 - alpha
+    "Bounds of the l1 norm of sigma times the smoothed gradient (Mohapatra et al., Table 1): a union over the 2^d sign vectors. Raises ValueError."
+    k = _sub_gaussian(constant)
+    l1, n1, n2, d, alpha = _check_gradient(l1, n1, n2, d, alpha, nonnegative=True)
+    t = np.sqrt(2 * k * d * (d * np.log(2) + np.log(1 / alpha)) / (n1 + n2))
+    return np.maximum(l1 - t, 0)[()], (l1 + t)[()]
