@@ -1,0 +1,33 @@
+# Two commands: `make reproduce` (tables and figures) and `make test` (pytest, then the notebooks). Both create the environment when it is missing.
+V ?= .venv
+PYTHON ?= python3
+JOBS ?= 2
+BIN := $(V)/bin
+export OMP_NUM_THREADS ?= 1
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: environment reproduce test docs hooks clean
+
+environment: $(V)/.ok
+
+$(V)/.ok: settings.ini setup.py pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(V)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $@
+
+reproduce: environment
+	robust-smooth reproduce $(ARGS)
+
+test: environment
+	python -m pytest tests -n $(JOBS) --dist worksteal
+	nbdev_test --n_workers $(JOBS)
+
+docs: environment
+	python docs/build.py
+
+hooks: environment
+	nbdev_install_hooks
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache _docs
