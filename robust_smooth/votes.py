@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .core import Journal, Record, check_same_vote, content_hash, noise_spec
-from .noise import Noise, chunk_seed, chunk_size
+from .noise import Additive, Noise, chunk_seed, chunk_size
 
 # %% auto #0
 __all__ = ['MEMORY_ERRORS', 'FRAGILE', 'GROUP', 'check_votable', 'check_logits', 'memory_format', 'tune_batch_size', 'Votes',
@@ -170,10 +170,12 @@ class _Counter:
             count = min(count, self.chunk - offset)
             if self.held != (image.index, number):
                 self.generator.manual_seed(chunk_seed(self.seed, image.index, self.stage, number))
-                self.noise.sample(self.drawn, self.generator)
+                if isinstance(self.noise, Additive): self.noise.sample(self.drawn, self.generator)
+                else: self.noise.perturb(image.x, self.generator, self.drawn)
                 self.held = (image.index, number)
             piece = self.drawn[offset:offset + count]
-            torch.add(piece, image.x, out=self.batch[row:row + count])
+            if isinstance(self.noise, Additive): torch.add(piece, image.x, out=self.batch[row:row + count])
+            else: self.batch[row:row + count].copy_(piece)
             if self.observers: self.noises[row:row + count].copy_(piece)
         image.scheduled += count
         return count
@@ -290,8 +292,12 @@ def _counter(model, x, noise, n, num_classes, seed, index, stage, targets, obser
     for name, value in (("targets", targets),):
         if value is not None and (np.shape(value) != (len(x),) or not np.all((np.asarray(value) >= 0) & (np.asarray(value) < num_classes))):
             raise ValueError(f"{name} must be {len(x)} classes in [0, {num_classes}), got {value!r}")
-    if targets is None and (observers or stop is not None): raise ValueError("observers and stop ask about a class per image: give targets")
-    if noise.deterministic and (observers or stop is not None): raise ValueError(f"{noise!r} is deterministic: it takes no observers and no stopping rule")
+    if targets is None and (observers or stop is not None) and not noise.deterministic: raise ValueError("observers and stop ask about a class per image: give targets")
+    exact_stop = getattr(stop, "deterministic", False)
+    if noise.deterministic and (observers or stop is not None and not exact_stop):
+        raise ValueError(f"{noise!r} is deterministic: it takes no observers, and of stopping rules only its own")
+    if exact_stop and not noise.deterministic: raise ValueError(f"{stop!r} fits deterministic noise only, got {noise!r}")
+    if observers and not isinstance(noise, Additive): raise ValueError(f"observers ask for additive noise, got {noise!r}")
     if not len(x): return None, 0
     with torch.inference_mode():
         return _Counter(model, x, noise, int(n), int(num_classes), int(seed), index, stage, targets, list(observers), stop, batch_size,
@@ -349,7 +355,7 @@ def vote(model: Callable,      # base classifier: [m, ...] float32 -> [m, C] log
                       optimised=str(getattr(model, "optimised", "no")), seed=int(seed), n0=0 if noise.deterministic else int(n0),
                       n=int(noise.evaluations if noise.deterministic else n), moments=sorted(observers or {}), stop=plan, device_type=device.type,
                       device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu", threads=torch.get_num_threads(), shape=list(shape),
-                      noise=noise_spec(noise), versions={name: _version(name) for name in ("robust_smooth", "torch", "numpy")})
+                      noise=noise_spec(noise), **(dict(offsets=noise.fingerprint(int(np.prod(shape)))) if hasattr(noise, "fingerprint") else {}), versions={name: _version(name) for name in ("robust_smooth", "torch", "numpy")})
     header = dict(format=1, noise=noise_spec(noise), dim=int(np.prod(shape)), classes=int(num_classes), plan=plan, provenance=provenance)
     settings = dict(num_classes=num_classes, seed=seed, batch_size=batch_size, device=device)
     if save is None: return _vote_rows(model, images, noise, n, n0, index, hashes, observers, stop, settings, header, total, [], None, progress)
