@@ -237,7 +237,7 @@ def test_printed_radius_on_the_exact_witnesses():
         result = bernstein.sound_radius(table, [x0], rtol=1e-8)
         assert result.lower <= true * (1 + 1e-15) and abs(result.upper - true) < 1e-7
     root = bernstein.root_radius(first, [0.5])
-    assert isinstance(root, float) and root.mode == "paper" and root.left_cube and len(bernstein.root_system(first, [0.5])([0.5])) == 2
+    assert isinstance(root, float) and root.mode == "paper" and root.left_cube and len(bernstein.root_system(first, [0.5])(np.array([0.5]))) == 2
 
 def test_printed_radius_is_mostly_too_large_and_the_floor_holds():
     over, floor = 0, []
