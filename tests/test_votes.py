@@ -1,0 +1,205 @@
+"The votes engine: noise identity, sharding, real kills, observers, stopping, and what is refused."
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from robust_smooth import models
+from robust_smooth.core import Record
+from robust_smooth.noise import Gaussian
+from robust_smooth.votes import count_votes, tune_batch_size, vote
+
+
+@pytest.fixture(scope="module")
+def convnet():
+    torch.manual_seed(0)
+    return models.small_convnet(num_classes=10).eval()
+
+
+@pytest.fixture(scope="module")
+def digits(): return torch.rand(11, 1, 8, 8, generator=torch.Generator().manual_seed(3))
+
+
+class Noises:
+    "Observer that keeps every noise it is shown, with its sample number."
+    def __init__(self): self.seen = {}
+    def begin(self, index, x, target): self.seen[index] = {}
+    def update(self, index, start, hits, noise):
+        assert len(hits) == len(noise)
+        for i, one in enumerate(noise): self.seen[index][start + i] = one.clone()
+    def finish(self, index): return dict(total=np.array(len(self.seen[index])))
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64, 1000, 3000])
+def test_noise_is_the_same_for_every_batch_size(convnet, digits, batch_size):
+    reference, other = Noises(), Noises()
+    settings = dict(num_classes=10, seed=4, progress=False, targets=[0, 1])
+    count_votes(convnet, digits[:2], Gaussian(sigma=0.5), 1234, observers=[reference], index=[5, 9], batch_size=128, **settings)
+    count_votes(convnet, digits[:2].flip(0), Gaussian(sigma=0.5), 1234, observers=[other], index=[9, 5], batch_size=batch_size, **settings)
+    for index in (5, 9):
+        assert sorted(other.seen[index]) == list(range(1234))
+        assert all(torch.equal(reference.seen[index][i], other.seen[index][i]) for i in range(1234))
+
+
+def test_a_longer_run_continues_the_same_noise(convnet, digits):
+    short, long = Noises(), Noises()
+    for n, observer in ((700, short), (2300, long)):
+        count_votes(convnet, digits[:1], Gaussian(sigma=0.5), n, num_classes=10, seed=1, targets=[0], observers=[observer], progress=False)
+    assert all(torch.equal(short.seen[0][i], long.seen[0][i]) for i in range(700))
+
+
+def test_stages_seeds_and_images_share_no_noise(convnet, digits):
+    seen = []
+    for seed, index, stage in ((0, 0, "estimation"), (0, 0, "selection"), (1, 0, "estimation"), (0, 1, "estimation")):
+        observer = Noises()
+        count_votes(convnet, digits[:1], Gaussian(sigma=0.5), 50, num_classes=10, seed=seed, index=[index], stage=stage, targets=[0], observers=[observer], progress=False)
+        seen.append(torch.stack([observer.seen[index][i] for i in range(50)]).flatten())
+    correlation = np.corrcoef(torch.stack(seen).numpy()) - np.eye(4)
+    assert np.abs(correlation).max() < 5 / np.sqrt(50 * 64)
+
+
+def test_batch_shape_changes_only_fragile_votes(convnet, digits):
+    settings = dict(num_classes=10, seed=0, progress=False)
+    votes = [count_votes(convnet, digits, Gaussian(sigma=0.5), 3000, batch_size=size, **settings) for size in (32, 250, 1024)]
+    for other in votes[1:]:
+        moved = np.abs(other.counts - votes[0].counts).sum(1) // 2
+        assert (moved <= np.maximum(votes[0].fragile, other.fragile)).all()
+
+
+def test_shards_merge_to_the_single_run(convnet, digits):
+    settings = dict(num_classes=10, seed=0, progress=False, batch_size=200)
+    whole = vote(convnet, digits, Gaussian(sigma=0.5), 1500, index=np.arange(11) * 20, **settings)
+    parts = [vote(convnet, digits[rows], Gaussian(sigma=0.5), 1500, index=np.arange(11)[rows] * 20, **settings) for rows in (slice(7, 11), slice(0, 3), slice(3, 7))]
+    merged = Record.concat(parts)
+    for name in ("selection", "counts", "n", "index", "images"): np.testing.assert_array_equal(getattr(merged, name), getattr(whole, name))
+
+
+SCRIPT = """
+import sys, torch
+torch.set_num_threads(1)
+from robust_smooth import models
+from robust_smooth.noise import Gaussian
+from robust_smooth.votes import vote
+torch.manual_seed(0)
+net = models.small_convnet(num_classes=10).eval()
+images = torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(3))
+print("ready", flush=True)
+vote(net, images, Gaussian(sigma=0.5), 2500, num_classes=10, seed=0, batch_size=100, save=sys.argv[1], progress=False)
+print("done", flush=True)
+"""
+
+
+def test_killed_in_the_middle_of_writing_and_resumed(tmp_path, root):
+    "kill -9 at several moments, the last frame torn further by hand; the resumed file holds what an undisturbed run holds."
+    script = tmp_path / "run.py"
+    script.write_text(SCRIPT)
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    path = tmp_path / "killed.votes"
+    kept = []
+    for _ in range(2):
+        process = subprocess.Popen([sys.executable, script, path], env=environment, stdout=subprocess.PIPE, text=True)
+        process.stdout.readline()
+        size = path.stat().st_size if path.exists() else 0
+        while process.poll() is None and (not path.exists() or path.stat().st_size < size + 4000): time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        with open(path, "r+b") as file: file.truncate(path.stat().st_size - 37)  # a frame cut in the middle
+        kept.append(len(Record.load(path)))
+    assert 0 < kept[0] < kept[1] < 40
+    subprocess.run([sys.executable, script, path], env=environment, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([sys.executable, script, tmp_path / "whole.votes"], env=environment, check=True, stdout=subprocess.DEVNULL)
+    resumed, whole = Record.load(path), Record.load(tmp_path / "whole.votes")
+    order = np.argsort(resumed.index)
+    for name in ("selection", "counts", "n", "index", "images", "fragile"):
+        np.testing.assert_array_equal(getattr(resumed, name)[order], getattr(whole, name)[np.argsort(whole.index)])
+
+
+def test_resuming_with_other_pixels_is_refused(convnet, digits, tmp_path):
+    settings = dict(num_classes=10, seed=0, progress=False, save=tmp_path / "a.votes")
+    vote(convnet, digits[:2], Gaussian(sigma=0.5), 100, **settings)
+    with pytest.raises(ValueError, match="images differ"): vote(convnet, digits[1:3], Gaussian(sigma=0.5), 100, **settings)
+    with pytest.raises(ValueError, match="n differs"): vote(convnet, digits[:2], Gaussian(sigma=0.5), 200, **settings)
+    with pytest.raises(ValueError, match="n0 differs"): vote(convnet, digits[:2], Gaussian(sigma=0.5), 100, n0=50, **settings)
+    more = vote(convnet, digits[:4], Gaussian(sigma=0.5), 100, **settings)  # more images of the same vote go on in the same file
+    assert len(more) == 4
+
+
+def test_a_hostile_votes_file_cannot_execute_code(tmp_path):
+    import pickle
+    from robust_smooth.core import JOURNAL_MAGIC, _frame, _json
+    class Bomb:
+        def __reduce__(self): return (os.system, (f"touch {tmp_path}/boom",))
+    header = _json(dict(format=1, noise=dict(name="Gaussian", sigma=0.5), dim=4, classes=2, plan=None, provenance={}))
+    hostile = tmp_path / "hostile.npz"
+    np.savez(hostile, counts=np.array([Bomb()], dtype=object))
+    for payload in (hostile.read_bytes(), pickle.dumps(Bomb())):
+        (tmp_path / "a.votes").write_bytes(JOURNAL_MAGIC + _frame(header) + _frame(payload))
+        with pytest.raises(Exception): Record.load(tmp_path / "a.votes")
+    (tmp_path / "b.votes").write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(ValueError, match="not a votes file"): Record.load(tmp_path / "b.votes")
+    assert not (tmp_path / "boom").exists()
+
+
+def test_memory_does_not_grow_with_n(convnet, digits):
+    "Peak Python-side allocations of a run with ten times the draws stay the same."
+    import tracemalloc
+    peaks = []
+    for n in (2000, 20_000):
+        tracemalloc.start()
+        count_votes(convnet, digits[:1], Gaussian(sigma=0.5), n, num_classes=10, seed=0, batch_size=100, progress=False)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0] + 50_000
+
+
+def test_out_of_memory_halves_the_batch(digits):
+    class Small(torch.nn.Module):
+        num_classes = 2
+        def forward(self, x):
+            if len(x) > 100: raise MemoryError
+            return torch.stack([x.flatten(1).sum(1), x.flatten(1).sum(1) * 0], 1)
+    votes = count_votes(Small().eval(), digits[:1], Gaussian(sigma=0.5), 1000, num_classes=2, seed=0, batch_size=1000, progress=False)
+    assert votes.batch_size <= 100 and votes.counts.sum() == 1000
+
+
+def test_logits_that_turn_bad_midway_are_refused(digits, tmp_path):
+    "Images finished before are kept in the file."
+    class Turns(torch.nn.Module):
+        num_classes, calls = 2, 0
+        def forward(self, x):
+            Turns.calls += 1
+            logits = torch.stack([x.flatten(1).mean(1), 1 - x.flatten(1).mean(1)], 1)
+            return logits * float("nan") if Turns.calls > 40 else logits
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        vote(Turns().eval(), digits, Gaussian(sigma=0.5), 1000, num_classes=2, seed=0, batch_size=100, save=tmp_path / "a.votes", progress=False)
+    assert 0 < len(Record.load(tmp_path / "a.votes")) < 11
+
+
+@pytest.mark.parametrize("change, words", [
+    (dict(num_classes=1), "num_classes must be"), (dict(n=2.5), "n must be"), (dict(batch_size=-3), "batch_size must be"),
+    (dict(index=[0.5] * 11), "index must be 11 whole numbers"), (dict(targets=[10] * 11), "targets must be 11 classes"),
+    (dict(observers=[Noises()]), "give targets"), (dict(stage="other"), "stage must be one of"),
+])
+def test_refusals_name_the_argument(convnet, digits, change, words):
+    settings = dict(n=10, num_classes=10, seed=0, progress=False) | change
+    with pytest.raises(ValueError, match=words): count_votes(convnet, digits, Gaussian(sigma=0.5), settings.pop("n"), **settings)
+
+
+@pytest.mark.parametrize("images, error, words", [
+    (torch.full((2, 1, 8, 8), 1.5), ValueError, r"lie in \[0, 1\]"), (torch.full((2, 1, 8, 8), torch.nan), ValueError, "NaN or infinity"),
+    (torch.zeros(2, 1, 8, 8, dtype=torch.uint8), TypeError, "floating-point"), (torch.zeros(5), ValueError, "at least two axes"),
+])
+def test_refused_images(convnet, images, error, words):
+    with pytest.raises(error, match=words): count_votes(convnet, images, Gaussian(sigma=0.5), 10, num_classes=10, seed=0, progress=False)
+
+
+def test_tuned_batch_size_is_remembered(convnet):
+    first = tune_batch_size(convnet, (1, 8, 8), seconds=0.005)
+    assert tune_batch_size(convnet, (1, 8, 8)) == first and first >= 32
