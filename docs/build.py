@@ -45,16 +45,15 @@ def link_of(path: Path):
     return change
 
 
-def code_cell(cell: nbformat.NotebookNode) -> None:
-    "Tags: exported code is folded under the names that it defines, imports go, hidden inputs go."
+def code_cell(cell: nbformat.NotebookNode, fold_imports: bool) -> None:
+    "Tags: exported code is folded under the names that it defines, its imports go, other imports are folded, hidden inputs go."
     names = cell.metadata.pop("directives")
     cell.metadata.pop("tags", None)
-    tags = []
-    if "hide_input" in names or (only_imports(cell.source) and not cell.outputs): tags = ["remove-input"]
-    elif set(names) & set(EXPORTS):
-        tags, said = ["hide-input"], ", ".join(n for n in defined(cell.source)) or "more code"
-        cell.metadata["mystnb"] = dict(code_prompt_show=f"Code of {said}", code_prompt_hide=f"Code of {said}")
-    if tags: cell.metadata["tags"] = tags
+    folded, silent = "", only_imports(cell.source) and not cell.outputs
+    if "hide_input" in names or (silent and set(names) & set(EXPORTS)): cell.metadata["tags"] = ["remove-input"]
+    elif set(names) & set(EXPORTS): folded = "Code of " + (", ".join(defined(cell.source)) or "what follows")
+    elif silent and fold_imports: folded = "Imports"
+    if folded: cell.metadata.update(tags=["hide-input"], mystnb=dict(code_prompt_show=folded, code_prompt_hide=folded))
 
 
 def page_of(path: Path) -> nbformat.NotebookNode:
@@ -66,7 +65,7 @@ def page_of(path: Path) -> nbformat.NotebookNode:
     for cell in notebook.cells:
         if cell.cell_type == "markdown": cell.source = rewrite_links(cell.source, change)
         else:
-            code_cell(cell)
+            code_cell(cell, fold_imports=path.stem != "index")
             for output in cell.outputs:
                 data = output.get("data", {})
                 if "text/markdown" in data: data["text/markdown"] = rewrite_links(data["text/markdown"], change)
