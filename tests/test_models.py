@@ -68,7 +68,7 @@ def test_lists_of_transforms_are_read():
         wrap(small(), preprocessing=tf.Compose([tf.ToTensor()]))
 
 
-@pytest.mark.parametrize("settings, match", [({}, "cannot know"), (dict(mean=0.5), "go together"), (dict(std=0.5), "go together"),
+@pytest.mark.parametrize("settings, match", [(dict(mean=0.5), "go together"), (dict(std=0.5), "go together"),
                                              (dict(mean=0, std=1, num_classes=6), "num_classes must be 5"),
                                              (dict(mean=[0.5] * 3, std=[0.5, 0, 0.5]), "std"), (dict(mean=[0.1, 0.2], std=[0.1, 0.2, 0.3]), "length"),
                                              (dict(mean=[123.7] * 3, std=[58.4] * 3), "by 255"), (dict(mean=float("nan"), std=1), "finite"),
@@ -77,6 +77,15 @@ def test_lists_of_transforms_are_read():
 def test_wrap_refuses(settings, match):
     with pytest.raises(ValueError, match=match):
         wrap(small(), **settings)
+
+
+def test_library_networks_without_metadata_are_refused_own_ones_warned_about(resnet18):
+    for net in (resnet18, nn.Sequential(resnet18)):
+        with pytest.raises(ValueError, match="cannot know the normalisation"):
+            wrap(net)
+    with pytest.warns(UserWarning, match="taken to read"):
+        model = wrap(small())
+    assert model.normalize is None and "taken to read" in repr(model)
 
 
 def test_wrap_refuses_other_objects_and_second_normalisations():
