@@ -497,7 +497,7 @@ def test_published_counts_give_the_published_radii():
         lines = [line.split("\t") for line in file.read_text().strip().splitlines()]
         table = [dict(zip(lines[0], line)) for line in lines[1:]]
         table = [row for row in table if row["correct"] == "1"]
-        counts = np.array([int(row["count"]) for row in table])
+        counts = np.array([int(float(row["count"])) for row in table])
         n = 1_250_000 if "imagenet" in str(file) else 4_000_000 if "lInf" in file.name else 200_000
         sigma = float(file.parent.name.split("_")[1])
         found = np.maximum(gaussian.radius(bounds.binomial_lower(counts, n, 0.001), sigma, p_lower_complement=bounds.binomial_lower(counts, n, 0.001, complement=True)), 0)
