@@ -1,7 +1,7 @@
 """The site in _docs/, from the notebooks, the modules and the tables; warnings are errors and every internal link is checked.
 
     python docs/build.py            build it
-    python docs/build.py --sources  write the sources to _proc/site only
+    python docs/build.py FOLDER     build it there (its sources go to FOLDER_sources)
 
 Nothing is listed by hand: a notebook, a module or a table that is there gets its page.
 """
@@ -26,7 +26,7 @@ import nbformat
 
 from notebooks import EXPORTS, NBS, ROOT, defined, only_imports, read, rewrite_links, title, visible
 
-SITE, OUT, DOCS = ROOT / "_proc" / "site", ROOT / "_docs", ROOT / "docs"
+DOCS, SITE = ROOT / "docs", ROOT / "_proc" / "site"
 PACKAGE = ROOT / "robust_smooth"
 PAGES = {"CONTRIBUTING.md": "guide/contributing.md", "CHANGELOG.md": "guide/changelog.md", "LICENSE": "guide/license.md"} # files of the root that have a page
 
@@ -353,24 +353,25 @@ def broken_links(folder: Path) -> list[str]:
 
 
 def main(argv: list[str]) -> int:
-    if set(argv) - {"--sources"}:
+    global SITE
+    if len(argv) > 1 or any(part.startswith("-") for part in argv):
         print(__doc__)
         return 0 if argv == ["--help"] else 2
-    begin = time.perf_counter()
+    begin, out = time.perf_counter(), Path(argv[0]).resolve() if argv else ROOT / "_docs"
+    work = out.with_name(out.name + "_sources") if argv else ROOT / "_proc"
+    SITE, made = work / "site", work / "html"
     sys.path.insert(0, str(ROOT))
     os.chdir(ROOT)
     pages = sources()
-    if "--sources" in argv: return 0
-    made = ROOT / "_proc" / "html"
     if made.exists(): shutil.rmtree(made)
-    command = [sys.executable, "-m", "sphinx", "-W", "-E", "-q", "-b", "html", "-c", str(DOCS), "-d", str(ROOT / "_proc" / "doctrees"), str(SITE), str(made)]
+    command = [sys.executable, "-m", "sphinx", "-W", "-E", "-q", "-b", "html", "-c", str(DOCS), "-d", str(work / "doctrees"), str(SITE), str(made)]
     if (code := subprocess.run(command).returncode): return code
     broken = broken_links(made)
     for line in broken: print("broken link:", line, file=sys.stderr)
     if broken: return 1
-    if OUT.exists(): shutil.rmtree(OUT)
-    made.rename(OUT)
-    print(f"{pages} pages in {time.perf_counter() - begin:.0f} s, all links hold: {(OUT / 'index.html').relative_to(ROOT)}")
+    if out.exists(): shutil.rmtree(out)
+    made.rename(out)
+    print(f"{pages} pages in {time.perf_counter() - begin:.0f} s, all links hold: {out / 'index.html' if argv else '_docs/index.html'}")
     return 0
 
 
