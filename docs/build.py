@@ -204,8 +204,10 @@ def as_printed(frame) -> list[str]:
     notes = [] if "note" not in frame else sorted({(str(row.get("method", "")), str(row["note"])) for row in frame.to_dict("records") if isinstance(row["note"], str) and row["note"]})
     frame, lines = frame.drop(columns=[c for c in ("note", "bold") if c in frame]), []
     for metric, part in frame.groupby("metric", sort=False):
-        for rows in (part[part["radius"].notna()], part[part["radius"].isna()].drop(columns="radius")):
-            if len(rows): lines += [f"**{plain(metric.replace('_', ' '))}**", ""] + shown(rows.drop(columns="metric").dropna(axis=1, how="all"))
+        head = plain(metric.replace("_", " "))
+        at, without = part[part["radius"].notna()], part[part["radius"].isna()].drop(columns="radius")
+        for rows, words in ((at, head), (without, f"{head}, without a radius" if len(at) else head)):
+            if len(rows): lines += [f"**{words}**", ""] + shown(rows.drop(columns="metric").dropna(axis=1, how="all").reset_index(drop=True))
     return [*lines, *(f"- {plain(method)}: {plain(note)}" if method else f"- {plain(note)}" for method, note in notes), ""]
 
 
@@ -256,12 +258,12 @@ def toctree(names: list[str], caption: str = "", hidden: bool = True) -> str:
     return "\n".join(["```{toctree}", *([":hidden:"] if hidden else []), *([f":caption: {caption}"] if caption else []), ":maxdepth: 1", "", *names, "```", ""])
 
 
-def listing(head: str, intro: str, groups: dict[str, list[Path]], base: Path) -> str:
-    "A page that lists notebooks with their subtitles, in groups."
+def listing(head: str, intro: str, groups: dict[tuple[str, str], list[Path]], base: Path) -> str:
+    "A page that lists notebooks with their subtitles, in groups of (name, what it stands for)."
     lines = [f"# {head}", "", intro, ""]
-    for name, paths in groups.items():
+    for (name, meaning), paths in groups.items():
         if not paths: continue
-        lines += [f"## {plain(name)}", ""] if name else []
+        lines += [f"## {plain(name)}", "", *([f"*{plain(meaning)}*", ""] if meaning else [])]
         for path in paths:
             words, subtitle = title(path)
             lines.append(f"- [{words}]({path.relative_to(base).as_posix()})" + (f": {subtitle}" if subtitle else ""))
@@ -291,9 +293,9 @@ def sources() -> int:
     first = lambda path: (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n\n")[0]
     write("api/index.md", "# Reference\n\nEvery public name of every module. `import robust_smooth as rs` brings the front door; modules are reached as `rs.NAME`.\n\n"
           + "\n".join(f"- [`{p.stem}`]({p.stem}.md): {plain(first(p))}" for p in modules) + "\n\nAll names: [index](genindex).\n\n".replace("[index](genindex)", "{ref}`genindex`") + toctree([p.stem for p in modules]))
-    papers = {"gaussian": "Gaussian smoothing, the baseline"} | {key: f"{key}: {name}" for key, name in PAPERS.items()}
-    grouped = lambda paths: {name: [p for p in paths if p.stem.startswith(f"{key}_")] for key, name in papers.items()} | \
-        {"Others": [p for p in paths if not any(p.stem.startswith(f"{key}_") for key in papers)]}
+    papers = {"gaussian": "The baseline that all papers compare with"} | PAPERS
+    grouped = lambda paths: {(key, name): [p for p in paths if p.stem.startswith(f"{key}_")] for key, name in papers.items()} | \
+        {("others", ""): [p for p in paths if not any(p.stem.startswith(f"{key}_") for key in papers)]}
     kinds = {kind: [p for p in books if p.parent.name == kind] for kind in ("proofs", "experiments")}
     write("proofs/index.md", listing("Proofs", "One notebook per statement: what it says, why it holds, and a check that a reader can run. Where the printed statement is false, a counter-example "
                                      "and the mended statement.", grouped(kinds["proofs"]), NBS / "proofs"))
@@ -302,7 +304,7 @@ def sources() -> int:
     pages = tables({p.stem: p for p in kinds["experiments"]})
     for key, text in pages.items(): write(f"tables/{key}.md", text)
     write("tables/index.md", "# Tables\n\nWhat our own runs measured, beside what the papers print. Other data, smaller networks and fewer draws give other numbers; what is compared is the shape, and each "
-          "table says where it comes from.\n\n" + "\n".join(f"- [{plain(papers[key])}]({key}.md)" for key in pages) + "\n\n" + toctree(list(pages)))
+          "table says where it comes from.\n\n" + "\n".join(f"- [{plain(key)}]({key}.md): {plain(papers[key])}" for key in pages) + "\n\n" + toctree(list(pages)))
     guides = sorted(DOCS.glob("*.md"))
     for path in guides: write(f"guide/{path.name}", path.read_text(encoding="utf-8"))
     for name, page in PAGES.items():
