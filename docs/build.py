@@ -187,11 +187,26 @@ def module_page(path: Path, source_page: str) -> str:
 
 # ---- tables ----
 
+def by_radius(frame):
+    "Ours beside printed numbers with the radii as columns, or None where that does not fit."
+    if not {"ours", "printed", "radius"} <= set(frame.columns) or frame["radius"].nunique() > 16 or frame["radius"].isna().any(): return None
+    keys = [c for c in frame.columns if c not in ("ours", "printed", "radius", "difference")]
+    if not keys or len(keys) > 6 or frame.duplicated([*keys, "radius"]).any(): return None
+    cells = frame.assign(**{k: frame[k].astype(object).where(frame[k].notna(), "") for k in keys},
+                         cell=[f"{a:.3g} / {b:.3g}" for a, b in zip(frame["ours"], frame["printed"])])
+    wide = cells.pivot(index=keys, columns="radius", values="cell").fillna("")
+    wide.columns = [f"r = {c:g}" for c in wide.columns]
+    return wide.reset_index()
+
+
 def shown(frame, limit: int = 400) -> list[str]:
     "A table as Markdown, with its caption."
     from robust_smooth.report import shape
     from robust_smooth.results import to_markdown
+    if {"value", "printed"} <= set(frame.columns): frame = frame.rename(columns=dict(value="ours"))
     laid, caption = shape(frame)
+    wide = by_radius(laid)
+    if wide is not None: laid, caption = wide, caption + f"{'; ' if caption else ''}each cell: ours / printed"
     lines = [f"*{plain(caption)}*", ""] if caption else []
     if not len(laid): return [*lines, "(no rows)", ""]
     text = re.sub(r"(?<!\\)([*_<>\[\]{}$~^])", r"\\\1", to_markdown(laid.head(limit)))
