@@ -193,7 +193,7 @@ def by_radius(frame):
     keys = [c for c in frame.columns if c not in ("ours", "printed", "radius", "difference")]
     if not keys or len(keys) > 6 or frame.duplicated([*keys, "radius"]).any(): return None
     cells = frame.assign(**{k: frame[k].astype(object).where(frame[k].notna(), "") for k in keys},
-                         cell=[f"{a:.3g} / {b:.3g}" for a, b in zip(frame["ours"], frame["printed"])])
+                         cell=[f"{a:.3g}\u00a0/\u00a0{b:.3g}" for a, b in zip(frame["ours"], frame["printed"])])
     wide = cells.pivot(index=keys, columns="radius", values="cell").fillna("")
     wide.columns = [f"r = {c:g}" for c in wide.columns]
     return wide.reset_index()
