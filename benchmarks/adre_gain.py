@@ -15,12 +15,11 @@ from robust_smooth.noise import Gaussian
 from robust_smooth.smoothadv import SmoothAdv
 from robust_smooth.smoothed import Smoothed
 
-def main(seeds: int = 5) -> None:
+def main(seeds: int = 4) -> None:
     digits, test, rows = data.load("digits", "train"), data.load("digits", "test"), []
-    for sigma, grid in ((0.25, np.arange(0, 1, 0.25)), (0.5, np.arange(0, 1.75, 0.25)), (1.0, np.arange(0, 2.25, 0.25))):
-        recipes = {"Basic": train.NoiseAugmentation(Gaussian(sigma=sigma)), "ADRE_REG lam=0 (k=8)": ADRE(sigma, 0.0, 8), "ADRE_REG lam=.1": ADRE(sigma, 0.1, 8), "ADRE_REG lam=.3": ADRE(sigma, 0.3, 8),
-                   "ADRE_REG lam=.3, per=one": ADRE(sigma, 0.3, 8, per="one")}
-        if sigma == 0.5: recipes |= {"SmoothAdv": SmoothAdv(sigma, 0.5, 8), "ADRE_ADV lam=.1": ADRE(sigma, 0.1, 8, eps=0.5), "ADRE_ADV lam=.3": ADRE(sigma, 0.3, 8, eps=0.5)}
+    for sigma, grid in ((0.25, np.arange(0, 1, 0.25)), (0.5, np.arange(0, 1.75, 0.25))):
+        recipes = {"Basic": train.NoiseAugmentation(Gaussian(sigma=sigma)), "ADRE_REG lam=0 (k=8)": ADRE(sigma, 0.0, 8), "ADRE_REG lam=.1": ADRE(sigma, 0.1, 8), "ADRE_REG lam=.3": ADRE(sigma, 0.3, 8)}
+        if sigma == 0.5: recipes |= {"SmoothAdv": SmoothAdv(sigma, 0.5, 8), "ADRE_ADV lam=.3": ADRE(sigma, 0.3, 8, eps=0.5)}
         for name, recipe in recipes.items():
             for seed in range(seeds):
                 torch.manual_seed(seed)

@@ -1,7 +1,7 @@
 """The site in _docs/, from the notebooks, the modules and the tables; warnings are errors and every internal link is checked.
 
     python docs/build.py            build it
-    python docs/build.py --sources  write the sources to _proc/site only
+    python docs/build.py FOLDER     build it there (its sources go to FOLDER_sources)
 
 Nothing is listed by hand: a notebook, a module or a table that is there gets its page.
 """
@@ -26,7 +26,7 @@ import nbformat
 
 from notebooks import EXPORTS, NBS, ROOT, defined, only_imports, read, rewrite_links, title, visible
 
-SITE, OUT, DOCS = ROOT / "_proc" / "site", ROOT / "_docs", ROOT / "docs"
+DOCS, SITE = ROOT / "docs", ROOT / "_proc" / "site"
 PACKAGE = ROOT / "robust_smooth"
 PAGES = {"CONTRIBUTING.md": "guide/contributing.md", "CHANGELOG.md": "guide/changelog.md", "LICENSE": "guide/license.md"} # files of the root that have a page
 
@@ -187,11 +187,26 @@ def module_page(path: Path, source_page: str) -> str:
 
 # ---- tables ----
 
+def by_radius(frame):
+    "Ours beside printed numbers with the radii as columns, or None where that does not fit."
+    if not {"ours", "printed", "radius"} <= set(frame.columns) or frame["radius"].nunique() > 16 or frame["radius"].isna().any(): return None
+    keys = [c for c in frame.columns if c not in ("ours", "printed", "radius", "difference")]
+    if not keys or len(keys) > 6 or frame.duplicated([*keys, "radius"]).any(): return None
+    cells = frame.assign(**{k: frame[k].astype(object).where(frame[k].notna(), "") for k in keys},
+                         cell=[f"{a:.3g}\u00a0/\u00a0{b:.3g}" for a, b in zip(frame["ours"], frame["printed"])])
+    wide = cells.pivot(index=keys, columns="radius", values="cell").fillna("")
+    wide.columns = [f"r = {c:g}" for c in wide.columns]
+    return wide.reset_index()
+
+
 def shown(frame, limit: int = 400) -> list[str]:
     "A table as Markdown, with its caption."
     from robust_smooth.report import shape
     from robust_smooth.results import to_markdown
+    if {"value", "printed"} <= set(frame.columns): frame = frame.rename(columns=dict(value="ours"))
     laid, caption = shape(frame)
+    wide = by_radius(laid)
+    if wide is not None: laid, caption = wide, caption + f"{'; ' if caption else ''}each cell: ours / printed"
     lines = [f"*{plain(caption)}*", ""] if caption else []
     if not len(laid): return [*lines, "(no rows)", ""]
     text = re.sub(r"(?<!\\)([*_<>\[\]{}$~^])", r"\\\1", to_markdown(laid.head(limit)))
@@ -204,8 +219,10 @@ def as_printed(frame) -> list[str]:
     notes = [] if "note" not in frame else sorted({(str(row.get("method", "")), str(row["note"])) for row in frame.to_dict("records") if isinstance(row["note"], str) and row["note"]})
     frame, lines = frame.drop(columns=[c for c in ("note", "bold") if c in frame]), []
     for metric, part in frame.groupby("metric", sort=False):
-        for rows in (part[part["radius"].notna()], part[part["radius"].isna()].drop(columns="radius")):
-            if len(rows): lines += [f"**{plain(metric.replace('_', ' '))}**", ""] + shown(rows.drop(columns="metric").dropna(axis=1, how="all"))
+        head = plain(metric.replace("_", " "))
+        at, without = part[part["radius"].notna()], part[part["radius"].isna()].drop(columns="radius")
+        for rows, words in ((at, head), (without, f"{head}, without a radius" if len(at) else head)):
+            if len(rows): lines += [f"**{words}**", ""] + shown(rows.drop(columns="metric").dropna(axis=1, how="all").reset_index(drop=True))
     return [*lines, *(f"- {plain(method)}: {plain(note)}" if method else f"- {plain(note)}" for method, note in notes), ""]
 
 
@@ -256,12 +273,12 @@ def toctree(names: list[str], caption: str = "", hidden: bool = True) -> str:
     return "\n".join(["```{toctree}", *([":hidden:"] if hidden else []), *([f":caption: {caption}"] if caption else []), ":maxdepth: 1", "", *names, "```", ""])
 
 
-def listing(head: str, intro: str, groups: dict[str, list[Path]], base: Path) -> str:
-    "A page that lists notebooks with their subtitles, in groups."
+def listing(head: str, intro: str, groups: dict[tuple[str, str], list[Path]], base: Path) -> str:
+    "A page that lists notebooks with their subtitles, in groups of (name, what it stands for)."
     lines = [f"# {head}", "", intro, ""]
-    for name, paths in groups.items():
+    for (name, meaning), paths in groups.items():
         if not paths: continue
-        lines += [f"## {plain(name)}", ""] if name else []
+        lines += [f"## {plain(name)}", "", *([f"*{plain(meaning)}*", ""] if meaning else [])]
         for path in paths:
             words, subtitle = title(path)
             lines.append(f"- [{words}]({path.relative_to(base).as_posix()})" + (f": {subtitle}" if subtitle else ""))
@@ -291,9 +308,9 @@ def sources() -> int:
     first = lambda path: (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n\n")[0]
     write("api/index.md", "# Reference\n\nEvery public name of every module. `import robust_smooth as rs` brings the front door; modules are reached as `rs.NAME`.\n\n"
           + "\n".join(f"- [`{p.stem}`]({p.stem}.md): {plain(first(p))}" for p in modules) + "\n\nAll names: [index](genindex).\n\n".replace("[index](genindex)", "{ref}`genindex`") + toctree([p.stem for p in modules]))
-    papers = {"gaussian": "Gaussian smoothing, the baseline"} | {key: f"{key}: {name}" for key, name in PAPERS.items()}
-    grouped = lambda paths: {name: [p for p in paths if p.stem.startswith(f"{key}_")] for key, name in papers.items()} | \
-        {"Others": [p for p in paths if not any(p.stem.startswith(f"{key}_") for key in papers)]}
+    papers = {"gaussian": "The baseline that all papers compare with"} | PAPERS
+    grouped = lambda paths: {(key, name): [p for p in paths if p.stem.startswith(f"{key}_")] for key, name in papers.items()} | \
+        {("others", ""): [p for p in paths if not any(p.stem.startswith(f"{key}_") for key in papers)]}
     kinds = {kind: [p for p in books if p.parent.name == kind] for kind in ("proofs", "experiments")}
     write("proofs/index.md", listing("Proofs", "One notebook per statement: what it says, why it holds, and a check that a reader can run. Where the printed statement is false, a counter-example "
                                      "and the mended statement.", grouped(kinds["proofs"]), NBS / "proofs"))
@@ -302,7 +319,7 @@ def sources() -> int:
     pages = tables({p.stem: p for p in kinds["experiments"]})
     for key, text in pages.items(): write(f"tables/{key}.md", text)
     write("tables/index.md", "# Tables\n\nWhat our own runs measured, beside what the papers print. Other data, smaller networks and fewer draws give other numbers; what is compared is the shape, and each "
-          "table says where it comes from.\n\n" + "\n".join(f"- [{plain(papers[key])}]({key}.md)" for key in pages) + "\n\n" + toctree(list(pages)))
+          "table says where it comes from.\n\n" + "\n".join(f"- [{plain(key)}]({key}.md): {plain(papers[key])}" for key in pages) + "\n\n" + toctree(list(pages)))
     guides = sorted(DOCS.glob("*.md"))
     for path in guides: write(f"guide/{path.name}", path.read_text(encoding="utf-8"))
     for name, page in PAGES.items():
@@ -353,24 +370,25 @@ def broken_links(folder: Path) -> list[str]:
 
 
 def main(argv: list[str]) -> int:
-    if set(argv) - {"--sources"}:
+    global SITE
+    if len(argv) > 1 or any(part.startswith("-") for part in argv):
         print(__doc__)
         return 0 if argv == ["--help"] else 2
-    begin = time.perf_counter()
+    begin, out = time.perf_counter(), Path(argv[0]).resolve() if argv else ROOT / "_docs"
+    work = out.with_name(out.name + "_sources") if argv else ROOT / "_proc"
+    SITE, made = work / "site", work / "html"
     sys.path.insert(0, str(ROOT))
     os.chdir(ROOT)
     pages = sources()
-    if "--sources" in argv: return 0
-    made = ROOT / "_proc" / "html"
     if made.exists(): shutil.rmtree(made)
-    command = [sys.executable, "-m", "sphinx", "-W", "-E", "-q", "-b", "html", "-c", str(DOCS), "-d", str(ROOT / "_proc" / "doctrees"), str(SITE), str(made)]
+    command = [sys.executable, "-m", "sphinx", "-W", "-E", "-q", "-b", "html", "-c", str(DOCS), "-d", str(work / "doctrees"), str(SITE), str(made)]
     if (code := subprocess.run(command).returncode): return code
     broken = broken_links(made)
     for line in broken: print("broken link:", line, file=sys.stderr)
     if broken: return 1
-    if OUT.exists(): shutil.rmtree(OUT)
-    made.rename(OUT)
-    print(f"{pages} pages in {time.perf_counter() - begin:.0f} s, all links hold: {(OUT / 'index.html').relative_to(ROOT)}")
+    if out.exists(): shutil.rmtree(out)
+    made.rename(out)
+    print(f"{pages} pages in {time.perf_counter() - begin:.0f} s, all links hold: {out / 'index.html' if argv else '_docs/index.html'}")
     return 0
 
 

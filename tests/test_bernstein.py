@@ -14,6 +14,7 @@ from torch import nn
 
 from robust_smooth import bernstein, bernstein_models, lipschitz
 from robust_smooth.data import load
+from robust_smooth.train import Standard
 
 NORMS = (1, 1.5, 2, 3, np.inf)
 
@@ -319,6 +320,18 @@ def test_table_follows_the_weights(digits_model):
     assert np.allclose(smooth.coefficients, before + 1, atol=1e-5)
     smooth.head.load_state_dict(state)
     assert np.allclose(smooth.coefficients, before, atol=1e-6)
+
+def test_training_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("ROBUST_SMOOTH_HOME", str(tmp_path))
+    data = load("digits", "train", subset=100)
+    make = lambda: bernstein_models.network_for(data, 3)
+    first = bernstein_models.fit_pipeline(make, data, Standard(), epochs=2)
+    files = list((tmp_path / "classifiers").iterdir())
+    again = bernstein_models.fit_pipeline(make, data, Standard(), epochs=2)
+    assert len(files) == 1 and list((tmp_path / "classifiers").iterdir()) == files
+    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), again.state_dict().values()))
+    other = bernstein_models.fit_pipeline(make, data, Standard(), epochs=3)
+    assert not torch.equal(other.head[0].weight, first.head[0].weight)
 
 # ------------------------------------------------------------------------------------------------------------------ Lipschitz bounds
 

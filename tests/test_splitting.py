@@ -471,13 +471,13 @@ def test_audit_record_is_certified_again_from_disk(tmp_path):
     record = splitting.audit_record(net, grid, noise)
     again = Record.load(record.save(tmp_path / "audit.votes"))
     direct = audit(net, grid, noise)
-    for table in (record.certify("l1", method="splitting_audit"), again.certify("l1", method="splitting_audit")):
+    for table in (record.certify("l1"), again.certify("l1"), again.certify("l1", audit=True)):
         assert np.array_equal(table.steps, direct.steps) and np.array_equal(table.label, direct.label) and check(table).all()
-    assert np.array_equal(again.certify("l1").steps, direct.details["budget"])
+    assert np.array_equal(again.certify("l1", audit=False).steps, direct.details["budget"])
     half = audit(net, grid, noise, adversary="continuous")
     kept = direct.label != ABSTAIN
     assert np.array_equal(half.radius[kept], (direct.steps[kept] + 1) / 8) and check(half).all()
-    with pytest.raises(ValueError, match="kinds"): _record([20, 7], 27).certify("l1", method="splitting_audit")
+    with pytest.raises(ValueError, match="kinds"): _record([20, 7], 27).certify("l1", audit=True)
 
 def test_audit_reaches_beyond_the_ceiling_of_lipschitz_certificates():
     "A constant classifier: no neighbour ever changes a vote, so every split must be crossed twice."

@@ -68,7 +68,7 @@ def driver(home, path, grid, out, scheduler=None, jobs=2, **env):
     return subprocess.Popen([sys.executable, str(script)], env={**os.environ, **env}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=120):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if (found := condition()): return found
@@ -117,6 +117,32 @@ def test_a_sweep_killed_as_a_whole_resumes_and_ends_with_the_same_bytes(home):
     calm = driver(home, path, grid, home / "calm", ROBUST_SMOOTH_HOME=str(home / "other"))
     assert calm.wait(timeout=200) == 0
     assert files(home / "rough") == files(home / "calm")
+
+
+def test_a_scheduler_that_is_killed_loses_nothing_finished(home):
+    pytest.importorskip("distributed", reason="needs the extra [cluster]")
+    grid, path, where = dict(seed=[0, 1, 2, 3], pause=[0.5]), notebook(home), home / "scheduler.json"
+    start = lambda *words: subprocess.Popen([sys.executable, "-m", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    scheduler = start("distributed.cli.dask_scheduler", "--port", "0", "--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", str(where))
+    worker = start("distributed.cli.dask_worker", "--scheduler-file", str(where), "--nthreads", "1", "--no-dashboard", "--no-nanny", "--memory-limit", "0")
+    try:
+        address = wait_for(lambda: where.exists() and where.read_text() and json.loads(where.read_text())["address"])
+        process = driver(home, path, grid, home / "out", scheduler=address, DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT="3s")
+        finished = wait_for(lambda: list((home / "out").glob("runs/tiny/*/result.json")), 120)
+        scheduler.kill()
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == 1 and b"the dask scheduler is gone; finished runs are kept" in output, output.decode()
+    finally:
+        for child in (scheduler, worker): child.kill(); child.wait()
+    kept = {p: p.stat().st_mtime_ns for p in finished}
+    again = reproduce.sweep(path, grid, out=home / "out", jobs=2, quiet=True)
+    assert not again.failed and all(p.stat().st_mtime_ns == then for p, then in kept.items()) and len(again.table()) == 8
+
+
+def test_helpers_share_the_work_of_a_run_and_leave_nothing(home):
+    outcome = reproduce.drive([task := reproduce.make_task(notebook(home), dict(pause=0.2), out=home / "out")], jobs=2, shards=2, quiet=True)
+    assert outcome[0]["status"] == "done" and task.done and trained(home) == ["0.5"]
+    wait_for(lambda: sorted(p.name for p in task.folder.parent.iterdir() if not p.name.endswith(".lock")) == [task.key])
 
 
 def test_two_sweeps_into_one_folder_share_the_work(home):

@@ -24,7 +24,8 @@ DIGITS = load("digits", "train")
 
 
 def tiny(dropout=0.0):
-    return seeded(lambda: models.Classifier(nn.Flatten(), nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(dropout), nn.Linear(16, 10), num_classes=10))
+    return seeded(lambda: models.Classifier(nn.Flatten(), nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(dropout), nn.Linear(16, 10),
+                                            num_classes=10))
 
 
 def same(a, b):
@@ -48,7 +49,7 @@ def stopping(recipe_class, after):
     return loss
 
 
-# -- recipes -------------------------------------------------------------------------------------------------------------------------------------------------
+# -- recipes -----------------------------------------------------------------
 
 
 def batch(count=4):
@@ -105,9 +106,12 @@ def test_noise_that_is_not_additive():
     assert (train.noisy_copies(x, Sampler(), 1, torch.Generator()) == 0.25).all()
 
 
-@pytest.mark.parametrize("call, match", [(lambda: NoiseAugmentation(HALF, draws=0), "draws"), (lambda: NoiseAugmentation(HALF, draws=1.5), "draws"), (lambda: Standard(label_smoothing=1), "label_smoothing"),
-                                         (lambda: Stability(HALF, "other"), "loss"), (lambda: Stability(HALF, weight=-1), "weight"), (lambda: PGDAdversarial(eps=0), "eps"),
-                                         (lambda: PGDAdversarial(eps=1, steps=0), "steps"), (lambda: PGDAdversarial(eps=1, norm="l1"), "norm"), (lambda: PGDAdversarial(eps=1, step=-1), "step")])
+@pytest.mark.parametrize("call, match", [(lambda: NoiseAugmentation(HALF, draws=0), "draws"), (lambda: NoiseAugmentation(HALF, draws=1.5), "draws"),
+                                         (lambda: Standard(label_smoothing=1), "label_smoothing"),
+                                         (lambda: Stability(HALF, "other"), "loss"), (lambda: Stability(HALF, weight=-1), "weight"),
+                                         (lambda: PGDAdversarial(eps=0), "eps"),
+                                         (lambda: PGDAdversarial(eps=1, steps=0), "steps"), (lambda: PGDAdversarial(eps=1, norm="l1"), "norm"),
+                                         (lambda: PGDAdversarial(eps=1, step=-1), "step")])
 def test_recipes_refuse(call, match):
     with pytest.raises(ValueError, match=match):
         call()
@@ -126,7 +130,7 @@ def test_schedules_and_augmentation():
     assert hits.any(0).all() and hits.any(1).sum() >= 15
 
 
-# -- the loop ------------------------------------------------------------------------------------------------------------------------------------------------
+# -- the loop -----------------------------------------------------------------
 
 
 def test_one_step_by_hand():
@@ -192,8 +196,8 @@ import torch
 torch.set_num_threads({torch.get_num_threads()})
 from robust_smooth import data, models, train
 from robust_smooth.noise import Gaussian
-net = models.seeded(models.small_convnet)
-train.fit(net, data.load("digits", "train"), train.NoiseAugmentation(Gaussian(sigma=0.5)), epochs=3, progress=False, checkpoint={str(tmp_path / 'run')!r}, save_every=0)
+net, recipe = models.seeded(models.small_convnet), train.NoiseAugmentation(Gaussian(sigma=0.5))
+train.fit(net, data.load("digits", "train"), recipe, epochs=3, progress=False, checkpoint={str(tmp_path / 'run')!r}, save_every=0)
 """
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None and not (tmp_path / "run").exists():
@@ -214,8 +218,10 @@ def test_checkpoint_of_another_run_is_refused(tmp_path):
     data, path = DIGITS[:100], tmp_path / "run"
     fit(tiny(), data, Standard(), epochs=1, progress=False, checkpoint=path)
     before = path.read_bytes()
-    for change, name in ((dict(epochs=2), "epochs"), (dict(seed=1), "seed"), (dict(recipe=NoiseAugmentation(HALF)), "recipe"), (dict(data=DIGITS[1:101]), "data"), (dict(batch_size=64), "batch_size"),
-                         (dict(amp=True), "precision"), (dict(augment="crop_flip"), "augment"), (dict(schedule=None), "schedule"), (dict(optimizer=lambda p: torch.optim.SGD(p, lr=0.3)), "optimizer"),
+    for change, name in ((dict(epochs=2), "epochs"), (dict(seed=1), "seed"), (dict(recipe=NoiseAugmentation(HALF)), "recipe"),
+                         (dict(data=DIGITS[1:101]), "data"), (dict(batch_size=64), "batch_size"),
+                         (dict(amp=True), "precision"), (dict(augment="crop_flip"), "augment"), (dict(schedule=None), "schedule"),
+                         (dict(optimizer=lambda p: torch.optim.SGD(p, lr=0.3)), "optimizer"),
                          (dict(model=mlp(64, 10)), "architecture")):
         with pytest.raises(ValueError, match=f"another run: {name}"):
             fit(**dict(model=tiny(), data=data, recipe=Standard(), epochs=1, progress=False, checkpoint=path) | change)
@@ -229,8 +235,10 @@ def test_checkpoint_says_what_it_is(tmp_path):
     net = tiny()
     history = fit(net, DIGITS[:100], NoiseAugmentation(HALF), epochs=2, progress=False, checkpoint=tmp_path / "run")
     tensors, state = train.read_checkpoint(tmp_path / "run")
-    assert state["finished"] and state["settings"]["recipe"] == dict(name="NoiseAugmentation", noise=dict(name="Gaussian", sigma=0.5), draws=1, label_smoothing=0.0)
-    assert state["settings"]["data"] == DIGITS[:100].hash and state["rows"] == json.loads(json.dumps(history.rows)) and all(k.startswith("model.") for k in tensors)
+    assert state["finished"] and state["settings"]["recipe"] == dict(name="NoiseAugmentation", noise=dict(name="Gaussian", sigma=0.5), draws=1,
+                                                                     label_smoothing=0.0)
+    assert state["settings"]["data"] == DIGITS[:100].hash
+    assert state["rows"] == json.loads(json.dumps(history.rows)) and all(k.startswith("model.") for k in tensors)
     other = tiny()
     train.load_weights(other, tmp_path / "run")
     assert same(net, other) and list(tmp_path.iterdir()) == [tmp_path / "run"]
@@ -239,7 +247,8 @@ def test_checkpoint_says_what_it_is(tmp_path):
     assert list(frame.epoch) == [1, 2] and {"loss", "accuracy", "learning_rate", "seconds"} <= set(frame) and history.fingerprint == fingerprint(net)
 
 
-@pytest.mark.parametrize("data, match", [((DIGITS.images * 255, DIGITS.labels), "in \\[0, 1\\]"), (ImageSet(torch.zeros(0, 1, 8, 8), torch.zeros(0, dtype=torch.long)), "at least one"),
+@pytest.mark.parametrize("data, match", [((DIGITS.images * 255, DIGITS.labels), "in \\[0, 1\\]"),
+                                         (ImageSet(torch.zeros(0, 1, 8, 8), torch.zeros(0, dtype=torch.long)), "at least one"),
                                          (DataLoader(TensorDataset(DIGITS.images * 16 - 3, DIGITS.labels)), "in \\[0, 1\\]")])
 def test_bad_data_is_refused_before_a_step(data, match):
     net = tiny()
@@ -254,15 +263,19 @@ def test_labels_beyond_the_model_are_refused_before_a_step():
     before = fingerprint(net)
     labelled = TensorDataset(DIGITS.images, DIGITS.labels)
     labelled.targets = DIGITS.labels
-    for data in (DIGITS, (DIGITS.images, DIGITS.labels), labelled, DataLoader(labelled, batch_size=32), DataLoader(TensorDataset(DIGITS.images, DIGITS.labels), batch_size=512)):
+    for data in (DIGITS, (DIGITS.images, DIGITS.labels), labelled, DataLoader(labelled, batch_size=32),
+                 DataLoader(TensorDataset(DIGITS.images, DIGITS.labels), batch_size=512)):
         with pytest.raises(ValueError, match="labels must be in 0..4"):
             fit(net, data, Standard(), epochs=1, progress=False)
     assert fingerprint(net) == before
 
 
-@pytest.mark.parametrize("settings, error, match", [(dict(epochs=0), ValueError, "epochs"), (dict(epochs=1.5), ValueError, "epochs"), (dict(batch_size=0), ValueError, "batch_size"), (dict(recipe=3), TypeError, "recipe"),
-                                                    (dict(augment="mixup"), ValueError, "augment"), (dict(optimizer=lambda p: 3), TypeError, "optimizer"), (dict(data=5), TypeError, "data"),
-                                                    (dict(optimizer=torch.optim.SGD(tiny().parameters(), lr=0.1)), ValueError, "parameters of this model")])
+@pytest.mark.parametrize("settings, error, match", [(dict(epochs=0), ValueError, "epochs"), (dict(epochs=1.5), ValueError, "epochs"),
+                                                    (dict(batch_size=0), ValueError, "batch_size"), (dict(recipe=3), TypeError, "recipe"),
+                                                    (dict(augment="mixup"), ValueError, "augment"),
+                                                    (dict(optimizer=lambda p: 3), TypeError, "optimizer"), (dict(data=5), TypeError, "data"),
+                                                    (dict(optimizer=torch.optim.SGD(tiny().parameters(), lr=0.1)), ValueError,
+                                                     "parameters of this model")])
 def test_fit_refuses(settings, error, match):
     with pytest.raises(error, match=match):
         fit(**dict(model=tiny(), data=DIGITS[:64], recipe=Standard(), epochs=1, progress=False) | settings)
@@ -270,7 +283,8 @@ def test_fit_refuses(settings, error, match):
 
 def test_divergence_stops_with_a_reason(tmp_path):
     with pytest.raises(FloatingPointError, match="loss became NaN.*learning rate 9.99e"):
-        fit(mlp(64, 10), DIGITS, Standard(), epochs=5, optimizer=lambda p: torch.optim.SGD(p, lr=1e15), progress=False, checkpoint=tmp_path / "run", save_every=0)
+        fit(mlp(64, 10), DIGITS, Standard(), epochs=5, optimizer=lambda p: torch.optim.SGD(p, lr=1e15), progress=False, checkpoint=tmp_path / "run",
+            save_every=0)
     tensors, _ = train.read_checkpoint(tmp_path / "run")
     assert len(tensors) > 0
 
@@ -341,7 +355,7 @@ def test_last_batch_is_kept():
 
 
 def test_noise_augmentation_reaches_what_it_should_on_digits():
-    """The baseline of every table: at sigma 0.5 a few seconds on one core give a smoothed classifier that is right with more than half of the votes on over 85 % of the test digits."""
+    """The baseline of every table: at sigma 0.5, a few seconds on one core give a classifier with more than half of the votes on over 85 % of the digits."""
     net, test = seeded(small_convnet), load("digits")
     start = time.process_time()
     fit(net, DIGITS, NoiseAugmentation(HALF), epochs=25, progress=False)
