@@ -436,7 +436,7 @@ def test_audit_of_a_network_against_the_truth():
         with torch.inference_mode():
             counts = np.array([np.bincount(net(noise.visit(x, 0, torch.empty(count, d))).argmax(1), minlength=3) for x in grid])
         label, L = budget(counts)
-        distance = np.abs(X[:, None] - X[None]).sum(-1).numpy()
+        distance = (X[:, None] - X[None]).abs().sum(-1).numpy()
         truth = np.where(label[:, None] != label[None], distance, 10**6).min(1) - 1
         table = audit(net, grid, noise)
         kept = table.label != ABSTAIN
@@ -458,7 +458,7 @@ def test_soft_votes_of_a_network_against_the_truth():
         grid = (X / q).float()
         with torch.no_grad(): net[3].weight.mul_(8), net[3].bias.zero_()
         with torch.inference_mode(): scores = np.stack([net(noise.visit(x, 0, torch.empty(count, d))).softmax(1).double().sum(0).numpy() for x in grid])
-        label, distance = scores.argmax(1), np.abs(X[:, None] - X[None]).sum(-1).numpy()
+        label, distance = scores.argmax(1), (X[:, None] - X[None]).abs().sum(-1).numpy()
         truth = np.where(label[:, None] != label[None], distance, 10**6).min(1) - 1
         table = splitting.certify_soft(net, grid, noise)
         kept = table.label != ABSTAIN
