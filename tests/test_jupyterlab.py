@@ -70,7 +70,7 @@ def lab(root, copies, tmp_path):
                     urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{port}/api/kernels/{kernel['id']}", method="DELETE", headers={"Authorization": f"token {TOKEN}"}), timeout=20)
             except OSError: pass
             if server.poll() is None: os.killpg(server.pid, signal.SIGTERM)
-            try: server.wait(20)
+            try: server.wait(5)
             except subprocess.TimeoutExpired: os.killpg(server.pid, signal.SIGKILL)
 
 
