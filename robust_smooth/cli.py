@@ -133,7 +133,8 @@ def doctor(args: argparse.Namespace) -> int:
     import shutil
     from importlib.metadata import PackageNotFoundError, version
     from robust_smooth import reproduce as machine
-    from robust_smooth.papers import PAPERS, assets, checkout
+    from robust_smooth.core import checkout
+    from robust_smooth.papers import PAPERS, assets
     trouble = []
     def line(name, text, fine=True, advice=""):
         print(f"{'ok ' if fine else '!! '} {name:<12} {text}" + (f"  ->  {advice}" if advice and not fine else ""))

@@ -21,7 +21,8 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from .core import ABSTAIN, Certificates, write_atomic
-from .papers import checkout, expand_settings, printed
+from .core import checkout
+from .papers import expand_settings, printed
 
 # %% auto #0
 __all__ = ['NOT_KEYS', 'provenance', 'to_markdown', 'save', 'load', 'beside', 'compare', 'read_certification_log',

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from robust_smooth import papers
+from robust_smooth import core, papers
 from robust_smooth.papers import COLUMNS, PAPERS, assets, checkout, expand_settings, pivot, printed
 
 ITEMS = dict(adre={"table1": 341, "text": 38}, bernstein={"table1": 16, "table2": 15, "table3": 16, "table4": 24, "table5": 24, "table6": 21, "text": 29},
@@ -83,6 +83,7 @@ def test_the_package_copies_serve_outside_a_checkout(tmp_path, monkeypatch):
     (inside / "assets" / "papers").mkdir(parents=True)
     (inside / "assets" / "papers" / "adre.csv").write_bytes((assets("papers") / "adre.csv").read_bytes())
     monkeypatch.setattr(papers, "_package", lambda: inside)
+    monkeypatch.setattr(core, "__file__", str(inside / "core.py"))
     monkeypatch.chdir(tmp_path)
     assert checkout() is None and assets("papers") == inside / "assets" / "papers" and len(printed("adre", "table1")) == 341
     with pytest.raises(FileNotFoundError, match="neither in a checkout"): assets("experiments")
