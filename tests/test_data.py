@@ -33,7 +33,8 @@ def test_digits_are_the_agreed_split():
     assert hashlib.sha256(test.images.numpy().tobytes()).hexdigest() == "ba4f38a3f777500affe8498a0e956a668748f45727cd5bd429aab873825d578d"
 
 
-@pytest.mark.parametrize("subset, total, want", [(None, 3, [0, 1, 2]), ("every 4", 10, [0, 4, 8]), (3, 10, [0, 3, 6]), (10, 10, list(range(10))), ([5, 2], 10, [5, 2]),
+@pytest.mark.parametrize("subset, total, want", [(None, 3, [0, 1, 2]), ("every 4", 10, [0, 4, 8]), (3, 10, [0, 3, 6]), (10, 10, list(range(10))),
+                                                 ([5, 2], 10, [5, 2]),
                                                  (np.array([9]), 10, [9])])
 def test_subset_index(subset, total, want):
     assert subset_index(subset, total).tolist() == want
@@ -49,7 +50,8 @@ def test_subset_every_20_equals_500_of_10000():
     assert np.array_equal(subset_index("every 20", 10_000), subset_index(500, 10_000))
 
 
-@pytest.mark.parametrize("settings, name", [(dict(images=torch.full((2, 3), 2.0)), "images"), (dict(images=torch.zeros(2, 3, dtype=torch.uint8)), "images"),
+@pytest.mark.parametrize("settings, name", [(dict(images=torch.full((2, 3), 2.0)), "images"),
+                                            (dict(images=torch.zeros(2, 3, dtype=torch.uint8)), "images"),
                                             (dict(images=torch.full((2, 3), float("nan"))), "images"), (dict(labels=torch.tensor([0])), "labels"),
                                             (dict(labels=torch.tensor([0.0, 1.0])), "labels"), (dict(labels=torch.tensor([-1, 0])), "labels"),
                                             (dict(num_classes=1), "labels"), (dict(index=[1]), "index")])
@@ -89,7 +91,8 @@ def test_unknown_names_and_missing_files(tmp_path):
         load("imagenet")
     with pytest.raises(ValueError, match="split"):
         load("digits", "validation")
-    for name, lacking in (("mnist", "t10k-images"), ("cifar10", "test_batch"), ("cifar100", "test"), ("svhn", "test_32x32.mat"), ("imagefolder", "class folders"), ("imagenet_sample", "zip")):
+    for name, lacking in (("mnist", "t10k-images"), ("cifar10", "test_batch"), ("cifar100", "test"), ("svhn", "test_32x32.mat"),
+                          ("imagefolder", "class folders"), ("imagenet_sample", "zip")):
         with pytest.raises(MissingData, match=lacking) as caught:
             load(name, data_dir=tmp_path)
         assert str(tmp_path) in str(caught.value)
@@ -201,7 +204,8 @@ def test_picture_folder_matches_torchvision_preprocessing(tmp_path):
 
 
 @needs_shared
-@pytest.mark.parametrize("name, split, count, total, first", [("mnist", "test", 10_000, 264923200, [7, 2, 1, 0, 4]), ("cifar10", "test", 10_000, 3733375634, [3, 8, 8, 0, 6]),
+@pytest.mark.parametrize("name, split, count, total, first", [("mnist", "test", 10_000, 264923200, [7, 2, 1, 0, 4]),
+                                                              ("cifar10", "test", 10_000, 3733375634, [3, 8, 8, 0, 6]),
                                                               ("cifar100", "test", 10_000, 3755249331, [49, 33, 72, 51, 71]),
                                                               ("svhn", "train_first1083", 1083, 393231963, [1, 9, 2, 3, 2])])
 def test_real_files(name, split, count, total, first):

@@ -197,6 +197,39 @@ class TestPrecision:
         assert exact > 0.5 and abs(exact - ho.dual_value(q, m1, m2, found.radius, *found.multipliers)) < 1e-13
 
 
+    def test_relaxed_optimum(self):
+        # with l1 = 0 the maximum over the two other multipliers, found by a general optimiser on the independent dual
+        from scipy.optimize import minimize
+        for q, share, cosine, r in ((0.9, 0.999, -0.5, 1.8), (0.8, 1.0, -0.2, 2.0)):
+            q, m1, m2 = scaled(q, share, cosine)
+            value = ho.lower_bound(q, m1, m2, r, form="relaxed")
+            assert value < ho.lower_bound(q, m1, m2, r) - 1e-6
+            best = minimize(lambda v: -ho.dual_value(q, m1, m2, r, np.exp(v[0]), 0.0, np.exp(v[1])), [0.5, 0.5], method="Nelder-Mead", options=dict(xatol=1e-9, fatol=1e-14, maxiter=150))
+            assert -1e-13 < value + best.fun < 1e-9
+
+    @pytest.mark.parametrize("form", ["equality", "relaxed"])
+    def test_extreme_arguments_never_fail(self, form):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            q = np.array([np.nextafter(0.5, 1), 0.5 + 1e-8, 0.9, 1 - 2.0**-53])[:, None, None]
+            share = np.array([0, 1e-12, 0.9, 1 - 1e-9, 1 - 1e-14, 1])[:, None]
+            cosine = np.array([-1, -1 + 1e-12, -0.5, 1e-9, 1])
+            norm = share * ho.largest_norm(q)
+            arguments = np.broadcast_arrays(q, norm * cosine, norm * np.sqrt(1 - cosine**2))
+            radius = ho.directional_radius(*arguments, form=form)
+            assert np.all(radius >= -ndtri(1 - q) * (1 - 1e-9))
+            for r in (0, 1e-9, 1.0, 40.0):
+                value = ho.lower_bound(*arguments, r, form=form)
+                assert np.all((value >= 0) & (value <= 1 + 1e-9))
+
+    def test_exact_dual_value(self):
+        pytest.importorskip("mpmath")
+        found = ho.solve_direction(*scaled(0.95, 0.99, -0.4))
+        arguments = (*scaled(0.95, 0.99, -0.4), found.radius, *found.multipliers)
+        assert abs(ho.exact_dual_value(*arguments) - ho.dual_value(*arguments)) < 1e-13 and ho.exact_dual_value(*arguments) > 0.5
+        with pytest.raises(ValueError, match="must be > 0"): ho.exact_dual_value(0.9, 0, 0.1, 1, 1, 0, 0)
+
+
 class TestProperties:
     def test_spec_examples(self):
         cases = [(0.9, 0.99, -0.5), (0.99, 0.999, -0.3), (0.99, 0.95, -0.3)]
@@ -377,6 +410,17 @@ class TestRecord:
         with pytest.raises(ValueError, match="direction"): ho.certify(record, norm="l2", direction=np.zeros(d))
         with pytest.raises(ValueError, match="mask must have"): ho.certify(record, norm="l2", subspace=np.ones(3, bool))
 
+    def test_region_of_an_image(self, plane):
+        record, distance = plane
+        record, distance = record[[0, 2]], distance[[0, 2]]
+        angles, radii = ho.image_region(record, angles=4)
+        assert radii.shape == (2, 4) and np.all(np.diff(radii, axis=1) <= 1e-6)
+        floor = 0.25 * -ndtri(1 - bounds.binomial_lower(record.hits, record.n, 0.0005))
+        assert np.all(radii >= floor[:, None] * (1 - 1e-9)) and np.all(radii[:, -1] <= distance) and np.all(radii[:, 0] > floor)
+        for row, (q, share) in enumerate([(0.7, 0.8)]):  # one norm of the interval cannot beat the region
+            _, slice_ = ho.region_slice(bounds.binomial_lower(record.hits[row], record.n[row], 0.0005), 0.999999, angles)
+            assert np.all(radii[row] <= 0.25 * slice_ * (1 + 1e-6))
+
     def test_paper_mode_warns_and_is_marked(self, plane):
         with pytest.warns(UserWarning, match="printed procedure"): made = ho.certify(plane[0], norm="l1", mode="paper")
         assert made.mode == "paper" and np.all(made.radius <= ho.certify(plane[0], norm="l1").radius)
@@ -497,7 +541,7 @@ def test_published_counts_give_the_published_radii():
         lines = [line.split("\t") for line in file.read_text().strip().splitlines()]
         table = [dict(zip(lines[0], line)) for line in lines[1:]]
         table = [row for row in table if row["correct"] == "1"]
-        counts = np.array([int(row["count"]) for row in table])
+        counts = np.array([int(float(row["count"])) for row in table])
         n = 1_250_000 if "imagenet" in str(file) else 4_000_000 if "lInf" in file.name else 200_000
         sigma = float(file.parent.name.split("_")[1])
         found = np.maximum(gaussian.radius(bounds.binomial_lower(counts, n, 0.001), sigma, p_lower_complement=bounds.binomial_lower(counts, n, 0.001, complement=True)), 0)

@@ -170,6 +170,8 @@ def test_votes_with_a_plan_stop_early_and_resume_bit_for_bit(tmp_path):
     with pytest.raises(KeyboardInterrupt): vote(broken, path)
     resumed = vote(Slab(), path)
     assert np.array_equal(resumed.counts, whole.counts) and np.array_equal(resumed.n, whole.n)
+    loaded = Record.load(path) # rows of a file may stand in the order in which images were decided: `index` says which is which
+    assert np.array_equal(loaded[np.argsort(loaded.index)].counts, whole.counts)
     other = vote(Slab(), batch=1700)
     assert np.array_equal(other.counts, whole.counts) and np.array_equal(other.n, whole.n)
 

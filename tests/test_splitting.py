@@ -436,7 +436,7 @@ def test_audit_of_a_network_against_the_truth():
         with torch.inference_mode():
             counts = np.array([np.bincount(net(noise.visit(x, 0, torch.empty(count, d))).argmax(1), minlength=3) for x in grid])
         label, L = budget(counts)
-        distance = np.abs(X[:, None] - X[None]).sum(-1).numpy()
+        distance = (X[:, None] - X[None]).abs().sum(-1).numpy()
         truth = np.where(label[:, None] != label[None], distance, 10**6).min(1) - 1
         table = audit(net, grid, noise)
         kept = table.label != ABSTAIN
@@ -450,6 +450,34 @@ def test_audit_of_a_network_against_the_truth():
         for radius in (1 / q, 2 / q):
             partial = audit(net, grid, noise, radius=radius)
             assert np.array_equal(partial.certified_at(Fraction(str(radius))), table.certified_at(Fraction(str(radius)))) and (partial.steps <= table.steps).all()
+
+def test_soft_votes_of_a_network_against_the_truth():
+    for seed, (d, q, count) in enumerate([(2, 4, 7), (2, 5, 3), (3, 2, 9)]):
+        net, noise = _tiny(d, 3, seed), Splitting(n_splits=count, q=q, seed=seed)
+        X = torch.tensor(list(product(range(q + 1), repeat=d)))
+        grid = (X / q).float()
+        with torch.no_grad(): net[3].weight.mul_(8), net[3].bias.zero_()
+        with torch.inference_mode(): scores = np.stack([net(noise.visit(x, 0, torch.empty(count, d))).softmax(1).double().sum(0).numpy() for x in grid])
+        label, distance = scores.argmax(1), (X[:, None] - X[None]).abs().sum(-1).numpy()
+        truth = np.where(label[:, None] != label[None], distance, 10**6).min(1) - 1
+        table = splitting.certify_soft(net, grid, noise)
+        kept = table.label != ABSTAIN
+        assert kept.mean() > 0.9 and np.array_equal(table.label[kept], label[kept]) and (table.steps[kept] <= truth[kept]).all() and (table.steps > 0).any()
+        assert (splitting.certify_soft(net, grid, noise, rule="lipschitz").steps <= table.steps).all()
+
+def test_audit_record_is_certified_again_from_disk(tmp_path):
+    net, noise = _tiny(2, 3), Splitting(n_splits=7, q=4)
+    grid = torch.tensor(list(product(range(5), repeat=2))) / 4
+    record = splitting.audit_record(net, grid, noise)
+    again = Record.load(record.save(tmp_path / "audit.votes"))
+    direct = audit(net, grid, noise)
+    for table in (record.certify("l1"), again.certify("l1"), again.certify("l1", audit=True)):
+        assert np.array_equal(table.steps, direct.steps) and np.array_equal(table.label, direct.label) and check(table).all()
+    assert np.array_equal(again.certify("l1", audit=False).steps, direct.details["budget"])
+    half = audit(net, grid, noise, adversary="continuous")
+    kept = direct.label != ABSTAIN
+    assert np.array_equal(half.radius[kept], (direct.steps[kept] + 1) / 8) and check(half).all()
+    with pytest.raises(ValueError, match="kinds"): _record([20, 7], 27).certify("l1", audit=True)
 
 def test_audit_reaches_beyond_the_ceiling_of_lipschitz_certificates():
     "A constant classifier: no neighbour ever changes a vote, so every split must be crossed twice."

@@ -1,0 +1,395 @@
+"""The site in _docs/, from the notebooks, the modules and the tables; warnings are errors and every internal link is checked.
+
+    python docs/build.py            build it
+    python docs/build.py FOLDER     build it there (its sources go to FOLDER_sources)
+
+Nothing is listed by hand: a notebook, a module or a table that is there gets its page.
+"""
+import ast
+import copy
+import io
+import json
+import os
+import posixpath
+import re
+import shutil
+import subprocess
+import sys
+import time
+import tokenize
+from functools import lru_cache
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import nbformat
+
+from notebooks import EXPORTS, NBS, ROOT, defined, only_imports, read, rewrite_links, title, visible
+
+DOCS, SITE = ROOT / "docs", ROOT / "_proc" / "site"
+PACKAGE = ROOT / "robust_smooth"
+PAGES = {"CONTRIBUTING.md": "guide/contributing.md", "CHANGELOG.md": "guide/changelog.md", "LICENSE": "guide/license.md"} # files of the root that have a page
+
+
+# ---- notebooks ----
+
+def link_of(path: Path):
+    "How a relative link of the notebook at `path` reads on the site."
+    here = path.parent.relative_to(NBS).as_posix()
+    def change(target: str, words: str) -> str | None:
+        name, mark, fragment = target.partition("#")
+        place = posixpath.normpath(posixpath.join("nbs", here, name))
+        if not (ROOT / place).exists(): raise FileNotFoundError(f"{path.relative_to(ROOT)} links to {target}, which does not exist")
+        if place.startswith("nbs/") and place.endswith(".ipynb"): return name + mark + fragment
+        return posixpath.relpath(PAGES[place], here) if place in PAGES else None
+    return change
+
+
+def code_cell(cell: nbformat.NotebookNode, fold_imports: bool) -> None:
+    "Tags: exported code is folded under the names that it defines, its imports go, other imports are folded, hidden inputs go."
+    names = cell.metadata.pop("directives")
+    cell.metadata.pop("tags", None)
+    folded, silent = "", only_imports(cell.source) and not cell.outputs
+    if "hide_input" in names or (silent and set(names) & set(EXPORTS)): cell.metadata["tags"] = ["remove-input"]
+    elif set(names) & set(EXPORTS): folded = "Code of " + (", ".join(defined(cell.source)) or "what follows")
+    elif silent and fold_imports: folded = "Imports"
+    if folded: cell.metadata.update(tags=["hide-input"], mystnb=dict(code_prompt_show=folded, code_prompt_hide=folded))
+
+
+def page_of(path: Path) -> nbformat.NotebookNode:
+    "The page of a notebook."
+    notebook = read(path)
+    module = exported(notebook)
+    notebook.cells = visible(notebook)
+    change = link_of(path)
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown": cell.source = rewrite_links(cell.source, change)
+        else:
+            code_cell(cell, fold_imports=path.stem != "index")
+            for output in cell.outputs:
+                data = output.get("data", {})
+                if "text/markdown" in data: data["text/markdown"] = rewrite_links(data["text/markdown"], change)
+    if module and (PACKAGE / f"{module}.py").exists():
+        first = next(i for i, cell in enumerate(notebook.cells) if cell.cell_type == "markdown")
+        reference = posixpath.relpath(f"api/{module}.md", path.parent.relative_to(NBS).as_posix())
+        lines = re.match(r"(#[^\n]*\n(?:\s*>[^\n]*(?:\n|$))*)(.*)", notebook.cells[first].source, re.S)
+        notebook.cells[first].source = f"{lines[1].rstrip()}\n\n*Reference: [`robust_smooth.{module}`]({reference})*\n\n{lines[2].strip()}"
+    return notebook
+
+
+def exported(notebook: nbformat.NotebookNode) -> str:
+    "The module that a notebook is exported to, or ''."
+    found = re.search(r"^#\|\s*default_exp\s+(\S+)", "\n".join(c.source for c in notebook.cells if c.cell_type == "code"), re.M)
+    return found[1] if found else ""
+
+
+# ---- reference ----
+
+def comments(source: str) -> dict[int, str]:
+    "Line number -> comment at its end."
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    return {t.start[0]: t.string.lstrip("# ").strip() for t in tokens if t.type == tokenize.COMMENT}
+
+
+def plain(text: str) -> str:
+    "Text for MyST: what is between backticks or dollars stays, every other special character is escaped."
+    parts = re.split(r"(`[^`\n]+`|\$[^$\n]+\$)", " ".join(text.split()))
+    return "".join(part.replace("|", "\\|") if i % 2 else re.sub(r"([\\*_<>\[\]{}|$#~^])", r"\\\1", part) for i, part in enumerate(parts))
+
+
+def arguments(node: ast.FunctionDef, notes: dict[int, str]) -> list[tuple[str, str, str, str]]:
+    "Name, type, default and meaning of each argument but self."
+    a = node.args
+    positional = [*a.posonlyargs, *a.args]
+    pairs = [*zip(positional, [None] * (len(positional) - len(a.defaults)) + a.defaults), *((v, None) for v in [a.vararg] if v), *zip(a.kwonlyargs, a.kw_defaults),
+             *((v, None) for v in [a.kwarg] if v)]
+    stars = {id(a.vararg): "*", id(a.kwarg): "**"}
+    rows, last = [], {arg.end_lineno if default is None else default.end_lineno: arg for arg, default in pairs} # the comment of a line belongs to its last argument
+    for arg, default in pairs:
+        line = arg.end_lineno if default is None else default.end_lineno
+        note = notes.get(line, "") if last[line] is arg and line != getattr(node.returns, "end_lineno", None) else ""
+        if arg.arg in ("self", "cls") and not note: continue
+        rows.append((stars.get(id(arg), "") + arg.arg, ast.unparse(arg.annotation) if arg.annotation else "", "" if default is None else ast.unparse(default), note))
+    return rows
+
+
+def table(rows: list[tuple[str, str, str, str]], heads: tuple[str, str, str, str]) -> list[str]:
+    "A Markdown table without its empty columns; nothing where no row says anything."
+    if not any(row[3] for row in rows): return []
+    kept = [i for i in range(4) if any(row[i] for row in rows)]
+    code = lambda text: f"`` {text} ``".replace("|", "\\|") if "`" in text else f"`{text}`".replace("|", "\\|") if text else ""
+    line = lambda row: "| " + " | ".join(plain(row[i]) if i == 3 else code(row[i]) for i in kept) + " |"
+    return ["| " + " | ".join(heads[i] for i in kept) + " |", "|" + "---|" * len(kept), *map(line, rows), ""]
+
+
+def described(node: ast.AST) -> list[str]:
+    text = ast.get_docstring(node)
+    return [plain(part) + "\n" for part in re.split(r"\n\s*\n", text)] if text else []
+
+
+def signature(node: ast.FunctionDef) -> str:
+    "Arguments and their defaults; the types stand in the table."
+    args = copy.deepcopy(node.args)
+    for arg in ast.walk(args):
+        if isinstance(arg, ast.arg): arg.annotation = None
+    text = ast.unparse(args)
+    return re.sub(r"^(self|cls)(, |$)", "", text).removeprefix("/, ")
+
+
+def function(node: ast.FunctionDef, notes: dict[int, str], kind: str, owner: str = "") -> list[str]:
+    rows = arguments(node, notes)
+    returns = [("returns", ast.unparse(node.returns) if node.returns else "", "", notes.get(getattr(node.returns, "end_lineno", None), ""))]
+    decorators = {ast.unparse(d) for d in node.decorator_list}
+    if kind == "method": kind = next((k for d, k in (("property", "property"), ("cached_property", "property"), ("classmethod", "classmethod"), ("staticmethod", "staticmethod")) if d in decorators), kind)
+    head = f"{owner}{node.name}" + ("" if kind == "property" else f"({signature(node)})")
+    every = rows + (returns if returns[0][3] or (rows and returns[0][1]) else [])
+    return [f"::::{{py:{kind}}} {head}", *described(node), *table(every, ("argument", "type", "default", "meaning")), "::::", ""]
+
+
+def klass(node: ast.ClassDef, notes: dict[int, str]) -> list[str]:
+    fields = [(n.target.id, ast.unparse(n.annotation), ast.unparse(n.value) if n.value else "", notes.get(n.end_lineno, ""))
+              for n in node.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name) and not n.target.id.startswith("_")]
+    methods = [n for n in node.body if isinstance(n, ast.FunctionDef)]
+    begin = next((n for n in methods if n.name == "__init__"), None)
+    lines = [f":::::{{py:class}} {node.name}" + (f"({signature(begin)})" if begin else ""), *described(node)]
+    if begin: lines += table(arguments(begin, notes), ("argument", "type", "default", "meaning"))
+    lines += table(fields, ("field", "type", "default", "meaning"))
+    for method in methods:
+        if not method.name.startswith("_") and ast.get_docstring(method): lines += function(method, notes, "method")
+    return [*lines, ":::::", ""]
+
+
+def module_page(path: Path, source_page: str) -> str:
+    "The reference of a module: every public name with its docstring, arguments and their meaning. Read, not imported."
+    text = path.read_text(encoding="utf-8")
+    tree, notes = ast.parse(text), comments(text)
+    public, found = [], {}
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
+            public = [part.value for part in ast.walk(node.value) if isinstance(part, ast.Constant)] # also where it unpacks other names
+        elif isinstance(node, (ast.FunctionDef, ast.ClassDef)): found[node.name] = node
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                if isinstance(target, ast.Name): found[target.id] = node
+    lines = [f"# {path.stem}", ""] + described(tree)
+    if source_page: lines += [f"Written in [{title(NBS / source_page)[0]}](../{source_page}).", ""]
+    lines += [f":::::{{py:module}} robust_smooth.{path.stem}", ":::::", ""] if path.stem != "__init__" else []
+    for name in sorted((n for n in public if n in found), key=lambda n: found[n].lineno):
+        node = found[name]
+        if isinstance(node, ast.FunctionDef): lines += function(node, notes, "function")
+        elif isinstance(node, ast.ClassDef): lines += klass(node, notes)
+        else:
+            value = ast.unparse(node.value) if node.value is not None else ""
+            shown = value if len(value) <= 100 else value[:97] + "..."
+            lines += [f":::{{py:data}} {name}", *([plain(notes[node.lineno])] if node.lineno in notes else []), *([f"\n`` {shown} ``"] if value else []), ":::", ""]
+    return "\n".join(lines)
+
+
+# ---- tables ----
+
+def by_radius(frame):
+    "Ours beside printed numbers with the radii as columns, or None where that does not fit."
+    if not {"ours", "printed", "radius"} <= set(frame.columns) or frame["radius"].nunique() > 16 or frame["radius"].isna().any(): return None
+    keys = [c for c in frame.columns if c not in ("ours", "printed", "radius", "difference")]
+    if not keys or len(keys) > 6 or frame.duplicated([*keys, "radius"]).any(): return None
+    cells = frame.assign(**{k: frame[k].astype(object).where(frame[k].notna(), "") for k in keys},
+                         cell=[f"{a:.3g}\u00a0/\u00a0{b:.3g}" for a, b in zip(frame["ours"], frame["printed"])])
+    wide = cells.pivot(index=keys, columns="radius", values="cell").fillna("")
+    wide.columns = [f"r = {c:g}" for c in wide.columns]
+    return wide.reset_index()
+
+
+def shown(frame, limit: int = 400) -> list[str]:
+    "A table as Markdown, with its caption."
+    from robust_smooth.report import shape
+    from robust_smooth.results import to_markdown
+    if {"value", "printed"} <= set(frame.columns): frame = frame.rename(columns=dict(value="ours"))
+    laid, caption = shape(frame)
+    wide = by_radius(laid)
+    if wide is not None: laid, caption = wide, caption + f"{'; ' if caption else ''}each cell: ours / printed"
+    lines = [f"*{plain(caption)}*", ""] if caption else []
+    if not len(laid): return [*lines, "(no rows)", ""]
+    text = re.sub(r"(?<!\\)([*_<>\[\]{}$~^])", r"\\\1", to_markdown(laid.head(limit)))
+    if len(laid) > limit: text += f"\n({len(laid) - limit} further rows are in the file)\n"
+    return [*lines, *(["::::{container} long", "", text, "::::"] if len(laid) > 24 else [text]), ""]
+
+
+def as_printed(frame) -> list[str]:
+    "A paper's table: one part per metric, radii as columns where there are any, its notes below."
+    notes = [] if "note" not in frame else sorted({(str(row.get("method", "")), str(row["note"])) for row in frame.to_dict("records") if isinstance(row["note"], str) and row["note"]})
+    frame, lines = frame.drop(columns=[c for c in ("note", "bold") if c in frame]), []
+    for metric, part in frame.groupby("metric", sort=False):
+        head = plain(metric.replace("_", " "))
+        at, without = part[part["radius"].notna()], part[part["radius"].isna()].drop(columns="radius")
+        for rows, words in ((at, head), (without, f"{head}, without a radius" if len(at) else head)):
+            if len(rows): lines += [f"**{words}**", ""] + shown(rows.drop(columns="metric").dropna(axis=1, how="all").reset_index(drop=True))
+    return [*lines, *(f"- {plain(method)}: {plain(note)}" if method else f"- {plain(note)}" for method, note in notes), ""]
+
+
+def tables(sources: dict[str, Path]) -> dict[str, str]:
+    "One page per paper: what we measured, beside what is printed. Name -> text."
+    import pandas as pd
+
+    from robust_smooth.papers import PAPERS, printed
+    pages, measured = {}, {}
+    for folder in sorted((ROOT / "data" / "results").glob("*/")): measured[folder.name] = folder
+    keys = ["gaussian", *PAPERS]
+    owner = lambda name: next((key for key in sorted(keys, key=len, reverse=True) if name.startswith(key)), "")
+    for key in keys:
+        lines = [f"# {key}: tables", "", f"*{plain(PAPERS[key])}*" if key in PAPERS else "The baseline that all papers compare with.", ""]
+        for name, folder in measured.items():
+            if owner(name) != key: continue
+            lines += [f"## {name}, measured", ""]
+            if name in sources: lines += [f"Notebook: [{title(sources[name])[0]}](../experiments/{name}.ipynb).", ""]
+            try: run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+            except (OSError, ValueError): run = {}
+            origin, sizes = run.get("provenance") or {}, run.get("budget") or {}
+            if origin or sizes:
+                facts = dict(dataset=sizes.get("dataset"), budget=sizes.get("name"), images=sizes.get("images"), n=sizes.get("n"), network=sizes.get("network"),
+                             commit=origin.get("commit"), device=origin.get("device"), seed=origin.get("seed"), seconds=run.get("seconds"))
+                lines += [", ".join(f"{k} {plain(str(v))}" for k, v in facts.items() if v not in (None, "")) + ".", ""]
+            for path in sorted(folder.glob("*.csv")):
+                try: frame = pd.read_csv(path)
+                except pd.errors.EmptyDataError: continue
+                lines += [f"### {plain(path.stem.replace('_', ' '))}", ""] + shown(frame)
+            for number, picture in enumerate(sorted((ROOT / "figures").glob(f"{name}*.png"))):
+                if picture.stem != name and any(picture.stem.startswith(other) for other in measured if other != name and other.startswith(name)): continue
+                target = SITE / "tables" / "pictures" / picture.name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(picture, target)
+                lines += [f"![{plain(name)}, figure {number + 1}](pictures/{picture.name})", ""]
+        if key in PAPERS:
+            every = printed(key)
+            for item in dict.fromkeys(every["item"]):
+                lines += [f"## {plain(item)}, printed", "", "As the paper prints it, or as it follows from its authors' records (source: derived).", ""]
+                lines += as_printed(printed(key, item, expand=True).drop(columns=["key", "item"]))
+        pages[key] = "\n".join(lines) + "\n"
+    return pages
+
+
+# ---- the whole ----
+
+def toctree(names: list[str], caption: str = "", hidden: bool = True) -> str:
+    return "\n".join(["```{toctree}", *([":hidden:"] if hidden else []), *([f":caption: {caption}"] if caption else []), ":maxdepth: 1", "", *names, "```", ""])
+
+
+def listing(head: str, intro: str, groups: dict[tuple[str, str], list[Path]], base: Path) -> str:
+    "A page that lists notebooks with their subtitles, in groups of (name, what it stands for)."
+    lines = [f"# {head}", "", intro, ""]
+    for (name, meaning), paths in groups.items():
+        if not paths: continue
+        lines += [f"## {plain(name)}", "", *([f"*{plain(meaning)}*", ""] if meaning else [])]
+        for path in paths:
+            words, subtitle = title(path)
+            lines.append(f"- [{words}]({path.relative_to(base).as_posix()})" + (f": {subtitle}" if subtitle else ""))
+        lines.append("")
+    return "\n".join(lines) + "\n" + toctree([path.relative_to(base).with_suffix("").as_posix() for paths in groups.values() for path in paths])
+
+
+def write(name: str, text: str) -> None:
+    path = SITE / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def sources() -> int:
+    "Write the sources of the site; returns the number of pages."
+    if SITE.exists(): shutil.rmtree(SITE)
+    from robust_smooth.papers import PAPERS
+    books = sorted(path for path in NBS.rglob("*.ipynb") if not any(part.startswith((".", "_")) for part in path.relative_to(NBS).parts))
+    for path in books:
+        target = SITE / path.relative_to(NBS)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try: nbformat.write(page_of(path), target)
+        except (SyntaxError, FileNotFoundError) as error: raise SystemExit(f"{path.relative_to(ROOT)}: {error}") from error
+    written = {exported(nbformat.read(path, as_version=4)): path.relative_to(NBS).as_posix() for path in books}
+    modules = sorted(path for path in PACKAGE.glob("*.py") if not path.name.startswith("_"))
+    for path in modules: write(f"api/{path.stem}.md", module_page(path, written.get(path.stem, "")))
+    first = lambda path: (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n\n")[0]
+    write("api/index.md", "# Reference\n\nEvery public name of every module. `import robust_smooth as rs` brings the front door; modules are reached as `rs.NAME`.\n\n"
+          + "\n".join(f"- [`{p.stem}`]({p.stem}.md): {plain(first(p))}" for p in modules) + "\n\nAll names: [index](genindex).\n\n".replace("[index](genindex)", "{ref}`genindex`") + toctree([p.stem for p in modules]))
+    papers = {"gaussian": "The baseline that all papers compare with"} | PAPERS
+    grouped = lambda paths: {(key, name): [p for p in paths if p.stem.startswith(f"{key}_")] for key, name in papers.items()} | \
+        {("others", ""): [p for p in paths if not any(p.stem.startswith(f"{key}_") for key in papers)]}
+    kinds = {kind: [p for p in books if p.parent.name == kind] for kind in ("proofs", "experiments")}
+    write("proofs/index.md", listing("Proofs", "One notebook per statement: what it says, why it holds, and a check that a reader can run. Where the printed statement is false, a counter-example "
+                                     "and the mended statement.", grouped(kinds["proofs"]), NBS / "proofs"))
+    write("experiments/index.md", listing("Experiments", "One notebook per table or figure: the claim, our numbers beside the printed ones, and which claims hold at this budget.",
+                                          grouped(kinds["experiments"]), NBS / "experiments"))
+    pages = tables({p.stem: p for p in kinds["experiments"]})
+    for key, text in pages.items(): write(f"tables/{key}.md", text)
+    write("tables/index.md", "# Tables\n\nWhat our own runs measured, beside what the papers print. Other data, smaller networks and fewer draws give other numbers; what is compared is the shape, and each "
+          "table says where it comes from.\n\n" + "\n".join(f"- [{plain(key)}]({key}.md): {plain(papers[key])}" for key in pages) + "\n\n" + toctree(list(pages)))
+    guides = sorted(DOCS.glob("*.md"))
+    for path in guides: write(f"guide/{path.name}", path.read_text(encoding="utf-8"))
+    for name, page in PAGES.items():
+        text = (ROOT / name).read_text(encoding="utf-8")
+        write(page, f"# Licence\n\n```text\n{text}\n```\n" if name == "LICENSE" else text)
+    chapters = [p for p in books if p.parent == NBS and p.stem != "index"]
+    number = lambda p: int(re.match(r"\d*", p.stem)[0] or 99)
+    stem = lambda paths: [p.stem for p in paths]
+    trees = [toctree(["guide/" + p.stem for p in guides], "Guide"), toctree(stem(p for p in chapters if 10 <= number(p) < 20), "Methods"),
+             toctree(["proofs/index", "experiments/index", "tables/index"], "Papers"),
+             toctree(stem(p for p in chapters if not 10 <= number(p) < 20), "The house"),
+             toctree(["api/index", *(PAGES[name].removesuffix(".md") for name in PAGES)], "Reference")]
+    landing = nbformat.read(SITE / "index.ipynb", as_version=4)
+    landing.cells.append(nbformat.v4.new_markdown_cell("\n".join(trees), id="toctrees"))
+    nbformat.write(landing, SITE / "index.ipynb")
+    return sum(1 for path in SITE.rglob("*") if path.suffix in (".md", ".ipynb"))
+
+
+class _Links(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.ids, self.targets = set(), []
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        self.ids |= {found[k] for k in ("id", "name") if found.get(k)}
+        self.targets += [found[k] for k in ("href", "src") if found.get(k)]
+
+
+def broken_links(folder: Path) -> list[str]:
+    "Every link of every page to a file or an anchor that is not there."
+    @lru_cache(maxsize=None)
+    def parsed(path: Path) -> _Links:
+        page = _Links()
+        page.feed(path.read_text(encoding="utf-8"))
+        return page
+    broken = []
+    for path in sorted(folder.rglob("*.html")):
+        for target in parsed(path).targets:
+            parts = urlsplit(target)
+            if parts.scheme or parts.netloc: continue
+            place = path if not parts.path else (path.parent / unquote(parts.path)).resolve()
+            if place.is_dir(): place = place / "index.html"
+            here = f"{path.relative_to(folder)} -> {target}"
+            if not place.exists(): broken.append(here)
+            elif parts.fragment and place.suffix == ".html" and unquote(parts.fragment) not in parsed(place).ids: broken.append(here)
+    return broken
+
+
+def main(argv: list[str]) -> int:
+    global SITE
+    if len(argv) > 1 or any(part.startswith("-") for part in argv):
+        print(__doc__)
+        return 0 if argv == ["--help"] else 2
+    begin, out = time.perf_counter(), Path(argv[0]).resolve() if argv else ROOT / "_docs"
+    work = out.with_name(out.name + "_sources") if argv else ROOT / "_proc"
+    SITE, made = work / "site", work / "html"
+    sys.path.insert(0, str(ROOT))
+    os.chdir(ROOT)
+    pages = sources()
+    if made.exists(): shutil.rmtree(made)
+    command = [sys.executable, "-m", "sphinx", "-W", "-E", "-q", "-b", "html", "-c", str(DOCS), "-d", str(work / "doctrees"), str(SITE), str(made)]
+    if (code := subprocess.run(command).returncode): return code
+    broken = broken_links(made)
+    for line in broken: print("broken link:", line, file=sys.stderr)
+    if broken: return 1
+    if out.exists(): shutil.rmtree(out)
+    made.rename(out)
+    print(f"{pages} pages in {time.perf_counter() - begin:.0f} s, all links hold: {out / 'index.html' if argv else '_docs/index.html'}")
+    return 0
+
+
+if __name__ == "__main__": sys.exit(main(sys.argv[1:]))

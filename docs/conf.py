@@ -1,0 +1,31 @@
+"Sphinx settings; `build.py` writes the sources that they apply to."
+from configparser import ConfigParser
+from pathlib import Path
+
+_parser = ConfigParser(delimiters=["="], interpolation=None)
+_parser.read(Path(__file__).resolve().parents[1] / "settings.ini", encoding="utf-8")
+_settings = _parser["DEFAULT"]
+
+project, author, release = _settings["title"], _settings["author"], _settings["version"]
+copyright = _settings["copyright"]
+language = "en"
+extensions = ["myst_nb", "sphinx.ext.mathjax", "sphinx-mathjax-offline"]
+exclude_patterns = ["jupyter_execute"]
+nb_execution_mode = "off"
+nb_render_markdown_format = "myst"
+nb_merge_streams = True
+nb_remove_code_source = False
+myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "attrs_inline"]
+myst_dmath_double_inline = True
+myst_heading_anchors = 3
+suppress_warnings = ["myst.header"] # a notebook may go from a title straight to a third-level heading
+add_function_parentheses = False
+python_maximum_signature_line_length = 100
+html_theme = "furo"
+html_title = f"{project} {release}"
+html_copy_source = False
+html_show_sphinx = False
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_theme_options = dict(navigation_with_keys=True)
+pygments_style, pygments_dark_style = "friendly", "monokai"

@@ -1,0 +1,91 @@
+"The command line: help that teaches, errors that name things, exit codes, and no heavy import before it is needed."
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from robust_smooth import cli
+
+ROOT = Path(cli.__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def outside(tmp_path, monkeypatch):
+    monkeypatch.setenv("ROBUST_SMOOTH_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("ROBUST_SMOOTH_DEBUG", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", ["reproduce", "sweep", "certify", "report", "doctor"])
+def test_help_teaches(command, capsys):
+    with pytest.raises(SystemExit) as stop: cli.main([command, "--help"])
+    text = capsys.readouterr().out
+    assert stop.value.code == 0 and "examples:" in text and f"robust-smooth {command}" in text
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys, robust_smooth.cli as cli\ntry: cli.main(['--help'])\nexcept SystemExit: pass\nprint([m for m in ('torch', 'pandas', 'numpy', 'matplotlib', 'papermill') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=60)
+    assert done.stdout.strip().endswith("[]"), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("argv, said", [
+    (["reproduce", "gaussian_tabel1"], "did you mean 'gaussian_table1'"), (["reproduce", "gaussian_table1", "-p", "sigmma=1"], "did you mean 'sigma'"),
+    (["reproduce", "gaussian_table1", "-p", "sigma"], "name=value"), (["reproduce", "gaussian_table1", "--budget", "quikc", "--dry-run"], "quikc"),
+    (["reproduce", "gaussian_table1", "-p", "seed=one", "--dry-run"], "seed"), (["reproduce", "gaussian_table1", "-p", "seed=1", "-p", "seed=2"], "twice"),
+    (["sweep", "nowhere.yaml"], "nowhere.yaml"), (["certify"], "--model"), (["certify", "--model", "os.system"], "package.module:factory"),
+    (["certify", "--model", "no_such_module:make"], "no_such_module"), (["certify", "--model", "os:nothing"], "nothing"), (["certify", "--votes", "nowhere.votes"], "nowhere.votes"), (["report"], "no run to report")])
+def test_mistakes_are_named(argv, said, outside, capsys):
+    assert cli.main(argv) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_values_are_never_evaluated():
+    read = cli.read_value
+    assert [read(t) for t in ("1", "1e-3", "[1, 2.5]", "007", "True", "none", "x", "__import__('os').getcwd()", "1+1", "(" * 5000)] == [1, 0.001, [1, 2.5], "007", True, None, "x", "__import__('os').getcwd()", "1+1", "(" * 5000]
+
+
+def test_dry_run_and_list(outside, capsys):
+    assert cli.main(["reproduce", "--list"]) == 0 and "gaussian_table1" in capsys.readouterr().out.split()
+    assert cli.main(["reproduce", "gaussian_table1", "--dry-run"]) == 0
+    assert "1 to run, 0 cached" in capsys.readouterr().out
+    Path("grid.yaml").write_text("experiment: gaussian_table1\nparameters: {budget: smoke}\ngrid: {sigma: [0.25, 0.5], seed: [0, 1]}\n")
+    assert cli.main(["sweep", "grid.yaml", "--dry-run"]) == 0
+    assert "4 to run, 0 cached" in capsys.readouterr().out and not list(outside.glob("home/runs/*"))
+
+
+def test_certify_a_network_of_ones_own_and_again_without_it(outside, capsys, monkeypatch):
+    Path("my_little_nets.py").write_text("import torch\nfrom robust_smooth.models import mlp\ndef make():\n    torch.manual_seed(0)\n    return mlp(64, 10)\n")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    common = ["--subset", "3", "--sigma", "0.25", "--n", "500", "--save", "my.votes"]
+    assert cli.main(["certify", "--model", "my_little_nets:make", *common, "--out", "mine.csv", "--log", "mine.tsv"]) == 0
+    assert "certified accuracy" in capsys.readouterr().out
+    from robust_smooth import results
+    table, log = results.load("mine.csv"), results.read_certification_log("mine.tsv")
+    assert len(table) == len(log) == 3 and table.attrs["provenance"]["seed"] == 0 and (table.radius == log.radius).all()
+    assert cli.main(["certify", "--votes", "my.votes", "--out", "again.csv"]) == 0
+    assert results.load("again.csv").radius.tolist() == table.radius.tolist()
+    assert cli.main(["certify", "--votes", "my.votes", "--norm", "l7x"]) == 2 and cli.main(["certify", "--votes", "my.votes", "--log", "x.tsv"]) == 2
+    assert cli.main(["certify", "--model", "my_little_nets:make", "--subset", "3", "--noise", "Pink"]) == 2
+    assert "Gaussian" in capsys.readouterr().err
+
+
+def test_doctor_says_what_is_here(outside, capsys, monkeypatch):
+    assert cli.main(["doctor"]) == 0
+    said = capsys.readouterr().out
+    assert "torch" in said and "papers       5 files" in said and "all there" in said
+    (outside / "file").write_text("")
+    monkeypatch.setenv("ROBUST_SMOOTH_HOME", str(outside / "file" / "x"))
+    assert cli.main(["doctor"]) == 1 and "needed: home" in capsys.readouterr().out
+
+
+def test_the_console_script_works_outside_a_checkout(outside):
+    script = Path(sys.executable).parent / "robust-smooth"
+    if not script.exists(): pytest.skip("the console script is not installed in this environment")
+    begin = time.perf_counter()
+    done = subprocess.run([script, "reproduce", "nothing_here"], capture_output=True, text=True, cwd=outside, timeout=60, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.returncode == 2 and "unknown" in done.stderr and "Traceback" not in done.stderr and time.perf_counter() - begin < 30

@@ -1,0 +1,203 @@
+"The tree as a whole: notebooks clean and in step with modules, experiments runnable by papermill, names as agreed, nothing of one machine in it."
+import ast
+import csv
+import importlib
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from collections import Counter
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+NBS = ROOT / "nbs"
+LARGEST = 400_000 # bytes of a notebook with its outputs
+MACHINE = re.compile(r"(?<![\w.~$}])/(?:(?:work|root|home/\w+|Users/\w+)/|tmp/ipykernel)") # a folder of whoever ran it
+UNFINISHED = re.compile(r"\b(?:TO" r"DO|FIX" r"ME|Not" r"ImplementedError)\b")
+REGISTRY = re.compile(r"py" r"pi\.org|python" r"hosted|download\.py" r"torch\.org")
+PUBLIC = dict( # what users and later readers rely on
+    core="ABSTAIN register Certificates Record", bounds="binomial_lower binomial_upper runner_up_upper gradient_norm_bounds gradient_linf_bounds gradient_l1_bounds",
+    noise="Gaussian Uniform RadialGaussian MixedNormGaussian LinfGaussian Splitting n_splits offsets split_levels", models="wrap Normalize pretrained optimise", votes="count_votes",
+    gaussian="radius predict certify", tcertify="certify failure_probability", sequential="plan certify", uniform="radius certify", splitting="budget certify audit",
+    soap_bubbles="llr_cdf discrepancy lower_bound p_min radius certify certify_monte_carlo", higher_order="lower_bound directional_radius l2_radius radius certify",
+    bernstein="coefficients evaluate root_radius sound_radius certify lipschitz_bound Smoothed smooth_regression", train="fit Standard NoiseAugmentation Stability PGDAdversarial",
+    adre="ADRE", smoothadv="SmoothAdv", attacks="fgsm pgd", smoothed="Smoothed check", papers="printed", results="save load compare read_certification_log write_certification_log",
+    reproduce="run sweep Experiment", cli="main")
+
+
+def notebooks(folder: str = "") -> list[Path]:
+    "Notebooks of a folder of nbs/ ('': all)."
+    return sorted(path for path in (NBS / folder).rglob("*.ipynb") if not any(part.startswith(".") for part in path.relative_to(NBS).parts))
+
+
+@lru_cache(maxsize=None)
+def content(path: Path) -> dict: return json.loads(path.read_text(encoding="utf-8"))
+
+
+def text_of(part) -> str: return "".join(part) if isinstance(part, list) else part
+
+
+def code_cells(path: Path) -> list[dict]: return [cell for cell in content(path)["cells"] if cell["cell_type"] == "code"]
+
+
+def name(path: Path) -> str: return path.relative_to(NBS).as_posix()
+
+
+def readable(path: Path) -> str:
+    "What a person can read of a tracked file: for a notebook, its sources and the text of its outputs, without the pictures."
+    if path.suffix != ".ipynb": return path.read_text(encoding="utf-8")
+    parts = []
+    for cell in content(path)["cells"]:
+        parts.append(text_of(cell["source"]))
+        for output in cell.get("outputs", []):
+            parts += [text_of(output.get("text", "")), *map(str, output.get("traceback", []))]
+            parts += [text_of(value) for kind, value in output.get("data", {}).items() if kind.startswith("text/")]
+    return "\n".join(parts)
+
+
+def tracked() -> list[Path]:
+    try: done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError): pytest.skip("needs git and a checkout")
+    kinds = {".py", ".md", ".ipynb", ".ini", ".toml", ".txt", ".in", ".csv", ".json", ".css", ".yaml", ".yml", ".sh", ""}
+    return [path for line in done.stdout.split("\0") if line and (path := ROOT / line).is_file() and path.suffix in kinds]
+
+
+@pytest.mark.parametrize("path", notebooks(), ids=name)
+def test_notebook_is_clean(path):
+    book = content(path)
+    assert set(book["metadata"]) <= {"kernelspec", "language_info"}, f"metadata {sorted(book['metadata'])}: run nbdev_clean"
+    assert book["metadata"]["kernelspec"]["name"] == "python3"
+    ids = [cell.get("id") for cell in book["cells"]]
+    assert all(ids) and len(set(ids)) == len(ids), "cells need ids of their own"
+    for cell in book["cells"]:
+        assert set(cell["metadata"]) <= {"tags"}, f"cell metadata {cell['metadata']}: run nbdev_clean"
+        assert cell.get("execution_count") is None, "an execution count is left: run nbdev_clean"
+        for output in cell.get("outputs", []):
+            assert output["output_type"] != "error", f"{output.get('ename')}: {output.get('evalue')}"
+            assert output.get("name") != "stderr", f"a warning is left, run docs/tidy.py: {text_of(output['text'])[:200]}"
+            assert output.get("execution_count") is None and not output.get("metadata"), "an output has metadata: run nbdev_clean"
+    first = text_of(book["cells"][0]["source"])
+    assert re.match(r"# \S.*\n+> \S", first), f"begin with '# title' and '> subtitle', got {first[:60]!r}"
+    assert path.stat().st_size < LARGEST, f"{path.stat().st_size:,} bytes: make the figures smaller"
+
+
+@pytest.mark.parametrize("path", notebooks("experiments"), ids=name)
+def test_experiment_has_one_parameters_cell_of_plain_literals(path):
+    tagged = [text_of(cell["source"]) for cell in code_cells(path) if "parameters" in cell["metadata"].get("tags", [])]
+    assert len(tagged) == 1, f"{len(tagged)} cells tagged 'parameters'"
+    found = {}
+    for node in ast.parse(tagged[0]).body:
+        assert isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name), f"not a plain assignment: {ast.unparse(node)}"
+        found[node.targets[0].id] = ast.literal_eval(node.value)
+    assert {"dataset", "budget", "n", "alpha", "seed", "checkpoint", "data_dir"} <= set(found), sorted(found)
+    assert found["budget"] == "quick" and found["checkpoint"] == found["data_dir"] == "" and found["n"] is None
+    code = "\n".join(text_of(cell["source"]) for cell in code_cells(path))
+    assert re.search(rf"Experiment\(\s*[\"']{path.stem}[\"']", code), f"reproduce.Experiment must be named {path.stem!r}"
+    assert ".claim(" in code and ".finish()" in text_of(code_cells(path)[-1]["source"]), "claims, and run.finish() in the last cell"
+
+
+@pytest.mark.parametrize("path", notebooks("proofs"), ids=name)
+def test_proof_ends_in_a_cell_that_asserts(path):
+    last = [text_of(cell["source"]) for cell in code_cells(path)[-2:]] # a picture may follow it
+    assert any(re.search(r"\bassert\b|\btest_(?:eq|close)\(", source) for source in last)
+
+
+@pytest.mark.parametrize("path", notebooks("proofs") + notebooks("experiments"), ids=name)
+def test_proofs_and_experiments_export_nothing(path):
+    for cell in code_cells(path): assert not re.search(r"^#\|\s*(?:export|default_exp)", text_of(cell["source"]), re.M)
+
+
+def exported(path: Path) -> tuple[str, dict[str, str]]:
+    "The module of a notebook ('' if it has none) and its exported cells by id."
+    module, cells = "", {}
+    for cell in code_cells(path):
+        source = text_of(cell["source"])
+        if found := re.search(r"^#\|\s*default_exp\s+(\S+)", source, re.M): module = found[1]
+        if re.search(r"^#\|\s*exporti?s?\s*$", source, re.M): cells[cell["id"]] = source
+    return module, cells
+
+
+def tidy(source: str) -> str: # without directives; imports of the package written in one way
+    source = re.sub(r"^#\|.*\n?", "", source, flags=re.M)
+    source = re.sub(r"(?m)^(\s*from) robust_smooth(\.\S+)? import", lambda found: f"{found[1]} {found[2] or '.'} import", source)
+    return "\n".join(line.rstrip() for line in source.strip().splitlines())
+
+
+def test_modules_are_in_step_with_notebooks():
+    written = {}
+    for path in notebooks():
+        module, cells = exported(path)
+        if not module:
+            assert not cells, f"{name(path)} exports cells but has no default_exp"
+            continue
+        file = ROOT / "robust_smooth" / f"{module}.py"
+        assert file.is_file(), f"{name(path)}: run nbdev_export"
+        parts = re.split(r"^# %% (.+)\n", file.read_text(encoding="utf-8"), flags=re.M)[1:]
+        there = {head.rpartition("#")[2]: tidy(code) for head, code in zip(parts[::2], parts[1::2]) if head.rpartition(" ")[0].endswith(f"nbs/{name(path)}")}
+        assert set(there) == set(cells), f"{name(path)}: run nbdev_export; cells that differ: {sorted(set(there) ^ set(cells))}"
+        for ident, source in cells.items():
+            assert there[ident] == tidy(source), f"{file.name} is not what cell {ident} of {name(path)} says: run nbdev_export"
+        written[file] = path
+    loose = [p.name for p in (ROOT / "robust_smooth").glob("*.py") if p not in written and p.name not in ("__init__.py", "_modidx.py")]
+    assert not loose, f"modules without a notebook: {loose}"
+
+
+def test_readme_follows_the_index():
+    pytest.importorskip("nbconvert", reason="needs nbconvert")
+    sys.path.insert(0, str(ROOT / "docs"))
+    try: readme = importlib.import_module("readme")
+    finally: sys.path.pop(0)
+    assert not readme.stale(), f"not in step: {readme.stale()}; run: python docs/readme.py"
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    lacking = [name(path) for path in notebooks() if path.stem != "index" and f"(nbs/{name(path)})" not in text]
+    assert not lacking, f"the map does not show {lacking}; run: python docs/readme.py --execute"
+    for command in ("make reproduce", "make test", "pip install"): assert command in text
+
+
+def test_notebooks_are_named_as_agreed(shared):
+    with open(shared / "COVERAGE.csv", encoding="utf-8", newline="") as file: agreed = {row["notebook"] for row in csv.DictReader(file)}
+    have = {f"nbs/{name(path)}" for kind in ("proofs", "experiments") for path in notebooks(kind)}
+    assert have <= agreed, f"not in COVERAGE.csv: {sorted(have - agreed)}"
+    if agreed - have: pytest.skip(f"{len(have)} of {len(agreed)} are here; not yet: {', '.join(sorted(Path(n).stem for n in agreed - have))}")
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_public_names(module):
+    if importlib.util.find_spec(f"robust_smooth.{module}") is None: pytest.skip(f"robust_smooth.{module} is not written yet")
+    loaded = importlib.import_module(f"robust_smooth.{module}")
+    lacking = [each for each in PUBLIC[module].split() if not hasattr(loaded, each)]
+    assert not lacking, f"robust_smooth.{module} lacks {lacking}"
+
+
+def test_modules_import_from_lower_floors_only():
+    floors = [("core", "vision", "bounds"), ("noise", "models", "data"), ("votes", "attacks", "train"), None, ("smoothed",), ("papers", "results", "figures", "report", "reproduce", "cli")]
+    place = {each: level for level, names in enumerate(floors) for each in names or ()}
+    wrong = []
+    for path in (ROOT / "robust_smooth").glob("*.py"):
+        if path.name.startswith("_"): continue
+        for node in ast.parse(path.read_text(encoding="utf-8")).body: # at import; what a function brings in when called is its own matter
+            if not isinstance(node, ast.ImportFrom) or not (node.level or (node.module or "").startswith("robust_smooth")): continue
+            module = (node.module or "").removeprefix("robust_smooth").lstrip(".")
+            for used in [module] if module else [alias.name for alias in node.names]:
+                if place.get(used, 3) > place.get(path.stem, 3): wrong.append(f"{path.stem} imports {used}")
+    assert not wrong, wrong
+
+
+def test_no_tracked_file_names_a_machine_or_is_unfinished():
+    found = []
+    for path in tracked():
+        text = readable(path)
+        for what in (MACHINE, UNFINISHED, REGISTRY): found += [f"{path.relative_to(ROOT)}: {hit[0]}" for hit in what.finditer(text)]
+    assert not found, found[:20]
+
+
+def test_tracked_files_are_small_and_named_once():
+    paths = tracked()
+    large = [f"{p.relative_to(ROOT)}: {p.stat().st_size:,}" for p in paths if p.stat().st_size > 2_000_000]
+    assert not large, large
+    doubled = [each for each, count in Counter(str(p.relative_to(ROOT)).lower() for p in paths).items() if count > 1]
+    assert not doubled, f"names that differ in case only: {doubled}"

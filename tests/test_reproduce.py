@@ -1,0 +1,204 @@
+"The cache, the experiment object and the runner, without kernels where none is needed."
+import dataclasses
+import json
+import multiprocessing
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from robust_smooth import reproduce
+from robust_smooth.core import content_hash
+from robust_smooth.noise import Gaussian
+from robust_smooth.train import NoiseAugmentation
+
+ROOT = Path(reproduce.__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("ROBUST_SMOOTH_HOME", str(tmp_path / "home"))
+    for name in ("ROBUST_SMOOTH_RUN", "ROBUST_SMOOTH_SHARDS"): monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize("dataset", ["digits", "mnist", "cifar10", "cifar100", "svhn", "imagenet"])
+def test_budgets_grow(dataset):
+    sizes = [reproduce.budget_for(name, dataset) for name in reproduce.BUDGETS]
+    for small, large in zip(sizes, sizes[1:]): assert small.images <= large.images and small.n <= large.n and small.n0 <= large.n0
+    assert sizes[-1].n == 100_000 and sizes[-1].n0 == 100 and sizes[-1].images == 500
+
+
+def test_the_quick_budget_is_the_documented_one():
+    b = reproduce.budget_for("quick", "digits")
+    assert (b.n0, b.n, b.images, b.seeds, b.train_images) == (100, 10_000, 100, 1, None)
+
+
+@pytest.mark.parametrize("more, said", [(dict(n=0), "n must be"), (dict(n=True), "n must be"), (dict(n=10.5), "n must be"), (dict(budget="huge"), "budget"), (dict(dataset="moons"), "dataset"),
+                                        (dict(alpha=0), "alpha"), (dict(alpha=1.0), "alpha"), (dict(seed=-1), "seed"), (dict(checkpoint="/no/such.pt"), "checkpoint")])
+def test_bad_settings_are_named(home, more, said):
+    with pytest.raises(ValueError, match=said): reproduce.Experiment("demo", **more)
+    with pytest.raises(ValueError, match="name"): reproduce.Experiment("../demo")
+
+
+def _build_slowly(folder, queue):
+    def build(part):
+        with open(Path(folder) / "built", "a") as log: log.write("x")
+        time.sleep(0.3)
+        part.write_text("whole")
+    queue.put(reproduce.cached(Path(folder) / "thing", build))
+
+
+def test_processes_that_want_the_same_thing_build_it_once(tmp_path):
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    workers = [context.Process(target=_build_slowly, args=(tmp_path, queue)) for _ in range(4)]
+    for worker in workers: worker.start()
+    hits = sorted(queue.get(timeout=60) for _ in workers)
+    for worker in workers: worker.join()
+    assert hits == [False, True, True, True] and (tmp_path / "built").read_text() == "x" and (tmp_path / "thing").read_text() == "whole"
+
+
+def _build_and_die(folder):
+    def build(part):
+        part.write_text("half")
+        os.kill(os.getpid(), 9)
+    reproduce.cached(Path(folder) / "thing", build)
+
+
+def test_a_builder_that_is_killed_leaves_nothing_that_looks_whole_and_no_lock(tmp_path):
+    worker = multiprocessing.get_context("fork").Process(target=_build_and_die, args=(tmp_path,))
+    worker.start(); worker.join()
+    assert worker.exitcode == -9 and not (tmp_path / "thing").exists()
+    parts = []
+    def resume(part): parts.append(part.read_text()); part.write_text(part.read_text() + " and half")
+    assert reproduce.cached(tmp_path / "thing", resume) is False
+    assert parts == ["half"] and (tmp_path / "thing").read_text() == "half and half"
+
+
+def test_code_counts_and_comments_do_not(tmp_path, monkeypatch):
+    module = tmp_path / "robust_smooth_extra.py"
+    monkeypatch.syspath_prepend(tmp_path)
+    def version(text):
+        module.write_text(text)
+        os.utime(module, ns=(version.clock, version.clock)); version.clock += 10**9
+        return reproduce.code_version(["robust_smooth_extra"])
+    version.clock = 10**18
+    plain = version('def f(x):\n    "Doc."\n    return x + 1\n')
+    assert version('# why\ndef f(x):\n    "Another doc."\n    return x + 1  # because\n') == plain != version("def f(x):\n    return x + 2\n")
+
+
+def test_training_and_voting_happen_once_and_give_the_same_again(home):
+    run = reproduce.Experiment("demo", budget="smoke")
+    recipe = NoiseAugmentation(Gaussian(sigma=0.25))
+    first, again = run.classifier(recipe), reproduce.Experiment("demo", budget="smoke").classifier(recipe)
+    assert not first.training and first.num_classes == 10
+    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), again.state_dict().values()))
+    assert len(list((home / "home" / "classifiers").glob("*.safetensors"))) == 1 and not list((home / "home" / "classifiers").glob("*.training"))
+    for other in (dict(seed=1), dict(epochs=1)): run.classifier(recipe, **other)
+    run.classifier(NoiseAugmentation(Gaussian(sigma=0.5)))
+    assert len(list((home / "home" / "classifiers").glob("*.safetensors"))) == 4
+    votes = run.votes(first, Gaussian(sigma=0.25))
+    assert (run.votes(again, Gaussian(sigma=0.25)).counts == votes.counts).all() and len(votes) == 10 and (votes.n == 1000).all()
+    assert (votes.index == run.test.index.numpy()).all()
+    for other in (dict(n=500), dict(seed=1), dict(images=run.data("test", 4))): run.votes(first, Gaussian(sigma=0.25), **other)
+    assert len(list((home / "home" / "votes").glob("*.votes"))) == 4
+    assert run.votes(first, Gaussian(sigma=0.25)).certify("l2").alpha == 0.001
+
+
+def test_shards_merge_to_the_single_vote(home, monkeypatch):
+    run = reproduce.Experiment("demo", budget="smoke")
+    model = run.classifier(NoiseAugmentation(Gaussian(sigma=0.25)))
+    single = run.votes(model, Gaussian(sigma=0.25))
+    for path in (home / "home" / "votes").glob("*.votes"): path.unlink()
+    monkeypatch.setenv("ROBUST_SMOOTH_SHARDS", "1/3")
+    merged = run.votes(model, Gaussian(sigma=0.25))
+    assert len(list((home / "home" / "votes").glob("*of3.votes"))) == 3
+    for name in ("counts", "selection", "index", "n", "images"): assert (getattr(merged, name) == getattr(single, name)).all()
+
+
+def test_a_checkpoint_of_ones_own_takes_the_place_of_training_and_cannot_run_code(home):
+    run = reproduce.Experiment("demo", budget="smoke")
+    model = run.classifier(NoiseAugmentation(Gaussian(sigma=0.25)))
+    stored = next((home / "home" / "classifiers").glob("*.safetensors"))
+    mine = reproduce.Experiment("demo", budget="smoke", checkpoint=str(stored)).classifier(NoiseAugmentation(Gaussian(sigma=9.0)))
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), mine.state_dict().values()))
+    class Evil:
+        def __reduce__(self): return (os.system, (f"touch {home / 'pwned'}",))
+    torch.save({"state_dict": Evil()}, home / "evil.pt")
+    with pytest.raises(Exception, match="(?i)weights"): reproduce.Experiment("demo", budget="smoke", checkpoint=str(home / "evil.pt")).classifier(NoiseAugmentation(Gaussian(sigma=0.25)))
+    assert not (home / "pwned").exists()
+
+
+def test_an_experiment_leaves_tables_figures_claims_and_provenance(home):
+    from matplotlib import pyplot as plt
+    run = reproduce.Experiment("demo", budget="smoke", sigmas=[0.25])
+    assert "smoke" in repr(run) and "10 test images" in repr(run)
+    both = run.table(pd.DataFrame(dict(method=["basic"], sigma=[0.25], radius=[0.0], value=[0.9])), printed=pd.DataFrame(dict(method=["basic"], sigma=[0.25], radius=[0.0], value=[0.75], dataset="cifar10")))
+    assert both.difference.round(9).tolist() == [0.15]
+    wide = run.table(pd.DataFrame(dict(sigma=[0.25], r0=[0.9])), name="wide", printed=pd.DataFrame(dict(sigma=[0.25], r0=[0.8])))
+    assert wide.source.tolist() == ["ours", "printed"]
+    run.figure(plt.figure()); run.value("best", np.float64(0.5))
+    for holds in (True, np.bool_(False), None): run.claim("a claim", "evidence", holds)
+    frame = run.finish()
+    assert frame.verdict.tolist() == ["holds", "does not hold", "not testable here"]
+    facts = json.loads((run.folder / "finished.json").read_text())
+    assert facts["tables"] == ["table", "table_beside", "wide", "wide_beside"] and facts["figures"] == ["figure"] and facts["values"] == {"best": 0.5}
+    assert facts["budget"]["n"] == 1000 and facts["parameters"]["sigmas"] == [0.25] and facts["provenance"]["seed"] == 0
+    for bad in ("../x", "a b", ""):
+        with pytest.raises(ValueError, match="name"): run.table(frame, name=bad)
+
+
+def _experiments(): return reproduce.experiments()
+
+
+@pytest.mark.parametrize("name", _experiments())
+def test_experiment_notebooks_have_one_cell_of_plain_parameters(name):
+    defaults = reproduce.default_parameters(reproduce.find_notebook(name))
+    assert {"dataset", "budget", "n", "alpha", "seed", "checkpoint", "data_dir"} <= set(defaults)
+    assert defaults["dataset"] == "digits" and defaults["budget"] == "quick" and defaults["seed"] == 0
+    sources = "\n".join(cell["source"] for cell in reproduce.code_cells(reproduce.find_notebook(name)))
+    assert f'Experiment("{name}"' in sources.replace("'", '"') and ".finish()" in sources
+
+
+def test_the_key_of_a_run_follows_from_everything_that_it_follows_from(home, monkeypatch):
+    make = lambda **p: reproduce.make_task("gaussian_table1", p).key
+    base = make()
+    assert base == make(budget="quick") == make(seed=0) != make(seed=1) != make(alpha=0.01)
+    monkeypatch.setattr(reproduce, "code_version", lambda modules=None: "other code")
+    assert make() != base
+    monkeypatch.undo()
+    monkeypatch.setenv("ROBUST_SMOOTH_HOME", str(home / "home"))
+    monkeypatch.setattr(reproduce, "_papers_version", lambda: "other numbers")
+    assert make() != base
+    with pytest.raises(ValueError, match="budget"): make(budget="quikc")
+    with pytest.raises(ValueError, match="list"): make(sigmas=0.25)
+
+
+def test_a_run_from_end_to_end_twice_with_report_and_views(home, monkeypatch, capsys):
+    pytest.importorskip("papermill", reason="needs the extra [repro]")
+    outcome = reproduce.run("gaussian_table1", budget="smoke", out=home / "out", quiet=False, sigmas=[0.25])
+    assert [r["status"] for r in outcome.reports] == ["done"], outcome
+    said = capsys.readouterr()
+    assert "1 done, 0 cached, 0 FAILED; claims: " in said.out and "[1/1] gaussian_table1" in said.err and "report: " in said.out
+    page = Path(outcome.report).read_text()
+    assert "gaussian_table1" in page and "data:image/png;base64," in page and "Gaussian smoothing" in page and "https://" not in page
+    begin = time.perf_counter()
+    again = reproduce.run("gaussian_table1", budget="smoke", out=home / "out", quiet=True, sigmas=[0.25])
+    assert [r["status"] for r in again.reports] == ["cached"] and time.perf_counter() - begin < 5
+    assert set(outcome.claims().verdict) <= {"holds", "does not hold", "not testable here"} and len(outcome.table()) == 13
+    monkeypatch.setattr(reproduce, "checkout", lambda: home / "lot")
+    (home / "lot").mkdir()
+    reproduce.publish(outcome.tasks, "digits", "smoke")
+    kept = home / "lot" / "data" / "results" / "gaussian_table1-digits-smoke"
+    assert {"table.csv", "table.md", "claims.csv", "run.json"} <= {p.name for p in kept.iterdir()} and (home / "lot" / "figures" / "gaussian_table1-digits-smoke.png").is_file()
+
+
+@pytest.mark.parametrize("call, said", [(lambda: reproduce.run([]), "at least one"), (lambda: reproduce.run("gaussian_table1", nothing=1), "no parameter"),
+                                        (lambda: reproduce.sweep([], {}), "at least one"), (lambda: reproduce.sweep("gaussian_table1", 7), "grid"), (lambda: reproduce.drive([], jobs=-1), "jobs")])
+def test_bad_calls_are_named_before_anything_runs(home, call, said):
+    with pytest.raises(ValueError, match=said): call()
