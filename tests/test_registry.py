@@ -149,3 +149,8 @@ def test_minimum_n_is_where_certification_begins(name):
     noise, norm = NOISES[method.noises[0]](0.4), method.norms[0]
     radius = lambda m: method.certify(record_of([[m, 0]], noise), norm=norm, alpha=0.01).radius[0]
     assert radius(n) > 0 and (n == 1 or radius(n - 1) == 0)
+
+
+@pytest.mark.parametrize("method, noise", [("gaussian", "RadialGaussian"), ("tcertify", "RadialGaussian"), ("uniform", "Splitting"), ("uniform", "Gaussian")])
+def test_votes_under_another_noise_are_refused(method, noise):
+    with pytest.raises(ValueError, match="record must hold votes under"): certify(method, record_of([[99, 1]], NOISES[noise](0.4)), load_methods()[method].norms[0])
