@@ -151,6 +151,7 @@ def test_minimum_n_is_where_certification_begins(name):
     assert radius(n) > 0 and (n == 1 or radius(n - 1) == 0)
 
 
-@pytest.mark.parametrize("method, noise", [("gaussian", "RadialGaussian"), ("tcertify", "RadialGaussian"), ("uniform", "Splitting"), ("uniform", "Gaussian")])
+@pytest.mark.parametrize("method, noise", [("gaussian", "RadialGaussian"), ("tcertify", "RadialGaussian"), ("uniform", "Splitting"), ("uniform", "Gaussian"),
+                                           ("splitting", "Gaussian"), ("splitting", "Uniform")])
 def test_votes_under_another_noise_are_refused(method, noise):
     with pytest.raises(ValueError, match="record must hold votes under"): certify(method, record_of([[99, 1]], NOISES[noise](0.4)), load_methods()[method].norms[0])
