@@ -193,7 +193,7 @@ def test_a_run_from_end_to_end_twice_with_report_and_views(home, monkeypatch, ca
     assert set(outcome.claims().verdict) <= {"holds", "does not hold", "not testable here"} and len(outcome.table()) == 13
     monkeypatch.setattr(reproduce, "checkout", lambda: home / "lot")
     (home / "lot").mkdir()
-    reproduce.publish(outcome.tasks, "digits", "smoke")
+    reproduce.publish(outcome.tasks)
     kept = home / "lot" / "data" / "results" / "gaussian_table1-digits-smoke"
     assert {"table.csv", "table.md", "claims.csv", "run.json"} <= {p.name for p in kept.iterdir()} and (home / "lot" / "figures" / "gaussian_table1-digits-smoke.png").is_file()
 
