@@ -240,13 +240,14 @@ def tables(sources: dict[str, Path]) -> dict[str, str]:
         for name, folder in measured.items():
             if owner(name) != key: continue
             lines += [f"## {name}, measured", ""]
-            if name in sources: lines += [f"Notebook: [{title(sources[name])[0]}](../experiments/{name}.ipynb).", ""]
+            book = name.partition("-")[0] # runs on other data or at another budget are named EXPERIMENT-DATASET-BUDGET
+            if book in sources: lines += [f"Notebook: [{title(sources[book])[0]}](../experiments/{book}.ipynb).", ""]
             try: run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
             except (OSError, ValueError): run = {}
             origin, sizes = run.get("provenance") or {}, run.get("budget") or {}
             if origin or sizes:
-                facts = dict(dataset=sizes.get("dataset"), budget=sizes.get("name"), images=sizes.get("images"), n=sizes.get("n"), network=sizes.get("network"),
-                             commit=origin.get("commit"), device=origin.get("device"), seed=origin.get("seed"), seconds=run.get("seconds"))
+                facts = dict(dataset=sizes.get("dataset"), budget=sizes.get("name"), images=sizes.get("images"), n=sizes.get("n"), network=sizes.get("network"), epochs=sizes.get("epochs"),
+                             shortened=sizes.get("note"), commit=origin.get("commit"), device=origin.get("device"), seed=origin.get("seed"), seconds=run.get("seconds"))
                 lines += [", ".join(f"{k} {plain(str(v))}" for k, v in facts.items() if v not in (None, "")) + ".", ""]
             for path in sorted(folder.glob("*.csv")):
                 try: frame = pd.read_csv(path)

@@ -11,9 +11,10 @@ import pandas as pd
 import pytest
 import torch
 
-from robust_smooth import reproduce
+from robust_smooth import models, reproduce
 from robust_smooth.core import content_hash
-from robust_smooth.noise import Gaussian
+from robust_smooth.noise import Gaussian, Splitting
+from robust_smooth.smoothed import Smoothed
 from robust_smooth.train import NoiseAugmentation
 
 ROOT = Path(reproduce.__file__).resolve().parent.parent
@@ -202,3 +203,49 @@ def test_a_run_from_end_to_end_twice_with_report_and_views(home, monkeypatch, ca
                                         (lambda: reproduce.sweep([], {}), "at least one"), (lambda: reproduce.sweep("gaussian_table1", 7), "grid"), (lambda: reproduce.drive([], jobs=-1), "jobs")])
 def test_bad_calls_are_named_before_anything_runs(home, call, said):
     with pytest.raises(ValueError, match=said): call()
+
+
+@pytest.fixture
+def fast(monkeypatch): # digits, as a budget that trains and votes in bfloat16
+    sizes = reproduce._SIZES["smoke", "digits"] | dict(network="small_convnet", epochs=2, images=40, n=2000, fast=True)
+    monkeypatch.setitem(reproduce._SIZES, ("smoke", "digits"), sizes)
+
+
+def test_fast_budgets_vote_with_the_rebuilt_network_and_keep_float32_for_splits(home, fast, monkeypatch):
+    run, noise = reproduce.Experiment("demo", budget="smoke"), Gaussian(sigma=0.25)
+    model = run.classifier(NoiseAugmentation(noise))
+    record = run.votes(model, noise)
+    assert record.provenance["precision"] == ("bfloat16" if reproduce._bfloat16() else "float32") and "rebuilt" in repr(run)
+    assert run.votes(model, Splitting.from_sigma(0.5, q=16)).provenance["precision"] == "float32"
+    plain = Smoothed(model, noise).vote(run.test, n=2000, n0=20, seed=0, progress=False)
+    difference = np.abs(record.counts - plain.counts).sum(1) / 2 / 2000 # the same weights: rounding moves few votes beyond chance
+    assert difference.max() < 0.1 and np.mean(record.selected == plain.selected) > 0.9
+    monkeypatch.setattr(reproduce, "_bfloat16", lambda: False)
+    other = reproduce.Experiment("demo", budget="smoke")
+    assert other.votes(model, noise).provenance["precision"] == "float32"
+
+
+def test_the_zoo_serves_the_budget_that_made_it_and_no_other(home, fast, monkeypatch):
+    folder = home / "zoo"
+    folder.mkdir()
+    monkeypatch.setenv("ROBUST_SMOOTH_ZOO", str(folder))
+    path = reproduce.add_to_zoo("digits", Gaussian(sigma=0.25), "smoke", folder=folder)
+    card = models.zoo()[path.stem]
+    assert path.stem == "digits-small_convnet-gaussian-0.25" and 0 <= card["accuracy_without_noise"] <= 1 and card["certified"]["n"] == 2000
+    served = lambda sigma, **more: reproduce.Experiment("demo", budget="smoke", **more).classifier(NoiseAugmentation(Gaussian(sigma=sigma)))
+    built = lambda: len(list((home / "home" / "classifiers").glob("*.safetensors")))
+    before = built()
+    assert models.fingerprint(served(0.25).net) == card["fingerprint"] and built() == before
+    served(0.25, seed=1)
+    served(0.25, epochs=1)
+    served(0.5)
+    assert built() == before + 3
+    monkeypatch.setattr(reproduce, "checkout", lambda: None)
+    with pytest.raises(ValueError, match="folder"): reproduce.add_to_zoo("digits", Gaussian(sigma=0.25), "smoke")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "nbs" / "experiments" / "grids").glob("*.yaml")), ids=lambda path: path.stem)
+def test_grids_of_real_data_name_experiments_and_parameters_that_exist(home, path):
+    entries = reproduce.read_grid(path)
+    frame = reproduce.sweep(entries, dry_run=True)
+    assert len(frame) >= 4 and {entry["parameters"]["dataset"] for entry in entries} == {path.stem.split("-")[0]} and {entry["parameters"]["budget"] for entry in entries} == {path.stem.split("-")[1]}
