@@ -1,0 +1,95 @@
+"""Votes per second of a CIFAR network, one optimisation after the other, beside the loops of published code; in one run, with the spread.
+
+    python benchmarks/gpu_throughput.py                                     ResNet-110 on a GPU, a few minutes
+    python benchmarks/gpu_throughput.py --device cpu --network resnet20 --n 2000 --rounds 2      rehearsal
+
+Every round times each variant once, in turn. Printed: images/s (median over rounds), its ratio to the bare forward pass of the same weights at the same
+precision and its best batch size, its ratio to the plain loop at batch 1000, and the seconds that one image takes at n = 100,000. Goals: 0.9 of the bare
+optimised forward, 10 times the plain loop, 0.5 s per image. `--compile` adds torch.compile (a minute or more). Weights are random: speed does not see them.
+"""
+import argparse
+import json
+import platform
+import statistics
+import time
+from pathlib import Path
+
+import torch
+
+from robust_smooth import models
+from robust_smooth.noise import Gaussian, Splitting
+from robust_smooth.votes import count_votes, tune_batch_size
+
+SHAPE = (3, 32, 32)
+
+
+def plain_loop(model, x, sigma, n, batch):
+    "The loop of published code, image by image, in float32."
+    counts = torch.zeros(10, dtype=torch.long).numpy()
+    with torch.no_grad():
+        for start in range(0, n, batch):
+            copies = x.repeat((min(batch, n - start), 1, 1, 1))
+            predictions = model(copies + torch.randn_like(copies) * sigma).argmax(1)
+            for index in predictions.cpu().numpy(): counts[index] += 1
+    return n
+
+
+def bare(model, batch, n, device):
+    images = torch.rand((batch, *SHAPE), device=device).contiguous(memory_format=getattr(model, "memory_format", torch.contiguous_format))
+    with torch.inference_mode():
+        for _ in range(-(-n // batch)): model(images)
+    return -(-n // batch) * batch
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--network", default="resnet110", choices=("resnet20", "resnet110"))
+    parser.add_argument("--n", type=int, default=100_000, help="draws per measurement (default 100000)")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--out", help="write the measurements to this JSON file")
+    args = parser.parse_args()
+    device = torch.device(args.device)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False # the plain loop is float32; each step below says what it adds
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    net = models.seeded(getattr(models, args.network), 0).eval().to(device)
+    x, sample = torch.randint(256, (1, *SHAPE), device=device) / 255, torch.rand((8, *SHAPE), device=device)
+    steps = {"float32": net, "+ folded": models.optimise(net, sample, channels_last=False), "+ channels-last": models.optimise(net, sample),
+             "+ bfloat16": models.optimise(net, sample, "bfloat16")}
+    if args.compile: steps["+ compiled"] = models.optimise(net, sample, "bfloat16", compile=True)
+    batches = {name: tune_batch_size(model, SHAPE, device) for name, model in steps.items()}
+    engine = lambda model, noise, batch, n: count_votes(model, x, noise, n, num_classes=10, seed=0, batch_size=batch, progress=False).n.sum()
+    few = max(args.n // 4, 1000) # the loops of published code are slow
+    tasks = {f"plain loop, batch {b}": (lambda b=b: plain_loop(net, x[0], 0.5, few, b)) for b in (400, 1000)}
+    for name, model in steps.items():
+        tasks[f"bare forward {name}"] = lambda model=model, b=batches[name]: bare(model, b, args.n, device)
+        tasks[f"votes {name}"] = lambda model=model, b=batches[name]: int(engine(model, Gaussian(sigma=0.5), b, args.n))
+    last = list(steps)[-1]
+    splits = Splitting.from_sigma(3.5, q=255)
+    tasks["DSSN at sigma 3.5"] = lambda: int(engine(steps[last], splits, batches[last], splits.evaluations))
+    speeds = {name: [] for name in tasks}
+    for number in range(args.rounds + 1): # the first round warms up
+        for name, task in tasks.items():
+            wait()
+            start = time.perf_counter()
+            done = task()
+            wait()
+            if number: speeds[name].append(done / (time.perf_counter() - start))
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu"
+    print(f"{args.network} on {where}, torch {torch.__version__}, {args.rounds} rounds, batches {batches}")
+    print(f"{'':28s} {'images/s':>12s} {'of its bare forward':>26s} {'times the plain loop':>21s} {'s at 100,000':>13s}")
+    rows = []
+    for name, values in speeds.items():
+        own = name.removeprefix("votes ") if name.startswith("votes ") else last if name.startswith("DSSN") else None
+        ratios = [a / b for a, b in zip(values, speeds[f"bare forward {own}"])] if own else []
+        rows.append(dict(what=name, images_per_second=statistics.median(values), times_plain=statistics.median(a / b for a, b in zip(values, speeds["plain loop, batch 1000"])),
+                         seconds=(splits.evaluations if name.startswith("DSSN") else 100_000) / statistics.median(values), of_bare=statistics.median(ratios) if ratios else None,
+                         of_bare_range=[min(ratios), max(ratios)] if ratios else None))
+        row = rows[-1]
+        spread = f"{row['of_bare']:.3f} ({min(ratios):.3f} to {max(ratios):.3f})" if ratios else ""
+        print(f"{name:28s} {row['images_per_second']:12,.0f} {spread:>26s} {row['times_plain']:21.2f} {row['seconds']:13.3f}")
+    if args.out: Path(args.out).write_text(json.dumps(dict(device=where, torch=torch.__version__, network=args.network, rounds=args.rounds, rows=rows), indent=1) + "\n")
+
+
+if __name__ == "__main__": main()
