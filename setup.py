@@ -1,4 +1,4 @@
-"Build configuration, read from settings.ini; the wheel also carries the papers' printed numbers and the experiment notebooks."
+"Build configuration, read from settings.ini; the wheel also carries the papers' printed numbers, the experiment notebooks and the trained networks."
 import shutil
 from configparser import ConfigParser
 from pathlib import Path
@@ -13,7 +13,7 @@ cfg = parser["DEFAULT"]
 extras = {name: cfg[f"{name}_requirements"].split() for name in ("repro", "cluster", "docs")}
 extras["dev"] = sum(extras.values(), []) + cfg["dev_requirements"].split()
 readme = here / "README.md"
-assets = {"papers": ("data/papers", "*.csv"), "experiments": ("nbs/experiments", "*.ipynb")}
+assets = {"papers": ("data/papers", "*.csv"), "experiments": ("nbs/experiments", "*.ipynb"), "zoo": ("data/zoo", "*.*")}
 
 
 class BuildWithAssets(build_py):

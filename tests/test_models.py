@@ -2,6 +2,7 @@
 import copy
 import importlib
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -245,6 +246,25 @@ def test_zoo(tmp_path, monkeypatch):
         models.pretrained("digits-resnet20")
     with pytest.raises(ValueError, match="architecture"):
         models.save_pretrained(net, "x", tmp_path, "os.system")
+
+
+ZOO = Path(models.__file__).resolve().parent.parent / "data" / "zoo"
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in ZOO.glob("*.safetensors")))
+def test_networks_of_the_zoo_are_those_of_their_cards(name, monkeypatch):
+    monkeypatch.delenv("ROBUST_SMOOTH_ZOO", raising=False)
+    net = models.pretrained(name) # compares the fingerprint
+    card = net.card
+    assert {"dataset", "data", "recipe", "epochs", "seed", "noise", "accuracy_without_noise", "certified", "provenance"} <= set(card)
+    assert name == f"{card['dataset']}-{card['architecture']}-{card['noise']['name'].lower()}-{card['noise']['sigma']:.2f}"
+    shares = list(card["certified"]["accuracy"].values())
+    assert 1 / card["settings"]["num_classes"] < card["accuracy_without_noise"] <= 1 and shares == sorted(shares, reverse=True) and shares[0] > 0.2
+    size = {"lenet": 28, "resnet20": 32}[card["architecture"]]
+    with torch.inference_mode(): assert models.wrap(net)(torch.rand(2, card["settings"]["in_channels"], size, size)).shape == (2, card["settings"]["num_classes"])
+
+
+def test_the_zoo_is_small(): assert sum(path.stat().st_size for path in ZOO.glob("*")) <= 40 * 2**20
 
 
 def test_import_trouble_of_another_kind_is_passed_on(monkeypatch):
