@@ -1,5 +1,6 @@
 "Splitting noise and its certificates: bit-exact noise, budgets and audits against exhaustive enumeration, bad input."
 import json
+from dataclasses import replace
 from fractions import Fraction
 from itertools import combinations, product
 from math import ceil
@@ -464,6 +465,19 @@ def test_soft_votes_of_a_network_against_the_truth():
         kept = table.label != ABSTAIN
         assert kept.mean() > 0.9 and np.array_equal(table.label[kept], label[kept]) and (table.steps[kept] <= truth[kept]).all() and (table.steps > 0).any()
         assert (splitting.certify_soft(net, grid, noise, rule="lipschitz").steps <= table.steps).all()
+        assert check(table).all() and not check(replace(table, steps=table.steps + 1, radius=(table.steps + 1) / q))[kept].any()
+
+def test_soft_record_is_certified_again_from_disk(tmp_path):
+    net, noise = _tiny(2, 3), Splitting(n_splits=7, q=4)
+    grid = torch.tensor(list(product(range(5), repeat=2))) / 4
+    record = splitting.soft_record(net, grid, noise, batch_size=3)
+    record.save(tmp_path / "soft.votes")
+    again, table = Record.load(tmp_path / "soft.votes").certify(norm="l1"), splitting.certify_soft(net, grid, noise)
+    assert np.array_equal(again.steps, table.steps) and np.array_equal(again.details["budget"], budget(record.counts)[1])
+    assert np.array_equal(record.certify(norm="l1", soft=False).steps, budget(record.counts)[1])
+    continuous = splitting.certify_soft(net, grid, noise, adversary="continuous")
+    assert continuous.steps is None and check(continuous).all()
+    with pytest.raises(ValueError, match="holds no scores"): certify(splitting.audit_record(net, grid, noise), audit=False, soft="touched")
 
 def test_audit_record_is_certified_again_from_disk(tmp_path):
     net, noise = _tiny(2, 3), Splitting(n_splits=7, q=4)
