@@ -1,4 +1,5 @@
 "Sweeps with real processes: killed workers, kernels and drivers, two sweeps at once, hostile values. The notebook is tiny and imports no torch."
+import io
 import json
 import os
 import signal
@@ -7,6 +8,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -20,6 +22,7 @@ BODY = """
 import os, time
 import pandas as pd
 from pathlib import Path
+from types import SimpleNamespace
 from robust_smooth import reproduce
 run = reproduce.Experiment("tiny", dataset=dataset, budget=budget, seed=seed)
 def train(part):
@@ -275,3 +278,17 @@ def test_an_address_where_no_scheduler_is(home):
 def test_overhead_of_a_run_is_at_most_three_seconds(home):
     outcome = reproduce.sweep(notebook(home), dict(seed=[0, 1]), out=home / "out", quiet=True)
     assert min(r["overhead"] for r in outcome.reports) <= 3.0
+
+
+def test_a_log_gets_a_line_per_stage_and_a_sign_of_life_a_minute(tmp_path, monkeypatch):
+    stream, clock = io.StringIO(), [0.0]
+    monkeypatch.setattr(reproduce.sys, "stderr", stream)
+    monkeypatch.setattr(reproduce.time, "monotonic", lambda: clock[0])
+    task = SimpleNamespace(folder=tmp_path / "key", key="key", experiment="gaussian_table1")
+    (tmp_path / "key.tmp-1").mkdir()
+    board = reproduce._Board(1)
+    for seconds, text in ((1, "train  epoch 1/9"), (5, "train  epoch 2/9"), (9, "vote sigma 0.5  1/99"), (30, "vote sigma 0.5  9/99"), (70, "vote sigma 0.5  20/99")):
+        clock[0] = seconds
+        (tmp_path / "key.tmp-1" / "status.txt").write_text(text)
+        board.show([task], None)
+    assert [line.split("  ", 1)[1] for line in stream.getvalue().splitlines()] == ["train  epoch 1/9", "vote sigma 0.5  1/99", "vote sigma 0.5  20/99"]
