@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from robust_smooth import models
+from robust_smooth import votes as votes_module
 from robust_smooth.core import Record
-from robust_smooth.noise import Gaussian
+from robust_smooth.noise import Gaussian, Splitting
 from robust_smooth.votes import count_votes, tune_batch_size, vote
 
 
@@ -180,6 +181,40 @@ def test_logits_that_turn_bad_midway_are_refused(digits, tmp_path):
     with pytest.raises(ValueError, match="NaN or infinite"):
         vote(Turns().eval(), digits, Gaussian(sigma=0.5), 1000, num_classes=2, seed=0, batch_size=100, save=tmp_path / "a.votes", progress=False)
     assert 0 < len(Record.load(tmp_path / "a.votes")) < 11
+
+
+def test_counting_on_a_device_equals_counting_in_numpy(convnet, digits, tmp_path, monkeypatch):
+    "The path of other devices, taken on the CPU: counts, fragile votes, observers, deterministic noise, and a logit that is not finite."
+    runs = []
+    for host in (("cpu",), ()):
+        monkeypatch.setattr(votes_module, "HOST", host)
+        settings = dict(num_classes=10, seed=0, batch_size=64, progress=False)
+        seen = Noises()
+        plain = count_votes(convnet, digits, Gaussian(sigma=0.5), 1500, targets=[1] * 11, observers=[seen], **settings)
+        levels = (digits * 16).round() / 16
+        exact = count_votes(convnet, levels, Splitting(n_splits=23, q=16), 1, **settings)
+        tied = count_votes(Tied().eval(), digits[:2], Gaussian(sigma=0.5), 1500, **{**settings, "num_classes": 3})
+        with pytest.raises(ValueError, match="NaN or infinite"):
+            vote(Bad().eval(), digits, Gaussian(sigma=0.01), 700, num_classes=2, seed=0, batch_size=64, save=tmp_path / f"{len(runs)}.votes", progress=False)
+        runs.append([plain.counts, plain.fragile, exact.counts, exact.fragile, tied.counts, tied.fragile, Record.load(tmp_path / f"{len(runs)}.votes").index])
+        assert exact.counts.sum(1).tolist() == [23] * 11 and tied.fragile.tolist() == [1500, 1500] and tied.counts[:, 1].tolist() == [1500, 1500]
+        assert 7 not in runs[-1][-1]
+    for one, other in zip(*runs): assert np.array_equal(one, other)
+    assert len(runs[0][-1]) == 10
+
+
+class Tied(torch.nn.Module):
+    def forward(self, x): return torch.stack([x.flatten(1).sum(1) * 0, x.flatten(1).sum(1) * 0 + 1, x.flatten(1).sum(1) * 0 + 1], 1)
+
+
+class Bad(torch.nn.Module):
+    "NaN for one image in particular, the eighth, once the selection stage is over."
+    calls = 0
+    def forward(self, x):
+        self.calls += 1
+        logits = torch.stack([x.flatten(1).mean(1), 1 - x.flatten(1).mean(1)], 1)
+        centre = torch.rand(11, 1, 8, 8, generator=torch.Generator().manual_seed(3))[7]
+        return torch.where(((x - centre).flatten(1).abs().mean(1) < 0.05)[:, None] & (self.calls > 25), float("nan"), logits)
 
 
 @pytest.mark.parametrize("change, words", [
