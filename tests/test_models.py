@@ -2,6 +2,7 @@
 import copy
 import importlib
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +12,9 @@ from torch import nn
 
 from robust_smooth import models
 from robust_smooth.models import Centre, Normalize, fingerprint, optimise, seeded, wrap
+from robust_smooth.noise import Gaussian
 from robust_smooth.vision import torchvision
+from robust_smooth.votes import count_votes
 
 
 def small(channels=3, classes=5):
@@ -167,6 +170,16 @@ def test_optimise_keeps_the_function(make, shape):
     assert half.memory_format == torch.channels_last and not half.training
     assert len({fingerprint(m) for m in (model, plain, half)}) == 3 and fingerprint(half) == fingerprint(optimise(model, x[:2], "bfloat16"))
     torch.testing.assert_close(model(x), want)  # the original is untouched
+
+
+@pytest.mark.skipif(not shutil.which("c++"), reason="torch.compile needs a C++ compiler")
+def test_a_compiled_network_keeps_the_function():
+    model, x = shaken(seeded(lambda: models.ResNet(8))), torch.rand(16, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    fast, plain = optimise(model, x, "bfloat16", compile=True), optimise(model, x, "bfloat16")
+    with torch.inference_mode(): want, got = plain(x), fast(x)
+    assert got.dtype == torch.float32 and (got - want).abs().max() < 0.1 * (1 + want.abs().max())
+    assert "compiled" in fast.optimised and len({fingerprint(m) for m in (model, plain, fast)}) == 3
+    assert count_votes(fast, x[:2], Gaussian(sigma=0.1), 40, num_classes=10, seed=0, batch_size=16, progress=False).counts.sum(1).tolist() == [40, 40]
 
 
 def test_optimise_torchvision(resnet18):
