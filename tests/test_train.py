@@ -1,6 +1,7 @@
 """Training: recipes by hand, bit-identical resumption (also after kill -9), refusals, and what noise augmentation reaches on digits."""
 import json
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -175,6 +176,29 @@ def test_interrupted_is_uninterrupted(tmp_path, optimizer, stop):
     assert numbers(resumed) == numbers(straight)
     third = tiny(0.2)
     assert fit(third, data, recipe, checkpoint=tmp_path / "run", **settings).resumed == 12 and same(third, whole)
+
+
+@pytest.mark.skipif(not shutil.which("c++"), reason="torch.compile needs a C++ compiler")
+def test_compiled_training_learns_the_same_and_resumes_exactly(tmp_path, monkeypatch):
+    images = torch.rand(96, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    data, recipe = (images, (images.mean((1, 2, 3)) > 0.5).long()), NoiseAugmentation(Gaussian(sigma=0.1))
+    make = lambda: models.seeded(lambda: models.mlp(16, 2, (8,)), 0)
+    settings = dict(epochs=4, batch_size=32, seed=1, progress=False)
+    plain, whole, again = make(), make(), make()
+    fit(plain, data, recipe, **settings)
+    straight = fit(whole, data, recipe, compile=True, **settings)
+    for one, other in zip(plain.parameters(), whole.parameters()): torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+    write, saved = train._write_checkpoint, []
+    def stop_after_five(*args):
+        write(*args)
+        saved.append(1)
+        if len(saved) == 5: raise KeyboardInterrupt
+    monkeypatch.setattr(train, "_write_checkpoint", stop_after_five)
+    with pytest.raises(KeyboardInterrupt): fit(make(), data, recipe, compile=True, checkpoint=tmp_path / "run", save_every=0, **settings)
+    monkeypatch.setattr(train, "_write_checkpoint", write)
+    with pytest.raises(ValueError, match="precision"): fit(make(), data, recipe, checkpoint=tmp_path / "run", **settings)
+    resumed = fit(again, data, recipe, compile=True, checkpoint=tmp_path / "run", **settings)
+    assert resumed.resumed == 5 and resumed.fingerprint == straight.fingerprint and straight.settings["precision"] == "float32, compiled"
 
 
 def test_resumed_with_a_loader(tmp_path):
