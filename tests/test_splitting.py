@@ -14,6 +14,7 @@ from torch import nn
 from robust_smooth import data, models, splitting
 from robust_smooth.core import ABSTAIN, Record, find_methods, noise_from_spec, noise_spec
 from robust_smooth.noise import IndependentSplitting, Splitting, Uniform, n_splits, offsets, split_levels
+from robust_smooth.smoothed import check as check_any
 from robust_smooth.splitting import EarlyExit, audit, audit_cost, audit_votes, budget, certify, check, crossings, partial_budget, soft_budget
 from robust_smooth.votes import count_votes, vote
 
@@ -476,7 +477,8 @@ def test_soft_record_is_certified_again_from_disk(tmp_path):
     assert np.array_equal(again.steps, table.steps) and np.array_equal(again.details["budget"], budget(record.counts)[1])
     assert np.array_equal(record.certify(norm="l1", soft=False).steps, budget(record.counts)[1])
     continuous = splitting.certify_soft(net, grid, noise, adversary="continuous")
-    assert continuous.steps is None and check(continuous).all()
+    assert continuous.steps is None and check(continuous).all() and check_any(table).all()
+    assert {table.method, again.method} == {"splitting_soft"} and record.certify(norm="l1", soft=False).method == "splitting" # another classifier, another name
     with pytest.raises(ValueError, match="holds no scores"): certify(splitting.audit_record(net, grid, noise), audit=False, soft="touched")
 
 def test_audit_record_is_certified_again_from_disk(tmp_path):
