@@ -6,7 +6,7 @@ from importlib import import_module as _import_module
 _HOMES = {
     "core": ("ABSTAIN", "Certificates", "Record"),
     "models": ("wrap",),
-    "noise": ("Gaussian", "Uniform", "RadialGaussian", "MixedNormGaussian", "LinfGaussian", "Splitting"),
+    "noise": ("Gaussian", "RoundedGaussian", "Uniform", "RadialGaussian", "MixedNormGaussian", "LinfGaussian", "Splitting"),
     "smoothed": ("Smoothed", "check"),
     "reproduce": ("sweep",),
 }
