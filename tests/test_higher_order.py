@@ -397,7 +397,10 @@ class TestRecord:
         d = record.dim
         mask = ho.channel_mask((2, d // 2), 0)
         in_mask = {norm: ho.certify(record, norm=norm, subspace=("half", mask)) for norm in ("l1", "l2", "linf")}
-        assert in_mask["l2"].scope == "subspace:half" and all(ho.check(c, record).all() for c in in_mask.values())
+        assert in_mask["l2"].scope == "subspace:half" and all(ho.check(c, record).all() and ho.check(c, record, subspace=("half", mask)).all() for c in in_mask.values())
+        easier = replace(in_mask["l1"], witness=dict(in_mask["l1"].witness, m1=in_mask["l1"].witness["m1"] - 1e-3))
+        assert not ho.check(easier, record, subspace=("half", mask)).any()       # a gradient bound that the votes do not give
+        with pytest.raises(ValueError, match="scope"): ho.check(in_mask["l1"], record, direction=np.ones(d))
         assert np.all(in_mask["l2"].radius <= distance * 2**0.5) and np.all(in_mask["linf"].radius <= in_mask["l2"].radius)
         assert np.allclose(ho.certify(record, norm="l2", subspace=3 * np.eye(d)[:d // 2]).radius, in_mask["l2"].radius, rtol=1e-9)
         generic = ho.certify(record, norm="linf", subspace=np.ones((1, d)))      # dimension 1, factor d
@@ -407,6 +410,8 @@ class TestRecord:
             made = {norm: ho.certify(record, norm=norm, direction=sign * v) for norm in ("l1", "l2", "linf")}
             assert np.allclose(made["l1"].radius, d**0.5 * made["l2"].radius) and np.allclose(made["linf"].radius, made["l2"].radius / d**0.5)
             if sign < 0: assert np.all(made["l2"].radius <= distance)
+            assert all(ho.check(c, record, direction=sign * v).all() for c in made.values())
+            assert not ho.check(made["l2"], record, direction=-sign * v)[made["l2"].label >= 0].any()
         with pytest.raises(ValueError, match="direction"): ho.certify(record, norm="l2", direction=np.zeros(d))
         with pytest.raises(ValueError, match="mask must have"): ho.certify(record, norm="l2", subspace=np.ones(3, bool))
 
