@@ -3,7 +3,7 @@
     python benchmarks/votes_throughput.py [--rounds 15] [--device cpu]
 
 Each round times the bare forward at its best batch size, the plain loop that published code uses (repeat, randn_like, a Python count, batch 1000) and the
-engine, one after the other, so that a busy machine slows all three. Quoted: median of the per-round ratios, and their range. CPU time of the process
+engine (with Gaussian noise, and with rounded Gaussian noise), one after the other, so that a busy machine slows all of them. Quoted: median of the per-round ratios, and their range. CPU time of the process
 is used on a CPU, wall-clock time on a GPU.
 """
 import argparse
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from robust_smooth import models
-from robust_smooth.noise import Gaussian, chunk_size
+from robust_smooth.noise import Gaussian, RoundedGaussian, chunk_size
 from robust_smooth.votes import count_votes, tune_batch_size
 
 
@@ -58,23 +58,24 @@ def main():
     if device.type == "cuda":
         def clock(): torch.cuda.synchronize(); return time.perf_counter()
     else: clock = time.process_time
-    print(f"{'network':26s} {'batch':>5s} {'bare images/s':>14s}  engine / bare            plain loop / bare")
+    print(f"{'network':26s} {'batch':>5s} {'bare images/s':>14s}  engine / bare            rounded noise / bare     plain loop / bare")
     for name, (model, shape, n) in networks().items():
         model = model.eval().to(device)
         batch = tune_batch_size(model, shape, device)
         chunk = chunk_size(int(np.prod(shape)))
         if batch > chunk: batch -= batch % chunk  # as the engine does
-        images, x = torch.rand((batch, *shape), device=device), torch.rand((1, *shape))
-        engine_ratio, plain_ratio, speeds = [], [], []
+        images, x = torch.rand((batch, *shape), device=device), torch.randint(256, (1, *shape)) / 255
+        ratios, speeds = {"Gaussian": [], "rounded": [], "plain": []}, []
         for _ in range(args.rounds):
             seconds, done = timed(clock, bare, model, images, n)
             speeds.append(done / seconds)
-            seconds, _ = timed(clock, count_votes, model, x, Gaussian(sigma=0.25), n, num_classes=10, seed=0, batch_size=batch, progress=False)
-            engine_ratio.append(n / seconds / speeds[-1])
+            for kind, noise in dict(Gaussian=Gaussian(sigma=0.25), rounded=RoundedGaussian(sigma=0.25)).items():
+                seconds, _ = timed(clock, count_votes, model, x, noise, n, num_classes=10, seed=0, batch_size=batch, progress=False)
+                ratios[kind].append(n / seconds / speeds[-1])
             seconds, _ = timed(clock, plain_loop, model, x[0].to(device), 0.25, n // 4)
-            plain_ratio.append(n // 4 / seconds / speeds[-1])
+            ratios["plain"].append(n // 4 / seconds / speeds[-1])
         show = lambda r: f"{np.median(r):.3f} ({min(r):.3f} to {max(r):.3f})"
-        print(f"{name:26s} {batch:5d} {np.median(speeds):14,.0f}  {show(engine_ratio):24s} {show(plain_ratio)}")
+        print(f"{name:26s} {batch:5d} {np.median(speeds):14,.0f}  {show(ratios['Gaussian']):24s} {show(ratios['rounded']):24s} {show(ratios['plain'])}")
 
 
 if __name__ == "__main__": main()
