@@ -389,3 +389,9 @@ def test_noise_augmentation_reaches_what_it_should_on_digits():
         votes = torch.cat([net(part).argmax(1) for part in x.split(5000)]).reshape(len(test), 200)
     share = (votes == test.labels[:, None]).float().mean(1)
     assert (share > 0.5).float().mean() > 0.85 and (votes.mode(1).values == test.labels).float().mean() > 0.93
+
+
+def test_progress_can_be_a_function(capfd):
+    data, told = ImageSet(torch.rand(40, 1, 4, 4), torch.arange(40) % 2, num_classes=2), []
+    fit(mlp(16, 2), data, Standard(), epochs=2, batch_size=10, progress=lambda done, total: told.append((done, total)))
+    assert told[0] == (1, 8) and all(total == 8 for _, total in told) and capfd.readouterr().err == ""
