@@ -39,7 +39,7 @@ def _degrees(d: int, n: Any) -> tuple[int, ...]:
     if isinstance(d, bool) or int(d) != d or d < 1: raise ValueError(f"d must be a whole number >= 1, got {d!r}")
     degrees = np.broadcast_to(np.asarray(n), (int(d),)) if np.ndim(n) == 0 else np.asarray(n)
     if degrees.shape != (int(d),): raise ValueError(f"n must be one degree or {d} of them, got {n!r}")
-    if degrees.dtype.kind not in "iuf" or np.any(degrees != np.floor(degrees)) or np.any(degrees < 1):
+    if degrees.dtype.kind not in "iuf" or not np.all(np.isfinite(degrees)) or np.any(degrees != np.floor(degrees)) or np.any(degrees < 1):
         raise ValueError(f"n must be whole numbers >= 1, got {n!r}")
     return tuple(int(v) for v in degrees)
 
@@ -53,11 +53,12 @@ def _ask(f: Callable, points: np.ndarray) -> np.ndarray:
     "Logits of a head at lattice points, float64 [M, K]."
     if isinstance(f, nn.Module):
         like = next(f.parameters(), torch.empty(0, dtype=torch.float64))
-        training = f.training
+        modes = [(module, module.training) for module in f.modules()]
         f.eval()
         try:
             with torch.no_grad(): out = f(torch.as_tensor(points).to(like))
-        finally: f.train(training)
+        finally:
+            for module, mode in modes: module.training = mode
     else:
         try: out = f(points)
         except (TypeError, AttributeError):
@@ -293,9 +294,12 @@ def _nearest(slope: np.ndarray, offset: np.ndarray, start: np.ndarray, width: np
 def _length(v: np.ndarray, p: float) -> np.ndarray:
     "The l_p norm along the last axis."
     v = np.abs(v)
-    if p == np.inf: return v.max(-1)
-    if p == 2: return np.sqrt((v * v).sum(-1))
-    return v.sum(-1) if p == 1 else (v ** p).sum(-1) ** (1 / p)
+    if p == 1: return v.sum(-1)
+    largest = v.max(-1)
+    if p == np.inf: return largest
+    scale = np.where((largest > 0) & (largest < np.inf), largest, 1.0) # no power may overflow or vanish
+    v = v / scale[..., None]
+    return scale * (np.sqrt((v * v).sum(-1)) if p == 2 else (v ** p).sum(-1) ** (1 / p))
 
 def _nearest_l1(slope: np.ndarray, offset: np.ndarray, start: np.ndarray, width: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "The l1 case of `_nearest`: a fractional knapsack."
@@ -349,7 +353,7 @@ class _Sigmoid(_Flat):
     def __init__(self, u0: np.ndarray, p: float):
         super().__init__(_sigmoid(u0), p)
         self.u0 = u0
-        self.flattest = np.array([self._flattest(x, u) for x, u in zip(self.x0, u0)])
+        self.flattest = np.array([self._flattest(u) for u in u0])
 
     def _secant(self, t: np.ndarray) -> np.ndarray: # [M, d] slopes between x0 and t, rounded down
         near = np.abs(t - self.x0) < 1e-5 * self.x0 * (1 - self.x0)
@@ -357,10 +361,11 @@ class _Sigmoid(_Flat):
         return np.maximum(np.where(near, (1 - 1e-4) / (self.x0 * (1 - self.x0)), exact * (1 - 1e-9)), 4 * (1 - 1e-9))
 
     @staticmethod
-    def _flattest(x: float, u: float) -> float: # where the secant slope from x is least
-        if not 1e-12 < x < 1 - 1e-12: return 0.5
-        slope = lambda t: (_logit(t) - u) / (t - x) if abs(t - x) > 1e-9 else 1 / (x * (1 - x))
-        return float(optimize.minimize_scalar(slope, bounds=(min(x, 1 - x), max(x, 1 - x) + 1e-9), method="bounded", options=dict(xatol=1e-7)).x)
+    def _flattest(u: float) -> float: # where the secant slope from sigmoid(u) is least; sought among pre-activations v >= 0 for u <= 0, since sigmoid(u) may be indistinguishable from 0
+        far, near = abs(u), float(_sigmoid(np.float64(-abs(u))))
+        slope = lambda v: (v + far) / (float(_sigmoid(np.float64(v))) - near) if v + far > 1e-6 else 1 / max(near * (1 - near), 1e-300)
+        best = optimize.minimize_scalar(slope, bounds=(0, min(far, 36.0) + 1e-9), method="bounded", options=dict(xatol=1e-7)).x
+        return float(_sigmoid(np.float64(best if u <= 0 else -best)))
 
     def distance(self, x): return _length(_logit(x) - self.u0, self.p)
 
@@ -426,7 +431,7 @@ class _Problem:
         self.tables = flat[self.label] - flat[self.rivals]
         self.scale = np.abs(self.tables).max(1, initial=0)
         self.point_error = 16 * UNIT * (sum(self.degrees) + 2 * self.d) * self.scale
-        self.margins = logits[self.label] - logits[self.rivals]
+        self.margins = _value_and_gradient(self.tables, self.degrees, np.repeat(self.x0[None], len(self.tables), 0))[0] if len(self.tables) else np.zeros(0) # from the differences: a common offset of all logits must not cost digits
         self.upper, self.point, self.nearest = np.inf, None, -1
 
     def root(self, alive: np.ndarray, low: np.ndarray, high: np.ndarray) -> _Items:
@@ -672,7 +677,7 @@ def check(coefficients: ArrayLike, # [K, n_1+1, ..., n_d+1]
     "Re-prove a sound radius from its witness."
     table = _check_table(coefficients)
     problem = _Problem(table, _metric(x0, result.norm, table.ndim - 1, result.space))
-    if result.label != problem.label: return False
+    if result.label != problem.label or not result.lower >= 0: return False
     if result.lower == 0: return True
     if np.any(problem.margins <= problem.point_error): return False
     alive = np.flatnonzero(problem.tables.min(1, initial=np.inf) <= problem.point_error)
@@ -680,6 +685,8 @@ def check(coefficients: ArrayLike, # [K, n_1+1, ..., n_d+1]
     kept = result.witness
     if kept is None: raise ValueError("result must hold a witness: call sound_radius with keep=True")
     if not set(problem.rivals[alive]) <= set(kept["rivals"]): return False
+    low, high = kept["low"], kept["high"]
+    if not np.all((low >= 0) & (low <= problem.x0) & (problem.x0 <= high) & (high <= 1) & (low < high)): return False
     if problem.metric.outside(kept["low"], kept["high"]) < result.lower: return False
     order = np.argsort(kept["node"])
     node, axis, child, gap = (kept[name][order] for name in ("node", "axis", "child", "gap"))
@@ -689,8 +696,8 @@ def check(coefficients: ArrayLike, # [K, n_1+1, ..., n_d+1]
         items = items[items.net.min(1) <= problem.slack(items)]
         place = np.minimum(np.searchsorted(node, items.node), max(len(node) - 1, 0))
         split = node[place] == items.node if len(node) else np.zeros(len(items), bool)
-        leaves = items[~split]
-        if len(leaves) and _bound(problem, leaves)[1].min() < result.lower * (1 - 1e-9) - 1e-15: return False
+        if len(items): items.key = _bound(problem, items)[1] # at least its parent's
+        if (items.key[~split] < result.lower * (1 - 1e-9) - 1e-15).any(): return False
         items, place = items[split], place[split]
         if len(items):
             lower = child[place]
@@ -698,7 +705,6 @@ def check(coefficients: ArrayLike, # [K, n_1+1, ..., n_d+1]
             group = np.concatenate([np.flatnonzero(axis[place] == i) for i in range(problem.d) for _ in range(2)])
             side = np.concatenate([np.full((axis[place] == i).sum(), s) for i in range(problem.d) for s in (0, 1)])
             halves.node = lower[group] + side * gap[place][group]
-            halves.key = np.zeros(len(halves))
             items = halves
     return True
 
@@ -782,6 +788,7 @@ def penalty_radius(coefficients: ArrayLike, # [K, n_1+1, ..., n_d+1]
     "The penalised objective of the 2-D example of Kao et al. (appendix), minimised from x0 by a trust-region method."
     table = _check_table(coefficients)
     x0 = _check_points(x0, table.ndim - 1, "x0").reshape(-1)
+    if len(table) < 2: raise ValueError("the objective needs at least two classes, got 1")
     logits = _logits_anywhere(table)
     top = np.argsort(-logits(x0), kind="stable")[:2]
     def residuals(x):
@@ -789,7 +796,7 @@ def penalty_radius(coefficients: ArrayLike, # [K, n_1+1, ..., n_d+1]
         return np.concatenate([[beta[top[0]] - beta[top[1]]], np.sqrt(2) * (x - x0)])
     out = optimize.least_squares(residuals, x0, method="trf", ftol=1e-12, xtol=1e-12, gtol=1e-12)
     return RootRadius(_length(out.x - x0, 2), point=np.clip(out.x, 0, 1), root=out.x, residual=float(out.cost), status=out.message, success=bool(out.success),
-                      left_cube=bool(np.any((out.x < 0) | (out.x > 1))), changes_class=False, evaluations=int(out.nfev), norm="l2", C=np.inf)
+                      left_cube=bool(np.any((out.x < 0) | (out.x > 1))), changes_class=bool(logits(np.clip(out.x, 0, 1)).argmax() != top[0]), evaluations=int(out.nfev), norm="l2", C=np.inf)
 
 # %% ../nbs/17_bernstein.ipynb #522018ba
 def certify(coefficients: ArrayLike,          # [K, n_1+1, ..., n_d+1]
@@ -863,8 +870,10 @@ class Smoothed(nn.Module):
     @property
     def coefficients(self) -> np.ndarray: # float64 [K, n_1+1, ..., n_d+1]
         "The table of the head as it is now; rebuilt when its weights change."
-        state = tuple((p.data_ptr(), p._version) for p in [*self.head.parameters(), *self.head.buffers()])
-        if self._kept[0] != state or not state: self._kept = (state, coefficients(self.head, len(self.degrees), self.degrees))
+        state, known = [*self.head.parameters(), *self.head.buffers()], self._kept[0]
+        kind = lambda values: [(value.shape, value.dtype, value.device) for value in values]
+        if not state or known is None or kind(state) != kind(known) or not all(map(torch.equal, state, known)): # by content: not every update leaves another trace
+            self._kept = ([value.detach().clone() for value in state], coefficients(self.head, len(self.degrees), self.degrees))
         return self._kept[1]
 
     def forward(self, images: torch.Tensor) -> torch.Tensor: # smoothed logits [B, K]
@@ -910,6 +919,8 @@ class Smoothed(nn.Module):
         if scope not in ("input", "features"): raise ValueError(f"scope must be 'input' or 'features', got {scope!r}")
         if hasattr(images, "images"): images, index = images.images, images.index if index is None else index
         images = torch.as_tensor(images)
+        if not images.is_floating_point(): raise TypeError(f"images must be floating point in [0, 1], got {images.dtype}; divide the levels by the largest one")
+        if images.numel() and not (images.min() >= 0 and images.max() <= 1): raise ValueError(f"images must lie in [0, 1], got [{images.min():.4g}, {images.max():.4g}]; normalisation belongs inside the extractor")
         x, u = self._feature_points(images)
         run = lambda norm, points, **more: certify(self.coefficients, points, norm, index=index, progress=progress, **(options | more))
         if mode == "paper": return run(norm, x, mode="paper", lipschitz=1.0 if scope == "input" else None)

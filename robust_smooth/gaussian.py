@@ -58,7 +58,7 @@ def certify(record: Record,       # votes under Gaussian noise, a fixed number o
     found = radius(p, record.noise.sigma, p_lower_complement=q) * SHRINK[norm](record.dim)
     needed = minimum_n(alpha)
     reason = np.where(found > 0, "", np.where(record.n < needed, f"n below {needed}: nothing can be certified at alpha = {alpha:g}", "lower bound of the selected class is not above 1/2"))
-    witness = dict(hits=record.hits, sigma=np.full(len(record), record.noise.sigma), dim=np.full(len(record), record.dim))
+    witness = dict(hits=record.hits, selected=record.selected, sigma=np.full(len(record), record.noise.sigma), dim=np.full(len(record), record.dim))
     return Certificates(label=np.where(found > 0, record.selected, ABSTAIN), radius=found, norm=norm, alpha=alpha, method="gaussian", index=record.index,
                         p_lower=p, p_upper=q, n=record.n, witness=witness, reason=reason)
 
@@ -77,7 +77,7 @@ def check(certificates: Certificates, # as `certify` made them
     w = certificates.witness
     p = ndtr(certificates.radius / SHRINK[certificates.norm](w["dim"]) / w["sigma"])
     tail = betainc(np.maximum(w["hits"], 1), certificates.n - w["hits"] + 1.0, p)
-    return (certificates.label == ABSTAIN) | ((certificates.radius >= 0) & (w["hits"] > 0) & (tail <= certificates.alpha * (1 + 1e-9)))
+    return (certificates.label == ABSTAIN) | ((certificates.label == w["selected"]) & (certificates.radius >= 0) & (w["hits"] > 0) & (tail <= certificates.alpha * (1 + 1e-9)))
 
 def largest_radius(noise, # Gaussian noise
                    n: int, # draws

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from .core import norm_name, norm_order
-from .models import BaseClassifier, Normalize, ResidualBlock, ResNet
+from .models import BaseClassifier, Normalize, ResidualBlock, ResNet, computes_as
 
 # %% auto #0
 __all__ = ['SAFE', 'conv_bound', 'layer_bound', 'Skip', 'Concat', 'lipschitz_report', 'lipschitz_bound', 'spectral']
@@ -78,10 +78,15 @@ def _weight(layer: nn.Module) -> np.ndarray: return layer.weight.detach().cpu().
 
 def _constant(value: float) -> Callable: return lambda layer, shape: (value,) * 3
 
-for kind in (nn.Identity, nn.ReLU, nn.ReLU6, nn.Hardtanh, nn.Tanh, nn.Softplus, nn.Dropout, nn.Dropout2d, nn.Flatten): layer_bound.register(kind)(_constant(1.0))
+for kind in (nn.Identity, nn.ReLU, nn.ReLU6, nn.Hardtanh, nn.Tanh, nn.Dropout, nn.Dropout2d, nn.Flatten): layer_bound.register(kind)(_constant(1.0))
 for kind, value in ((nn.Sigmoid, 0.25), (nn.Hardsigmoid, 1 / 6), (nn.GELU, 1.13), (nn.SiLU, 1.1)): layer_bound.register(kind)(_constant(value))
 layer_bound.register(nn.LeakyReLU)(lambda layer, shape: (max(1.0, abs(layer.negative_slope)),) * 3)
-layer_bound.register(nn.ELU)(lambda layer, shape: (max(1.0, layer.alpha),) * 3)
+layer_bound.register(nn.ELU)(lambda layer, shape: (max(1.0, abs(layer.alpha)),) * 3)
+
+@layer_bound.register
+def _(layer: nn.Softplus, shape: tuple) -> tuple[float, float, float]:
+    if layer.threshold < 20: raise ValueError(f"softplus must have a threshold of at least 20, where it jumps by less than 3e-9, got {layer.threshold}")
+    return (1.0,) * 3
 
 @layer_bound.register
 def _(layer: nn.Linear, shape: tuple) -> tuple[float, float, float]:
@@ -144,6 +149,9 @@ def _(layer: nn.AdaptiveAvgPool2d, shape: tuple) -> tuple[float, float, float]:
     return 1 / area, 1 / math.sqrt(area), 1.0
 
 # %% ../nbs/16a_lipschitz.ipynb #31a2afd4
+def _apart(module: nn.Module, x: Tensor) -> Tensor: # its output; in-place layers get a copy, so that what runs beside it sees x
+    return module(x.clone() if any(getattr(part, "inplace", False) for part in module.modules()) else x)
+
 class Skip(nn.Module):
     "A branch beside a shortcut: x + branch(x), or their average, which keeps 1-Lipschitz branches 1-Lipschitz."
     def __init__(self,
@@ -156,7 +164,7 @@ class Skip(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         "The sum, or the average."
-        return (self.shortcut(x) + self.branch(x)) * (0.5 if self.average else 1.0)
+        return (_apart(self.shortcut, x) + _apart(self.branch, x)) * (0.5 if self.average else 1.0)
 
 class Concat(nn.Module):
     "The input beside what a branch makes of it, along the channels (a dense connection)."
@@ -166,21 +174,29 @@ class Concat(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         "[x, branch(x)]."
-        return torch.cat([x, self.branch(x)], 1)
+        return torch.cat([x, _apart(self.branch, x)], 1)
 
 def _through(layer: nn.Module, shape: tuple) -> tuple: # shape of the output, without the batch
-    like = next(layer.parameters(), torch.zeros(()))
+    like = next((t for t in [*layer.parameters(), *layer.buffers()] if t.is_floating_point()), torch.zeros(()))
     with torch.no_grad(): return tuple(layer(torch.zeros(1, *shape, dtype=like.dtype, device=like.device)).shape[1:])
+
+def _check_plain(layer: nn.Module) -> None:
+    "Raise ValueError where a subclass or a hook may change what the class of the layer's rule computes."
+    kinds = [kind for kind in type(layer).__mro__ if kind in layer_bound.registry or kind in (nn.Sequential, BaseClassifier)]
+    if kinds and kinds[0] is not object and not computes_as(layer, kinds[0]):
+        raise ValueError(f"{type(layer).__name__} overrides the forward pass of {kinds[0].__name__} or has hooks (torch.nn.utils.weight_norm and spectral_norm attach them; their namesakes in "
+                         f"torch.nn.utils.parametrizations do not); its rule would not hold. Register one with layer_bound.register({type(layer).__name__})")
 
 def _rows(layer: nn.Module, shape: tuple, name: str) -> list[tuple]:
     "(name, layer, l1, l2, linf) for the parts of a chain."
+    _check_plain(layer)
     if isinstance(layer, BaseClassifier): layer = nn.Sequential(*([layer.normalize] if layer.normalize is not None else []), layer.net)
     if not isinstance(layer, nn.Sequential) or type(layer) in layer_bound.registry: return [(name, layer, *layer_bound(layer, shape))]
-    rows, parts, skip = [], list(layer.named_children()), False
+    rows, parts, skip = [], list(layer._modules.items()), False # a module that is used twice counts twice
     for (label, part), (_, after) in zip(parts, parts[1:] + [("", None)]):
         here = f"{name}.{label}" if name else label
         if skip: skip = False
-        elif isinstance(part, (nn.Conv2d, nn.Linear)) and isinstance(after, (nn.BatchNorm1d, nn.BatchNorm2d)):
+        elif (computes_as(part, nn.Conv2d) and computes_as(after, nn.BatchNorm2d)) or (computes_as(part, nn.Linear) and computes_as(after, nn.BatchNorm1d) and len(shape) == 1):
             scale, skip = _affine_scale(after), True
             bounds = _conv(part, shape, scale) if isinstance(part, nn.Conv2d) else tuple(float(np.linalg.norm(_weight(part) * scale[:, None], p)) * SAFE for p in (1, 2, np.inf))
             rows.append((here + " + batch norm", part, *bounds))
@@ -244,6 +260,6 @@ def spectral(layer: nn.Module,      # a Linear or Conv2d
     "Spectral normalisation of a layer (Kao et al., equation 1, as mended)."
     if how not in ("exact", "reshaped", "none"): raise ValueError(f"how must be 'exact', 'reshaped' or 'none', got {how!r}")
     if how == "none": return layer
-    taps = math.prod(math.ceil(k / s) for k, s in zip(layer.kernel_size, layer.stride)) if isinstance(layer, nn.Conv2d) else 1
+    taps = math.prod(math.ceil(k * math.gcd(s, d) / s) for k, s, d in zip(layer.kernel_size, layer.stride, layer.dilation)) if isinstance(layer, nn.Conv2d) else 1
     parametrize.register_parametrization(layer, "weight", _Divide(math.sqrt(taps) if how == "exact" else 1.0))
     return layer

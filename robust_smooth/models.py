@@ -25,8 +25,9 @@ from .vision import torchvision
 
 # %% auto #0
 __all__ = ['STATISTICS', 'LIBRARIES', 'PRECISIONS', 'ARCHITECTURES', 'Normalize', 'Centre', 'Classifier', 'seeded', 'mlp',
-           'small_convnet', 'lenet', 'ResidualBlock', 'ResNet', 'resnet20', 'resnet110', 'BaseClassifier', 'wrap',
-           'resnet50', 'fingerprint', 'Optimised', 'optimise', 'zoo_folders', 'zoo', 'pretrained', 'save_pretrained']
+           'small_convnet', 'lenet', 'ResidualBlock', 'ResNet', 'resnet20', 'resnet110', 'computes_as',
+           'BaseClassifier', 'wrap', 'resnet50', 'fingerprint', 'Optimised', 'optimise', 'zoo_folders', 'zoo',
+           'pretrained', 'save_pretrained']
 
 # %% ../nbs/21_models.ipynb #90db8afa
 STATISTICS = {"cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)), "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -177,6 +178,12 @@ def resnet110(num_classes: int = 10, # number of classes
 
 # %% ../nbs/21_models.ipynb #804ece02
 LIBRARIES = ("torchvision.models", "timm.", "transformers.") # whose networks are trained on normalised inputs
+
+def computes_as(module: nn.Module, # a module
+                kind: type,        # a class of modules
+               ) -> bool:          # False where a subclass or a hook may change the result
+    "Whether a module is of a kind and computes what that kind does: `forward` is not overridden, and no hook is attached (as `torch.nn.utils.weight_norm` attaches them)."
+    return isinstance(module, kind) and type(module).forward is kind.forward and not (module._forward_hooks or module._forward_pre_hooks)
 
 class BaseClassifier(nn.Module):
     "A network behind its normalisation, in eval mode; threat model: any perturbation of the [0, 1] tensor that enters it."

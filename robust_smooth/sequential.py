@@ -271,8 +271,8 @@ def _futility(looks: np.ndarray, boundaries: np.ndarray, gamma: float) -> np.nda
 # %% ../nbs/12_sequential.ipynb #f50badff
 def minimum_n(alpha: float, # failure probability, in (0, 1)
              ) -> int:      # draws
-    "Fewest draws that can certify anything: 2^-n must not exceed alpha."
-    return max(1, math.ceil(-math.log2(check_level(alpha)) - 1e-12))
+    "Fewest draws that can certify anything: 2^-n must be below alpha."
+    return max(1, math.floor(-math.log2(check_level(alpha)) + 1e-12) + 1)
 
 # %% ../nbs/12_sequential.ipynb #343575a1
 def certify(record: Record,           # votes under Gaussian noise, stopped by a plan (or a fixed n: a plan of one look)
@@ -313,7 +313,7 @@ def certify(record: Record,           # votes under Gaussian noise, stopped by a
             p_upper[part], spent[part] = 1 - p_lower[part], rule.spent_by_look.max(0)[k]
     return Certificates(label=np.where(certified, selected, ABSTAIN), radius=radius, norm="l2", alpha=alpha, method="sequential", index=record.index, n=record.n,
                         p_lower=p_lower, p_upper=p_upper, reason=np.where(certified, "", "no radius of the grid was certified before voting stopped"),
-                        witness=dict(hits=hits, rival=rival, sigma=np.full(len(record), record.noise.sigma), n1=first, n_max=last_look),
+                        witness=dict(hits=hits, selected=selected, rival=rival, sigma=np.full(len(record), record.noise.sigma), n1=first, n_max=last_look),
                         details=dict(look=look, alpha_spent=spent))
 
 def _plan_of(stored: Mapping, sigma: float, alpha: float, targets, spending, two_sided) -> Plan:
@@ -333,7 +333,7 @@ def check(certificates: Certificates, # as `certify` made them
          ) -> np.ndarray:             # [B] bool; an abstention is always fine
     "Re-prove each claim from its votes: the boundary that was reached is crossed with probability at most alpha where the claim is just false."
     fine = np.ones(len(certificates), bool)
-    for row in np.flatnonzero(certificates.label != ABSTAIN): fine[row] = _holds(certificates, row)
+    for row in np.flatnonzero(certificates.label != ABSTAIN): fine[row] = certificates.label[row] == certificates.witness["selected"][row] and _holds(certificates, row)
     return fine
 
 def _holds(c: Certificates, row: int) -> bool:

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from .core import ABSTAIN, Certificates, Record, check_counts, norm_name, register
-from .models import BaseClassifier, Normalize
+from .models import BaseClassifier, Normalize, computes_as
 from .noise import Splitting, split_levels
 from .uniform import grid_radius
 from .votes import FRAGILE, working_precision
@@ -141,9 +141,9 @@ def check(certificates: Certificates, # from `certify` or `audit`
     closed = certificates.steps is not None or certificates.mode == "paper"                   # closed ball L/q, or open ball (L + 1)/2q
     steps = np.round(certificates.radius * w["grid"] * (1 if closed else 2)).astype(np.int64) - (0 if closed else 1)
     exact = grid_radius(np.maximum(steps, 0), w["grid"], "quantised" if closed else "continuous") >= certificates.radius
-    if certificates.steps is not None: exact &= steps == certificates.steps
+    if certificates.steps is not None: exact &= (steps == certificates.steps) & (w["grid"] == certificates.levels)
     if "scores" in w: return ~kept | (exact & _survives(w["scores"], np.where(kept, certificates.label, 0), steps, w["margin"]))
-    if "kinds" in w: return ~kept | (exact & (audit_cost(w["kinds"], w["need"]).min(-1) > steps))
+    if "kinds" in w: return ~kept | (exact & (certificates.label == w["winner"]) & (audit_cost(w["kinds"], w["need"]).min(-1) > steps))
     rows, label = np.arange(len(certificates)), np.where(kept, certificates.label, 0)
     rivals = w["counts"] + (w["spare"] + steps)[:, None] + (np.arange(w["counts"].shape[1]) < label[:, None])
     rivals[rows, label] = np.iinfo(np.int64).min
@@ -325,8 +325,8 @@ def audit_votes(votes: ArrayLike,            # [N] vote of each split
 # %% ../nbs/14_splitting.ipynb #2970c9c9
 def _chain(module: nn.Module) -> list[nn.Module]:
     "The modules that are applied one after the other, as far as that is known."
-    if isinstance(module, nn.Sequential): return [part for child in module for part in _chain(child)]
-    if isinstance(module, BaseClassifier): return [part for child in (module.normalize, module.net) if child is not None for part in _chain(child)]
+    if computes_as(module, nn.Sequential): return [part for child in module for part in _chain(child)]
+    if computes_as(module, BaseClassifier): return [part for child in (module.normalize, module.net) if child is not None for part in _chain(child)]
     return [module]
 
 def leading_linear(model: nn.Module,        # base classifier
@@ -335,12 +335,13 @@ def leading_linear(model: nn.Module,        # base classifier
     "Split off the affine head of a network: normalisation, flattening and a first linear layer."
     parts = _chain(model)
     for place, part in enumerate(parts):
-        if isinstance(part, nn.Linear):
+        if computes_as(part, nn.Linear):
             head, rest = nn.Sequential(*parts[:place + 1]), nn.Sequential(*parts[place + 1:])
             exact, d = copy.deepcopy(head).double(), int(np.prod(shape))
             basis = torch.eye(d, dtype=torch.float64, device=part.weight.device).view(d, *shape)
+            if exact(basis[:1]).ndim != 2: return None # the layer acts on rows of the image
             return head, (exact(basis) - exact(torch.zeros_like(basis[:1]))).float(), rest
-        if not isinstance(part, (Normalize, nn.Flatten, nn.Identity, nn.Dropout)): return None
+        if not any(computes_as(part, kind) for kind in (Normalize, nn.Flatten, nn.Identity, nn.Dropout)): return None
     return None
 
 # %% ../nbs/14_splitting.ipynb #bc6e2248
@@ -377,7 +378,7 @@ def _certify_audit(record: Record, adversary: str) -> Certificates:
     steps = np.where(seen["label"] == ABSTAIN, 0, _audited_steps(seen["kinds"], seen["need"]))
     on_grid = adversary == "quantised"
     return Certificates(label=seen["label"], radius=grid_radius(steps, q, adversary), norm="l1", alpha=0.0, method="splitting", index=record.index, n=record.n,
-                        steps=steps if on_grid else None, levels=q if on_grid else None, witness=dict(kinds=seen["kinds"], need=seen["need"], grid=np.full(len(record), q)),
+                        steps=steps if on_grid else None, levels=q if on_grid else None, witness=dict(kinds=seen["kinds"], need=seen["need"], winner=seen["label"], grid=np.full(len(record), q)),
                         reason=np.where(seen["label"] == ABSTAIN, "fragile votes could decide", ""),
                         details=dict(budget=budget(record.counts, record.fragile)[1], evaluations=seen["evaluations"], audited=seen["audited"]))
 

@@ -166,7 +166,7 @@ def check(certificates: Certificates, # as `certify` made them
     radius = interval_radius(c.p_lower, c.p_upper, w["sigma"], q_lower=np.where(capped, c.p_upper, 1 - c.p_lower))
     budget = np.maximum(c.details["level_top"], c.details["level_rival"]) if c.mode == "verified" else c.details["level_top"] + c.details["level_rival"]
     reused = w["reuse"] & (c.mode != "paper")
-    allowed = (budget <= c.alpha / np.where(reused, 2, 1) * slack) & (~reused | (c.p_lower > 0.5))
+    allowed = (c.p_lower > c.p_upper) & (budget <= c.alpha / np.where(reused, 2, 1) * slack) & (~reused | (c.p_lower > 0.5))
     return ~kept | (top_holds & (capped | (tail <= c.details["level_rival"] * slack)) & (c.radius <= radius * slack) & allowed)
 
 # %% ../nbs/11_tcertify.ipynb #cc63cdc3

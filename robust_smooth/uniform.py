@@ -70,7 +70,8 @@ def certify(record: Record,               # votes under Uniform, IndependentSpli
     own = getattr(record.noise, "q", None)
     if levels is not None and own is not None and levels != own: raise ValueError(f"levels must be the grid of the noise, {own}, got {levels}")
     if adversary != "quantised" and own is None: raise ValueError("adversary='continuous' is for noise on a grid; this noise needs no rounding of its inputs")
-    q = own if levels is None else levels
+    if levels is not None and (isinstance(levels, bool) or not levels >= 1 or int(levels) != levels): raise ValueError(f"levels must be a whole number >= 1, got {levels!r}")
+    q = own if levels is None else int(levels)
     lower = binomial_lower(record.hits, record.n, alpha if mode == "sound" else alpha / 2)
     if mode == "paper":
         warnings.warn("mode='paper' rounds the confidence limit to float32, possibly upwards; its radii are for comparison with published numbers only")
@@ -82,7 +83,7 @@ def certify(record: Record,               # votes under Uniform, IndependentSpli
         radii = grid_radius(steps, q, adversary)
         if adversary == "continuous": steps = None
     size = len(record)
-    witness = dict(hits=record.hits, lam=np.full(size, lam), grid=np.full(size, q or 0), splits=np.full(size, getattr(record.noise, "n_splits", 0)),
+    witness = dict(hits=record.hits, selected=record.selected, lam=np.full(size, lam), grid=np.full(size, q or 0), splits=np.full(size, getattr(record.noise, "n_splits", 0)),
                    rounded=np.full(size, adversary == "continuous"))
     return Certificates(label=label, radius=radii, norm="l1", alpha=alpha, method="uniform", mode=mode, index=record.index, p_lower=lower, n=record.n,
                         steps=steps, levels=None if steps is None else q, witness=witness, reason=np.where(label == ABSTAIN, "p_lower is not above 1/2", ""))
@@ -95,9 +96,11 @@ def check(certificates: Certificates, # from `certify`
     lower = np.where(kept, certificates.p_lower, 0.75)
     tail = betainc(np.maximum(w["hits"], 1), certificates.n - w["hits"] + 1.0, lower) # Pr[Bin(n, p_lower) >= hits]
     reach, grid = radius(lower, w["lam"]), np.maximum(w["grid"], 1)
-    rounded = grid_radius(_whole_steps(lower, w["lam"], grid, w["splits"]), grid, "continuous")
-    reach = np.where(w["rounded"], rounded, reach)
-    return ~kept | ((tail <= certificates.alpha * (1 + 1e-9)) & (w["hits"] > 0) & (certificates.radius <= reach))
+    whole = _whole_steps(lower, w["lam"], grid, w["splits"])
+    reach = np.where(w["rounded"], grid_radius(whole, grid, "continuous"), reach)
+    fine = (certificates.label == w["selected"]) & (lower > 0.5)
+    if certificates.steps is not None: fine &= (w["grid"] == certificates.levels) & (certificates.steps <= whole) & (certificates.radius <= certificates.steps / grid)
+    return ~kept | (fine & (tail <= certificates.alpha * (1 + 1e-9)) & (w["hits"] > 0) & (certificates.radius <= reach))
 
 def minimum_n(alpha: float, # failure probability, in (0, 1)
              ) -> int:      # fewest draws that can certify anything

@@ -14,6 +14,7 @@ from torch import nn
 
 from robust_smooth import bernstein, bernstein_models, lipschitz
 from robust_smooth.data import load
+from robust_smooth.lipschitz import Concat, Skip, lipschitz_bound
 from robust_smooth.train import Standard
 
 NORMS = (1, 1.5, 2, 3, np.inf)
@@ -412,3 +413,99 @@ def test_regression():
 ])
 def test_bad_input(call, error, words):
     with pytest.raises(error, match=words): call()
+
+
+def test_lipschitz_bounds_see_what_a_network_computes():
+    "Modules used twice, subclasses and hooks that change the forward pass, in-place layers beside a shortcut, batch normalisation along another axis."
+    triple = nn.Linear(2, 2)
+    with torch.no_grad(): triple.weight.copy_(3 * torch.eye(2))
+    assert lipschitz_bound(nn.Sequential(triple, nn.Identity(), triple), "l2", (2,)) == pytest.approx(9)
+
+    class Residual(nn.Sequential):
+        def forward(self, x): return x + super().forward(x)
+
+    class Twice(nn.Linear):
+        def forward(self, x): return 2 * super().forward(x)
+
+    hooked = nn.Linear(2, 2)
+    hooked.register_forward_hook(lambda module, inputs, out: 5 * out)
+    for odd in (Residual(nn.Linear(2, 2)), nn.Sequential(Twice(2, 2)), nn.Sequential(hooked), nn.Sequential(nn.Softplus(threshold=0.0))):
+        with pytest.raises(ValueError, match="overrides|threshold"): lipschitz_bound(odd, "l2", (2,))
+    assert lipschitz_bound(nn.utils.parametrizations.weight_norm(triple), "l2", (2,)) == pytest.approx(3)
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(500, 4, generator=generator) for _ in range(2))
+    for layer in (nn.SiLU(inplace=True), nn.LeakyReLU(3.0, inplace=True), nn.ELU(3.0, inplace=True), nn.ELU(-5.0)):
+        for net in (Skip(nn.Sequential(layer, nn.Linear(4, 4))), Concat(nn.Sequential(layer))):
+            bound = lipschitz_bound(net, "l2", (4,))
+            assert float((torch.linalg.vector_norm(net(x.clone()) - net(y.clone()), dim=1) / torch.linalg.vector_norm(x - y, dim=1)).max()) <= bound * (1 + 1e-6) # float32
+    net = nn.Sequential(nn.Linear(8, 4), nn.BatchNorm1d(4)).eval() # [B, 4, 8]: normalised along the first axis, not along the outputs
+    with torch.no_grad(): net[1].running_var.copy_(torch.tensor([1e-4, 1.0, 1.0, 1.0]))
+    x, y = (torch.randn(500, 4, 8, generator=generator) for _ in range(2))
+    assert float(((net(x) - net(y)).flatten(1).norm(dim=1) / (x - y).flatten(1).norm(dim=1)).max()) <= lipschitz_bound(net, "l2", (4, 8))
+
+
+def test_the_table_follows_the_head():
+    head = bernstein_models.head(2, 3)
+    smooth = bernstein.Smoothed(nn.Sequential(nn.Flatten(), nn.Linear(4, 2), nn.Sigmoid()), head, 2).eval()
+    before = smooth.coefficients
+    assert smooth.coefficients is before
+    head[4].weight.data.mul_(-3.0) # leaves no version behind
+    assert np.abs(smooth.coefficients - bernstein.coefficients(head, 2, 2)).max() == 0 and np.abs(smooth.coefficients - before).max() > 0
+    with pytest.raises(ValueError, match="lie in"): smooth.certify(torch.full((1, 4), 2.0), progress=False)
+    with pytest.raises(TypeError, match="floating point"): smooth.certify(torch.zeros(1, 4, dtype=torch.uint8), progress=False)
+    mixed = nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)).train()
+    mixed[1].eval()
+    bernstein.coefficients(mixed, 2, 1)
+    assert mixed[0].training and not mixed[1].training
+
+
+def test_sigmoid_space_far_from_the_cube():
+    "Pre-activations around -30 and 30: no point of another class on a fine grid is nearer than the proved radius."
+    rng = np.random.default_rng(5)
+    sigmoid = lambda u: np.where(u >= 0, 1 / (1 + np.exp(-np.abs(u))), np.exp(-np.abs(u)) / (1 + np.exp(-np.abs(u))))
+    axis = np.arange(-45, 45.01, 0.25)
+    grid = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2)
+    weights = np.stack([sigmoid(-grid), sigmoid(grid)], -1) # [M, axis, 2]: 1 - x and x without cancellation
+    tested = 0
+    for _ in range(60):
+        table = np.zeros((2, 2, 2))
+        table[0] = rng.normal(size=(2, 2)) * rng.choice([1, 10], size=(2, 2))
+        u0 = rng.choice([-1, 1], 2) * rng.uniform(28, 36, 2)
+        found = bernstein.sound_radius(table, u0, "l2", rtol=1e-2, space="sigmoid", keep=True)
+        value = np.einsum("ij,mi,mj->m", table[0], weights[:, 0], weights[:, 1])
+        here = np.einsum("ij,i,j->", table[0], np.r_[sigmoid(-u0[:1]), sigmoid(u0[:1])], np.r_[sigmoid(-u0[1:]), sigmoid(u0[1:])])
+        other = np.sign(value) != np.sign(here)
+        nearest = np.linalg.norm(grid[other] - u0, axis=1).min() if other.any() else np.inf
+        assert found.lower <= nearest and (found.lower > 0 or found.status == "tie") and bernstein.check(table, u0, found)
+        tested += np.isfinite(nearest)
+    assert tested > 20
+
+
+@pytest.mark.parametrize("p", [1.001, 1.01, 30, 240, 1000])
+def test_general_norms_neither_overflow_nor_vanish(p):
+    table = np.zeros((2, 2, 2))
+    table[0] = [[-0.1, 0.1], [0.1, 0.3]]
+    quick = bernstein.quick_radius(table, [0.6, 0.6], p, "slopes")
+    assert 0 < quick < 1 and bernstein.quick_radius(1e-4 * table, [0.6, 0.6], p, "slopes") == pytest.approx(quick, rel=1e-9)
+    near, far = bernstein.sound_radius(table, [0.2515, 0.2515], p), bernstein.sound_radius(table, [20.0, 20.0], p, space="sigmoid")
+    assert 0 < near.lower <= 0.0031 and 21 < far.lower < 45 and near.status == far.status == "tight" # between the distances in l_inf and in l1
+    assert quick <= bernstein.sound_radius(table, [0.6, 0.6], p).upper
+
+
+def test_check_of_kept_trees_is_neither_too_strict_nor_too_lax():
+    for seed in range(300, 380):
+        rng = np.random.default_rng(seed)
+        table, x0 = rng.normal(size=(3, 3, 3)), rng.random(2)
+        found = bernstein.sound_radius(table, x0, "l2", rtol=1e-2, keep=True)
+        assert bernstein.check(table, x0, found), seed
+    tampered = lambda lower, **witness: bernstein.SoundRadius(lower, found.upper, found.status, found.point, **{**found.__dict__, "witness": {**found.witness, **witness}})
+    assert not bernstein.check(table, x0, tampered(0.9)) and not bernstein.check(table, x0, tampered(np.nan))
+    for low, high in ((np.nan, 1.0), (-1e200, 1e200), (0.0, 0.0)): assert not bernstein.check(table, x0, tampered(0.9, low=np.full(2, low), high=np.full(2, high)))
+
+
+def test_a_common_offset_of_the_logits_costs_no_digits():
+    rng = np.random.default_rng(1)
+    table = np.round(rng.normal(size=(2, 2, 2)) * 2**20) / 2**20 # sums with the offset are exact
+    x0 = rng.random(2)
+    for offset in (2.0**20, 2.0**30):
+        for how in ("slopes", "affine"): assert bernstein.quick_radius(table + offset, x0, "l2", how) <= bernstein.sound_radius(table, x0, "l2").upper * (1 + 1e-9)
