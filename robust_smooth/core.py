@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import io
 import json
+import numbers
 import os
 import pkgutil
 import struct
@@ -329,7 +330,7 @@ class Record:
                ) -> Certificates | list[Certificates]: # one table, or one per norm
         "Certify from the stored votes: no model, no images, no GPU."
         check_level(alpha)
-        if not isinstance(norm, (str, int, float)):
+        if not isinstance(norm, (str, numbers.Real)):
             norms = [norm_name(p) for p in norm]
             if not joint: return [self.certify(p, method=method, alpha=alpha, **options) for p in norms]
             fits = [m for m in find_methods(type(self.noise).__name__) if m.joint and (method in (None, m.name))

@@ -6,8 +6,11 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import os
+import sys
+import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -24,10 +27,10 @@ from .core import content_hash, write_atomic
 from .vision import torchvision
 
 # %% auto #0
-__all__ = ['STATISTICS', 'LIBRARIES', 'PRECISIONS', 'ARCHITECTURES', 'Normalize', 'Centre', 'Classifier', 'seeded', 'mlp',
-           'small_convnet', 'lenet', 'ResidualBlock', 'ResNet', 'resnet20', 'resnet110', 'computes_as',
-           'BaseClassifier', 'wrap', 'resnet50', 'fingerprint', 'Optimised', 'optimise', 'zoo_folders', 'zoo',
-           'pretrained', 'save_pretrained']
+__all__ = ['STATISTICS', 'LIBRARIES', 'LIBRARY_CODE', 'PRECISIONS', 'ARCHITECTURES', 'Normalize', 'Centre', 'Classifier',
+           'seeded', 'mlp', 'small_convnet', 'lenet', 'ResidualBlock', 'ResNet', 'resnet20', 'resnet110', 'computes_as',
+           'BaseClassifier', 'wrap', 'resnet50', 'fingerprint', 'identity', 'Optimised', 'optimise', 'zoo_folders',
+           'zoo', 'pretrained', 'save_pretrained']
 
 # %% ../nbs/21_models.ipynb #90db8afa
 STATISTICS = {"cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)), "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -200,10 +203,15 @@ class BaseClassifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         "[N, C, ...] images in [0, 1] to logits [N, num_classes]. Raises ValueError when the network returns another shape."
-        logits = self.net(x if self.normalize is None else self.normalize(x))
-        if logits.ndim != 2 or logits.shape[1] != self.num_classes:
-            raise ValueError(f"the network must return logits [{len(x)}, {self.num_classes}], got {list(logits.shape)}")
-        return logits
+        inputs = x if self.normalize is None else self.normalize(x)
+        logits = self.net(inputs.to(self.dtype or inputs.dtype))
+        if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[1] != self.num_classes:
+            raise ValueError(f"the network must return logits [{len(x)}, {self.num_classes}], got {getattr(logits, 'shape', type(logits).__name__)}")
+        return logits.to(x.dtype)
+
+    @property
+    def dtype(self) -> torch.dtype | None: # of the weights, in which the network reads its input; None without weights
+        return next((weight.dtype for weight in self.net.parameters() if weight.is_floating_point()), None)
 
     def __repr__(self) -> str:
         return (f"BaseClassifier({type(self.net).__name__}, num_classes={self.num_classes}, normalisation: {self.preprocessing} ({self._source}), "
@@ -267,7 +275,9 @@ def wrap(net: nn.Module,                              # a trained network
         ) -> BaseClassifier:                          # in eval mode, reads [0, 1]
     """A base classifier that reads images in [0, 1]: normalisation inside, eval mode, number of classes checked by a trial. Raises ValueError where
     a library's normalisation is unknown or the number of classes is wrong. Threat model: perturbations of the cropped [0, 1] tensor."""
-    if isinstance(net, BaseClassifier): return net.eval()
+    if isinstance(net, BaseClassifier):
+        if not (mean is std is preprocessing is None) or num_classes not in (None, net.num_classes): raise ValueError(f"net is wrapped already: {net!r}; give mean, std, preprocessing and num_classes where it is wrapped first")
+        return net.eval()
     if not isinstance(net, nn.Module): raise TypeError(f"net must be a torch.nn.Module, got {type(net).__name__}")
     if std is None and preprocessing is None and _statistics(mean) is not None: mean, preprocessing = None, mean
     if (mean is None) != (std is None): raise ValueError(f"mean and std go together, got mean={mean!r}, std={std!r}; std=1 only centres")
@@ -319,6 +329,54 @@ def fingerprint(model: nn.Module, # any network
     tensors = {name: value.detach().cpu().contiguous() for name, value in [*model.named_parameters(), *model.named_buffers()]}
     names = [[name, str(value.dtype), list(value.shape)] for name, value in sorted(tensors.items())]
     return content_hash(layers, names, *(value.reshape(-1).view(torch.uint8).numpy() for _, value in sorted(tensors.items())))
+
+# %% ../nbs/21_models.ipynb #dc773109
+LIBRARY_CODE = {*sys.stdlib_module_names, "builtins", "torch", "torchvision", "numpy", "scipy", "pandas", "timm", "transformers", "robust_smooth"} - {"__main__"} # whose code counts by name
+
+def identity(model: Any, # a network, or any callable
+             weights: bool = True, # False: only the shapes of weights and buffers count
+            ) -> str:    # 16 hex digits
+    "Hash of everything that decides what a callable computes, as far as it can be seen: weights, settings, attributes, closures, globals, and the code of the user's own classes and functions."
+    return content_hash(_identify(model, {}, weights))
+
+def _own(value: Any) -> bool: return (getattr(value, "__module__", None) or "").split(".")[0] not in LIBRARY_CODE
+
+def _code(code: types.CodeType) -> list: # without addresses, file names and line numbers
+    return [code.co_code.hex(), list(code.co_names), [_code(item) if isinstance(item, types.CodeType) else repr(item) for item in code.co_consts]]
+
+def _identify(value: Any, seen: dict[int, Any], weights: bool) -> Any: # JSON-able
+    if value is None or isinstance(value, (bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.memory_format, np.generic)): return repr(value)
+    if isinstance(value, types.ModuleType): return value.__name__
+    if id(value) in seen: return f"seen {list(seen).index(id(value))}"
+    seen[id(value)] = value # kept alive, so that its id stays its own
+    follow = lambda item: _identify(item, seen, weights)
+    if isinstance(value, Tensor): return [str(value.dtype), list(value.shape), content_hash(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())]
+    if isinstance(value, np.ndarray): return [value.dtype.str, list(value.shape), content_hash(value) if value.dtype != object else [follow(item) for item in value.flat]]
+    if isinstance(value, Mapping): return [[str(key), follow(item)] for key, item in value.items()]
+    if isinstance(value, (list, tuple)): return [follow(item) for item in value]
+    if isinstance(value, (set, frozenset)): return sorted(map(str, value))
+    if isinstance(value, types.MethodType): return [follow(value.__func__), follow(value.__self__)]
+    if isinstance(value, functools.partial): return [follow(value.func), follow(value.args), follow(value.keywords)]
+    if isinstance(value, types.FunctionType):
+        if not _own(value): return f"{value.__module__}.{value.__qualname__}"
+        inner = [cell.cell_contents for cell in value.__closure__ or () if cell != types.CellType()]
+        names = [name for name in _names(value.__code__) if name in value.__globals__]
+        return [value.__qualname__, _code(value.__code__), follow(value.__defaults__), follow(value.__kwdefaults__), follow(inner), [[name, follow(value.__globals__[name])] for name in names]]
+    if isinstance(value, type):
+        own = [kind for kind in value.__mro__ if _own(kind)]
+        return [value.__qualname__, [[name, follow(getattr(item, "__func__", item))] for kind in own for name, item in sorted(vars(kind).items())
+                                     if isinstance(item, (types.FunctionType, staticmethod, classmethod)) or not name.startswith("__") and isinstance(item, (bool, int, float, str, tuple, Tensor))]]
+    kind = [f"{type(value).__module__}.{type(value).__qualname__}", follow(type(value)) if _own(type(value)) else ""]
+    if isinstance(value, nn.Module): # its own attributes, then what nn.Module keeps for it
+        plain = {key: item for key, item in vars(value).items() if key not in vars(_EMPTY) and key != "_compiled_call_impl"}
+        held = [{key: item if weights or item is None else str(item.shape) for key, item in part.items()} for part in (value._parameters, value._buffers)]
+        kept = [*held, dict(value._modules), list(value._forward_hooks.values()), list(value._forward_pre_hooks.values())]
+        return [*kind, getattr(value, "code", "") if isinstance(getattr(value, "code", ""), str) else "", follow(dict(sorted(plain.items()))), *map(follow, kept)]
+    return [*kind, follow(vars(value)) if hasattr(value, "__dict__") else ""]
+
+def _names(code: types.CodeType) -> list[str]: return list(dict.fromkeys([*code.co_names, *(name for item in code.co_consts if isinstance(item, types.CodeType) for name in _names(item))]))
+
+_EMPTY = nn.Module()
 
 # %% ../nbs/21_models.ipynb #b3c1ac8e
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16} # what `optimise` can compute in

@@ -528,7 +528,8 @@ class _SoapBubble(Additive):
 
     def __post_init__(self):
         object.__setattr__(self, "sigma", check_positive(self.sigma, "sigma"))
-        if not (isinstance(self.k, (int, float)) and 0 <= self.k < math.inf): raise ValueError(f"k must be a finite number >= 0, got {self.k!r}")
+        if isinstance(self.k, bool) or not (isinstance(self.k, numbers.Real) and 0 <= self.k < math.inf): raise ValueError(f"k must be a finite number >= 0, got {self.k!r}")
+        object.__setattr__(self, "k", int(self.k) if isinstance(self.k, numbers.Integral) else float(self.k))
 
     @classmethod
     def matched(cls,

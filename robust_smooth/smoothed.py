@@ -18,8 +18,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from .core import ABSTAIN, METHODS, Certificates, Record, check_level, find_methods, load_methods
+from .data import ImageSet
 from .noise import Noise
-from .votes import check_votable, count_votes, device_of, tune_batch_size, vote
+from .votes import check_logits, check_votable, count_votes, device_of, tune_batch_size, vote
 
 # %% auto #0
 __all__ = ['as_images', 'Estimate', 'Smoothed', 'check']
@@ -28,22 +29,27 @@ __all__ = ['as_images', 'Estimate', 'Smoothed', 'check']
 def as_images(data: Any, # [B, ...] tensor or array in [0, 1]; an ImageSet; a Dataset or DataLoader of images or (image, label) pairs
              ) -> tuple[Tensor, np.ndarray | None, np.ndarray | None]: # images float32, labels or None, dataset indices or None
     "Images, labels and dataset indices of whatever holds them. Raises TypeError."
-    if isinstance(data, (Tensor, np.ndarray)): return torch.as_tensor(data).float() if np.asarray(data).dtype.kind == "f" else _refuse_integers(data), None, None
-    if hasattr(data, "images") and hasattr(data, "labels"):
-        index = getattr(data, "index", None)
-        return torch.as_tensor(data.images).float(), np.asarray(data.labels), None if index is None else np.asarray(index)
-    if isinstance(data, torch.utils.data.DataLoader):
-        batches = [batch if isinstance(batch, (tuple, list)) else (batch,) for batch in data]
-        labels = np.concatenate([np.asarray(batch[1]) for batch in batches]) if len(batches[0]) > 1 else None
-        return torch.cat([batch[0] for batch in batches]).float(), labels, None
-    if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
-        items = [item if isinstance(item, (tuple, list)) else (item,) for item in (data[i] for i in range(len(data)))]
-        labels = np.array([int(item[1]) for item in items]) if len(items[0]) > 1 else None
-        return torch.stack([torch.as_tensor(item[0]) for item in items]).float(), labels, None
-    raise TypeError(f"data must be a tensor, array, ImageSet, Dataset or DataLoader, got {type(data).__name__}")
+    if isinstance(data, (Tensor, np.ndarray)): return _pictures(data), None, None
+    if isinstance(data, ImageSet): return data.images, data.labels.cpu().numpy(), data.index.cpu().numpy()
+    if isinstance(data, (tuple, list)) and len(data) == 2 and all(isinstance(part, (Tensor, np.ndarray)) for part in data) and np.ndim(data[0]) > 1: return _pictures(data[0]), _whole_labels(data[1]), None
+    loader = isinstance(data, torch.utils.data.DataLoader)
+    if not loader and not (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
+        raise TypeError(f"data must be a tensor, array, ImageSet, Dataset or DataLoader, got {type(data).__name__}")
+    items = [item if isinstance(item, (tuple, list)) else (item,) for item in (data if loader else (data[i] for i in range(len(data))))]
+    if not items: raise ValueError("data holds no images")
+    if isinstance(items[0][0], Mapping): raise TypeError(f"data must give images or (image, label) pairs, got dictionaries with keys {sorted(map(str, items[0][0]))}; choose among them first")
+    images = [_pictures(item[0]) for item in items]
+    labels = [_whole_labels(item[1]) for item in items] if len(items[0]) > 1 else [None]
+    return torch.cat(images) if loader else torch.stack(images), None if any(part is None for part in labels) else np.concatenate(labels) if loader else np.stack(labels), None
 
-def _refuse_integers(data: Any) -> Tensor:
-    raise TypeError(f"images must be floating point in [0, 1], got {np.asarray(data).dtype}; divide by the largest level first")
+def _pictures(data: Any) -> Tensor: # float32, where they are
+    if isinstance(data, np.ndarray) or not isinstance(data, Tensor): data = torch.as_tensor(np.asarray(data))
+    if not data.is_floating_point(): raise TypeError(f"images must be floating point in [0, 1], got {data.dtype}; divide by the largest level first")
+    return data.detach().float()
+
+def _whole_labels(labels: Any) -> np.ndarray | None: # None where they are no classes
+    labels = np.asarray(labels.detach().cpu() if isinstance(labels, Tensor) else labels)
+    return labels.astype(np.int64) if labels.dtype.kind in "iub" or labels.dtype.kind == "f" and np.all(labels == np.floor(labels)) else None
 
 # %% ../nbs/29_smoothed.ipynb #9e35b3d4
 @dataclass(frozen=True)
@@ -81,7 +87,9 @@ class Smoothed:
         "Classes of the model: as it says, or from one forward pass."
         known = getattr(self.model, "num_classes", None)
         if known: return int(known)
-        with torch.inference_mode(): return int(self.model(images[:1].to(device_of(self.model))).shape[-1])
+        with torch.inference_mode(): logits = self.model(images[:1].clone().to(device_of(self.model))) # a copy: some networks work in place
+        check_logits(logits, 1, None)
+        return int(logits.shape[-1])
 
     def vote(self,
              data: Any,               # images in [0, 1]: tensor, ImageSet, Dataset or DataLoader
@@ -102,10 +110,17 @@ class Smoothed:
         images, _, known = as_images(data)
         index = known if index is None else index
         check_votable(self.model, images, self.noise)
+        if device is not None and device_of(self.model).type != torch.device(device).type and isinstance(self.model, torch.nn.Module) and any(True for _ in self.model.parameters()):
+            raise ValueError(f"the model is on {device_of(self.model)}, but device is {device}; move it there first: model.to({str(device)!r})")
+        if stop is not None: self._check_stop(stop)
         if alpha is not None and stop is None and not self.noise.deterministic: self._check_n(n, check_level(alpha))
-        if len(images) and not self.noise.deterministic: self._report_agreement(images, seed, index, device, progress)
+        if len(images) and not self.noise.deterministic: self._report_agreement(images, seed, device, batch_size, progress)
         return vote(self.model, images, self.noise, n, num_classes=self.num_classes(images) if len(images) else 2, n0=n0, seed=seed, index=index,
                     observers=self._observers(images) if moments else None, stop=stop, save=save, batch_size=batch_size, device=device, progress=progress)
+
+    def _check_stop(self, stop: Any) -> None: # would the record be certified by anything?
+        if not any(method.sequential for method in find_methods(type(self.noise).__name__)): raise ValueError(f"no method certifies votes under {self.noise!r} that were stopped early")
+        if getattr(stop, "sigma", None) not in (None, getattr(self.noise, "sigma", None)): raise ValueError(f"stop is a plan for sigma = {stop.sigma}, but the noise is {self.noise!r}")
 
     def _check_n(self, n: int, alpha: float) -> None:
         needs = {m.name: m.minimum_n(alpha) for m in find_methods(type(self.noise).__name__) if m.minimum_n}
@@ -117,11 +132,11 @@ class Smoothed:
             if method.observer and "moments" in method.needs: return dict(moments=lambda: method.observer(self.noise, int(np.prod(images.shape[1:]))))
         raise ValueError(f"no registered method collects moments under {self.noise!r}")
 
-    def _report_agreement(self, images: Tensor, seed: int, index: Any, device: Any, progress: bool) -> None:
+    def _report_agreement(self, images: Tensor, seed: int, device: Any, batch_size: int | None, progress: bool) -> None:
         some = images[:: max(1, len(images) // 32)][:32]
-        share = self.agreement(some, seed=seed, device=device)
+        share = self.agreement(some, seed=seed, device=device, batch_size=batch_size)
         text = f"votes under {self.noise!r} agree with the clean prediction in {share:.0%} of a trial of {len(some)} images"
-        if share < 0.5: warnings.warn(text + "; the model was probably not trained with this noise, and certificates will be small or absent", stacklevel=3)
+        if share < 0.5: warnings.warn(text + "; either the model was not trained with this noise, or the noise is too strong for these images: certificates will be small or absent", stacklevel=3)
         elif progress: print(text)
 
     def agreement(self,
@@ -129,12 +144,13 @@ class Smoothed:
                   n: int = 32,    # draws per image
                   seed: int = 0,  # seed of the noise (a stage of its own)
                   device: torch.device | str | None = None, # None: where the model is
+                  batch_size: int | None = None, # rows per forward pass
                  ) -> float:      # share of votes in [0, 1]
         "Share of votes under the noise that equal the prediction on the clean image."
         images, *_ = as_images(data)
         where = device_of(self.model, device)
-        with torch.inference_mode(): clean = torch.cat([self.model(part.to(where)).argmax(1).cpu() for part in images.split(64)]).numpy()
-        votes = count_votes(self.model, images, self.noise, n, num_classes=self.num_classes(images), seed=seed, stage="trial", device=device, progress=False)
+        with torch.inference_mode(): clean = torch.cat([self.model(part.clone().to(where)).argmax(1).cpu() for part in images.split(batch_size or 64)]).numpy() # copies: some networks work in place
+        votes = count_votes(self.model, images, self.noise, n, num_classes=self.num_classes(images), seed=seed, stage="trial", batch_size=batch_size, device=device, progress=False)
         return float((votes.counts[np.arange(len(images)), clean] / votes.n).mean())
 
     def predict(self,

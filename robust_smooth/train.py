@@ -28,7 +28,7 @@ from tqdm import tqdm
 from .attacks import pgd
 from .core import check_positive, content_hash, norm_name, write_atomic
 from .data import ImageSet
-from .models import fingerprint
+from .models import fingerprint, identity
 
 # %% auto #0
 __all__ = ['STABILITY_WEIGHTS', 'AUGMENTATIONS', 'CHECKPOINT_FORMAT', 'step_seed', 'noisy_copies', 'Standard',
@@ -275,6 +275,7 @@ def _prepare(data: Any, batch_size: int, seed: int) -> tuple[Any, int, str, Tens
         if not (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
             raise TypeError(f"data must be an ImageSet, a pair of tensors, a Dataset or a DataLoader, got {type(data).__name__}")
         data = DataLoader(data, batch_size=batch_size, shuffle=True)
+    if hasattr(data.dataset, "__len__") and not len(data): raise ValueError("data must give at least one batch, got none (an empty data set, or drop_last with fewer images than a batch)")
     if not hasattr(data.dataset, "__len__"): raise TypeError("data must have a length; a stream without one cannot be trained in epochs")
     labels = _known_labels(data)
     with torch.random.fork_rng(devices=[]):
@@ -479,7 +480,7 @@ def fit(model: nn.Module,  # network, reads [0, 1]; trained in place, left in ev
     optimizer, path = _make_optimizer(optimizer, model), None if checkpoint is None else Path(checkpoint)
     settings = dict(recipe=settings_of(recipe), optimizer=settings_of(optimizer), schedule=settings_of(schedule), augment=settings_of(augment),
                     epochs=epochs, batch_size=data.batch_size if isinstance(data, DataLoader) else batch_size, seed=int(seed), data=described,
-                    precision=("bfloat16 autocast" if amp else "float32") + (", compiled" if compile else ""), device=device.type, architecture=content_hash(str(model)),
+                    precision=("bfloat16 autocast" if amp else "float32") + (", compiled" if compile else ""), device=device.type, architecture=content_hash(str(model), identity(model, weights=False)), workers=data.num_workers if isinstance(data, DataLoader) else 0,
                     versions=dict(torch=torch.__version__, threads=torch.get_num_threads()))
     state = dict(step=0, finished=False, rows=[], sums={}, seconds=0.0, settings=settings)
     if path is not None and path.exists(): state = _resume(path, model, optimizer, settings)

@@ -49,11 +49,12 @@ def check_votable(model: Callable, # base classifier: [m, ...] -> [m, C] logits
 
 def check_logits(logits: Tensor,    # what the model returned
                  rows: int,         # rows it was given
-                 num_classes: int,  # classes expected
+                 num_classes: int | None, # classes expected; None: any number above 1
                 ) -> None:
     "Raise ValueError unless logits are finite and of shape [rows, num_classes]."
     shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-    if shape != (rows, num_classes): raise ValueError(f"model must return logits of shape ({rows}, {num_classes}), got {shape}")
+    fits = shape == (rows, num_classes) or num_classes is None and isinstance(shape, tuple) and len(shape) == 2 and shape[0] == rows and shape[1] > 1
+    if not fits: raise ValueError(f"model must return logits of shape ({rows}, {num_classes or 'classes'}), got {shape}")
     if not torch.isfinite(logits).all(): raise ValueError("model returned NaN or infinite logits; a vote of such a network means nothing")
 
 # %% ../nbs/04_votes.ipynb #36fc4ae7
@@ -87,11 +88,14 @@ def tune_batch_size(model: Callable,       # base classifier
                     began = time.perf_counter()
                     model(images); synchronise()
                     fastest, runs = min(fastest, time.perf_counter() - began), runs + 1
-        except MEMORY_ERRORS: break
+        except MEMORY_ERRORS:
+            if speeds or batch == 1: break
+            batch //= 2 # not even this fits: look below
+            continue
         speeds[batch] = batch / fastest
-        if len(speeds) > 3 and max(list(speeds.values())[-3:]) < 0.98 * max(speeds.values()): break
+        if batch < 32 or len(speeds) > 3 and max(list(speeds.values())[-3:]) < 0.98 * max(speeds.values()): break
         batch *= 2
-    if not speeds: raise MemoryError(f"not even a batch of 32 images of shape {tuple(shape)} fits into memory")
+    if not speeds: raise MemoryError(f"not even one image of shape {tuple(shape)} fits into memory")
     good = [size for size, speed in speeds.items() if speed >= 0.98 * max(speeds.values())]
     long = [size for size in good if size / speeds[size] >= 8e-3]
     known[key] = min(long) if long else max(good) if torch.device(device).type == "cuda" else max(speeds, key=speeds.get)
@@ -223,7 +227,7 @@ class _Counter:
 
     def _count(self, used: int, pieces: list[tuple[_Image, int, int, int]]) -> None: # forward one batch; its votes are counted with those of the next ones
         logits = self.model(self.batch)
-        if self.on_cpu: np.copyto(self.classes[:, self.pending:self.pending + used], logits.numpy()[:used].T) # classes side by side
+        if self.on_cpu: np.copyto(self.classes[:, self.pending:self.pending + used], (logits if logits.dtype == torch.float32 else logits.float()).numpy()[:used].T) # classes side by side
         else: self.logits[self.pending:self.pending + used].copy_(logits[:used])
         for image, row, first, count in pieces:
             last = self.pieces[-1] if self.pieces else None
@@ -388,10 +392,8 @@ def device_of(model: Callable, device: torch.device | str | None = None) -> torc
 
 # %% ../nbs/04_votes.ipynb #e9a3d186
 def fingerprint(model: Callable) -> str:
-    "Hash of a model's weights and structure (of its code, for a plain function)."
-    if isinstance(model, nn.Module): return models.fingerprint(model)
-    code = getattr(model, "__code__", None)
-    return content_hash(getattr(model, "__qualname__", type(model).__name__), *((code.co_code, repr(code.co_consts)) if code else ()))
+    "Hash of all that decides what a model computes: its weights and structure, and the code and data of what is the user's own (`models.identity`)."
+    return content_hash(models.fingerprint(model) if isinstance(model, nn.Module) else "", models.identity(model))
 
 def _version(package: str) -> str:
     try: return version(package)
@@ -443,6 +445,8 @@ def vote(model: Callable,      # base classifier: [m, ...] float32 -> [m, C] log
 
 def _vote_rows(model, images, noise, n, n0, index, hashes, observers, stop, settings, header, total, blocks, journal, progress) -> Record:
     settings["batch_size"] = settings["batch_size"] or _batch_size(model, images.shape[1:], settings["device"], total)
+    if len(images) and (journal is None or journal.header is None): # a batch that does not fit is halved: what is recorded is what runs
+        settings["batch_size"] = _counter(model, images[:1], noise, n0, index=index[:1], stage="trial", targets=None, stop=None, progress=False, checked=True, observers=(), **settings)[0].batch_size
     header["provenance"]["batch_size"] = int(settings["batch_size"])
     if journal is not None and journal.header is None: journal.start(header)
     blocks = list(blocks)
