@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import dataclasses
 import importlib
 import json
 import os
@@ -47,7 +48,7 @@ def reproduce(args: argparse.Namespace) -> int: # exit code
     if args.list:
         print("\n".join(machine.experiments()) or "no experiment notebooks here")
         return 0
-    names, parameters = args.experiments or "all", read_parameters(args.parameter)
+    names, parameters = "all" if args.experiments in ([], ["all"]) else args.experiments, read_parameters(args.parameter)
     if args.dry_run:
         out = None if args.out is None else Path(args.out).expanduser().resolve() / "runs"
         tasks = [machine.make_task(name, dict(dataset=args.dataset, budget=args.budget, **parameters), out) for name in (machine.experiments() if names == "all" else names)]
@@ -62,7 +63,7 @@ def sweep(args: argparse.Namespace) -> int:
     outcome = machine.sweep(entries, None, args.scheduler, args.out, dry_run=args.dry_run, jobs=args.jobs, retries=args.retries, shards=args.shards, quiet=args.quiet,
                             parameters=read_parameters(args.parameter))
     if args.dry_run: return _show_plan(outcome)
-    if args.publish: print(f"{len(machine.publish(outcome.tasks))} runs copied to data/results and figures")
+    if args.publish: print(f"{len(set(machine.publish(outcome.tasks)))} folders written in data/results, with their figures")
     return 1 if outcome.failed else 0
 
 def _show_plan(frame) -> int:
@@ -86,6 +87,14 @@ def load_factory(name: str, # "package.module:factory"
     target = getattr(found, attribute)
     return target() if not hasattr(target, "state_dict") or isinstance(target, type) else target
 
+def _noise(kind: type, scale: dict[str, float], options: dict[str, Any]) -> Any: # by its own settings, or from_sigma and from_lam where it has them
+    known = {field.name for field in dataclasses.fields(kind)}
+    try:
+        for name, value in scale.items():
+            if name not in known and hasattr(kind, f"from_{name}"): return getattr(kind, f"from_{name}")(value, **options)
+        return kind(**scale, **options)
+    except TypeError as error: raise ValueError(f"--noise {kind.__name__}: {error}; its settings: {sorted(known)}") from error
+
 def certify(args: argparse.Namespace) -> int:
     "Vote and certify, or certify from stored votes."
     import numpy as np
@@ -94,19 +103,25 @@ def certify(args: argparse.Namespace) -> int:
     from robust_smooth.core import NOISES, Record
     options, labels = read_parameters(args.option), None
     if (args.model is None) == (args.votes is None): raise ValueError("give either --model, to vote and certify, or --votes, to certify from stored votes")
-    if args.votes is not None: record = Record.load(args.votes)
+    if args.votes is not None:
+        record = Record.load(args.votes)
+        print(record)
     else:
         net = load_factory(args.model)
         if args.noise not in NOISES: raise ValueError(f"--noise must be one of {sorted(NOISES)}, got {args.noise!r}")
-        settings = {k: v for k, v in dict(sigma=args.sigma, lam=args.lam).items() if v is not None} | read_parameters(args.noise_option)
-        try: noise = NOISES[args.noise](**settings)
-        except TypeError as error: raise ValueError(f"--noise {args.noise}: {error}") from error
+        noise = _noise(NOISES[args.noise], {k: v for k, v in dict(sigma=args.sigma, lam=args.lam).items() if v is not None}, read_parameters(args.noise_option))
         from robust_smooth.data import load
         from robust_smooth.models import wrap
         from robust_smooth.smoothed import Smoothed
         data = load(args.data, args.split, data_dir=args.data_dir, subset=read_value(args.subset) if args.subset else None)
         model = wrap(net, mean=args.mean, std=args.std)
-        record = Smoothed(model, noise).vote(data, n=args.n, n0=args.n0, seed=args.seed, save=args.save, alpha=args.alpha, device=args.device)
+        if args.device: model.to(args.device)
+        smooth, draws = Smoothed(model, noise), noise.evaluations if noise.deterministic else args.n
+        unanimous = np.eye(1, model.num_classes, dtype=np.int64) * draws
+        trial = Record.from_counts(unanimous, unanimous, draws, noise, int(np.prod(data.images.shape[1:]))) # what cannot be certified is refused before the long run
+        if args.moments: trial = dataclasses.replace(trial, moments=dict(moments=np.zeros((1, 2, trial.dim)), moments_n=np.array([[draws - draws // 2, draws // 2]])))
+        trial.certify(args.norm, method=args.method, alpha=args.alpha, **options)
+        record = smooth.vote(data, n=args.n, n0=args.n0, moments=args.moments, seed=args.seed, save=args.save, alpha=args.alpha, device=args.device)
         labels = data.labels.numpy()
     certificates = record.certify(args.norm, method=args.method, alpha=args.alpha, **options)
     frame = certificates.to_frame()
@@ -138,7 +153,7 @@ def zoo(args: argparse.Namespace) -> int:
     if args.train:
         from robust_smooth import reproduce as machine
         from robust_smooth.noise import Gaussian
-        for sigma in args.sigma: print(machine.add_to_zoo(args.train, Gaussian(sigma=sigma), args.budget, n=args.n, folder=args.folder, data_dir=args.data_dir), flush=True)
+        for sigma in args.sigma: print(machine.add_to_zoo(args.train, Gaussian(sigma=sigma), args.budget, n=args.n, folder=args.folder, data_dir=args.data_dir, replace=args.replace), flush=True)
         return 0
     for name, card in models.zoo().items():
         seen = card.get("certified", {})
@@ -229,7 +244,7 @@ def parser() -> argparse.ArgumentParser:
     add_running(two)
 
     three = add(certify, "Certify a network of your own, or certify again from stored votes. Images are in [0, 1]; normalisation belongs inside the network (or --mean, --std).",
-                "  robust-smooth certify --model mypackage.nets:make --data cifar10 --data-dir datasets --subset 'every 20' --sigma 0.5 --save my.votes --out certified.csv\n"
+                "  robust-smooth certify --model mypackage.nets:make --data cifar10 --data-dir datasets --subset 'every 20' --sigma 0.5 --moments --save my.votes --out certified.csv\n"
                 "  robust-smooth certify --votes my.votes --norm l1 --method higher_order          no model, no GPU\n"
                 "  robust-smooth certify --model nets:make --noise Uniform --lam 1.0 --norm l1 --data digits")
     three.add_argument("--model", metavar="PACKAGE.MODULE:FACTORY", help="a function without arguments that returns a torch.nn.Module; its code is run")
@@ -240,12 +255,13 @@ def parser() -> argparse.ArgumentParser:
     three.add_argument("--subset", default="", help="a number of images, or 'every 20'")
     three.add_argument("--mean", type=float, nargs="+", help="per channel, if the network reads normalised images")
     three.add_argument("--std", type=float, nargs="+", help="per channel")
-    three.add_argument("--noise", default="Gaussian", help="Gaussian (default), Uniform, Splitting, ...")
+    three.add_argument("--noise", default="Gaussian", help="Gaussian (default), RoundedGaussian, Uniform, Splitting (with --noise-option q=255), ...")
     three.add_argument("--sigma", type=float, help="standard deviation, in units of [0, 1]")
     three.add_argument("--lam", type=float, help="half-width of uniform noise, in units of [0, 1]")
-    three.add_argument("--noise-option", action="append", default=[], metavar="NAME=VALUE", help="a further setting of the noise, such as k=16")
+    three.add_argument("--noise-option", action="append", default=[], metavar="NAME=VALUE", help="a further setting of the noise, such as k=16 or q=255")
     three.add_argument("--n", type=int, default=100_000, help="draws per image (default 100000)")
     three.add_argument("--n0", type=int, default=100, help="draws that choose the class (default 100)")
+    three.add_argument("--moments", action="store_true", help="also collect what first-order certificates need (l1 beyond the l2 ball, subspaces)")
     three.add_argument("--alpha", type=float, default=0.001, help="failure probability per image (default 0.001)")
     three.add_argument("--norm", default="l2", help="l1, l2 (default), linf")
     three.add_argument("--method", help="a method by name; default: the best that fits")
@@ -267,6 +283,7 @@ def parser() -> argparse.ArgumentParser:
     five.add_argument("--budget", default="cpu", help="smoke, quick, cpu (default), h100, paper")
     five.add_argument("--n", type=int, help="draws per image of the certified accuracy on the card; default: the budget's")
     five.add_argument("--data-dir", default="", help="folder of the data set")
+    five.add_argument("--replace", action="store_true", help="replace a network of the same name that was made by another recipe, budget or seed")
     five.add_argument("--folder", help="folder of the zoo; default: data/zoo of the checkout")
     add(doctor, "Check this machine: versions, device, kernel, folders, data of the papers.", "  robust-smooth doctor")
     return main
@@ -279,7 +296,7 @@ def main(argv: Sequence[str] | None = None, # arguments; None: those of the proc
     except KeyboardInterrupt:
         print("\ninterrupted; what was finished is kept: give the same command again to go on", file=sys.stderr)
         return 130
-    except (ValueError, TypeError, OSError, ImportError) as error:
+    except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
         if os.environ.get("ROBUST_SMOOTH_DEBUG"): raise
         print(f"robust-smooth {args.command}: {error}", file=sys.stderr)
         return 2

@@ -30,6 +30,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -224,20 +225,29 @@ class Experiment:
         self.folder = Path(folder) if folder else home() / "runs" / name / f"interactive-{content_hash(self.parameters)}"
         _writable(self.folder, "set ROBUST_SMOOTH_HOME to a folder that can be written")
         self.claims, self.tables, self.figures, self.notes, self.values = [], [], [], [], {}
-        self._begin, self._sets, self._voters = time.perf_counter(), {}, {}
+        self._begin, self._sets, self._voters, self._own = time.perf_counter(), {}, {}, {}
 
     @property
     def smoke(self) -> bool:
         "True where only the machinery is tried: make loops as short as they can be."
         return self.budget.name == "smoke"
 
+    def using(self,
+              **sizes: Any, # what the notebook does otherwise than its budget: images, n, epochs, batch, network; None: not used here
+             ) -> Experiment: # itself, so that it is shown
+        "Put the notebook's own sizes into the header of the run. They are shown, nothing else: the budget stays as it is."
+        if unknown := set(sizes) - {f.name for f in dataclasses.fields(Budget)}: raise ValueError(f"sizes must be fields of Budget, got {sorted(unknown)}")
+        self._own |= sizes
+        return self
+
     def __repr__(self) -> str:
-        b = self.budget
+        b = SimpleNamespace(**dataclasses.asdict(self.budget) | self._own)
+        images = f"{b.images} test images" if b.images else "no test images"
         lines = [f"{self.name} on {self.dataset}, budget {b.name!r}" + (f" ({b.note})" if b.note else ""),
-                 f"  {b.images} test images, n0 = {b.n0}, n = {b.n:,}, alpha = {self.alpha:g}, seed {self.seed}",
+                 f"  {images}, " + (f"n0 = {b.n0}, n = {b.n:,}, alpha = {self.alpha:g}, seed {self.seed}" if b.n else f"no draws, seed {self.seed}"),
                  f"  training: {b.train_images or 'all'} images, {b.epochs} epochs, batch {b.batch}, {b.network}"
-                 + (", weights from a checkpoint" if self.checkpoint else "")]
-        if b.fast: lines.append(f"  trained with bfloat16 autocast: {_bfloat16()} (long trainings and votes compiled: {_compiler()}); votes by the network rebuilt (channels-last, batch normalisation folded), "
+                 + (", weights from a checkpoint" if self.checkpoint else "") if b.epochs else "  nothing is trained here"]
+        if b.fast and b.epochs and b.n: lines.append(f"  trained with bfloat16 autocast: {_bfloat16()} (long trainings and votes compiled: {_compiler()}); votes by the network rebuilt (channels-last, batch normalisation folded), "
                                 f"{'bfloat16' if _bfloat16() else 'float32'} (float32 for deterministic noise)")
         return "\n".join(lines)
 
@@ -268,9 +278,13 @@ class Experiment:
              subset: Any = None,   # as in `data.load`
             ):
         "The images of a split, in [0, 1]."
-        from robust_smooth.data import load
+        from robust_smooth.data import MissingData, load
         key = (split, repr(subset))
-        if key not in self._sets: self._sets[key] = load(self.dataset, split, data_dir=self.data_dir, subset=subset)
+        if key not in self._sets:
+            try: self._sets[key] = load("imagefolder" if self.dataset == "imagenet" else self.dataset, split, data_dir=self.data_dir, subset=subset)
+            except MissingData:
+                if self.dataset != "imagenet": raise
+                self._sets[key] = load("imagenet_sample", data_dir=self.data_dir, subset=subset) # a hundred pictures, to try the machinery on
         return self._sets[key]
 
     @property
@@ -386,7 +400,7 @@ class Experiment:
         size = None if device.type != "cpu" else 2 ** int(np.log2(np.clip(2**16 / np.prod(chosen.images.shape[1:]), 64, 1024))) # fixed: the same bytes every time
         base, model = model, self._voter(model, noise)
         compiled = model is not base and model.precision == "bfloat16" and size is not None and n * len(chosen) >= 500_000 and _compiler()
-        modules = ["core", "noise", "votes", "smoothed", type(noise).__module__, *([type(stop).__module__] if stop is not None else []), *(["higher_order"] if moments else [])]
+        modules = ["core", "noise", "models", "votes", "smoothed", type(noise).__module__, *([type(stop).__module__] if stop is not None else []), *(["higher_order"] if moments else [])]
         key = content_hash("votes", code_version(modules), fingerprint(model), str(getattr(model, "preprocessing", "")), working_precision(model, device),
                            str(getattr(model, "optimised", "")), compiled, noise_spec(noise), n, n0, moments, None if stop is None else stop.spec(), chosen.images.numpy(), np.asarray(chosen.index), seed, device.type)
         path, said = home() / "votes" / f"{key}.votes", f"vote {_brief(noise)}"
@@ -684,6 +698,8 @@ def make_task(experiment: str | Path,             # name or notebook file
     path = find_notebook(experiment)
     defaults = default_parameters(path)
     chosen = check_parameters(parameters or {}, defaults, where=path.name)
+    chosen = {k: str(Path(v).expanduser().resolve()) if k in ("checkpoint", "data_dir") and v else v for k, v in chosen.items()} # notebooks run in another folder
+    if chosen.get("checkpoint") and not Path(chosen["checkpoint"]).is_file(): raise ValueError(f"checkpoint must be a file of weights, got {chosen['checkpoint']!r}")
     everything = {**{k: _plain(k, v) for k, v in defaults.items()}, **chosen}
     if "budget" in everything and "dataset" in everything: budget_for(everything["budget"], everything["dataset"])
     key = content_hash("run", [c["source"] for c in code_cells(path)], everything, code_version(), _data_version(everything), _papers_version(), shared() is not None)
@@ -763,7 +779,8 @@ def _attempt(task: Task, report: dict, helper: tuple[int, int] | None, shards: i
     package = str(Path(importlib.util.find_spec("robust_smooth").origin).parent.parent)
     env = {**os.environ, "ROBUST_SMOOTH_RUN": str(scratch), "ROBUST_SMOOTH_HOME": task.home, "ROBUST_SMOOTH_SHARDS": f"{helper[0] if helper else 0}/{shards}",
            "PYTHONPATH": os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])]), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
-           "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+           "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+           **{name: str(Path(os.environ[name]).expanduser().resolve()) for name in ("ROBUST_SMOOTH_DATA", "ROBUST_SMOOTH_ZOO", "ROBUST_SMOOTH_SHARED") if os.environ.get(name)}} # the kernel's folder is another
     output, error, dead = scratch / "notebook.ipynb", "", None
     sockets = tempfile.mkdtemp(prefix="rs-") # short: the name of a socket has at most 107 characters
     manager = _kernel_manager(env, str(Path(task.notebook).parent), str(scratch), sockets)
@@ -1089,15 +1106,24 @@ def _write_json(path: Path, content: Any) -> None: write_atomic(path, json.dumps
 
 def publish(tasks: Sequence[Task], # runs; those that are not finished are passed over
            ) -> list[Path]:        # the folders written
-    "Copy the tables and figures of finished runs to a checkout's data/results and figures, named by experiment, data set and budget (digits at quick: by experiment)."
-    root, written = checkout(), []
+    """Copy the tables and figures of finished runs to a checkout's data/results and figures, named by experiment, data set and budget (digits at quick: by
+    experiment). A kept run of more images or draws is not replaced (a note says so). Raises ValueError where several runs would share a folder."""
+    root, written, places = checkout(), [], {}
     if root is None: return written
     for task in tasks:
         if not task.done: continue
         facts = _read_json(task.folder / "result.json")
         where = tuple(facts["parameters"][name] for name in ("dataset", "budget"))
-        suffix = "" if where == ("digits", "quick") else "-" + "-".join(where)
+        places.setdefault("" if where == ("digits", "quick") else "-" + "-".join(where), []).append((task, facts))
+    for suffix, runs in places.items():
+        names = [task.experiment for task, _ in runs]
+        if twice := sorted({name for name in names if names.count(name) > 1}): raise ValueError(f"several runs of {twice} would share one folder of data/results; publish runs that differ in experiment, data set or budget")
+    size = lambda facts: [facts.get("budget", {}).get(name, 0) or 0 for name in ("images", "n")]
+    for suffix, task, facts in ((suffix, *run) for suffix, runs in places.items() for run in runs):
         target = root / "data" / "results" / f"{task.experiment}{suffix}"
+        if (kept := _read_json(target / "run.json")) and any(old > new for old, new in zip(size(kept), size(facts))):
+            print(f"note: {target.name} keeps its larger run ({'{} images, n = {:,}'.format(*size(kept))} against {'{}, {:,}'.format(*size(facts))}); delete the folder to replace it")
+            continue
         for name in [*facts.get("tables", []), "claims"]:
             for path in task.folder.glob(f"{name}.[cm][sd]*"): write_atomic(target / path.name, path.read_bytes())
         kept = {k: facts.get(k) for k in ("experiment", "parameters", "budget", "claims", "tables", "figures", "values", "provenance", "seconds")}
@@ -1117,28 +1143,32 @@ def add_to_zoo(dataset: str,           # data set
                n: int | None = None,   # draws of the certified accuracy on the card; None: the budget's
                folder: str | Path | None = None, # of the zoo; None: data/zoo of the checkout
                data_dir: str = "",     # folder of the data set, if it is not embedded
+               replace: bool = False,  # True: a network of that name with another recipe, budget or seed is replaced
               ) -> Path:               # the file of weights
-    "Train a base classifier with noise augmentation, test it, and keep it in the zoo as DATASET-NETWORK-NOISE-SIGMA. An interrupted call is resumed by the next."
+    "Train a base classifier with noise augmentation, test it, and keep it in the zoo as DATASET-NETWORK-NOISE-SIGMA. An interrupted call is resumed by the next. Raises ValueError where the name is taken."
     import torch
     from robust_smooth import models
     from robust_smooth.core import noise_spec
     from robust_smooth.train import NoiseAugmentation
     if folder is None and checkout() is None: raise ValueError("folder must be given outside of a checkout, got None")
     run, recipe = Experiment("zoo", dataset=dataset, budget=budget, n=n, seed=seed, data_dir=data_dir), NoiseAugmentation(noise)
+    level = getattr(noise, "sigma", None)
+    name = "-".join([dataset, run.budget.network, type(noise).__name__.lower(), content_hash(noise_spec(noise)) if level is None else f"{level:.2f}" if round(level, 2) == level else f"{level:g}"])
+    place = (Path(folder) if folder else checkout() / "data" / "zoo") / f"{name}.json"
+    taken, mine = _read_json(place), run._card(recipe, seed)
+    if not replace and (other := {key: taken.get(key) for key, value in mine.items() if taken and taken.get(key) != value}): raise ValueError(f"{name} is in the zoo with {other}, not {({key: mine[key] for key in other})}; choose another folder, or replace=True (--replace)")
     model = run.classifier(recipe)
     record = run.votes(model, noise)
     certificate, labels, radii = record.certify(), run.test.labels.numpy(), [0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0]
     everything, device = run.data("test"), next(model.parameters()).device
     with torch.inference_mode():
         right = sum(int((model(everything.images[i:i + 500].to(device)).argmax(1).cpu() == everything.labels[i:i + 500]).sum()) for i in range(0, len(everything), 500))
-    level = getattr(noise, "sigma", None)
-    name = "-".join([dataset, run.budget.network, type(noise).__name__.lower(), f"{level:.2f}" if level is not None else content_hash(noise_spec(noise))])
     facts = dict(data=f"{run.train.name}, {len(run.train):,} images", batch=run.budget.batch, precision="bfloat16 autocast" if run.budget.fast and _bfloat16() else "float32",
                  noise=noise_spec(noise), test_images=len(everything), accuracy_without_noise=right / len(everything),
                  certified=dict(norm=certificate.norm, method=certificate.method, alpha=certificate.alpha, n=run.n, images=len(labels),
                                 accuracy={f"{radius:g}": float(value) for radius, value in zip(radii, certificate.certified_accuracy(labels, radii))}),
                  provenance=results.provenance(seed=seed))
-    return models.save_pretrained(model.net, name, Path(folder) if folder else checkout() / "data" / "zoo", settings=run._settings(), **run._card(recipe, seed), **facts)
+    return models.save_pretrained(model.net, name, place.parent, settings=run._settings(), **mine, **facts)
 
 # %% ../nbs/34_reproduce.ipynb #2be5c8e1
 def sweep(experiment: str | Path | Sequence,  # an experiment, several, or what `read_grid` returns
@@ -1187,7 +1217,7 @@ def summary(tasks: Sequence[Task]) -> pd.DataFrame: # experiment, parameters, st
         path = task.folder / "table.csv"
         if facts and path.is_file():
             frame = results.load(path)
-            frame = frame[[c for c in frame.columns if c not in front]]
+            front = {f"parameter_{k}" if k in frame.columns else k: v for k, v in front.items()} # the table's own column keeps its name
             rows.append(pd.concat([pd.DataFrame(front, index=frame.index), frame], axis=1) if len(frame) else pd.DataFrame([front]))
         else: rows.append(pd.DataFrame([front]))
     return pd.concat(rows, ignore_index=True)

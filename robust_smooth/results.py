@@ -21,7 +21,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from .core import ABSTAIN, Certificates, write_atomic
-from .core import checkout
+from .core import checkout, home
 from .papers import expand_settings, printed
 
 # %% auto #0
@@ -128,14 +128,18 @@ def published(folder: str | Path | None = None, # of results, as `reproduce.publ
 
 def compare(key: str,  # a paper
             item: str, # its table or figure
-            ours: pd.DataFrame | str | Path | None = None, # our numbers, or a file of `save`; None: those of the largest run kept in the checkout
+            ours: pd.DataFrame | str | Path | None = None, # our numbers, or a file of `save`; None: those of the largest run kept in the checkout, else of the last run at home()
             on: Sequence[str] | None = None, # columns to match on
            ) -> pd.DataFrame: # see `beside`; provenance of ours in `.attrs`
     "Our numbers beside a paper's: difference, mode, budget, and where ours come from."
     theirs = printed(key, item, expand=True)
     if ours is None:
-        found = [path for run in published().get(f"{key}_{item}", []) if (path := run / "table.csv").exists()]
-        if not found: raise FileNotFoundError(f"no results of {key}_{item} yet; run: robust-smooth reproduce {key}_{item}")
+        name = f"{key}_{item}"
+        folders = [*published().get(name, [])] or sorted((path.parent for path in (home() / "runs" / name).glob("*/result.json")), key=lambda path: path.stat().st_mtime)
+        found = [path for run in folders if (path := run / "table.csv").exists()]
+        if not found:
+            advice = f"none of its tables is called table.csv; give one of {sorted(path.name for path in folders[-1].glob('*.csv'))} as ours=" if folders else f"run: robust-smooth reproduce {name}"
+            raise FileNotFoundError(f"no results of {name} to compare: {advice}")
         ours = found[-1]
     frame = ours if isinstance(ours, pd.DataFrame) else load(ours)
     joined = beside(frame, theirs, on=on)
