@@ -40,11 +40,15 @@ def binomial_lower(k: ArrayLike,             # successes, whole numbers in [0, n
     level = np.where(inner, alpha, 0.5)
     if complement:
         q = betainccinv(b, a, level)
-        q = q + (betaincc(b, a, q) - level) / _beta_density(q, b, a)
+        q = q + _newton(betaincc(b, a, q) - level, _beta_density(q, b, a), q)
         return np.minimum(np.where(inner, q, np.where(k == n, -np.expm1(log_end), 1.0)) * (1 + ROUNDING), 1.0)[()]
     p = betaincinv(a, b, level)
-    p = p - (betainc(a, b, p) - level) / _beta_density(p, a, b)
+    p = p - _newton(betainc(a, b, p) - level, _beta_density(p, a, b), p)
     return (np.where(inner, p, np.where(k == n, np.exp(log_end), 0.0)) * (1 - ROUNDING))[()]
+
+def _newton(error: np.ndarray, density: np.ndarray, value: np.ndarray) -> np.ndarray: # a correction of the last digits; none where the density has underflowed
+    with np.errstate(divide="ignore", invalid="ignore"): step = error / density
+    return np.where(np.abs(step) <= 1e-6 * value, step, 0.0)
 
 def _beta_density(x: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.exp(xlogy(a - 1, x) + xlog1py(b - 1, -x) - betaln(a, b))

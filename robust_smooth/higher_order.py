@@ -336,10 +336,10 @@ class DirectionalRadius:
 
 ACCURATE = 5e-9 # a radius that had to be shrunk by more than this to be proved is not called converged
 
-def _margin(q, m1, m2, multipliers) -> np.ndarray: # [B] allowance for the rounding error of `dual_value`: measured up to 7e-16 of the terms, 3.4e-15 where they are huge
+def _margin(q, m1, m2, multipliers) -> np.ndarray: # [B] allowance for the rounding error of `dual_value`: measured up to 7e-16 of the terms, up to 1e-12 near saturation, where they are huge
     l0, l1, l2 = multipliers.T
     terms = 1 + np.abs(l0) * (1 - q) + np.abs(l1 * m1) + l2 * m2
-    return np.where(terms < 1e6, 4e-15, 2e-14) * terms
+    return np.where(terms < 1e3, 4e-15, np.where(terms < 1e6, 5e-13, 2e-12)) * terms
 
 def _proved(q, m1, m2, r, multipliers) -> np.ndarray: # [B] bool
     return dual_value(q, m1, m2, r, *multipliers.T) - 0.5 >= _margin(q, m1, m2, multipliers)
@@ -489,9 +489,11 @@ def radius(q: ArrayLike,       # lower bounds of the selected class's probabilit
     q, L, U = np.broadcast_arrays(*(np.asarray(v, dtype=np.float64) for v in (q, grad_l2, grad_dual)))
     for name, value in dict(grad_l2=L, grad_dual=U).items():
         if not np.all(value >= 0): raise ValueError(f"{name} must be >= 0, got {value}")
-    m1, m2 = _corner(q, L, U / root)
+    above = q > 0.5
+    q, L, U = np.where(above, q, 0.75), np.where(above, L, 0.0), np.where(above, U, 0.0) # placeholders
+    m1, m2 = _corner(q, L, U / root, NEARLY_FULL)
     slab = m2 == 0
-    return (sigma / root * np.where(slab, l2_radius(q, -m1), directional_radius(q, m1, np.where(slab, 0, m2))))[()]
+    return (sigma / root * np.where(above, np.where(slab, l2_radius(q, -m1), directional_radius(q, m1, np.where(slab, 0, m2))), 0.0))[()]
 
 # %% ../nbs/16_higher_order.ipynb #e2254650
 GRID = 2.0 ** 28             # noise / sigma is rounded to multiples of 1 / GRID: sums of up to 2^25 draws are then exact
@@ -566,9 +568,11 @@ def _subspace(subspace: Any, d: int) -> _Subspace | None:
         return _Subspace(name or f"mask{content_hash(mask)[:6]}", None, mask, int(mask.sum()), float(mask.sum()), int(mask.sum()))
     if array.ndim != 2 or array.shape[1] != d or not np.isfinite(array).all():
         raise ValueError(f"subspace must be a bool mask of {d} inputs or finite rows of {d} numbers that span it, got {array.dtype} of shape {array.shape}")
-    _, values, rows = np.linalg.svd(array.astype(np.float64), full_matrices=False)
-    basis = rows[values > 1e-10 * max(values.max(), 1e-300)]
-    if not len(basis): raise ValueError("subspace must have at least one dimension, got rows of zeros")
+    length = np.linalg.norm(array.astype(np.float64), axis=1, keepdims=True)
+    if not (length > 0).any(): raise ValueError("subspace must have at least one dimension, got rows of zeros")
+    _, values, rows = np.linalg.svd((array / np.where(length > 0, length, 1))[length[:, 0] > 0], full_matrices=False) # the scale of a row does not matter
+    if np.any((values > 1e-13) & (values < 1e-7)): raise ValueError(f"subspace rows are nearly dependent (singular values {values}); give an orthogonal basis")
+    basis = rows[values >= 1e-7]
     return _Subspace(name or f"span{content_hash(basis)[:6]}", basis, None, len(basis), float(d), d)
 
 def _half_means(record: Record) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]: # X, Y [B, d], n1, n2 [B]
@@ -634,7 +638,7 @@ def gradient_statistics(record: Record,        # votes with moments
 
 def _unit_directions(direction: ArrayLike | None, size: int, d: int) -> np.ndarray: # [B, d]
     if direction is None: raise ValueError("along_lower needs direction")
-    array = np.asarray(direction, dtype=np.float64)
+    array = np.atleast_1d(np.asarray(direction, dtype=np.float64))
     array = array.reshape(1, d) if array.size == d else array.reshape(len(array), -1)
     if array.shape not in ((1, d), (size, d)): raise ValueError(f"direction must have {d} numbers, or {d} per image, got shape {np.shape(direction)}")
     length = np.linalg.norm(array, axis=1, keepdims=True)
@@ -810,7 +814,7 @@ def _certificates(record: Record, threat: _Threat, q: np.ndarray, bounds: dict[s
     solved = solve_direction(value, m1, m2, form)
     r = np.where(q > 0.5, solved.radius, 0.0)
     scale = np.broadcast_to(np.asarray(threat.scale, dtype=np.float64), r.shape)
-    witness = dict(q=q, m1=m1, m2=m2, r=r, l0=solved.multipliers[:, 0], l1=solved.multipliers[:, 1], l2=solved.multipliers[:, 2],
+    witness = dict(selected=record.selected, q=q, m1=m1, m2=m2, r=r, l0=solved.multipliers[:, 0], l1=solved.multipliers[:, 1], l2=solved.multipliers[:, 2],
                    sigma=np.full(len(r), sigma), scale=scale, relaxed=np.full(len(r), form == "relaxed"))
     excess = (q > 0.5) & (bounds.get("l2_lower", np.zeros_like(q)) > _pdf(_quantile(np.maximum(q, 0.5))))
     reason = np.where(q <= 0.5, "lower bound of the selected class is not above 1/2", np.where(excess, "lower bound of the gradient above its maximum: an unlikely sample", ""))
@@ -881,14 +885,16 @@ def check(certificates: Certificates, # as `certify` or `joint` made them
     "Re-prove each radius without the solver: weak duality says that D > 1/2 at the stored multipliers suffices. Raises ValueError for another subspace or direction."
     w = {name: np.asarray(value) for name, value in certificates.witness.items()}
     kept = certificates.label != ABSTAIN
-    good = kept & (w["q"] > 0.5) & (w["q"] < 1) & (w["r"] > 0) & (certificates.radius <= w["sigma"] * w["scale"] * w["r"])
+    good = kept & (certificates.label == w["selected"]) & np.isfinite(w["sigma"] * w["scale"]) & (w["sigma"] > 0) & (w["scale"] > 0)
+    if certificates.scope == "input": good &= w["scale"] <= 1
+    good &= (w["q"] > 0.5) & (w["q"] < 1) & (w["r"] > 0) & (certificates.radius <= w["sigma"] * w["scale"] * w["r"])
     good &= np.isfinite(w["l0"] + w["l1"] + w["l2"] + w["r"] + w["m1"] + w["m2"])
     if certificates.p_lower is not None: good &= certificates.p_lower >= w["q"] # V grows with q, so a smaller value is safe
     good &= (w["l0"] >= 0) & (w["l2"] >= 0) & (~w["relaxed"].astype(bool) | (w["l1"] >= 0))
     rows = np.flatnonzero(good)
     if len(rows): good[rows] = _proved(*(w[name][rows] for name in ("q", "m1", "m2", "r")), np.stack([w[name][rows] for name in ("l0", "l1", "l2")], 1))
     if record is not None:
-        good &= _value_lower(record, certificates.alpha) >= w["q"] * (1 - 1e-12)
+        good &= (_value_lower(record, certificates.alpha) >= w["q"] * (1 - 1e-12)) & (w["sigma"] == record.noise.sigma) & (certificates.label == record.selected)
         if certificates.alpha_scope == "single" and (certificates.scope == "input" or subspace is not None or direction is not None):
             threat = _threat(certificates.norm, record.dim, _subspace(subspace, record.dim), direction, len(record))
             if threat.scope != certificates.scope: raise ValueError(f"these certificates are of scope {certificates.scope!r}, got subspace or direction of scope {threat.scope!r}")

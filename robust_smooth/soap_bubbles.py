@@ -22,10 +22,10 @@ from .bounds import binomial_lower, binomial_upper
 from .core import ABSTAIN, Certificates, Record, check_level, check_positive, norm_order, norm_name, register
 
 # %% auto #0
-__all__ = ['FAMILIES', 'GUARD', 'FAMILY_OF', 'PAPER_GRID', 'llr_cdf', 'discrepancy', 'lower_bound', 'p_min', 'radius',
-           'dual_bound', 'verified_radius', 'worst_shift', 'certify', 'check', 'minimum_n', 'largest_radius',
-           'bilateral_radius', 'sample_ratios', 'certify_monte_carlo', 'algorithm1', 'algorithm2', 'radius_law',
-           'compare']
+__all__ = ['FAMILIES', 'FINE', 'FINER', 'FLAT', 'GUARD', 'FAMILY_OF', 'PAPER_GRID', 'llr_cdf', 'discrepancy', 'lower_bound',
+           'p_min', 'radius', 'dual_bound', 'verified_radius', 'worst_shift', 'certify', 'check', 'minimum_n',
+           'largest_radius', 'bilateral_radius', 'sample_ratios', 'certify_monte_carlo', 'algorithm1', 'algorithm2',
+           'radius_law', 'compare']
 
 # %% ../nbs/15_soap_bubbles.ipynb #25c3dd9b
 FAMILIES = ("l2", "mixed", "linf")
@@ -58,7 +58,7 @@ def _log_gamma_range(a: float,    # shape of x ~ Gamma(a)
     low, high = -1.0, 1.0
     while below(low) < 0: low *= 2
     while below(high) < 0: high *= 2
-    return max(np.log(a) + brentq(below, low, 0), -700.0), np.log(a) + brentq(below, 0, high)
+    return max(np.log(a) + brentq(below, low, 0, maxiter=1000), -700.0), np.log(a) + brentq(below, 0, high, maxiter=1000)
 
 def _level(square: np.ndarray, t: np.ndarray, k: float, steps: int = 3, start: np.ndarray | None = None) -> np.ndarray:
     "The e > -1 with (k/2) log(1 + e) + square e / 2 = -t."
@@ -280,7 +280,7 @@ def _characteristic(low: np.ndarray, high: np.ndarray, tau: np.ndarray) -> np.nd
 # %% ../nbs/15_soap_bubbles.ipynb #643e2c92
 class _MixedLaw:
     "The law of L for the family mixed at the corner (R, ..., R), d >= 5; call it with t for G(t) and 1 - G(t)."
-    def __init__(self, R: float, d: int, k: float, nodes: int = 71, order: int = 14, splits: int = 5):
+    def __init__(self, R: float, d: int, k: float, nodes: int = 71, order: int = 14, splits: int = 5, front: int = 1):
         low, high, peak = _largest_range(d, k)
         y = np.linspace(low, high, max(nodes, min(500, int((high - low) / 0.1))))
         w = np.exp(_log_largest_density(y, d, k) - peak)
@@ -288,7 +288,7 @@ class _MixedLaw:
         n, mass = d - 1, _normal_mass(-M, M)
         last = np.minimum(ndtri(np.maximum(ndtr(M) - mass * np.exp(-42 / n), 1e-300)), M)
         kink = np.clip(2 * R - M, -M, last)
-        b, wb = _panels(np.concatenate([-M[:, None], kink[:, None] + (last - kink)[:, None] * np.linspace(0, 1, splits + 1)], axis=1), order)
+        b, wb = _panels(np.concatenate([-M[:, None] + (kink + M)[:, None] * np.linspace(0, 1, front, endpoint=False), kink[:, None] + (last - kink)[:, None] * np.linspace(0, 1, splits + 1)], axis=1), order)
         wb *= np.exp(-b * b / 2 + (n - 1) * np.log(_normal_mass(b, M[:, None]) / mass[:, None]))
         wb *= w[:, None] / wb.sum(1, keepdims=True) / 2
         keep = wb > 1e-18
@@ -364,9 +364,13 @@ def _law(R: float, d: int, k: float, family: str) -> Callable[[float], tuple[flo
     if k == 0 and family != "linf":
         length = R * np.sqrt(d) if family == "mixed" else R
         return lambda t: (float(ndtr(t / length + length / 2)), float(ndtr(-t / length - length / 2)))
-    if family == "mixed" and d >= 5: return _MixedLaw(R, d, k)
+    if family == "mixed" and d >= 5: return _MixedLaw(R, d, k, **(FINE if _is_steep(d, k) else {}))
     if family == "mixed": return lambda t: _low_dimensional_law(t, R, d, k, 5 if d < 4 else 4)
     return lambda t: _shell_law(t, R, d, k, family)
+
+FINE, FINER = dict(nodes=200, front=10), dict(nodes=320, order=18, splits=8, front=16) # resolutions for steep laws
+
+def _is_steep(d: int, k: float) -> bool: return k > 0.35 * d or d >= 500 and k > 0.12 * d # mixed: the inner law steps within a few percent of a panel
 
 def _probit(G: float, SF: float) -> float: return float(ndtri(max(G, 1e-300)) if G <= 0.5 else -ndtri(max(SF, 1e-300)))
 
@@ -397,7 +401,7 @@ def llr_cdf(t: ArrayLike,             # log-likelihood ratio, any real number
             family: str,              # "l2", "mixed" or "linf"
             complement: bool = False, # return P(L > t), computed directly
            ) -> np.ndarray:           # float64, broadcast shape
-    "P(L <= t) under the unshifted noise, L the log-likelihood ratio of the worst shift (spec of Zhang et al. 2020, Theorems 2 and 5). Raises ValueError."
+    "P(L <= t) under the unshifted noise, L the log-likelihood ratio of the worst shift (Zhang et al. 2020, Theorems 2 and 5). Raises ValueError."
     d, k = _check_family(d, k, family)
     t, R = np.broadcast_arrays(_check_range("t", t, -np.inf, np.inf), _check_range("R", R, 0, np.finfo(float).max))
     def one(t, R):
@@ -501,6 +505,8 @@ def _scaled_radius(target: np.ndarray, # [B] probits of the lower bounds, > 0 an
     start = target * np.sqrt((d - k) / d) / (1.0 if family == "l2" else np.sqrt(d))
     return _increasing_root(lambda rows, R: _upper_probit(_worst_tail(R, d, k, family)[1]) - target[rows], start)
 
+FLAT = 1e-11 # a probit below this is not told from 0: radius 0
+
 def radius(p: ArrayLike | None,  # lower bounds of the class probability, in [0, 1]; None where one_minus_p is given
            d: int,               # number of inputs, >= 1
            k: float,             # exponent, 0 <= k < d
@@ -517,7 +523,7 @@ def radius(p: ArrayLike | None,  # lower bounds of the class probability, in [0,
         target = ndtri(p)
     else: target = -ndtri(_check_range("one_minus_p", one_minus_p, 0, 1))
     found = np.where(target > 0, np.inf, 0.0)
-    solve = (target > 0) & np.isfinite(target)
+    found, solve = np.where(target < FLAT, 0.0, found), (target >= FLAT) & np.isfinite(target)
     if np.any(solve):
         values, where = np.unique(target[solve] if target.ndim else target, return_inverse=True)
         found[solve] = sigma * _scaled_radius(values, d, k, family)[where]
@@ -551,7 +557,12 @@ def _dual_tails(t: np.ndarray, R: np.ndarray, q: np.ndarray, d: int, k: float, f
         length = R * np.sqrt(d) if family == "mixed" else R
         other, tail = ndtr(t / length - length / 2), ndtr(-t / length - length / 2)
     elif family == "l2" and _is_smooth(d, k): tail, other = (np.concatenate([_smooth_law(u[i], R[i], d, k)[1] for i in np.array_split(np.arange(len(t)), 1 + len(t) // 500)]) for u in (t, -t))
-    else: tail, other = np.array([[_law(r, d, k, family)(u)[1], _law(r, d, k, family)(-u)[1]] for u, r in zip(t.tolist(), R.tolist())]).T
+    else:
+        both = lambda law, u: (law(u)[1], law(-u)[1])
+        tail, other = np.array([both(_law(r, d, k, family), u) for u, r in zip(t.tolist(), R.tolist())]).T
+        if family == "mixed" and d >= 5 and _is_steep(d, k): # what a finer quadrature changes is not ours to claim
+            finer, opposite = np.array([both(_MixedLaw(r, d, k, **FINER), u) for u, r in zip(t.tolist(), R.tolist())]).T
+            return opposite + np.exp(t) * (finer - q) - 2 * (np.abs(opposite - other) + np.exp(t) * np.abs(finer - tail))
     return other + np.exp(t) * (tail - q)
 
 @lru_cache(maxsize=32)
@@ -571,7 +582,7 @@ def verified_radius(one_minus_p: np.ndarray, # [B] upper bounds of 1 - p, in [0,
     q, where = np.unique(_check_range("one_minus_p", one_minus_p, 0, 1), return_inverse=True)
     R, lam = np.zeros(len(q)), np.ones(len(q))
     R[q == 0], lam[q == 0] = np.inf, 0.0
-    rows = np.flatnonzero((q > 0) & (q < 0.5))
+    rows = np.flatnonzero((q > 0) & (q < ndtr(-FLAT)))
     if not len(rows): return R[where], lam[where]
     target, slack = -ndtri(q[rows]), _accuracy(d, family)
     if len(rows) > 12:
@@ -627,13 +638,14 @@ def certify(record: Record,       # votes under one of the noises of `FAMILY_OF`
     if mode not in ("sound", "paper"): raise ValueError(f"mode must be 'sound' or 'paper', got {mode!r}")
     if record.plan is not None: raise ValueError("this record was stopped early by a plan; soap_bubbles assumes a fixed number of draws")
     family, k, size = worst_shift(record.noise, norm, record.dim)
+    if mode == "paper" and bilateral: raise ValueError("bilateral=True is not part of the printed procedure: mode must be 'sound'")
     if mode == "paper": return _certify_paper(record, norm, alpha, **options)
     if options: raise ValueError(f"mode='sound' takes no options {sorted(options)}")
     if bilateral: return _certify_bilateral(record, norm, alpha)
     p, q = (binomial_lower(record.hits, record.n, alpha, complement=c) for c in (False, True))
     R, lam = verified_radius(q, record.dim, k, family)
     reason = np.where(R > 0, "", "lower bound of the selected class is not above 1/2")
-    fixed = dict(hits=record.hits, lam=lam, sigma=record.noise.sigma, k=k, dim=record.dim, family=FAMILIES.index(family))
+    fixed = dict(hits=record.hits, selected=record.selected, lam=lam, sigma=record.noise.sigma, k=k, dim=record.dim, family=FAMILIES.index(family))
     return Certificates(label=np.where(R > 0, record.selected, ABSTAIN), radius=R * record.noise.sigma / size, norm=norm, alpha=alpha, method=_method_name(family), index=record.index,
                         p_lower=p, n=record.n, witness={name: np.broadcast_to(value, len(record)).copy() for name, value in fixed.items()}, reason=reason)
 
@@ -649,9 +661,11 @@ def check(certificates: Certificates, # as `certify` made them
         d, k, family = int(i[0]), float(i[1]), FAMILIES[int(i[2])]
         size = float(d) ** max(0.0, 0.5 - 1 / norm_order(certificates.norm)) if family == "l2" else 1.0
         q = binomial_lower(w["hits"][same], certificates.n[same], certificates.alpha, complement=True)
-        R = certificates.radius[same] * size / w["sigma"][same]
-        sound = np.isfinite(R) & (w["lam"][same] > 0) & np.isfinite(w["lam"][same])
-        sound[sound] = dual_bound(w["lam"][same][sound], None, R[sound], d, k, family, one_minus_p=q[sound]) > 0.5
+        sigma = np.where(w["sigma"][same] > 0, w["sigma"][same], np.nan)
+        R = certificates.radius[same] * size / sigma
+        sound = np.isfinite(R) & np.isfinite(sigma) & (R >= 0) & (w["lam"][same] > 0) & np.isfinite(w["lam"][same]) & (certificates.label[same] == w["selected"][same])
+        if certificates.p_lower is not None: sound &= certificates.p_lower[same] <= binomial_lower(w["hits"][same], certificates.n[same], certificates.alpha)
+        sound[sound] = dual_bound(w["lam"][same][sound], None, R[sound], d, k, family, one_minus_p=q[sound]) > 0.5 + _accuracy(d, family)
         fine[same] = sound
     return fine
 
@@ -732,8 +746,9 @@ def _check_bilateral(certificates: Certificates) -> np.ndarray:
         record = Record.from_counts(np.eye(len(w["counts"][i]), dtype=np.int64)[w["selected"][i]], w["counts"][i], certificates.n[i], None, int(w["dim"][i]))
         family = FAMILIES[int(w["family"][i])]
         size = float(w["dim"][i]) ** max(0.0, 0.5 - 1 / norm_order(certificates.norm)) if family == "l2" else 1.0
-        fine[i] = len(rivals) and bool(_bilateral_proved(*_bilateral_limits(record, certificates.alpha), certificates.radius[i:i + 1] * size / w["sigma"][i], w["lam"][i:i + 1],
-                                                         int(w["dim"][i]), float(w["k"][i]), family)[0])
+        R, lam = certificates.radius[i:i + 1] * size / w["sigma"][i], w["lam"][i:i + 1]
+        told = np.all(np.isfinite(R)) and R[0] >= 0 and np.isfinite(w["sigma"][i]) and w["sigma"][i] > 0 and np.all((lam >= 0) & np.isfinite(lam)) and certificates.label[i] == w["selected"][i]
+        fine[i] = told and len(rivals) and bool(_bilateral_proved(*_bilateral_limits(record, certificates.alpha), R, lam, int(w["dim"][i]), float(w["k"][i]), family)[0])
     return fine
 
 # %% ../nbs/15_soap_bubbles.ipynb #8b0624c4

@@ -77,3 +77,8 @@ def test_runner_up_is_the_root_of_the_sum():
 ])
 def test_refusals_name_the_argument(call, words):
     with pytest.raises(ValueError, match=words): call()
+
+
+def test_limits_stay_in_the_unit_interval_where_densities_vanish():
+    for value in (binomial_lower(5, 10, 1e-300, complement=True), binomial_upper(5, 10, 1e-300), binomial_lower(2, 10**15, 0.001, complement=True)): assert 1 - 1e-9 <= value <= 1
+    assert 0 <= binomial_lower(5, 10, 1e-300) < 1e-50

@@ -553,3 +553,21 @@ def test_published_counts_give_the_published_radii():
         for value, row in zip(found, table): assert float(f"{value:.3g}") == float(row["radius_cohen"]), (file, row)
         rows += len(table)
     assert rows == 4613
+
+
+def test_rows_of_a_subspace_are_compared_by_direction_and_checks_know_class_and_scale():
+    rng, noise = np.random.default_rng(0), Gaussian(sigma=0.5)
+    votes = lambda v: torch.stack([1.5 * 0.5 - v[:, 1], v[:, 1] - 1.5 * 0.5], 1)  # class 0 below 0.75 along the second axis
+    record = vote(votes, torch.zeros(1, 20), noise, 40_000, num_classes=2, observers={"moments": lambda: ho.GradientMoments(noise, 20)}, progress=False)
+    rows = np.zeros((2, 20))
+    rows[0, 0], rows[1, 1] = 1, 1e-11
+    table = ho.certify(record, norm="l2", subspace=rows)
+    assert 0 < table.radius[0] <= 0.75 and table.radius[0] == pytest.approx(ho.certify(record, norm="l2", subspace=np.eye(20)[:2]).radius[0])
+    with pytest.raises(ValueError, match="nearly dependent"): ho.certify(record, norm="l2", subspace=np.stack([rows[0], rows[0] + np.eye(20)[3] * 1e-10]))
+    plain = ho.certify(record, norm="l1")
+    w = plain.witness
+    bad = [replace(plain, label=1 - plain.label), replace(plain, radius=plain.radius * 1e6, witness=dict(w, sigma=w["sigma"] * np.inf)),
+           replace(plain, radius=plain.radius * 10, witness=dict(w, scale=w["scale"] * 10))]
+    assert ho.check(plain).all() and not any(ho.check(one).any() for one in bad)
+    assert not ho.check(replace(plain, radius=plain.radius * 10, witness=dict(w, sigma=w["sigma"] * 10)), record).any()
+    assert ho.radius([0.9, 0.2], 1.0, "l1", [0.1, 0.1], [0.39, 0.39])[1] == 0

@@ -270,3 +270,26 @@ def test_tiny_shapes_and_reproducibility():
         assert torch.equal(a, b) and a.isfinite().all()
         image = noise.sample(torch.empty(4, 1, 3, 1), torch.Generator().manual_seed(3))
         assert image.shape == (4, 1, 3, 1)
+
+
+@pytest.mark.parametrize("d, k, q", [(64, 45.0, 0.005), (64, 55.0, 0.005), (784, 300.0, 1e-5), (20, 12.0, 0.01)])
+def test_mixed_with_a_steep_law_is_never_above_a_finer_quadrature(d, k, q):
+    "k close to d: at the certified radius the worst case, by a much finer quadrature, still has the class above one half."
+    record = Record.from_counts([[100, 0]], [[int(round((1 - q / 2) * 10**7)), int(round(q / 2 * 10**7))]], 10**7, MixedNormGaussian(sigma=1.0, k=k), d)
+    table = sb.certify(record, norm="linf")
+    assert table.radius[0] > 0 and sb.check(table).all()
+    law = sb._MixedLaw(table.radius[0], d, k, nodes=500, order=20, splits=10, front=30)
+    t, miss = np.log(table.witness["lam"][0]), sb.binomial_lower(record.hits, record.n, 0.001, complement=True)[0]
+    assert law(-t)[1] + np.exp(t) * (law(t)[1] - miss) > 0.5
+
+
+def test_checks_compare_class_scale_and_bound_with_the_witness():
+    record = Record.from_counts([[100, 0]] * 2, [[990, 10], [900, 100]], 1000, RadialGaussian(sigma=0.5, k=3), 64)
+    for table in (sb.certify(record, norm="l2"), sb.certify(record, norm="l2", bilateral=True)):
+        assert sb.check(table).all()
+        bad = [replace(table, label=1 - table.label), replace(table, radius=table.radius * np.inf), replace(table, radius=table.radius * 5, witness=dict(table.witness, sigma=table.witness["sigma"] * np.inf)),
+               replace(table, witness=dict(table.witness, sigma=-table.witness["sigma"])), replace(table, witness=dict(table.witness, lam=table.witness["lam"] * np.nan))]
+        assert not any(sb.check(one).any() for one in bad)
+    assert not sb.check(replace(sb.certify(record, norm="l2"), p_lower=np.full(2, 0.99999))).any()
+    with pytest.raises(ValueError, match="bilateral"): sb.certify(record, norm="l2", mode="paper", bilateral=True)
+    assert sb.radius([0.5 + 1e-14, 0.5 + 1e-12], 64, 1, "l2").tolist() == [0.0, 0.0] and sb.verified_radius(np.array([0.5 - 1e-13]), 5, 2, "l2")[0][0] == 0
