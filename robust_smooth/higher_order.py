@@ -336,10 +336,10 @@ class DirectionalRadius:
 
 ACCURATE = 5e-9 # a radius that had to be shrunk by more than this to be proved is not called converged
 
-def _margin(q, m1, m2, multipliers) -> np.ndarray: # [B] allowance for the rounding error of `dual_value`: measured up to 7e-16 of the terms, up to 1e-12 near saturation, where they are huge
+def _margin(q, m1, m2, multipliers) -> np.ndarray: # [B] allowance for the rounding error of `dual_value`: measured up to 7e-16 of the terms, 2.7e-13 near saturation, where they are large, 1e-12 where they are huge
     l0, l1, l2 = multipliers.T
     terms = 1 + np.abs(l0) * (1 - q) + np.abs(l1 * m1) + l2 * m2
-    return np.where(terms < 1e3, 4e-15, np.where(terms < 1e6, 5e-13, 2e-12)) * terms
+    return np.where(terms < 1e3, 4e-15, np.where(terms < 1e6, 3e-13, 2e-12)) * terms
 
 def _proved(q, m1, m2, r, multipliers) -> np.ndarray: # [B] bool
     return dual_value(q, m1, m2, r, *multipliers.T) - 0.5 >= _margin(q, m1, m2, multipliers)
