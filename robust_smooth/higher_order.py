@@ -334,7 +334,7 @@ class DirectionalRadius:
     multipliers: np.ndarray # [..., 3] l0, l1, l2 at `radius`; NaN where the half-space formula was used
     status: np.ndarray      # "closed_form", "converged" (within 1e-8 of the exact radius) or "fallback" (proved, but may be smaller)
 
-ACCURATE = 5e-9 # a radius that had to be shrunk by more than this to be proved is not called converged
+ACCURATE = 8e-9 # a radius that had to be shrunk by more than this to be proved is not called converged
 
 def _margin(q, m1, m2, multipliers) -> np.ndarray: # [B] allowance for the rounding error of `dual_value`: measured up to 7e-16 of the terms, 2.7e-13 near saturation, where they are large, 1e-12 where they are huge
     l0, l1, l2 = multipliers.T
