@@ -167,7 +167,7 @@ def attack_inside(model: nn.Module,     # images to logits, differentiable
     view = (len(images), *[1] * (images.ndim - 1))
     eps, generator = budget.reshape(view), torch.Generator().manual_seed(seed)
     size = lambda v: torch.linalg.vector_norm(v.flatten(1), p, dim=1).reshape(view)
-    found, best = torch.zeros(len(images), dtype=torch.bool), images.clone()
+    found, best = torch.zeros(len(images), dtype=torch.bool, device=images.device), images.clone()
     with frozen(model):
         with torch.no_grad(): label = model(images).argmax(1)
         for restart in range(restarts):

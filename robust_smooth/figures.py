@@ -93,7 +93,7 @@ def certified_curves(curves: Mapping[str, Certificates], # legend entry -> certi
             x = np.r_[0.0, steps.radius, steps.radius.iloc[-1], max(right, steps.radius.iloc[-1])]
             y = np.r_[steps.value.iloc[0], steps.value, 0.0 if np.isfinite(steps.radius.iloc[-1]) else steps.value.iloc[-1], 0.0]
             x, y = x[np.isfinite(x)], y[np.isfinite(x)]
-            mark = "".join(f", {getattr(certificates, field)}" for field in mixed)
+            mark = "".join(f", {value}" for field in mixed if (value := getattr(certificates, field)) != name)
             ax.step(x, y, where="pre", label=name + mark, color=sns.color_palette(PALETTE)[number % 10],
                     linestyle="-" if not number % 5 else (0, DASHES[number % 5]))
         unit = kinds["norm"][0] if len(kinds["norm"]) == 1 else "see legend"
