@@ -372,7 +372,7 @@ def _identify(value: Any, seen: dict[int, Any], weights: bool) -> Any: # JSON-ab
         held = [{key: item if weights or item is None else str(item.shape) for key, item in part.items()} for part in (value._parameters, value._buffers)]
         kept = [*held, dict(value._modules), list(value._forward_hooks.values()), list(value._forward_pre_hooks.values())]
         return [*kind, getattr(value, "code", "") if isinstance(getattr(value, "code", ""), str) else "", follow(dict(sorted(plain.items()))), *map(follow, kept)]
-    return [*kind, follow(vars(value)) if hasattr(value, "__dict__") else ""]
+    return [*kind, str(getattr(value, "__qualname__", getattr(value, "__name__", ""))), follow(vars(value)) if hasattr(value, "__dict__") else ""]
 
 def _names(code: types.CodeType) -> list[str]: return list(dict.fromkeys([*code.co_names, *(name for item in code.co_consts if isinstance(item, types.CodeType) for name in _names(item))]))
 

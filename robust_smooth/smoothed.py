@@ -148,9 +148,9 @@ class Smoothed:
                  ) -> float:      # share of votes in [0, 1]
         "Share of votes under the noise that equal the prediction on the clean image."
         images, *_ = as_images(data)
-        where = device_of(self.model, device)
+        where, classes = device_of(self.model, device), self.num_classes(images)
         with torch.inference_mode(): clean = torch.cat([self.model(part.clone().to(where)).argmax(1).cpu() for part in images.split(batch_size or 64)]).numpy() # copies: some networks work in place
-        votes = count_votes(self.model, images, self.noise, n, num_classes=self.num_classes(images), seed=seed, stage="trial", batch_size=batch_size, device=device, progress=False)
+        votes = count_votes(self.model, images, self.noise, n, num_classes=classes, seed=seed, stage="trial", batch_size=batch_size, device=device, progress=False)
         return float((votes.counts[np.arange(len(images)), clean] / votes.n).mean())
 
     def predict(self,

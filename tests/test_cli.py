@@ -89,3 +89,17 @@ def test_the_console_script_works_outside_a_checkout(outside):
     begin = time.perf_counter()
     done = subprocess.run([script, "reproduce", "nothing_here"], capture_output=True, text=True, cwd=outside, timeout=60, env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert done.returncode == 2 and "unknown" in done.stderr and "Traceback" not in done.stderr and time.perf_counter() - begin < 30
+
+
+def test_certify_refuses_before_the_vote_and_collects_moments(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("somenets.py").write_text("import torch\nfrom robust_smooth.models import mlp\ndef make():\n    torch.manual_seed(0)\n    return mlp(64, 10)\n")
+    base = ["certify", "--model", "somenets:make", "--subset", "3", "--n", "1000", "--n0", "10", "--save", "a.votes"]
+    for extra, words in ((["--noise", "Uniform", "--lam", "1.0"], "no method certifies 'l2'"), (["--sigma", "0.25", "--method", "gausian"], "method must be one of"),
+                         (["--sigma", "0.25", "--option", "foo=1"], "foo"), (["--sigma", "0.25", "--norm", "l1", "--method", "higher_order"], "moments")):
+        assert cli.main(base + extra) == 2 and words in capsys.readouterr().err and not Path("a.votes").exists()
+    assert cli.main([*base, "--sigma", "0.25", "--moments"]) == 0
+    assert cli.main(["certify", "--votes", "a.votes", "--norm", "l1", "--method", "higher_order"]) == 0
+    said = capsys.readouterr().out
+    assert "higher_order" in said and "Gaussian(sigma=0.25)" in said
+    assert cli.main(["certify", "--model", "somenets:make", "--subset", "2", "--noise", "Splitting", "--sigma", "0.5", "--noise-option", "q=16", "--norm", "l1"]) == 0

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import robust_smooth as rs
+from robust_smooth import smoothed
 from robust_smooth.vision import torchvision
 
 
@@ -87,3 +88,52 @@ def test_refusals():
     with pytest.raises(TypeError, match="model"): rs.Smoothed(3, rs.Gaussian(sigma=1))
     with pytest.raises(ValueError, match="at least 10"): smooth.vote(torch.rand(1, 4), n=3)
     with pytest.raises(ValueError, match="carry no witness|not registered"): rs.check(rs.Certificates(label=[0], radius=[1], norm=2, alpha=0, method="x"))
+
+
+def test_data_as_users_have_it():
+    noise = rs.Gaussian(sigma=0.2)
+    smooth = rs.Smoothed(rs.wrap(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), num_classes=3, mean=0, std=1), noise)
+    images = torch.rand(5, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+
+    class Raw(torch.utils.data.Dataset): # the commonest hand-written data set: what counts is what it gives, not what it keeps
+        def __init__(self): self.images, self.labels = (images * 255).round().to(torch.uint8), torch.arange(5)
+        def __len__(self): return 5
+        def __getitem__(self, i): return self.images[i] / 255, int(self.labels[i])
+
+    settings = dict(n=100, n0=10, progress=False)
+    want = smooth.vote((images * 255).round() / 255, **settings).counts
+    loader = torch.utils.data.DataLoader(Raw(), batch_size=2)
+    named = [(image, "cat") for image in (images * 255).round() / 255]
+    for data in (Raw(), loader, named, ((images * 255).round() / 255, torch.arange(5)), ((images * 255).round() / 255).requires_grad_(), ((images * 255).round() / 255).double()):
+        assert np.array_equal(smooth.vote(data, **settings).counts, want)
+    assert smoothed.as_images(named)[1] is None and smoothed.as_images(loader)[1].tolist() == [0, 1, 2, 3, 4]
+    for data, error, match in (([], ValueError, "no images"), ([dict(image=images[0])], TypeError, "dictionaries"), (images.to(torch.uint8), TypeError, "floating point"), (3, TypeError, "Dataset")):
+        with pytest.raises(error, match=match): smooth.vote(data, **settings)
+
+
+def test_networks_as_users_have_them():
+    images = torch.rand(4, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    noise, settings = rs.Gaussian(sigma=0.1), dict(n=200, n0=20, progress=False)
+
+    class InPlace(nn.Module):
+        def __init__(self): super().__init__(); torch.manual_seed(0); self.linear = nn.Linear(16, 3)
+        def forward(self, x): return self.linear(x.sub_(0.5).div_(0.25).flatten(1))
+
+    kept = images.clone()
+    rs.Smoothed(rs.wrap(InPlace(), mean=0, std=1), noise).vote(images, **settings)
+    assert torch.equal(images, kept)                                                        # the caller's images are the caller's
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    for kind in (torch.float16, torch.bfloat16, torch.float64):
+        record = rs.Smoothed(rs.wrap(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).to(kind), mean=0, std=1), noise).vote(images, **settings)
+        assert record.n.tolist() == [200] * 4 and record.provenance["precision"] == {torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float64: "float32"}[kind]
+    with pytest.raises(ValueError, match="wrapped already"): rs.wrap(rs.wrap(net, mean=0, std=1), mean=0.5, std=0.25)
+    with pytest.raises(ValueError, match="logits"): rs.Smoothed(lambda x: (x.flatten(1)[:, :2],), noise).vote(images, **settings)
+    with pytest.raises(ValueError, match="move it"): rs.Smoothed(rs.wrap(net, mean=0, std=1), noise).vote(images, device="meta", **settings)
+
+
+def test_a_plan_for_another_noise_is_refused_before_the_vote():
+    images, model = torch.rand(2, 1, 4, 4), rs.wrap(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), mean=0, std=1)
+    plan = rs.sequential.plan([0.1, 0.2], 0.5, 0.001)
+    with pytest.raises(ValueError, match="sigma = 0.5"): rs.Smoothed(model, rs.Gaussian(sigma=0.25)).vote(images, stop=plan, progress=False)
+    with pytest.raises(ValueError, match="stopped early"): rs.Smoothed(model, rs.Uniform(lam=0.5)).vote(images, stop=plan, progress=False)

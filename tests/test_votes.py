@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from robust_smooth import models
 from robust_smooth import votes as votes_module
@@ -238,3 +239,52 @@ def test_refused_images(convnet, images, error, words):
 def test_tuned_batch_size_is_remembered(convnet):
     first = tune_batch_size(convnet, (1, 8, 8), seconds=0.005)
     assert tune_batch_size(convnet, (1, 8, 8)) == first and first >= 32
+
+
+def test_a_votes_file_belongs_to_one_network_whatever_it_is_made_of(tmp_path):
+    "Closures, callable objects, plain tensor attributes, functions kept as attributes, edited code."
+    def linear(seed):
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).eval()
+
+    class Callable:
+        def __init__(self, net): self.net = net
+        def __call__(self, x): return self.net(x)
+
+    class Shifted(nn.Module):
+        def __init__(self, shift, act):
+            super().__init__()
+            self.net, self.shift, self.act = linear(0), torch.tensor(shift), act
+        def forward(self, x): return self.act(self.net(x - self.shift))
+
+    class Edited(Shifted):
+        def forward(self, x): return self.act(self.net(x + self.shift))
+
+    nets = linear(0), linear(1)
+    pairs = [[lambda x, net=net: net(x) for net in nets], [Callable(net) for net in nets], [Shifted(shift, torch.relu).eval() for shift in (0.1, 0.9)],
+             [Shifted(0.5, act).eval() for act in (torch.relu, torch.sin)], [Shifted(0.5, torch.relu).eval(), Edited(0.5, torch.relu).eval()]]
+    images, settings = torch.rand(3, 4, generator=torch.Generator().manual_seed(0)), dict(num_classes=3, n=100, n0=10, progress=False)
+    for number, (one, other) in enumerate(pairs):
+        whole = vote(one, images, Gaussian(sigma=0.3), save=tmp_path / f"{number}.votes", **settings)
+        assert np.array_equal(vote(one, images, Gaussian(sigma=0.3), save=tmp_path / f"{number}.votes", **settings).counts, whole.counts)
+        with pytest.raises(ValueError, match="model differs"): vote(other, images, Gaussian(sigma=0.3), save=tmp_path / f"{number}.votes", **settings)
+
+
+def test_the_batch_that_ran_is_recorded_after_out_of_memory():
+    class Small(nn.Module):
+        def forward(self, x):
+            if len(x) > 16: raise votes_module.MEMORY_ERRORS[0]("no room")
+            return x.flatten(1)[:, :2]
+
+    record = vote(Small().eval(), torch.rand(3, 4), Gaussian(sigma=0.3), 500, num_classes=2, n0=50, batch_size=1000, progress=False)
+    assert record.provenance["batch_size"] <= 16 and (record.n == 500).all()
+    assert votes_module.tune_batch_size(Small().eval(), (4,), "cpu") <= 16
+
+
+def test_working_precision_is_the_coarsest_in_use(monkeypatch):
+    net = nn.Linear(2, 2).eval()
+    assert votes_module.working_precision(net, "cpu") == "float32" and votes_module.working_precision(net, "cuda") == "tf32"
+    assert votes_module.working_precision(nn.Linear(2, 2).half(), "cpu") == "float16" and votes_module.working_precision(lambda x: x, "cpu") == "float32"
+    monkeypatch.setattr(votes_module, "_float32_means", lambda kind: "tf32")
+    record = vote(net, torch.rand(2, 2), Gaussian(sigma=0.3), 100, num_classes=2, n0=10, progress=False)
+    assert record.provenance["precision"] == "tf32" # as it would be on a CUDA device
