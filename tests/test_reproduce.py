@@ -249,3 +249,51 @@ def test_grids_of_real_data_name_experiments_and_parameters_that_exist(home, pat
     entries = reproduce.read_grid(path)
     frame = reproduce.sweep(entries, dry_run=True)
     assert len(frame) >= 4 and {entry["parameters"]["dataset"] for entry in entries} == {path.stem.split("-")[0]} and {entry["parameters"]["budget"] for entry in entries} == {path.stem.split("-")[1]}
+
+
+def _finished(folder, experiment, key, chosen, table, images=100, n=1000):
+    task = reproduce.Task(experiment, "", {}, chosen, key, str(folder), str(folder))
+    task.folder.mkdir(parents=True)
+    table.to_csv(task.folder / "table.csv", index=False)
+    facts = dict(experiment=experiment, parameters=dict(dataset="digits", budget="quick", **chosen), budget=dict(images=images, n=n), tables=["table"], figures=[], claims=[], values={})
+    (task.folder / "result.json").write_text(json.dumps(facts))
+    return task
+
+
+def test_a_summary_keeps_the_columns_of_the_tables(tmp_path):
+    frame = reproduce.summary([_finished(tmp_path, "degrees", "a", dict(n=1000, seed=1), pd.DataFrame(dict(n=[1, 3], value=[0.1, 0.2])))])
+    assert frame.n.tolist() == [1, 3] and frame.parameter_n.tolist() == [1000, 1000] and frame.seed.tolist() == [1, 1]
+
+
+def test_publishing_never_mixes_runs_nor_replaces_a_larger_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(reproduce, "checkout", lambda: tmp_path / "checkout")
+    table = pd.DataFrame(dict(value=[1.0]))
+    large, small = (_finished(tmp_path / name, "one", name, dict(seed=number), table, images=images) for number, (name, images) in enumerate(dict(large=100, small=10).items()))
+    with pytest.raises(ValueError, match="share one folder"): reproduce.publish([large, small])
+    assert len(reproduce.publish([large])) == 1 and reproduce.publish([small]) == [] and "keeps its larger run" in capsys.readouterr().out
+    assert json.loads((tmp_path / "checkout/data/results/one/run.json").read_text())["parameters"]["seed"] == 0
+
+
+def test_names_of_the_zoo_are_exact_and_not_taken_by_another_recipe(home, tmp_path):
+    settings = dict(budget="smoke", folder=tmp_path / "zoo", n=100)
+    first = reproduce.add_to_zoo("digits", Gaussian(sigma=0.125), **settings)
+    assert first.stem == "digits-mlp-gaussian-0.125" and reproduce.add_to_zoo("digits", Gaussian(sigma=0.25), **settings).stem == "digits-mlp-gaussian-0.25"
+    with pytest.raises(ValueError, match="in the zoo with"): reproduce.add_to_zoo("digits", Gaussian(sigma=0.125), seed=1, **settings)
+    assert reproduce.add_to_zoo("digits", Gaussian(sigma=0.125), seed=1, replace=True, **settings) == first
+
+
+def test_paths_are_resolved_before_a_notebook_runs_elsewhere(home, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("weights.safetensors").write_bytes(b"x")
+    task = reproduce.make_task("gaussian_table1", dict(budget="smoke", checkpoint="weights.safetensors", data_dir="sets"))
+    assert task.chosen["checkpoint"] == str(tmp_path / "weights.safetensors") and task.chosen["data_dir"] == str(tmp_path / "sets")
+    with pytest.raises(ValueError, match="file of weights"): reproduce.make_task("gaussian_table1", dict(budget="smoke", checkpoint="nowhere.safetensors"))
+
+
+def test_a_header_shows_the_sizes_a_notebook_chooses(home):
+    run = reproduce.Experiment("headers", budget="smoke")
+    assert "test images, n0" in repr(run)
+    text = repr(run.using(images=7, n=None, epochs=3, network="a bottleneck"))
+    assert "7 test images, no draws" in text and "3 epochs" in text and "a bottleneck" in text
+    assert "nothing is trained here" in repr(run.using(epochs=None, images=None)) and "no test images" in repr(run)
+    with pytest.raises(ValueError, match="fields of Budget"): run.using(pictures=3)
