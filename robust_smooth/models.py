@@ -368,7 +368,7 @@ def _identify(value: Any, seen: dict[int, Any], weights: bool) -> Any: # JSON-ab
                                      if isinstance(item, (types.FunctionType, staticmethod, classmethod)) or not name.startswith("__") and isinstance(item, (bool, int, float, str, tuple, Tensor))]]
     kind = [f"{type(value).__module__}.{type(value).__qualname__}", follow(type(value)) if _own(type(value)) else ""]
     if isinstance(value, nn.Module): # its own attributes, then what nn.Module keeps for it
-        plain = {key: item for key, item in vars(value).items() if key not in vars(_EMPTY) and key != "_compiled_call_impl"}
+        plain = {key: item for key, item in vars(value).items() if key not in vars(_EMPTY) and not key.startswith("_")} # what is private is taken for state: counters, caches
         held = [{key: item if weights or item is None else str(item.shape) for key, item in part.items()} for part in (value._parameters, value._buffers)]
         kept = [*held, dict(value._modules), list(value._forward_hooks.values()), list(value._forward_pre_hooks.values())]
         return [*kind, getattr(value, "code", "") if isinstance(getattr(value, "code", ""), str) else "", follow(dict(sorted(plain.items()))), *map(follow, kept)]
