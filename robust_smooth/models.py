@@ -342,7 +342,7 @@ def identity(model: Any, # a network, or any callable
 def _own(value: Any) -> bool: return (getattr(value, "__module__", None) or "").split(".")[0] not in LIBRARY_CODE
 
 def _code(code: types.CodeType) -> list: # without addresses, file names and line numbers
-    return [code.co_code.hex(), list(code.co_names), [_code(item) if isinstance(item, types.CodeType) else repr(item) for item in code.co_consts]]
+    return [code.co_code.hex(), list(code.co_names), [_code(item) if isinstance(item, types.CodeType) else sorted(map(repr, item)) if isinstance(item, frozenset) else repr(item) for item in code.co_consts]]
 
 def _identify(value: Any, seen: dict[int, Any], weights: bool) -> Any: # JSON-able
     if value is None or isinstance(value, (bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.memory_format, np.generic)): return repr(value)
