@@ -491,7 +491,7 @@ def radius(q: ArrayLike,       # lower bounds of the selected class's probabilit
         if not np.all(value >= 0): raise ValueError(f"{name} must be >= 0, got {value}")
     above = q > 0.5
     q, L, U = np.where(above, q, 0.75), np.where(above, L, 0.0), np.where(above, U, 0.0) # placeholders
-    m1, m2 = _corner(q, L, U / root, NEARLY_FULL)
+    m1, m2 = _corner(q, L, U / root)
     slab = m2 == 0
     return (sigma / root * np.where(above, np.where(slab, l2_radius(q, -m1), directional_radius(q, m1, np.where(slab, 0, m2))), 0.0))[()]
 
