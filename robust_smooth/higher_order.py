@@ -448,7 +448,7 @@ def directional_radius(q: ArrayLike,  # lower bounds of the selected class's pro
                        m1: ArrayLike, # components of sigma times the gradient along the displacement, broadcast
                        m2: ArrayLike, # norms of the orthogonal part, >= 0
                        form: str = "equality", # "equality", or "relaxed": the true component may also be larger than m1
-                      ) -> np.ndarray: # float64, in units of sigma, never above the exact value, and within 1e-8 of it where `solve_direction` says converged; 0 where q <= 1/2
+                      ) -> np.ndarray: # float64, in units of sigma, never above the exact value (closer than 1e-12 to the largest gradient, the half-space's), and within 1e-8 of it where `solve_direction` says converged; 0 where q <= 1/2
     "Certified radius along a direction (Mohapatra et al., Theorem 3 at one half). Raises ValueError."
     return solve_direction(q, m1, m2, form).radius
 
