@@ -359,9 +359,20 @@ class Splitting(Noise):
         return _cell_values(self.levels(images).view(len(images), -1), self._shift(images[0].numel(), images.device), split, self.n_splits, self.q, out)
 
 # %% ../nbs/03_noise.ipynb #b25fb375
+class _OnGrid(Noise):
+    "Base of the noises for images on the grid k/q."
+
+    def levels(self, images: Tensor) -> Tensor:
+        "Integer levels of images. Raises ValueError naming the first entry off the grid."
+        return _grid_levels(images, self.q)
+
+    def check_images(self, images: Tensor) -> None:
+        "Raise ValueError, naming the first bad entry, unless all images lie on the grid."
+        self.levels(images)
+
 @register_noise
 @dataclass(frozen=True, kw_only=True)
-class IndependentSplitting(Noise):
+class IndependentSplitting(_OnGrid):
     "Randomised splitting noise on the grid k/q, an independent phase per feature (Levine and Feizi 2021, Theorem 2). Raises ValueError."
     n_splits: int # number of phases N, >= 1; N = 2 lam q
     q: int        # grid steps per unit of input, >= 1
@@ -383,14 +394,6 @@ class IndependentSplitting(Noise):
     def lam(self) -> float:
         "The noise level in use, N / 2q."
         return self.n_splits / (2 * self.q)
-
-    def levels(self, images: Tensor) -> Tensor:
-        "Integer levels of images. Raises ValueError naming the first entry off the grid."
-        return _grid_levels(images, self.q)
-
-    def check_images(self, images: Tensor) -> None:
-        "Raise ValueError, naming the first bad entry, unless all images lie on the grid."
-        self.levels(images)
 
     def perturb(self, x: Tensor, generator: torch.Generator, out: Tensor) -> Tensor:
         "Fill `out` with independently cut copies of one image."
@@ -479,7 +482,7 @@ def _rounded_table(sigma: float, q: int, device: str) -> tuple[int, Tensor, Tens
 
 @register_noise
 @dataclass(frozen=True, kw_only=True)
-class RoundedGaussian(Noise):
+class RoundedGaussian(_OnGrid):
     "Gaussian noise N(0, sigma^2 I) rounded to the grid of the pixels, drawn exactly: what the theorems prove holds for what is computed. Raises ValueError unless sigma > 0, q >= 1, sigma q <= 4096."
     sigma: float # standard deviation per input before rounding, in input units, > 0
     q: int = 255 # grid steps per unit of input, >= 1: images 255, digits 16; images must lie on k/q
@@ -488,14 +491,6 @@ class RoundedGaussian(Noise):
         object.__setattr__(self, "sigma", check_positive(self.sigma, "sigma"))
         object.__setattr__(self, "q", _whole(self.q, "q", 1))
         if not self.sigma * self.q <= 4096: raise ValueError(f"sigma q must be at most 4096, got {self.sigma * self.q:g}; take a coarser grid")
-
-    def levels(self, images: Tensor) -> Tensor:
-        "Integer levels of images. Raises ValueError naming the first entry off the grid."
-        return _grid_levels(images, self.q)
-
-    def check_images(self, images: Tensor) -> None:
-        "Raise ValueError, naming the first bad entry, unless all images lie on the grid."
-        self.levels(images)
 
     def prepare(self, images: Tensor) -> Tensor:
         "Levels, int32."

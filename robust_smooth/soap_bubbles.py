@@ -370,7 +370,7 @@ def _law(R: float, d: int, k: float, family: str) -> Callable[[float], tuple[flo
 
 FINE, FINER = dict(nodes=200, front=10), dict(nodes=320, order=18, splits=8, front=16) # resolutions for steep laws
 
-def _is_steep(d: int, k: float) -> bool: return k > 0.35 * d or d >= 500 and k > 0.12 * d # mixed: the inner law steps within a few percent of a panel
+def _is_steep(d: int, k: float) -> bool: return k > (0.2 if d < 500 else 0.12) * d # mixed: the inner law steps within a few percent of a panel; below, plain panels were measured to be good to `_accuracy`
 
 def _probit(G: float, SF: float) -> float: return float(ndtri(max(G, 1e-300)) if G <= 0.5 else -ndtri(max(SF, 1e-300)))
 

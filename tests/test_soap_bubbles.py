@@ -51,7 +51,7 @@ def test_mixed_at_k_zero_without_its_closed_form(d):
 def test_mixed_is_converged(d, k):
     "More nodes everywhere change nothing at the eighth digit."
     R = 1.2 / np.sqrt(d)
-    fine, coarse = sb._MixedLaw(R, d, k, nodes=100, order=16, splits=6), sb._law(R, d, k, "mixed")
+    fine, coarse = sb._MixedLaw(R, d, k, nodes=400, order=20, splits=10, front=20), sb._law(R, d, k, "mixed")
     t = sb._quantile(coarse, 0.0, *sb._guess(R, d, k, "mixed"))
     assert abs(fine(t)[0] - 0.5) < 1e-9 and abs(fine(-t)[1] / coarse(-t)[1] - 1) < 1e-8
 
@@ -272,7 +272,7 @@ def test_tiny_shapes_and_reproducibility():
         assert image.shape == (4, 1, 3, 1)
 
 
-@pytest.mark.parametrize("d, k, q", [(64, 45.0, 0.005), (64, 55.0, 0.005), (784, 300.0, 1e-5), (20, 12.0, 0.01)])
+@pytest.mark.parametrize("d, k, q", [(64, 22.0, 0.005), (499, 174.0, 0.005), (64, 45.0, 0.005), (64, 55.0, 0.005), (784, 300.0, 1e-5), (20, 12.0, 0.01)])
 def test_mixed_with_a_steep_law_is_never_above_a_finer_quadrature(d, k, q):
     "k close to d: at the certified radius the worst case, by a much finer quadrature, still has the class above one half."
     record = Record.from_counts([[100, 0]], [[int(round((1 - q / 2) * 10**7)), int(round(q / 2 * 10**7))]], 10**7, MixedNormGaussian(sigma=1.0, k=k), d)
@@ -293,3 +293,12 @@ def test_checks_compare_class_scale_and_bound_with_the_witness():
     assert not sb.check(replace(sb.certify(record, norm="l2"), p_lower=np.full(2, 0.99999))).any()
     with pytest.raises(ValueError, match="bilateral"): sb.certify(record, norm="l2", mode="paper", bilateral=True)
     assert sb.radius([0.5 + 1e-14, 0.5 + 1e-12], 64, 1, "l2").tolist() == [0.0, 0.0] and sb.verified_radius(np.array([0.5 - 1e-13]), 5, 2, "l2")[0][0] == 0
+
+
+@pytest.mark.parametrize("d, k", [(40, 7.9), (64, 12.7), (200, 39.9), (499, 99.0), (500, 59.0), (3072, 367.0)])
+def test_mixed_below_the_steep_laws_keeps_its_stated_accuracy(d, k):
+    assert not sb._is_steep(d, k)
+    R, lam = sb.verified_radius(np.array([0.005]), d, k, "mixed")
+    t = np.log(lam[0])
+    value = lambda law: law(-t)[1] + np.exp(t) * (law(t)[1] - 0.005)
+    assert value(sb._MixedLaw(R[0], d, k)) - value(sb._MixedLaw(R[0], d, k, **sb.FINER)) < sb._accuracy(d, "mixed")
