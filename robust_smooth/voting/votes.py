@@ -357,7 +357,7 @@ def vote(model: Callable,      # base classifier: [m, ...] float32 -> [m, C] log
                       device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu", threads=torch.get_num_threads(), shape=list(shape),
                       noise=noise_spec(noise), **(dict(offsets=noise.fingerprint(int(np.prod(shape)))) if hasattr(noise, "fingerprint") else {}),
                       versions={name: _version(name) for name in ("robust_smooth", "torch", "numpy")})
-    header = dict(format=1, noise=noise_spec(noise), dim=int(np.prod(shape)), classes=int(num_classes), plan=plan, provenance=provenance)
+    header = dict(format=2, noise=noise_spec(noise), dim=int(np.prod(shape)), classes=int(num_classes), plan=plan, provenance=provenance)
     settings = dict(num_classes=num_classes, seed=seed, batch_size=batch_size, device=device)
     if save is None: return _vote_rows(model, images, noise, n, n0, index, hashes, observers, stop, settings, header, total, [], None, progress)
     with Journal(save) as journal:
