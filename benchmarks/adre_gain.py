@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from robust_smooth import data, models, sequential, train
-from robust_smooth.adre import ADRE
-from robust_smooth.noise import Gaussian
-from robust_smooth.smoothadv import SmoothAdv
+from robust_smooth.methods import sequential
+from robust_smooth.training import data, models, train
+from robust_smooth.training.adre import ADRE
+from robust_smooth.noise.additive import Gaussian
+from robust_smooth.training.smoothadv import SmoothAdv
 from robust_smooth.smoothed import Smoothed
 
 def main(seeds: int = 4) -> None:

@@ -10,9 +10,10 @@ import warnings
 import numpy as np
 from scipy import stats
 
-from robust_smooth import bounds, gaussian, sequential, tcertify
-from robust_smooth.core import Record
-from robust_smooth.noise import Gaussian
+from robust_smooth.maths import bounds
+from robust_smooth.methods import gaussian, sequential, tcertify
+from robust_smooth.core.record import Record
+from robust_smooth.noise.additive import Gaussian
 
 try: from statsmodels.stats.proportion import proportion_confint
 except ImportError: proportion_confint = None

@@ -16,9 +16,11 @@ from pathlib import Path
 
 import torch
 
-from robust_smooth import models
-from robust_smooth.noise import Gaussian, Splitting
-from robust_smooth.votes import count_votes, tune_batch_size
+from robust_smooth.training import models
+from robust_smooth.noise.additive import Gaussian
+from robust_smooth.noise.grid import Splitting
+from robust_smooth.voting.hardware import tune_batch_size
+from robust_smooth.voting.votes import count_votes
 
 SHAPE = (3, 32, 32)
 

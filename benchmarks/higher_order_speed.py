@@ -8,10 +8,10 @@ import time
 
 import numpy as np
 import torch
-from robust_smooth import higher_order
-from robust_smooth.models import resnet20, small_convnet
-from robust_smooth.noise import Gaussian
-from robust_smooth.votes import count_votes
+from robust_smooth.methods import higher_order
+from robust_smooth.training.models import resnet20, small_convnet
+from robust_smooth.noise.additive import Gaussian
+from robust_smooth.voting.votes import count_votes
 
 
 def seconds(task, repeats):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from robust_smooth import models
+from robust_smooth.training import models
 
 BATCHES = (64, 128, 256, 512)
 

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from robust_smooth import data, gaussian, models, sequential, tcertify, train
-from robust_smooth.noise import Gaussian
+from robust_smooth.methods import gaussian, sequential, tcertify
+from robust_smooth.training import data, models, train
+from robust_smooth.noise.additive import Gaussian
 from robust_smooth.smoothed import Smoothed
 
 def main(images: int = 500, n: int = 100_000) -> None:

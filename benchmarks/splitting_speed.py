@@ -10,10 +10,12 @@ import time
 import numpy as np
 import torch
 
-from robust_smooth import data, models
-from robust_smooth.noise import Splitting, Uniform
-from robust_smooth.splitting import audit, budget
-from robust_smooth.votes import count_votes, tune_batch_size
+from robust_smooth.training import data, models
+from robust_smooth.noise.additive import Uniform
+from robust_smooth.noise.grid import Splitting
+from robust_smooth.methods.splitting import audit, budget
+from robust_smooth.voting.hardware import tune_batch_size
+from robust_smooth.voting.votes import count_votes
 
 SIGMAS = [0.15] + [0.25 * k for k in range(1, 15)]
 

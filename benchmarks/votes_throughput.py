@@ -12,9 +12,12 @@ import time
 import numpy as np
 import torch
 
-from robust_smooth import models
-from robust_smooth.noise import Gaussian, RoundedGaussian, chunk_size
-from robust_smooth.votes import count_votes, tune_batch_size
+from robust_smooth.training import models
+from robust_smooth.core.seeds import chunk_size
+from robust_smooth.noise.additive import Gaussian
+from robust_smooth.noise.grid import RoundedGaussian
+from robust_smooth.voting.hardware import tune_batch_size
+from robust_smooth.voting.votes import count_votes
 
 
 def networks() -> dict:

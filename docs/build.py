@@ -30,6 +30,8 @@ DOCS, SITE = ROOT / "docs", ROOT / "_proc" / "site"
 PACKAGE = ROOT / "robust_smooth"
 PAGES = {"CONTRIBUTING.md": "guide/contributing.md", "CHANGELOG.md": "guide/changelog.md", "LICENSE": "guide/license.md"} # files of the root that have a page
 
+WINGS = {"core": "Core", "maths": "Mathematics", "noise": "Noise", "training": "Training", "voting": "Voting", "methods": "Methods", "lab": "The lab"} # folder -> heading
+
 
 # ---- notebooks ----
 
@@ -69,7 +71,7 @@ def page_of(path: Path) -> nbformat.NotebookNode:
             for output in cell.outputs:
                 data = output.get("data", {})
                 if "text/markdown" in data: data["text/markdown"] = rewrite_links(data["text/markdown"], change)
-    if module and (PACKAGE / f"{module}.py").exists():
+    if module and PACKAGE.joinpath(*module.split(".")).with_suffix(".py").exists():
         first = next(i for i, cell in enumerate(notebook.cells) if cell.cell_type == "markdown")
         reference = posixpath.relpath(f"api/{module}.md", path.parent.relative_to(NBS).as_posix())
         lines = re.match(r"(#[^\n]*\n(?:\s*>[^\n]*(?:\n|$))*)(.*)", notebook.cells[first].source, re.S)
@@ -159,6 +161,11 @@ def klass(node: ast.ClassDef, notes: dict[int, str]) -> list[str]:
     return [*lines, ":::::", ""]
 
 
+def module_name(path: Path) -> str:
+    "The dotted name of a module below the package."
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
 def module_page(path: Path, source_page: str) -> str:
     "The reference of a module: every public name with its docstring, arguments and their meaning. Read, not imported."
     text = path.read_text(encoding="utf-8")
@@ -171,9 +178,10 @@ def module_page(path: Path, source_page: str) -> str:
         elif isinstance(node, (ast.Assign, ast.AnnAssign)):
             for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
                 if isinstance(target, ast.Name): found[target.id] = node
-    lines = [f"# {path.stem}", ""] + described(tree)
+    name = module_name(path)
+    lines = [f"# {name}", ""] + described(tree)
     if source_page: lines += [f"Written in [{title(NBS / source_page)[0]}](../{source_page}).", ""]
-    lines += [f":::::{{py:module}} robust_smooth.{path.stem}", ":::::", ""] if path.stem != "__init__" else []
+    lines += [f":::::{{py:module}} robust_smooth.{name}", ":::::", ""]
     for name in sorted((n for n in public if n in found), key=lambda n: found[n].lineno):
         node = found[name]
         if isinstance(node, ast.FunctionDef): lines += function(node, notes, "function")
@@ -201,8 +209,8 @@ def by_radius(frame):
 
 def shown(frame, limit: int = 400) -> list[str]:
     "A table as Markdown, with its caption."
-    from robust_smooth.report import shape
-    from robust_smooth.results import to_markdown
+    from robust_smooth.lab.report import shape
+    from robust_smooth.lab.results import to_markdown
     if {"value", "printed"} <= set(frame.columns): frame = frame.rename(columns=dict(value="ours"))
     laid, caption = shape(frame)
     wide = by_radius(laid)
@@ -230,7 +238,7 @@ def tables(sources: dict[str, Path]) -> dict[str, str]:
     "One page per paper: what we measured, beside what is printed. Name -> text."
     import pandas as pd
 
-    from robust_smooth.papers import PAPERS, printed
+    from robust_smooth.lab.papers import PAPERS, printed
     pages, measured = {}, {}
     for folder in sorted((ROOT / "data" / "results").glob("*/")): measured[folder.name] = folder
     keys = ["gaussian", *PAPERS]
@@ -296,7 +304,7 @@ def write(name: str, text: str) -> None:
 def sources() -> int:
     "Write the sources of the site; returns the number of pages."
     if SITE.exists(): shutil.rmtree(SITE)
-    from robust_smooth.papers import PAPERS
+    from robust_smooth.lab.papers import PAPERS
     books = sorted(path for path in NBS.rglob("*.ipynb") if not any(part.startswith((".", "_")) for part in path.relative_to(NBS).parts))
     for path in books:
         target = SITE / path.relative_to(NBS)
@@ -304,11 +312,12 @@ def sources() -> int:
         try: nbformat.write(page_of(path), target)
         except (SyntaxError, FileNotFoundError) as error: raise SystemExit(f"{path.relative_to(ROOT)}: {error}") from error
     written = {exported(nbformat.read(path, as_version=4)): path.relative_to(NBS).as_posix() for path in books}
-    modules = sorted(path for path in PACKAGE.glob("*.py") if not path.name.startswith("_"))
-    for path in modules: write(f"api/{path.stem}.md", module_page(path, written.get(path.stem, "")))
+    modules = sorted(path for path in PACKAGE.rglob("*.py") if not path.name.startswith("_"))
+    if len(modules) < 40: raise SystemExit(f"only {len(modules)} modules were seen below {PACKAGE.name}; is a folder missing?")
+    for path in modules: write(f"api/{module_name(path)}.md", module_page(path, written.get(module_name(path), "")))
     first = lambda path: (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n\n")[0]
     write("api/index.md", "# Reference\n\nEvery public name of every module. `import robust_smooth as rs` brings the front door; modules are reached as `rs.NAME`.\n\n"
-          + "\n".join(f"- [`{p.stem}`]({p.stem}.md): {plain(first(p))}" for p in modules) + "\n\nAll names: [index](genindex).\n\n".replace("[index](genindex)", "{ref}`genindex`") + toctree([p.stem for p in modules]))
+          + "\n".join(f"- [`{module_name(p)}`]({module_name(p)}.md): {plain(first(p))}" for p in modules) + "\n\nAll names: [index](genindex).\n\n".replace("[index](genindex)", "{ref}`genindex`") + toctree([module_name(p) for p in modules]))
     papers = {"gaussian": "The baseline that all papers compare with"} | PAPERS
     grouped = lambda paths: {(key, name): [p for p in paths if p.stem.startswith(f"{key}_")] for key, name in papers.items()} | \
         {("others", ""): [p for p in paths if not any(p.stem.startswith(f"{key}_") for key in papers)]}
@@ -326,12 +335,10 @@ def sources() -> int:
     for name, page in PAGES.items():
         text = (ROOT / name).read_text(encoding="utf-8")
         write(page, f"# Licence\n\n```text\n{text}\n```\n" if name == "LICENSE" else text)
-    chapters = [p for p in books if p.parent == NBS and p.stem != "index"]
-    number = lambda p: int(re.match(r"\d*", p.stem)[0] or 99)
-    stem = lambda paths: [p.stem for p in paths]
-    trees = [toctree(["guide/" + p.stem for p in guides], "Guide"), toctree(stem(p for p in chapters if 10 <= number(p) < 20), "Methods"),
-             toctree(["proofs/index", "experiments/index", "tables/index"], "Papers"),
-             toctree(stem(p for p in chapters if not 10 <= number(p) < 20), "The house"),
+    house = lambda wing: [p.relative_to(NBS).with_suffix("").as_posix() for p in books if p.parent == NBS / wing and p.stem != "index"]
+    trees = [toctree(["guide/" + p.stem for p in guides], "Guide"), toctree(house("methods"), "Methods"),
+             toctree(["proofs/index", "experiments/index", "tables/index"], "Papers"), toctree(house(""), "The front"),
+             *(toctree(house(wing), meaning) for wing, meaning in WINGS.items() if wing != "methods"),
              toctree(["api/index", *(PAGES[name].removesuffix(".md") for name in PAGES)], "Reference")]
     landing = nbformat.read(SITE / "index.ipynb", as_version=4)
     landing.cells.append(nbformat.v4.new_markdown_cell("\n".join(trees), id="toctrees"))

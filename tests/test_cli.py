@@ -9,7 +9,7 @@ import pytest
 
 from robust_smooth import cli
 
-ROOT = Path(cli.__file__).resolve().parent.parent
+ROOT = Path(cli.__file__).resolve().parents[1]
 
 
 @pytest.fixture
@@ -59,12 +59,12 @@ def test_dry_run_and_list(outside, capsys):
 
 
 def test_certify_a_network_of_ones_own_and_again_without_it(outside, capsys, monkeypatch):
-    Path("my_little_nets.py").write_text("import torch\nfrom robust_smooth.models import mlp\ndef make():\n    torch.manual_seed(0)\n    return mlp(64, 10)\n")
+    Path("my_little_nets.py").write_text("import torch\nfrom robust_smooth.training.models import mlp\ndef make():\n    torch.manual_seed(0)\n    return mlp(64, 10)\n")
     monkeypatch.setattr(sys, "path", list(sys.path))
     common = ["--subset", "3", "--sigma", "0.25", "--n", "500", "--save", "my.votes"]
     assert cli.main(["certify", "--model", "my_little_nets:make", *common, "--out", "mine.csv", "--log", "mine.tsv"]) == 0
     assert "certified accuracy" in capsys.readouterr().out
-    from robust_smooth import results
+    from robust_smooth.lab import results
     table, log = results.load("mine.csv"), results.read_certification_log("mine.tsv")
     assert len(table) == len(log) == 3 and table.attrs["provenance"]["seed"] == 0 and (table.radius == log.radius).all()
     assert cli.main(["certify", "--votes", "my.votes", "--out", "again.csv"]) == 0
@@ -93,7 +93,7 @@ def test_the_console_script_works_outside_a_checkout(outside):
 
 def test_certify_refuses_before_the_vote_and_collects_moments(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    Path("somenets.py").write_text("import torch\nfrom robust_smooth.models import mlp\ndef make():\n    torch.manual_seed(0)\n    return mlp(64, 10)\n")
+    Path("somenets.py").write_text("import torch\nfrom robust_smooth.training.models import mlp\ndef make():\n    torch.manual_seed(0)\n    return mlp(64, 10)\n")
     base = ["certify", "--model", "somenets:make", "--subset", "3", "--n", "1000", "--n0", "10", "--save", "a.votes"]
     for extra, words in ((["--noise", "Uniform", "--lam", "1.0"], "no method certifies 'l2'"), (["--sigma", "0.25", "--method", "gausian"], "method must be one of"),
                          (["--sigma", "0.25", "--option", "foo=1"], "foo"), (["--sigma", "0.25", "--norm", "l1", "--method", "higher_order"], "moments")):

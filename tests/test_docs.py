@@ -25,10 +25,10 @@ def test_site(root, build, tmp_path):
     site = tmp_path / "site"
     for path in (root / "nbs").rglob("*.ipynb"):
         if ".ipynb_checkpoints" not in path.parts: assert (site / path.relative_to(root / "nbs").with_suffix(".html")).is_file(), path.name
-    for path in (root / "robust_smooth").glob("[a-z]*.py"): assert (site / "api" / f"{path.stem}.html").is_file(), path.name
+    for path in (root / "robust_smooth").rglob("[a-z]*.py"): assert (site / "api" / f"{build.module_name(path)}.html").is_file(), path
     for path in (root / "data" / "papers").glob("*.csv"): assert (site / "tables" / f"{path.stem}.html").is_file(), path.name
-    reference = (site / "api" / "gaussian.html").read_text(encoding="utf-8")
-    assert 'id="robust_smooth.gaussian.radius"' in reference and "p_lower" in reference
+    reference = (site / "api" / "methods.gaussian.html").read_text(encoding="utf-8")
+    assert 'id="robust_smooth.methods.gaussian.radius"' in reference and "p_lower" in reference
     outside = [line for page in site.glob("*.html") for line in page.read_text(encoding="utf-8").splitlines() if "<script" in line and "src=\"http" in line]
     assert not outside, outside[:3] # the site needs no network
 
@@ -39,10 +39,11 @@ def test_broken_links_are_found(build, tmp_path):
     assert build.broken_links(tmp_path) == ["a.html -> b.html#z", "a.html -> gone.png"]
 
 
-def test_reference_reads_signatures_and_comments(build, tmp_path):
+def test_reference_reads_signatures_and_comments(build, tmp_path, monkeypatch):
     module = tmp_path / "some.py"
     module.write_text('"What is this?"\n__all__ = ["double", "Pair"]\n\ndef double(x: float, # a number | any\n           *, times: int = 2, # how often\n          ) -> float: # the result\n'
                       '    "Twice `x`, or more_than that."\n    return x * times\n\nclass Pair:\n    "Two."\n    left: int = 1 # the first\n\n    @property\n    def sum(self) -> int: "Both."; return 2\n')
+    monkeypatch.setattr(build, "PACKAGE", tmp_path)
     page = build.module_page(module, "")
     assert "{py:function} double(x, *, times=2)" in page and "| `x` | `float` |  | a number \\| any |" in page and "| `times` | `int` | `2` | how often |" in page
     assert "| `returns` | `float` |  | the result |" in page and "Twice `x`, or more\\_than that." in page

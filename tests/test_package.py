@@ -40,7 +40,7 @@ def package(root, tmp_path_factory):
     if (root / ".git").exists():
         names = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=root, capture_output=True, text=True, check=True).stdout.split("\0")
         names = [name for name in names if name and (root / name).is_file()]
-    else: names = [p.relative_to(root).as_posix() for top in ("*", "robust_smooth/*", "data/papers/*", "nbs/experiments/*") for p in root.glob(top) if p.is_file()]
+    else: names = [p.relative_to(root).as_posix() for top in ("*", "robust_smooth/**/*", "data/papers/*", "nbs/experiments/*") for p in root.glob(top) if p.is_file()]
     for name in names:
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(root / name, copy / name)
@@ -74,7 +74,7 @@ def test_sdist_and_wheel_hold_what_they_promise(package, settings, root):
         entry = archive.read(next(n for n in names if n.endswith("entry_points.txt"))).decode()
     top = {name.split("/")[0] for name in names}
     assert {name for name in top if not name.endswith(".dist-info")} == {"robust_smooth"}, top
-    assert {f"robust_smooth/{p.name}" for p in (root / "robust_smooth").glob("*.py")} | {"robust_smooth/py.typed"} <= names
+    assert {p.relative_to(root).as_posix() for p in (root / "robust_smooth").rglob("*.py")} | {"robust_smooth/py.typed"} <= names
     for kind, files in dict(papers="data/papers/*.csv", experiments="nbs/experiments/*.ipynb", zoo="data/zoo/*.*").items():
         wanted = {f"robust_smooth/assets/{kind}/{p.name}" for p in root.glob(files)}
         assert wanted and wanted <= names, sorted(wanted - names)
@@ -98,12 +98,13 @@ bare = time.process_time() - begin
 door = {name: getattr(rs, name) for name in rs.__all__}
 spent, waited = time.process_time() - begin, time.perf_counter() - wall
 from importlib.resources import files
-from robust_smooth import papers, reproduce
+from robust_smooth.core import places
+from robust_smooth.lab import papers, tasks
 model = rs.wrap(rs.models.mlp(64, 10))
 record = rs.Smoothed(model, rs.Gaussian(sigma=0.25)).vote(torch.rand(2, 1, 8, 8), n=1000, alpha=None, progress=False, save="some.votes")
 again = rs.load("some.votes").certify("l2")
 print(json.dumps(dict(file=rs.__file__, typed=files("robust_smooth").joinpath("py.typed").is_file(), bare=bare, spent=spent, waited=waited, names=sorted(door), rows=len(papers.printed("adre", "table1")),
-    papers=str(papers.assets("papers")), experiments=reproduce.experiments(), checkout=str(papers.checkout()), certified=len(again), zoo=sorted(rs.models.zoo()), version=rs.__version__)))
+    papers=str(places.assets("papers")), experiments=tasks.experiments(), checkout=str(places.checkout()), certified=len(again), zoo=sorted(rs.models.zoo()), version=rs.__version__)))
 """
     told = json.loads(call(installed.python, "-W", "ignore", "-c", program, cwd=installed.empty, ROBUST_SMOOTH_HOME=str(installed.home)).splitlines()[-1])
     assert Path(told["file"]).resolve().is_relative_to(installed.site.resolve()), told["file"]

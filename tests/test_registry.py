@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from robust_smooth import noise as noises
-from robust_smooth import sequential
-from robust_smooth.core import ABSTAIN, Record, load_methods
-from robust_smooth.smoothed import Smoothed, check
+from robust_smooth.methods import sequential
+from robust_smooth.core.record import Record
+from robust_smooth.core.registry import load_methods
+from robust_smooth.core.values import ABSTAIN
+from robust_smooth.smoothed import check, Smoothed
 
 D, N = 16, 4000
 IMAGES, SLOW = 9, {"MixedNormGaussian": 2} # images behind each property; fewer where a radius takes a second

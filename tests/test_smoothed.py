@@ -6,7 +6,7 @@ from torch import nn
 
 import robust_smooth as rs
 from robust_smooth import smoothed
-from robust_smooth.vision import torchvision
+from robust_smooth.training.vision import torchvision
 
 
 def test_torchvision_model_end_to_end(tmp_path):

@@ -1,0 +1,97 @@
+"Certificates, Records and the registry: what they promise and what they refuse."
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+import robust_smooth as rs
+from robust_smooth.core.certificates import Certificates
+from robust_smooth.core.places import write_atomic
+from robust_smooth.core.record import Record
+from robust_smooth.core.registry import find_methods
+from robust_smooth.core.values import ABSTAIN, norm_name
+from robust_smooth.noise.additive import Gaussian
+
+
+def record(hits=(900, 700, 400), n=1000, index=None, **more):
+    counts = np.array([[h, n - h] for h in hits])
+    return Record(selection=np.tile([80, 20], (len(hits), 1)), counts=counts, n=np.full(len(hits), n), noise=Gaussian(sigma=0.5), dim=12,
+                  index=np.arange(len(hits)) if index is None else np.asarray(index), **more)
+
+
+def test_certified_accuracy_counts_label_and_radius():
+    table = Certificates(label=[0, 1, ABSTAIN, 2], radius=[0.5, 0.25, 9.0, 0.1], norm="l2", alpha=0.001, method="m")
+    np.testing.assert_array_equal(table.certified_accuracy([0, 1, 2, 0], [0, 0.25, 0.25001, 0.5]), [0.5, 0.5, 0.25, 0.25])
+    assert table.certified_accuracy([0, 1, 2, 0], 0.25).shape == ()
+    assert table.radius[2] == 0  # an abstention has no radius
+    with pytest.raises(ValueError, match="labels must have shape"): table.certified_accuracy([0, 1], [0])
+    with pytest.raises(ValueError, match="radius must be"): table.certified_accuracy([0, 1, 2, 0], [-1])
+
+
+def test_lattice_radii_are_compared_in_rationals():
+    "Every multiple of 1/255, and just above it: floor(rho * levels) steps, exactly."
+    for steps in range(0, 300, 7):
+        table = Certificates(label=[0], radius=[steps / 255], steps=[steps], levels=255, norm="l1", alpha=0, method="m")
+        assert table.certified_at(Fraction(steps, 255))[0] and not table.certified_at(Fraction(steps + 1, 255))[0]
+        assert table.certified_at(Fraction(steps, 255) + Fraction(1, 1000))[0]  # less than one further step
+    table = Certificates(label=[0], radius=[1.0], steps=[255], levels=255, norm="l1", alpha=0, method="m")
+    assert table.certified_at(1.0)[0] and not table.certified_at(1.004)[0]
+    assert not table.certified_at(np.inf)[0]
+
+
+@pytest.mark.parametrize("settings, words", [
+    (dict(radius=[-0.1]), "radius must be"), (dict(radius=[np.nan]), "radius must be"), (dict(alpha=1.0), "alpha"), (dict(norm="l0.5"), "norm"),
+    (dict(alpha_scope="both"), "alpha_scope"), (dict(steps=[1]), "levels"), (dict(witness=dict(lam=np.zeros(3))), "lam must have one row"),
+])
+def test_certificates_refuse(settings, words):
+    with pytest.raises(ValueError, match=words): Certificates(**(dict(label=[0], radius=[0.1], norm=2, alpha=0.1, method="m") | settings))
+
+
+def test_frame_and_rows():
+    table = record().certify("l2")
+    frame = table.to_frame()
+    assert list(frame.columns[:4]) == ["index", "label", "radius", "reason"] and (frame["mode"] == "sound").all()
+    assert (table[[2, 0]].label == table.label[[2, 0]]).all() and len(table[1]) == 1
+    assert "abstain" in repr(table)
+
+
+def test_record_round_trip(tmp_path):
+    whole = record(moments=dict(sums=np.random.rand(3, 2, 12)), provenance=dict(seed=3, model="abc"), images=np.array(["a", "b", "c"]), fragile=[0, 1, 2])
+    whole.save(tmp_path / "r.votes")
+    again = rs.load(tmp_path / "r.votes")
+    for name in ("selection", "counts", "n", "index", "fragile", "images"): np.testing.assert_array_equal(getattr(again, name), getattr(whole, name))
+    np.testing.assert_array_equal(again.moments["sums"], whole.moments["sums"])
+    assert again.noise == whole.noise and again.dim == 12 and again.provenance["model"] == "abc"
+    assert len(again[[0, 2]]) == 2 and again[[0, 2]].moments["sums"].shape == (2, 2, 12)
+
+
+def test_concat_refuses_by_name():
+    same = dict(model="m", precision="float32", seed=0, device_type="cpu")
+    join = lambda **change: Record.concat([record(provenance=same), record(index=[7, 8, 9], provenance=same | change)])
+    assert len(join()) == 6
+    for name, value in dict(model="x", precision="bfloat16", seed=1, device_type="cuda").items():
+        with pytest.raises(ValueError, match=f"{name} differs"): join(**{name: value})
+    with pytest.raises(ValueError, match="several records"): Record.concat([record(), record()])
+    with pytest.raises(ValueError, match="at least one"): Record.concat([])
+
+
+def test_missing_moments_and_early_stops_are_refused():
+    with pytest.raises(ValueError, match="needs"): record().certify("l1", method="higher_order")
+    stopped = record(plan=dict(name="some plan"))
+    with pytest.raises(ValueError, match="stopped early"): stopped.certify("l2", method="gaussian")
+    with pytest.raises(ValueError, match="must be one of"): record().certify("l2", method="unheard of")
+    with pytest.raises(ValueError, match="joint=True"): record().certify("l2", joint=True)
+    with pytest.raises(ValueError, match="alpha"): record().certify("l2", alpha=2)
+
+
+def test_registry_prefers_the_highest_rank():
+    assert find_methods("Gaussian", "l2")[0].name == "gaussian"
+    assert [norm_name(p) for p in (1, 2.0, float("inf"), "Linf")] == ["l1", "l2", "linf", "linf"]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    write_atomic(path, "old")
+    monkeypatch.setattr("os.replace", lambda *a: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"): write_atomic(path, "new")
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,308 @@
+"The cache, the experiment object and the runner, without kernels where none is needed."
+import dataclasses
+import json
+import multiprocessing
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from robust_smooth.lab import reproduce
+from robust_smooth.training import models
+from robust_smooth.core.hashes import content_hash
+from robust_smooth.noise.additive import Gaussian
+from robust_smooth.noise.grid import Splitting
+from robust_smooth.smoothed import Smoothed
+from robust_smooth.training.train import NoiseAugmentation
+from robust_smooth.lab import budgets
+from robust_smooth.lab import experiment
+from robust_smooth.lab import cache
+from robust_smooth.core import hashes
+from robust_smooth.lab import tasks
+from robust_smooth.lab import publish
+from robust_smooth.lab import schedulers
+
+ROOT = Path(reproduce.__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("ROBUST_SMOOTH_HOME", str(tmp_path / "home"))
+    for name in ("ROBUST_SMOOTH_RUN", "ROBUST_SMOOTH_SHARDS"): monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize("dataset", ["digits", "mnist", "cifar10", "cifar100", "svhn", "imagenet"])
+def test_budgets_grow(dataset):
+    sizes = [budgets.budget_for(name, dataset) for name in budgets.BUDGETS]
+    for small, large in zip(sizes, sizes[1:]): assert small.images <= large.images and small.n <= large.n and small.n0 <= large.n0
+    assert sizes[-1].n == 100_000 and sizes[-1].n0 == 100 and sizes[-1].images == 500
+
+
+def test_the_quick_budget_is_the_documented_one():
+    b = budgets.budget_for("quick", "digits")
+    assert (b.n0, b.n, b.images, b.seeds, b.train_images) == (100, 10_000, 100, 1, None)
+
+
+@pytest.mark.parametrize("more, said", [(dict(n=0), "n must be"), (dict(n=True), "n must be"), (dict(n=10.5), "n must be"), (dict(budget="huge"), "budget"), (dict(dataset="moons"), "dataset"),
+                                        (dict(alpha=0), "alpha"), (dict(alpha=1.0), "alpha"), (dict(seed=-1), "seed"), (dict(checkpoint="/no/such.pt"), "checkpoint")])
+def test_bad_settings_are_named(home, more, said):
+    with pytest.raises(ValueError, match=said): experiment.Experiment("demo", **more)
+    with pytest.raises(ValueError, match="name"): experiment.Experiment("../demo")
+
+
+def _build_slowly(folder, queue):
+    def build(part):
+        with open(Path(folder) / "built", "a") as log: log.write("x")
+        time.sleep(0.3)
+        part.write_text("whole")
+    queue.put(cache.cached(Path(folder) / "thing", build))
+
+
+def test_processes_that_want_the_same_thing_build_it_once(tmp_path):
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    workers = [context.Process(target=_build_slowly, args=(tmp_path, queue)) for _ in range(4)]
+    for worker in workers: worker.start()
+    hits = sorted(queue.get(timeout=60) for _ in workers)
+    for worker in workers: worker.join()
+    assert hits == [False, True, True, True] and (tmp_path / "built").read_text() == "x" and (tmp_path / "thing").read_text() == "whole"
+
+
+def _build_and_die(folder):
+    def build(part):
+        part.write_text("half")
+        os.kill(os.getpid(), 9)
+    cache.cached(Path(folder) / "thing", build)
+
+
+def test_a_builder_that_is_killed_leaves_nothing_that_looks_whole_and_no_lock(tmp_path):
+    worker = multiprocessing.get_context("fork").Process(target=_build_and_die, args=(tmp_path,))
+    worker.start(); worker.join()
+    assert worker.exitcode == -9 and not (tmp_path / "thing").exists()
+    parts = []
+    def resume(part): parts.append(part.read_text()); part.write_text(part.read_text() + " and half")
+    assert cache.cached(tmp_path / "thing", resume) is False
+    assert parts == ["half"] and (tmp_path / "thing").read_text() == "half and half"
+
+
+def test_code_counts_and_comments_do_not(tmp_path, monkeypatch):
+    module = tmp_path / "robust_smooth_extra.py"
+    monkeypatch.syspath_prepend(tmp_path)
+    def version(text):
+        module.write_text(text)
+        os.utime(module, ns=(version.clock, version.clock)); version.clock += 10**9
+        return hashes.code_version(["robust_smooth_extra"])
+    version.clock = 10**18
+    plain = version('def f(x):\n    "Doc."\n    return x + 1\n')
+    assert version('# why\ndef f(x):\n    "Another doc."\n    return x + 1  # because\n') == plain != version("def f(x):\n    return x + 2\n")
+
+
+def test_training_and_voting_happen_once_and_give_the_same_again(home):
+    run = experiment.Experiment("demo", budget="smoke")
+    recipe = NoiseAugmentation(Gaussian(sigma=0.25))
+    first, again = run.classifier(recipe), experiment.Experiment("demo", budget="smoke").classifier(recipe)
+    assert not first.training and first.num_classes == 10
+    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), again.state_dict().values()))
+    assert len(list((home / "home" / "classifiers").glob("*.safetensors"))) == 1 and not list((home / "home" / "classifiers").glob("*.training"))
+    for other in (dict(seed=1), dict(epochs=1)): run.classifier(recipe, **other)
+    run.classifier(NoiseAugmentation(Gaussian(sigma=0.5)))
+    assert len(list((home / "home" / "classifiers").glob("*.safetensors"))) == 4
+    votes = run.votes(first, Gaussian(sigma=0.25))
+    assert (run.votes(again, Gaussian(sigma=0.25)).counts == votes.counts).all() and len(votes) == 10 and (votes.n == 1000).all()
+    assert (votes.index == run.test.index.numpy()).all()
+    for other in (dict(n=500), dict(seed=1), dict(images=run.data("test", 4))): run.votes(first, Gaussian(sigma=0.25), **other)
+    assert len(list((home / "home" / "votes").glob("*.votes"))) == 4
+    assert run.votes(first, Gaussian(sigma=0.25)).certify("l2").alpha == 0.001
+
+
+def test_shards_merge_to_the_single_vote(home, monkeypatch):
+    run = experiment.Experiment("demo", budget="smoke")
+    model = run.classifier(NoiseAugmentation(Gaussian(sigma=0.25)))
+    single = run.votes(model, Gaussian(sigma=0.25))
+    for path in (home / "home" / "votes").glob("*.votes"): path.unlink()
+    monkeypatch.setenv("ROBUST_SMOOTH_SHARDS", "1/3")
+    merged = run.votes(model, Gaussian(sigma=0.25))
+    assert len(list((home / "home" / "votes").glob("*of3.votes"))) == 3
+    for name in ("counts", "selection", "index", "n", "images"): assert (getattr(merged, name) == getattr(single, name)).all()
+
+
+def test_a_checkpoint_of_ones_own_takes_the_place_of_training_and_cannot_run_code(home):
+    run = experiment.Experiment("demo", budget="smoke")
+    model = run.classifier(NoiseAugmentation(Gaussian(sigma=0.25)))
+    stored = next((home / "home" / "classifiers").glob("*.safetensors"))
+    mine = experiment.Experiment("demo", budget="smoke", checkpoint=str(stored)).classifier(NoiseAugmentation(Gaussian(sigma=9.0)))
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), mine.state_dict().values()))
+    class Evil:
+        def __reduce__(self): return (os.system, (f"touch {home / 'pwned'}",))
+    torch.save({"state_dict": Evil()}, home / "evil.pt")
+    with pytest.raises(Exception, match="(?i)weights"): experiment.Experiment("demo", budget="smoke", checkpoint=str(home / "evil.pt")).classifier(NoiseAugmentation(Gaussian(sigma=0.25)))
+    assert not (home / "pwned").exists()
+
+
+def test_an_experiment_leaves_tables_figures_claims_and_provenance(home):
+    from matplotlib import pyplot as plt
+    run = experiment.Experiment("demo", budget="smoke", sigmas=[0.25])
+    assert "smoke" in repr(run) and "10 test images" in repr(run)
+    both = run.table(pd.DataFrame(dict(method=["basic"], sigma=[0.25], radius=[0.0], value=[0.9])), printed=pd.DataFrame(dict(method=["basic"], sigma=[0.25], radius=[0.0], value=[0.75], dataset="cifar10")))
+    assert both.difference.round(9).tolist() == [0.15]
+    wide = run.table(pd.DataFrame(dict(sigma=[0.25], r0=[0.9])), name="wide", printed=pd.DataFrame(dict(sigma=[0.25], r0=[0.8])))
+    assert wide.source.tolist() == ["ours", "printed"]
+    run.figure(plt.figure()); run.value("best", np.float64(0.5))
+    for holds in (True, np.bool_(False), None): run.claim("a claim", "evidence", holds)
+    frame = run.finish()
+    assert frame.verdict.tolist() == ["holds", "does not hold", "not testable here"]
+    facts = json.loads((run.folder / "finished.json").read_text())
+    assert facts["tables"] == ["table", "table_beside", "wide", "wide_beside"] and facts["figures"] == ["figure"] and facts["values"] == {"best": 0.5}
+    assert facts["budget"]["n"] == 1000 and facts["parameters"]["sigmas"] == [0.25] and facts["provenance"]["seed"] == 0
+    for bad in ("../x", "a b", ""):
+        with pytest.raises(ValueError, match="name"): run.table(frame, name=bad)
+
+
+def _experiments(): return tasks.experiments()
+
+
+@pytest.mark.parametrize("name", _experiments())
+def test_experiment_notebooks_have_one_cell_of_plain_parameters(name):
+    defaults = tasks.default_parameters(tasks.find_notebook(name))
+    assert {"dataset", "budget", "n", "alpha", "seed", "checkpoint", "data_dir"} <= set(defaults)
+    assert defaults["dataset"] == "digits" and defaults["budget"] == "quick" and defaults["seed"] == 0
+    sources = "\n".join(cell["source"] for cell in tasks.code_cells(tasks.find_notebook(name)))
+    assert f'Experiment("{name}"' in sources.replace("'", '"') and ".finish()" in sources
+
+
+def test_the_key_of_a_run_follows_from_everything_that_it_follows_from(home, monkeypatch):
+    make = lambda **p: tasks.make_task("gaussian_table1", p).key
+    base = make()
+    assert base == make(budget="quick") == make(seed=0) != make(seed=1) != make(alpha=0.01)
+    monkeypatch.setattr(tasks, "code_version", lambda modules=None: "other code")
+    assert make() != base
+    monkeypatch.undo()
+    monkeypatch.setenv("ROBUST_SMOOTH_HOME", str(home / "home"))
+    monkeypatch.setattr(tasks, "_papers_version", lambda: "other numbers")
+    assert make() != base
+    with pytest.raises(ValueError, match="budget"): make(budget="quikc")
+    with pytest.raises(ValueError, match="list"): make(sigmas=0.25)
+
+
+def test_a_run_from_end_to_end_twice_with_report_and_views(home, monkeypatch, capsys):
+    pytest.importorskip("papermill", reason="needs the extra [repro]")
+    outcome = reproduce.run("gaussian_table1", budget="smoke", out=home / "out", quiet=False, sigmas=[0.25])
+    assert [r["status"] for r in outcome.reports] == ["done"], outcome
+    said = capsys.readouterr()
+    assert "1 done, 0 cached, 0 FAILED; claims: " in said.out and "[1/1] gaussian_table1" in said.err and "report: " in said.out
+    page = Path(outcome.report).read_text()
+    assert "gaussian_table1" in page and "data:image/png;base64," in page and "Gaussian smoothing" in page and "https://" not in page
+    begin = time.perf_counter()
+    again = reproduce.run("gaussian_table1", budget="smoke", out=home / "out", quiet=True, sigmas=[0.25])
+    assert [r["status"] for r in again.reports] == ["cached"] and time.perf_counter() - begin < 5
+    assert set(outcome.claims().verdict) <= {"holds", "does not hold", "not testable here"} and len(outcome.table()) == 13
+    monkeypatch.setattr(publish, "checkout", lambda: home / "lot")
+    (home / "lot").mkdir()
+    publish.publish(outcome.tasks)
+    kept = home / "lot" / "data" / "results" / "gaussian_table1-digits-smoke"
+    assert {"table.csv", "table.md", "claims.csv", "run.json"} <= {p.name for p in kept.iterdir()} and (home / "lot" / "figures" / "gaussian_table1-digits-smoke.png").is_file()
+
+
+@pytest.mark.parametrize("call, said", [(lambda: reproduce.run([]), "at least one"), (lambda: reproduce.run("gaussian_table1", nothing=1), "no parameter"),
+                                        (lambda: reproduce.sweep([], {}), "at least one"), (lambda: reproduce.sweep("gaussian_table1", 7), "grid"), (lambda: schedulers.drive([], jobs=-1), "jobs")])
+def test_bad_calls_are_named_before_anything_runs(home, call, said):
+    with pytest.raises(ValueError, match=said): call()
+
+
+@pytest.fixture
+def fast(monkeypatch): # digits, as a budget that trains and votes in bfloat16
+    sizes = budgets._SIZES["smoke", "digits"] | dict(network="small_convnet", epochs=2, images=40, n=2000, fast=True)
+    monkeypatch.setitem(budgets._SIZES, ("smoke", "digits"), sizes)
+
+
+def test_fast_budgets_vote_with_the_rebuilt_network_and_keep_float32_for_splits(home, fast, monkeypatch):
+    run, noise = experiment.Experiment("demo", budget="smoke"), Gaussian(sigma=0.25)
+    model = run.classifier(NoiseAugmentation(noise))
+    record = run.votes(model, noise)
+    assert record.provenance["precision"] == ("bfloat16" if experiment._bfloat16() else "float32") and "rebuilt" in repr(run)
+    assert run.votes(model, Splitting.from_sigma(0.5, q=16)).provenance["precision"] == "float32"
+    plain = Smoothed(model, noise).vote(run.test, n=2000, n0=20, seed=0, progress=False)
+    difference = np.abs(record.counts - plain.counts).sum(1) / 2 / 2000 # the same weights: rounding moves few votes beyond chance
+    assert difference.max() < 0.1 and np.mean(record.selected == plain.selected) > 0.9
+    monkeypatch.setattr(experiment, "_bfloat16", lambda: False)
+    other = experiment.Experiment("demo", budget="smoke")
+    assert other.votes(model, noise).provenance["precision"] == "float32"
+
+
+def test_the_zoo_serves_the_budget_that_made_it_and_no_other(home, fast, monkeypatch):
+    folder = home / "zoo"
+    folder.mkdir()
+    monkeypatch.setenv("ROBUST_SMOOTH_ZOO", str(folder))
+    path = publish.add_to_zoo("digits", Gaussian(sigma=0.25), "smoke", folder=folder)
+    card = models.zoo()[path.stem]
+    assert path.stem == "digits-small_convnet-gaussian-0.25" and 0 <= card["accuracy_without_noise"] <= 1 and card["certified"]["n"] == 2000
+    served = lambda sigma, **more: experiment.Experiment("demo", budget="smoke", **more).classifier(NoiseAugmentation(Gaussian(sigma=sigma)))
+    built = lambda: len(list((home / "home" / "classifiers").glob("*.safetensors")))
+    before = built()
+    assert models.fingerprint(served(0.25).net) == card["fingerprint"] and built() == before
+    served(0.25, seed=1)
+    served(0.25, epochs=1)
+    served(0.5)
+    assert built() == before + 3
+    monkeypatch.setattr(publish, "checkout", lambda: None)
+    with pytest.raises(ValueError, match="folder"): publish.add_to_zoo("digits", Gaussian(sigma=0.25), "smoke")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "nbs" / "experiments" / "grids").glob("*.yaml")), ids=lambda path: path.stem)
+def test_grids_of_real_data_name_experiments_and_parameters_that_exist(home, path):
+    entries = tasks.read_grid(path)
+    frame = reproduce.sweep(entries, dry_run=True)
+    assert len(frame) >= 4 and {entry["parameters"]["dataset"] for entry in entries} == {path.stem.split("-")[0]} and {entry["parameters"]["budget"] for entry in entries} == {path.stem.split("-")[1]}
+
+
+def _finished(folder, experiment, key, chosen, table, images=100, n=1000):
+    task = tasks.Task(experiment, "", {}, chosen, key, str(folder), str(folder))
+    task.folder.mkdir(parents=True)
+    table.to_csv(task.folder / "table.csv", index=False)
+    facts = dict(experiment=experiment, parameters=dict(dataset="digits", budget="quick", **chosen), budget=dict(images=images, n=n), tables=["table"], figures=[], claims=[], values={})
+    (task.folder / "result.json").write_text(json.dumps(facts))
+    return task
+
+
+def test_a_summary_keeps_the_columns_of_the_tables(tmp_path):
+    frame = reproduce.summary([_finished(tmp_path, "degrees", "a", dict(n=1000, seed=1), pd.DataFrame(dict(n=[1, 3], value=[0.1, 0.2])))])
+    assert frame.n.tolist() == [1, 3] and frame.parameter_n.tolist() == [1000, 1000] and frame.seed.tolist() == [1, 1]
+
+
+def test_publishing_never_mixes_runs_nor_replaces_a_larger_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(publish, "checkout", lambda: tmp_path / "checkout")
+    table = pd.DataFrame(dict(value=[1.0]))
+    large, small = (_finished(tmp_path / name, "one", name, dict(seed=number), table, images=images) for number, (name, images) in enumerate(dict(large=100, small=10).items()))
+    with pytest.raises(ValueError, match="share one folder"): publish.publish([large, small])
+    assert len(publish.publish([large])) == 1 and publish.publish([small]) == [] and "keeps its larger run" in capsys.readouterr().out
+    assert json.loads((tmp_path / "checkout/data/results/one/run.json").read_text())["parameters"]["seed"] == 0
+
+
+def test_names_of_the_zoo_are_exact_and_not_taken_by_another_recipe(home, tmp_path):
+    settings = dict(budget="smoke", folder=tmp_path / "zoo", n=100)
+    first = publish.add_to_zoo("digits", Gaussian(sigma=0.125), **settings)
+    assert first.stem == "digits-mlp-gaussian-0.125" and publish.add_to_zoo("digits", Gaussian(sigma=0.25), **settings).stem == "digits-mlp-gaussian-0.25"
+    with pytest.raises(ValueError, match="in the zoo with"): publish.add_to_zoo("digits", Gaussian(sigma=0.125), seed=1, **settings)
+    assert publish.add_to_zoo("digits", Gaussian(sigma=0.125), seed=1, replace=True, **settings) == first
+
+
+def test_paths_are_resolved_before_a_notebook_runs_elsewhere(home, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("weights.safetensors").write_bytes(b"x")
+    task = tasks.make_task("gaussian_table1", dict(budget="smoke", checkpoint="weights.safetensors", data_dir="sets"))
+    assert task.chosen["checkpoint"] == str(tmp_path / "weights.safetensors") and task.chosen["data_dir"] == str(tmp_path / "sets")
+    with pytest.raises(ValueError, match="file of weights"): tasks.make_task("gaussian_table1", dict(budget="smoke", checkpoint="nowhere.safetensors"))
+
+
+def test_a_header_shows_the_sizes_a_notebook_chooses(home):
+    run = experiment.Experiment("headers", budget="smoke")
+    assert "test images, n0" in repr(run)
+    text = repr(run.using(images=7, n=None, epochs=3, network="a bottleneck"))
+    assert "7 test images, no draws" in text and "3 epochs" in text and "a bottleneck" in text
+    assert "nothing is trained here" in repr(run.using(epochs=None, images=None)) and "no test images" in repr(run)
+    with pytest.raises(ValueError, match="fields of Budget"): run.using(pictures=3)

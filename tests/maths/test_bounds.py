@@ -1,0 +1,84 @@
+"Binomial limits against 50-digit references, and what they refuse."
+import mpmath
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+from scipy.stats import binom
+
+from robust_smooth.maths.bounds import binomial_lower, binomial_upper, probit, runner_up_upper
+
+
+def exact_lower(k: int, n: int, alpha: float, start: float) -> tuple[mpmath.mpf, mpmath.mpf]:
+    "The Clopper-Pearson lower limit and its complement to 40 digits, by Newton steps on the summed tail."
+    with mpmath.workdps(60):
+        p, level = mpmath.mpf(start), mpmath.mpf(alpha)
+        constant = mpmath.loggamma(n + 1) - mpmath.loggamma(k + 1) - mpmath.loggamma(n - k + 1)
+        for _ in range(6):
+            first = term = mpmath.exp(constant + k * mpmath.log(p) + (n - k) * mpmath.log(1 - p))
+            tail, j = term, k
+            while j < n and term > tail * mpmath.mpf(10) ** -45:
+                term *= mpmath.mpf(n - j) / (j + 1) * p / (1 - p)
+                tail, j = tail + term, j + 1
+            step = (tail - level) / (first * k / p)
+            p -= step
+            if abs(step) < mpmath.mpf(10) ** -42 * min(p, 1 - p): break
+        return p, 1 - p
+
+
+CASES = [(k, n, alpha) for n in (10, 1000, 100_000, 1_000_000) for k in sorted({1, n // 50 + 1, n // 2, n - n // 100 - 1, n - 1}) for alpha in (1e-9, 0.0005, 0.001, 0.05)]
+
+
+@pytest.mark.parametrize("k, n, alpha", CASES)
+def test_limits_against_high_precision(k, n, alpha):
+    value, complement = binomial_lower(k, n, alpha), binomial_lower(k, n, alpha, complement=True)
+    p, q = exact_lower(k, n, alpha, value)
+    assert abs(value - p) / p < 1e-12 and abs(complement - q) / q < 1e-12
+    assert value <= p and complement >= q  # rounded to the safe side
+    assert abs(binomial_upper(n - k, n, alpha) - q) / q < 1e-12 and binomial_upper(n - k, n, alpha) >= q
+
+
+@given(n=st.integers(1, 10**6), share=st.floats(0, 1), alpha=st.floats(1e-12, 0.5))
+@settings(max_examples=300, deadline=None)
+def test_limits_bracket_the_proportion_and_are_monotone(n, share, alpha):
+    k = int(round(share * n))
+    low, high = binomial_lower(k, n, alpha), binomial_upper(k, n, alpha)
+    assert 0 <= low <= k / n <= high <= 1
+    assert binomial_lower(max(k - 1, 0), n, alpha) <= low and binomial_lower(k, n, alpha / 2) <= low
+    assert abs(low + binomial_lower(k, n, alpha, complement=True) - 1) < 1e-14
+
+
+@pytest.mark.parametrize("n, alpha", [(7, 0.05), (40, 0.001), (120, 0.01)])
+def test_coverage_is_exact(n, alpha):
+    k = np.arange(n + 1)
+    low, high = binomial_lower(k, n, alpha), binomial_upper(k, n, alpha)
+    for p in np.linspace(0.002, 0.998, 250):
+        pmf = binom.pmf(k, n, p)
+        assert pmf[low > p].sum() <= alpha * (1 + 1e-9) and pmf[high < p].sum() <= alpha * (1 + 1e-9)
+
+
+def test_runner_up_is_the_root_of_the_sum():
+    rng = np.random.default_rng(0)
+    for classes, n in ((3, 50), (10, 1000), (999, 100_000)):
+        counts = rng.multinomial(n // 10, np.ones(classes) / classes, size=4)
+        bound = runner_up_upper(counts, n, 0.0005)
+        total = np.array([binom.cdf(c, n, b).sum() for c, b in zip(counts, bound)])
+        np.testing.assert_allclose(total, 0.0005, rtol=1e-9)
+        assert (bound >= binomial_upper(counts.max(1), n, 0.0005)).all()
+
+
+@pytest.mark.parametrize("call, words", [
+    (lambda: binomial_lower(3, 2, 0.1), "k must be at most n"),
+    (lambda: binomial_lower(-1, 2, 0.1), "k must be whole numbers"),
+    (lambda: binomial_lower(1, 2, -0.1), "alpha must be in"),
+    (lambda: binomial_upper(np.nan, 2, 0.1), "k must be whole numbers"),
+    (lambda: binomial_upper(1, 2.5, 0.1), "n must be whole numbers"),
+    (lambda: runner_up_upper(np.zeros((2, 0)), 5, 0.1), "at least one class"),
+    (lambda: probit(-0.1), "p must be in"),
+])
+def test_refusals_name_the_argument(call, words):
+    with pytest.raises(ValueError, match=words): call()
+
+
+def test_limits_stay_in_the_unit_interval_where_densities_vanish():
+    for value in (binomial_lower(5, 10, 1e-300, complement=True), binomial_upper(5, 10, 1e-300), binomial_lower(2, 10**15, 0.001, complement=True)): assert 1 - 1e-9 <= value <= 1
+    assert 0 <= binomial_lower(5, 10, 1e-300) < 1e-50

@@ -1,0 +1,203 @@
+"Sequential certification: boundaries against brute force and rational arithmetic, exact error, votes with a plan as the stop, resumed = uninterrupted, bad input."
+import json
+import math
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import ndtr
+from torch import nn
+
+from robust_smooth.methods import gaussian, sequential
+from robust_smooth.core.record import Record
+from robust_smooth.core.values import ABSTAIN
+from robust_smooth.noise.additive import Gaussian, Uniform
+from robust_smooth.smoothed import Smoothed
+
+NOISE = Gaussian(sigma=0.5)
+
+def record(hits, n, plan=None, noise=NOISE, rival=None):
+    hits, n = np.atleast_1d(hits), np.broadcast_to(n, np.shape(np.atleast_1d(hits))).copy()
+    rival = n - hits if rival is None else np.atleast_1d(rival)
+    return Record(selection=np.tile([90, 10, 0], (len(hits), 1)), counts=np.stack([hits, rival, n - hits - rival], axis=1), n=n, noise=noise, dim=64, index=np.arange(len(hits)),
+                  plan=None if plan is None else plan.spec())
+
+def simulate(plan, p, rng):
+    counts, n, active = np.zeros((len(p), 3), np.int64), np.zeros(len(p), np.int64), np.arange(len(p))
+    for before, now in zip([0, *plan.looks], plan.looks):
+        counts[active] += rng.multinomial(now - before, p[active])
+        n[active] = now
+        active = active[~plan(counts[active], n[active], np.zeros(len(active), int))]
+    return Record(selection=np.tile([90, 10, 0], (len(p), 1)), counts=counts, n=n, noise=NOISE, dim=64, index=np.arange(len(p)), plan=plan.spec())
+
+@pytest.mark.parametrize("n, p0, alpha", [(20, Fraction(1, 2), Fraction(1, 5)), (24, Fraction(7, 10), Fraction(1, 20)), (28, Fraction(9, 10), Fraction(1, 3))])
+def test_boundaries_and_error_in_rational_arithmetic(n, p0, alpha):
+    looks = [n // 4, n // 2, n]
+    boundary, spent = sequential._exact_boundaries(np.array(looks), float(p0), np.array([float(alpha) / 4, float(alpha) / 2, float(alpha)]))
+    law, before, used = {0: Fraction(1)}, 0, Fraction(0)
+    for k, (look, allowed) in enumerate(zip(looks, (alpha / 4, alpha / 2, alpha))):
+        m, moved = look - before, {}
+        for h, weight in law.items():
+            for j in range(m + 1): moved[h + j] = moved.get(h + j, 0) + weight * math.comb(m, j) * p0**j * (1 - p0) ** (m - j)
+        c = next(c for c in range(look + 2) if sum(w for h, w in moved.items() if h >= c) <= allowed - used)
+        used += sum(w for h, w in moved.items() if h >= c)
+        law, before = {h: w for h, w in moved.items() if h < c}, look
+        assert c == boundary[k]
+        assert spent[k] == pytest.approx(float(used), rel=1e-12)
+
+def test_worked_values():
+    plan = sequential.plan([0.5], 0.5, 0.001)
+    assert plan.looks.tolist() == [100, 141, 200, 283, 400, 566, 800, 1131, 1600, 2263, 3200, 4525, 6400, 9051, 12800, 18102, 25600, 36204, 51200, 72408, 100000]
+    assert plan.boundaries[0, [0, 1, 2, 3, 4, -2, -1]].tolist() == [98, 135, 187, 261, 365, 61310, 84512]
+    assert plan.spent[0] == pytest.approx(0.00099582, abs=5e-9)
+    assert sequential.plan([0.5], 0.5, 0.001, gamma=0).operate(0.9)[0] == pytest.approx(676.33, abs=0.005)
+
+@pytest.mark.parametrize("spending", sequential.SPENDINGS)
+@pytest.mark.parametrize("sigma, alpha", [(0.25, 0.001), (1.0, 0.05), (0.5, 1e-8)])
+def test_error_at_the_edge_is_below_alpha(spending, sigma, alpha):
+    plan = sequential.plan(None, sigma, alpha, n_max=10_000, spending=spending)
+    assert plan.boundaries.shape == plan.futility.shape == (len(plan.targets), len(plan.looks))
+    assert np.all((plan.spent > 0) & (plan.spent <= alpha)) and np.all(np.diff(plan.spent_by_look, axis=1) >= 0)
+    edge = np.maximum(0.5, ndtr(plan.targets / sigma))
+    again = [sequential._crossing(plan.looks, b, p)[-1] for b, p in zip(plan.boundaries, edge)]
+    assert np.allclose(again, plan.spent, rtol=1e-9, atol=0)
+    if spending == "exact":
+        unused = np.array([sequential._crossing(plan.looks, np.append(b[:-1], b[-1] - 1), p)[-1] for b, p in zip(plan.boundaries, edge)])
+        assert np.all(unused > alpha) # one hit less at the last look would be too much: nothing is wasted
+
+def test_false_claims_along_p():
+    plan = sequential.plan([0, 0.25, 0.5, 1.0], 0.5, 0.01, n_max=5000)
+    edge = np.maximum(0.5, ndtr(plan.targets / 0.5))
+    for p in np.concatenate([np.linspace(0.3, 0.97, 12), edge - 1e-9]):
+        power = plan.operate(p)[1]
+        false = np.flatnonzero(edge > p)
+        assert len(false) == 0 or power[false[0]] <= 0.01
+    draws, power = plan.operate(1.0)
+    assert power.tolist() == [1, 1, 1, 1] and draws < 600
+    assert plan.operate(0.0)[0] == 100 and plan.operate(0.0)[1].max() == 0
+
+def test_operate_agrees_with_simulation():
+    plan, rng = sequential.plan([0, 0.25, 0.5], 0.5, 0.01, n1=50, n_max=3000), np.random.default_rng(0)
+    for p in (0.55, 0.72, 0.86):
+        result = simulate(plan, np.tile([p, 1 - p, 0], (6000, 1)), rng)
+        draws, power = plan.operate(p)
+        certified = plan.certified(result.hits, plan.look_of(result.n))
+        assert result.n.mean() == pytest.approx(draws, rel=0.06)
+        for g in range(3): assert (certified > g).mean() == pytest.approx(power[g], abs=4 * 0.5 / np.sqrt(6000))
+
+@pytest.mark.parametrize("options", [dict(), dict(spending="union"), dict(spending="anytime"), dict(two_sided=True)])
+def test_simulated_images_near_the_edge_fail_at_most_alpha(options):
+    alpha, images, rng = 0.05, 8000, np.random.default_rng(1)
+    plan = sequential.plan([0, 0.25, 0.5], 0.5, alpha, n1=40, n_max=2000, **options)
+    p = np.array([0.8413, 0.1587, 0.0]) # true radius 0.49995, just below a target
+    truth = 0.5 * float(sequential.probit(0.8413))
+    result = sequential.certify(simulate(plan, np.tile(p, (images, 1)), rng), alpha=alpha)
+    assert (result.radius > truth).mean() <= alpha + 4 * np.sqrt(alpha / images)
+    assert (result.radius >= 0.25).mean() > 0.95
+
+def test_fixed_n_is_cohen_on_the_grid():
+    rng = np.random.default_rng(2)
+    whole = record(rng.binomial(10_000, rng.uniform(0.4, 1, 200)), 10_000)
+    grid, cohen = np.arange(0, 2, 0.25), gaussian.certify(whole).radius
+    ours = sequential.certify(whole, targets=grid)
+    expected = np.array([max((g for g in grid if g <= r), default=0) if r > 0 else 0 for r in cohen])
+    assert np.array_equal(ours.radius, expected) and np.array_equal(ours.label == ABSTAIN, cohen == 0)
+    continuous = sequential.certify(whole, spending="union")
+    assert np.allclose(continuous.radius, cohen, rtol=1e-12)
+
+def test_certify_is_a_pure_function_of_counts_n_and_plan(tmp_path):
+    plan = sequential.plan([0, 0.5, 1.0], 0.5, 0.001)
+    stopped = record([100, 193, 700, 99_000], [100, 200, 1131, 100_000], plan)
+    result = stopped.certify("l2")
+    assert result.method == "sequential" and result.radius.tolist() == [0.5, 0.5, 0.0, 1.0] and result.label.tolist() == [0, 0, 0, 0]
+    assert Record.load(stopped.save(tmp_path / "a.votes")).certify("l2").radius.tolist() == result.radius.tolist()
+    assert np.array_equal(result.radius, np.concatenate([sequential.certify(stopped[i]).radius for i in range(4)]))
+    assert np.all(sequential.certify(stopped, alpha=1e-9).radius <= result.radius)
+    assert np.all(np.diff(result.details["alpha_spent"]) > 0) and result.details["alpha_spent"][-1] <= 0.001
+    with pytest.raises(ValueError, match="stopped early"): stopped.certify("l2", method="gaussian")
+    assert np.array_equal(sequential.plan(**json.loads(json.dumps(plan.spec()))).boundaries, plan.boundaries)
+
+def test_more_hits_certify_no_less():
+    for options in (dict(), dict(spending="union"), dict(spending="anytime"), dict(two_sided=True)):
+        plan = sequential.plan(None, 0.5, 0.001, **options)
+        radii = sequential.certify(record(np.arange(400, 801, 10), 800, plan)).radius
+        assert np.all(np.diff(radii) >= 0) and radii[-1] > 0.5, options
+
+def test_two_sided_needs_no_majority():
+    plan = sequential.plan([0, 0.25], 0.5, 0.001, two_sided=True)
+    result = sequential.certify(record(5000, 12_800, plan, rival=4000))
+    assert result.label[0] == 0 and result.radius[0] > 0 and result.p_lower[0] < 0.5
+    assert sequential.certify(record(5000, 12_800, sequential.plan([0, 0.25], 0.5, 0.001), rival=4000)).label[0] == ABSTAIN
+
+def test_anytime_covers_every_n():
+    rng, alpha, p0, n = np.random.default_rng(3), 0.05, 0.8, np.arange(1, 1001)
+    hits = np.cumsum(rng.random((2000, 1000)) < p0, axis=1)[:, ::5] # every fifth moment
+    ever = (sequential.log_e_value(hits, n[::5], p0) >= np.log(1 / alpha)).any(1).mean()
+    assert 0.002 < ever <= alpha + 4 * np.sqrt(alpha / 2000)
+
+def test_futility_never_gives_up_what_is_within_reach():
+    plan = sequential.plan([0, 0.5, 1.0], 0.5, 0.001, n_max=5000, gamma=0.0)
+    for g in range(3):
+        for k in range(len(plan.looks) - 1):
+            h, n = plan.futility[g, k], plan.looks[k]
+            reachable = lambda hits: any(hits + m - n >= c for m, c in zip(plan.looks[k + 1:], plan.boundaries[g, k + 1:]))
+            assert (h < 0 or not reachable(h)) and (h >= n or reachable(h + 1))
+    eager = sequential.plan([0, 0.5, 1.0], 0.5, 0.001, n_max=5000, gamma=0.05)
+    assert np.all(eager.futility >= plan.futility) and eager.operate(0.83)[0] < plan.operate(0.83)[0]
+
+class Slab(nn.Module):
+    "Class 0 left of a plane through the first coordinate; a known smoothed classifier."
+    num_classes = 3
+    def forward(self, x):
+        self._calls = getattr(self, "_calls", 0) + 1
+        if self._calls == getattr(self, "_fail_at", -1): raise KeyboardInterrupt
+        s = x.flatten(1)[:, 0]
+        return torch.stack([0.8 - s, s - 0.8, torch.full_like(s, -9.0)], dim=1)
+
+def test_votes_with_a_plan_stop_early_and_resume_bit_for_bit(tmp_path):
+    images = torch.zeros(6, 1, 2, 2)
+    images[:, 0, 0, 0] = torch.tensor([0.0, 0.3, 0.5, 0.55, 0.79, 1.0]) # distances to the plane: 0.8, 0.5, 0.3, 0.25, 0.01; the last is class 1 by 0.2
+    plan = sequential.plan([0, 0.25, 0.5], 0.5, 0.001, n_max=8000)
+    vote = lambda model, save=None, batch=500: Smoothed(model.eval(), NOISE).vote(images, stop=plan, seed=3, save=save, batch_size=batch, progress=False)
+    whole = vote(Slab())
+    assert set(whole.n) <= set(plan.looks) and whole.n.min() < 500 and whole.plan == plan.spec()
+    result, truth = whole.certify("l2"), np.abs(images[:, 0, 0, 0].double().numpy() - 0.8)
+    assert result.label.tolist()[:3] == [0, 0, 0] and result.label[5] == 1 and np.all(result.radius <= truth + 1e-6)
+    assert result.radius[0] == 0.5 and whole.n[0] < 1000
+    path, broken = tmp_path / "run.votes", Slab()
+    broken._fail_at = 30
+    with pytest.raises(KeyboardInterrupt): vote(broken, path)
+    resumed = vote(Slab(), path)
+    assert np.array_equal(resumed.counts, whole.counts) and np.array_equal(resumed.n, whole.n)
+    loaded = Record.load(path) # rows of a file may stand in the order in which images were decided: `index` says which is which
+    assert np.array_equal(loaded[np.argsort(loaded.index)].counts, whole.counts)
+    other = vote(Slab(), batch=1700)
+    assert np.array_equal(other.counts, whole.counts) and np.array_equal(other.n, whole.n)
+
+def test_check_accepts_the_real_and_rejects_the_tampered():
+    rng = np.random.default_rng(4)
+    p = rng.dirichlet([6, 1, 0.5], 25)
+    for options in (dict(), dict(spending="union"), dict(spending="anytime"), dict(two_sided=True)):
+        good = sequential.certify(simulate(sequential.plan([0, 0.25, 0.5], 0.5, 0.001, n_max=10_000, **options), p, rng))
+        kept = good.label != ABSTAIN
+        assert kept.sum() > 10 and sequential.check(good).all(), options
+        assert not sequential.check(replace(good, radius=good.radius + 1.0))[kept].any(), options
+        assert not sequential.check(replace(good, n=good.n + 1))[kept].any(), options
+
+@pytest.mark.parametrize("options, words", [(dict(targets=[]), "targets"), (dict(targets=[-1.0]), "targets"), (dict(targets=[9.0]), "certify, at most"), (dict(sigma=0.0), "sigma"),
+                                            (dict(alpha=0.0), "alpha"), (dict(alpha=1.5), "alpha"), (dict(n1=0), "n1"), (dict(n1=200, n_max=100), "n1"), (dict(n1=5, n_max=9), "at least 10 draws"),
+                                            (dict(spending="all"), "spending"), (dict(gamma=1.0), "gamma"), (dict(two_sided=True, spending="anytime"), "two_sided")])
+def test_bad_plans_are_refused(options, words):
+    with pytest.raises(ValueError, match=words): sequential.plan(**{**dict(targets=[0.0], sigma=0.5, alpha=0.001), **options})
+
+def test_bad_records_are_refused():
+    plan = sequential.plan([0.0], 0.5, 0.001)
+    good = record(90, 100, plan)
+    with pytest.raises(ValueError, match="looks"): sequential.certify(record(90, 101, plan))
+    with pytest.raises(ValueError, match="sigma"): sequential.certify(replace(good, noise=Gaussian(sigma=1.0)))
+    with pytest.raises(ValueError, match="Gaussian"): sequential.certify(replace(good, noise=Uniform(lam=1.0)))
+    with pytest.raises(ValueError, match="l2"): sequential.certify(good, norm="l1")
+    with pytest.raises(ValueError, match="spec of a sequential plan"): sequential.certify(replace(good, plan=dict(name="other")))
+    assert sequential.minimum_n(0.001) == 10 and sequential.plan([0, 7.0], 0.5, 0.001).dropped.tolist() == [7.0]

@@ -1,0 +1,307 @@
+"""soap_bubbles: precision against stored references, known classifiers, coverage, attacks, bad input, and the samplers of its noises."""
+import math
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from scipy.integrate import quad
+from scipy.special import betainc, gammainc, gammaincinv, ndtr, ndtri
+
+from robust_smooth.methods import soap_bubbles as sb
+from robust_smooth.maths.bounds import binomial_lower
+from robust_smooth.core.record import Record
+from robust_smooth.core.values import ABSTAIN
+from robust_smooth.noise.additive import Gaussian
+from robust_smooth.noise.shells import LinfGaussian, MixedNormGaussian, RadialGaussian
+from robust_smooth.maths import shells
+
+# 1 - p_min of the family l2, by mpmath with 25 to 30 digits: adaptive quadrature of the Gamma and Beta laws, split at the kinks
+REFERENCES = [
+    (2, 1.0, 0.7, 0.104610498496341482), (5, 3.0, 0.5, 0.158416099223065933), (16, 8.0, 1.25, 0.0354606535237066829), (64, 50.0, 1.5, 0.000620526504243436734),
+    (64, 30.0, 0.25, 0.364449123969774037), (64, 20.0, 4.5, 5.98565493934871957e-8), (784, 700.0, 1.0, 0.00106688414184821144), (3072, 500.0, 0.5, 0.292372444434688514),
+    (3072, 500.0, 3.0, 0.000522080721832146176), (3072, 3000.0, 0.5, 0.000490546473792286908), (150_528, 50_000.0, 2.0, 0.00719569938851346751),
+]
+
+
+@pytest.mark.parametrize("d, k, R, tail", REFERENCES)
+def test_l2_precision(d, k, R, tail):
+    bar = 1e-12 if d <= 3072 else 1e-10
+    assert abs(sb.p_min(R, d, k, "l2", complement=True) / tail - 1) < bar
+    assert abs(sb.radius(None, d, k, "l2", sigma=0.5, one_minus_p=tail) / (0.5 * R) - 1) < bar
+
+
+@pytest.mark.parametrize("d", [1, 2, 64, 3072, 150_528])
+def test_gaussian_is_a_member(d):
+    p = np.array([0.5 + 1e-9, 0.501, 0.9, 0.99993, 1 - 1e-12])
+    assert np.allclose(sb.radius(p, d, 0, "l2", 0.25), 0.25 * ndtri(p), rtol=1e-10, atol=0)
+    assert np.allclose(sb.radius(p, d, 0, "mixed", 0.25), 0.25 * ndtri(p) / np.sqrt(d), rtol=1e-10, atol=0)
+    for R in (0.3, 2.0):  # the quadrature itself, which does not know the closed form
+        assert abs(shells._shell_law(R * R / 2, R, d, 0.0, "l2")[1] / ndtr(-R) - 1) < 1e-12
+        assert abs(shells._shell_law(R * R / 2, R, d, 1e-12, "l2")[1] / ndtr(-R) - 1) < 1e-9 if d < 100 else True
+
+
+@pytest.mark.parametrize("d", [64, 3072])
+def test_mixed_at_k_zero_without_its_closed_form(d):
+    for z in (0.5, 2.0, 3.8):
+        law = shells._MixedLaw(z / np.sqrt(d), d, 0.0)
+        assert abs(law(-z * z / 2)[0] - 0.5) < 1e-11 and abs(law(z * z / 2)[1] / ndtr(-z) - 1) < 1e-8
+
+
+@pytest.mark.parametrize("d, k", [(64, 20.0), (3072, 250.0)])
+def test_mixed_is_converged(d, k):
+    "More nodes everywhere change nothing at the eighth digit."
+    R = 1.2 / np.sqrt(d)
+    fine, coarse = shells._MixedLaw(R, d, k, nodes=400, order=20, splits=10, front=20), shells._law(R, d, k, "mixed")
+    t = shells._quantile(coarse, 0.0, *shells._guess(R, d, k, "mixed"))
+    assert abs(fine(t)[0] - 0.5) < 1e-9 and abs(fine(-t)[1] / coarse(-t)[1] - 1) < 1e-8
+
+
+def test_published_values():
+    for family, tv in dict(l2=0.43079, mixed=0.44227, linf=0.42619).items():
+        assert abs(sb.discrepancy(1.0, 0.4 * math.sqrt(2) if family == "l2" else 0.4, 2, 1.0, family) - tv) < 6e-6
+    ratio = sb.radius([0.6, 0.99], 3072, 250, "mixed", math.sqrt(3071 / 2821)) * math.sqrt(3072) / ndtri([0.6, 0.99])
+    assert np.allclose(ratio, [0.470, 0.646], atol=6e-4)
+
+
+def test_mixed_against_simulation_in_fourteen_dimensions():
+    noise = MixedNormGaussian(sigma=1.0, k=6.0)
+    L = sb.sample_ratios(noise, np.full(14, 0.1), 100_000, seed=3)
+    law = shells._law(0.1, 14, 6.0, "mixed")
+    for t in (-0.3, 0.2): assert abs(np.mean(L <= t) - law(t)[0]) < 4 * 0.5 / math.sqrt(len(L))
+
+
+@pytest.mark.parametrize("family, d, k", [("l2", 2, 1.0), ("l2", 5, 4.5), ("linf", 3, 2.0), ("mixed", 3, 2.0), ("mixed", 64, 30.0), ("linf", 200, 50.0), ("l2", 200, 150.0)])
+def test_laws_are_laws(family, d, k):
+    R = 0.4 if family == "l2" else 0.4 / math.sqrt(d)
+    t = np.linspace(-4, 4, 9)
+    G, SF = sb.llr_cdf(t, R, d, k, family), sb.llr_cdf(t, R, d, k, family, complement=True)
+    assert np.all(np.diff(G) >= -1e-12) and np.allclose(G + SF, 1, atol=1e-8)
+    lam = np.array([0, 0.2, 0.7, 1.0, 1.6, 5.0])
+    D = sb.discrepancy(lam, R, d, k, family)
+    assert np.all(D <= lam) and np.all(D >= np.maximum(lam - 1, 0)) and D[0] == 0
+    assert np.all(np.diff(np.diff(D) / np.diff(lam)) > -1e-7)  # convex
+    p = np.array([0, 0.1, 0.6, 0.95, 1.0])
+    V = sb.lower_bound(p, R, d, k, family)
+    assert np.all(V <= p + 1e-12) and np.all(np.diff(V) > 0) and V[0] == 0 and V[-1] == 1
+    for l in lam: assert np.all(sb.dual_bound(l, p, R, d, k, family) <= V + 1e-8)  # weak duality
+
+
+def test_edges():
+    assert sb.p_min(0, 64, 20, "mixed") == 0.5 and sb.lower_bound(0.7, 0, 64, 20, "l2") == 0.7
+    assert list(sb.discrepancy([0.5, 2.0], 0, 64, 20, "l2")) == [0, 1]
+    assert list(sb.llr_cdf([-0.1, 0.0], 0, 64, 20, "l2")) == [0, 1]
+    assert list(sb.radius([0.0, 0.3, 0.5], 64, 20, "l2")) == [0, 0, 0]
+    assert sb.radius(None, 64, 20, "linf", one_minus_p=0) == np.inf
+    for family in sb.FAMILIES: assert abs(sb.p_min(0.7, 1, 0.6, family) - sb.p_min(0.7, 1, 0.6, "l2")) < 1e-13
+    grid = sb.p_min(np.linspace(0, 6, 60), 64, 30, "l2", complement=True)
+    assert np.all(np.diff(grid) < 0)
+
+
+@pytest.mark.parametrize("call, text", [
+    (lambda: sb.radius(0.9, 5, 5, "l2"), r"k must be in \[0, d\) = \[0, 5\)"), (lambda: sb.radius(0.9, 5, -1, "l2"), "got -1"),
+    (lambda: sb.radius(0.9, 5, float("nan"), "l2"), "k must"), (lambda: sb.radius(0.9, 5, 1, "l2", sigma=0), "sigma"),
+    (lambda: sb.radius(1.2, 5, 1, "l2"), r"p must be in \[0, 1\], got 1.2"), (lambda: sb.radius(float("nan"), 5, 1, "l2"), "p must"),
+    (lambda: sb.radius(1.0, 5, 1, "l2"), "one_minus_p"), (lambda: sb.p_min(-0.1, 5, 1, "l2"), r"R must be in \[0, .*got -0.1"),
+    (lambda: sb.p_min(0.1, 5.5, 1, "l2"), "d must"), (lambda: sb.p_min(0.1, 5, 1, "l3"), "family must"), (lambda: sb.discrepancy(-1, 0.1, 5, 1, "l2"), "lam must"),
+    (lambda: sb.certify(record(MixedNormGaussian(sigma=1.0, k=3)), norm="l2"), "linf"), (lambda: sb.certify(record(LinfGaussian(sigma=1.0, k=3)), norm="l1"), "linf"),
+    (lambda: sb.certify(record(RadialGaussian(sigma=1.0, k=64))), "no integral"), (lambda: sb.certify(record(), mode="exact"), "mode"),
+    (lambda: sb.certify(record(), alpha=0), "alpha"), (lambda: sb.certify(replace(record(), plan=dict(looks=[1]))), "stopped early"),
+    (lambda: Record.from_counts([[1, 0]], [[0.5, 0.5]], 1, RadialGaussian(sigma=1.0, k=3), 4), "whole numbers"),
+    (lambda: RadialGaussian(sigma=0.0, k=1), "sigma"), (lambda: LinfGaussian(sigma=1.0, k=-0.5), "k must"), (lambda: MixedNormGaussian.matched(1.0, 5, 5), "k must"),
+    (lambda: RadialGaussian.matched(1.0, 4, 5), "k < d - 1"), (lambda: RadialGaussian.matched(1.0, 1, 5, how="median"), "how must"),
+])
+def test_bad_input(call, text):
+    with pytest.raises(ValueError, match=text): call()
+
+
+def record(noise=RadialGaussian(sigma=0.5, k=20), hits=(10_000, 9990, 9900, 9000, 7000, 5100, 4000), n=10_000, dim=64):
+    counts = np.stack([hits, n - np.asarray(hits)], 1)
+    return Record.from_counts(np.tile([100, 0], (len(hits), 1)), counts, n, noise, dim)
+
+
+@pytest.mark.parametrize("noise, norm, dim", [(RadialGaussian(sigma=0.5, k=20), "l2", 64), (RadialGaussian(sigma=0.5, k=500), 4, 3072), (RadialGaussian(sigma=0.5, k=2), "l1", 3),
+                                              (MixedNormGaussian(sigma=0.5, k=5), "linf", 64), (LinfGaussian(sigma=0.5, k=5), "linf", 64), (Gaussian(sigma=0.5), "linf", 64)])
+def test_certify_check_and_tamper(noise, norm, dim):
+    r = record(noise, dim=dim)
+    found = sb.certify(r, norm=norm)
+    family, k, size = sb.worst_shift(noise, norm, dim)
+    exact = sb.radius(None, dim, k, family, noise.sigma, one_minus_p=binomial_lower(r.hits, r.n, 0.001, complement=True)) / size
+    assert np.all(found.radius <= exact) and np.all(found.radius >= exact * (1 - 1e-7) - 1e-7) and found.label[-1] == ABSTAIN and found.radius[-1] == 0
+    assert sb.check(found).all() and not sb.check(replace(found, radius=found.radius + 1e-3))[:5].any()
+    assert not sb.check(replace(found, witness={**found.witness, "hits": found.witness["hits"] - 50}))[:5].any()
+    if norm == "linf" and dim == 64: return
+    halves = [sb.certify(r[rows], norm=norm).radius for rows in (slice(0, 3), slice(3, None))]
+    assert np.allclose(np.concatenate(halves), found.radius, rtol=1e-8)
+
+
+def test_table_proposals_are_proved():
+    q = np.sort(10.0 ** -np.random.default_rng(0).uniform(0.31, 7, 200))
+    for d, k in ((64, 50.0), (784, 300.0), (3072, 500.0)):
+        R, lam = sb.verified_radius(q, d, k, "l2")
+        exact = sb.radius(None, d, k, "l2", one_minus_p=q)
+        assert np.all(R < exact) and np.all(R > exact * (1 - 1e-8) - 1e-10)
+        assert np.all(sb.dual_bound(lam, None, R, d, k, "l2", one_minus_p=q) > 0.5)
+
+
+def test_never_above_the_truth_on_known_classifiers():
+    "Half-space and ball: the smoothed probability at every shift is known, so the true radius is."
+    for d, k in ((3, 1.0), (64, 30.0)):
+        margin = 0.4
+        def inside(shift): # P(z_1 <= margin - shift) under the radial noise, sigma = 1
+            x = gammaincinv((d - k) / 2, (np.arange(20_000) + 0.5) / 20_000)
+            c = np.clip((margin - shift) / np.sqrt(2 * x), -1, 1)
+            return betainc((d - 1) / 2, (d - 1) / 2, (1 + c) / 2).mean()
+        assert sb.radius(inside(0.0), d, k, "l2") <= margin
+        assert abs(inside(margin) - 0.5) < 1e-9
+        for R in (0.1, 0.3): assert sb.lower_bound(inside(0.0), R, d, k, "l2") <= inside(R) + 1e-6
+    k, d, c = 1.0, 3, 1.5                                        # ball of radius c: probability at shift R by simulation of the exact sampler
+    z = RadialGaussian(sigma=1.0, k=k).sample(torch.empty(200_000, d), torch.Generator().manual_seed(0)).numpy()
+    p = gammainc((d - k) / 2, c * c / 2)
+    R = sb.radius(p, d, k, "l2")
+    assert R > 0 and np.mean(np.linalg.norm(z + [0.999 * R, 0, 0], axis=1) <= c) > 0.5
+    box = MixedNormGaussian(sigma=1.0, k=0.8)                    # box |z|_inf <= 2, attacked at the corner
+    z = box.sample(torch.empty(100_000, 2), torch.Generator().manual_seed(1)).numpy()
+    R = sb.radius(float(binomial_lower(int((np.abs(z).max(1) <= 2).sum()), len(z), 1e-6)), 2, 0.8, "mixed")
+    assert R > 0 and np.mean(np.abs(z + 0.999 * R).max(1) <= 2) > 0.5
+
+
+def test_coverage_and_attacks_on_votes():
+    "The worst-case classifier {L <= t} with p at p_min(R): certified beyond R in at most alpha of the votes; attacks along the worst shift succeed only outside."
+    d, k, R, n, alpha = 64, 30.0, 0.5, 500, 0.05
+    p = float(sb.p_min(R, d, k, "l2"))
+    hits = np.random.default_rng(0).binomial(n, p, 4000)
+    values, where = np.unique(hits, return_inverse=True)
+    r = sb.certify(record(RadialGaussian(sigma=1.0, k=k), values, n, d), alpha=alpha).radius[where]
+    failures = np.mean(r > R)
+    assert 0.25 * alpha < failures <= alpha + 3 * math.sqrt(alpha / 4000)
+    noise, shift = RadialGaussian(sigma=1.0, k=k), R * np.eye(1, d)[0]
+    t = shells._quantile(shells._law(R, d, k, "l2"), float(ndtri(p)), *shells._guess(R, d, k, "l2"))
+    z = noise.sample(torch.empty(40_000, d), torch.Generator().manual_seed(2))
+    kept = lambda s: np.mean(noise.log_density_ratio(z + torch.as_tensor(s * shift, dtype=torch.float32), torch.as_tensor(shift)).numpy() <= t)
+    assert abs(kept(0.0) - p) < 0.012 and kept(0.9) > 0.5 > kept(1.1)
+
+
+def test_paper_mode_is_marked_warned_and_never_better_here():
+    r = record()
+    with pytest.warns(UserWarning, match="Algorithm 2"): paper = sb.certify(r, mode="paper", radii=[0.2, 0.4, 0.8], draws=20_000, pilot=2000)
+    sound = sb.certify(r)
+    assert paper.mode == "paper" and set(paper.radius) <= {0.0, 0.2, 0.4, 0.8} and np.all(paper.radius <= sound.radius)
+    with pytest.raises(ValueError, match="no proof"): sb.check(paper)
+    noise, rng = RadialGaussian(sigma=0.5, k=20), np.random.default_rng(0)
+    vote = lambda n: int(rng.binomial(n, 0.95))
+    options = dict(lam=np.exp(np.linspace(-1, 4, 21)), n1=5000, n2=5000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for r, passes in ((0.3, True), (1.2, False)):
+            shift = r * np.eye(1, 64)[0]
+            assert sb.algorithm1(vote, noise, shift, **options)[0] is passes and sb.algorithm2(vote, noise, shift, **options)[0] is passes
+
+
+def test_monte_carlo_is_sound_and_close():
+    r = record()
+    radii = np.linspace(0.2, 1.6, 5)
+    sampled, sound = sb.certify_monte_carlo(r, radii=radii, draws=20_000), sb.certify(r)
+    assert np.all(sampled.radius <= sound.radius) and sampled.radius[1] > 0.5 * sound.radius[1] and sampled.alpha == 0.001
+    custom = sb.certify_monte_carlo(r, radii=radii, draws=20_000, shift=lambda r: r * np.eye(1, 64)[0])
+    assert np.array_equal(custom.radius, sampled.radius)
+
+
+def test_bilateral():
+    counts = np.array([[4500, 3000, 2500], [9000, 600, 400], [3400, 3300, 3300]])
+    r = Record.from_counts(np.tile([10, 0, 0], (3, 1)), counts, 10_000, RadialGaussian(sigma=0.5, k=20), 64)
+    both, one = sb.certify(r, bilateral=True), sb.certify(r)
+    assert both.label.tolist() == [0, 0, ABSTAIN] and one.label[0] == ABSTAIN and both.radius[1] > one.radius[1] * 0.99
+    assert sb.check(both).all() and not sb.check(replace(both, radius=both.radius + 1e-3))[:2].any()
+
+
+# ---- samplers
+
+KINDS = (RadialGaussian, MixedNormGaussian, LinfGaussian)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("d, share", [(1, 0.4), (2, 0.6), (5, 0.6), (64, 0.3), (3072, 0.08)])
+def test_sampler_laws(kind, d, share):
+    k = share * d
+    noise, m = kind(sigma=0.5, k=k), 20_000 if d <= 64 else 1500
+    z = noise.sample(torch.empty(m, d), torch.Generator().manual_seed(7)).double()
+    size = z.abs().amax(1) if kind is LinfGaussian else z.norm(dim=1)
+    x = (size**2 / 2 / 0.25).numpy()
+    assert stats.kstest(x, lambda v: gammainc((d - k) / 2, v)).pvalue > 1e-3
+    second = 0.25 * ((d - k) * (d + 2) / (3 * d) if kind is LinfGaussian else (d - k) / d)
+    assert abs((z**2).mean() / second - 1) < 5 * float((z**2).mean(1).std() / (z**2).mean()) / math.sqrt(m) + 1e-6
+    if d > 1:
+        first = (z[:, 0] / size).numpy()
+        if kind is RadialGaussian: assert stats.kstest(first, lambda c: betainc((d - 1) / 2, (d - 1) / 2, np.clip((1 + c) / 2, 0, 1))).pvalue > 1e-3
+        if kind is LinfGaussian: assert stats.kstest(first[np.abs(first) < 1 - 1e-6], stats.uniform(-1, 2).cdf).pvalue > 1e-3
+        assert abs(np.corrcoef(np.abs(first), x)[0, 1]) < 4 / math.sqrt(m)  # direction independent of radius
+    R = (0.3 if kind is not LinfGaussian or d == 1 else 0.1 / d) * 0.5
+    delta = torch.full((d,), R / math.sqrt(d) * (0.5 if d > 2 else 0.1), dtype=torch.float64)
+    ratio = noise.log_density_ratio(z, delta).exp().numpy()
+    assert abs(ratio.mean() - 1) < 4.5 * ratio.std() / math.sqrt(m) + 1e-9  # E[exp L] = 1
+
+
+def test_mixed_direction_in_the_plane():
+    "d = 2: the angle's density is proportional to |u|_inf^-k."
+    k = 1.2
+    z = MixedNormGaussian(sigma=1.0, k=k).sample(torch.empty(40_000, 2), torch.Generator().manual_seed(0)).double().numpy()
+    angle = np.arctan2(np.minimum(abs(z[:, 0]), abs(z[:, 1])), np.maximum(abs(z[:, 0]), abs(z[:, 1])))  # in [0, pi/4]
+    whole = quad(lambda a: np.cos(a)**-k, 0, np.pi / 4)[0]
+    cdf = np.vectorize(lambda a: quad(lambda u: np.cos(u)**-k, 0, a)[0] / whole)
+    assert stats.kstest(angle[:4000], cdf).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_log_ratio_corner_cases(kind):
+    noise, delta = kind(sigma=0.3, k=0.7), torch.tensor([0.2, -0.1, 0.0], dtype=torch.float64)
+    z = torch.stack([0 * delta, delta, torch.tensor([1.0, 2.5, -2.0], dtype=torch.float64), delta + 1e-7])
+    ratio = noise.log_density_ratio(z, delta)
+    assert ratio[0] == -math.inf and ratio[1] == math.inf and ratio[2:].isfinite().all() and ratio.dtype == torch.float64
+    assert torch.equal(noise.log_density_ratio(z, 0 * delta), torch.zeros(4, dtype=torch.float64))
+    flipped = noise.log_density_ratio(delta - z[2:3], delta)
+    assert abs(flipped + ratio[2]) < 1e-12 * (1 + abs(ratio[2]))  # the reflection
+    for extreme in (1e-150, 1e150): assert not noise.log_density_ratio(torch.full((1, 3), extreme, dtype=torch.float64), delta).isnan().any()
+
+
+def test_tiny_shapes_and_reproducibility():
+    for kind in KINDS:
+        noise = kind(sigma=1.0, k=2.99)
+        a, b = (noise.sample(torch.empty(500, 3), torch.Generator().manual_seed(3)) for _ in range(2))
+        assert torch.equal(a, b) and a.isfinite().all()
+        image = noise.sample(torch.empty(4, 1, 3, 1), torch.Generator().manual_seed(3))
+        assert image.shape == (4, 1, 3, 1)
+
+
+@pytest.mark.parametrize("d, k, q", [(64, 22.0, 0.005), (499, 174.0, 0.005), (64, 45.0, 0.005), (64, 55.0, 0.005), (784, 300.0, 1e-5), (20, 12.0, 0.01)])
+def test_mixed_with_a_steep_law_is_never_above_a_finer_quadrature(d, k, q):
+    "k close to d: at the certified radius the worst case, by a much finer quadrature, still has the class above one half."
+    record = Record.from_counts([[100, 0]], [[int(round((1 - q / 2) * 10**7)), int(round(q / 2 * 10**7))]], 10**7, MixedNormGaussian(sigma=1.0, k=k), d)
+    table = sb.certify(record, norm="linf")
+    assert table.radius[0] > 0 and sb.check(table).all()
+    law = shells._MixedLaw(table.radius[0], d, k, nodes=500, order=20, splits=10, front=30)
+    t, miss = np.log(table.witness["lam"][0]), sb.binomial_lower(record.hits, record.n, 0.001, complement=True)[0]
+    assert law(-t)[1] + np.exp(t) * (law(t)[1] - miss) > 0.5
+
+
+def test_checks_compare_class_scale_and_bound_with_the_witness():
+    record = Record.from_counts([[100, 0]] * 2, [[990, 10], [900, 100]], 1000, RadialGaussian(sigma=0.5, k=3), 64)
+    for table in (sb.certify(record, norm="l2"), sb.certify(record, norm="l2", bilateral=True)):
+        assert sb.check(table).all()
+        bad = [replace(table, label=1 - table.label), replace(table, radius=table.radius * np.inf), replace(table, radius=table.radius * 5, witness=dict(table.witness, sigma=table.witness["sigma"] * np.inf)),
+               replace(table, witness=dict(table.witness, sigma=-table.witness["sigma"])), replace(table, witness=dict(table.witness, lam=table.witness["lam"] * np.nan))]
+        assert not any(sb.check(one).any() for one in bad)
+    assert not sb.check(replace(sb.certify(record, norm="l2"), p_lower=np.full(2, 0.99999))).any()
+    with pytest.raises(ValueError, match="bilateral"): sb.certify(record, norm="l2", mode="paper", bilateral=True)
+    assert sb.radius([0.5 + 1e-14, 0.5 + 1e-12], 64, 1, "l2").tolist() == [0.0, 0.0] and sb.verified_radius(np.array([0.5 - 1e-13]), 5, 2, "l2")[0][0] == 0
+
+
+@pytest.mark.parametrize("d, k", [(40, 7.9), (64, 12.7), (200, 39.9), (499, 99.0), (500, 59.0), (3072, 367.0)])
+def test_mixed_below_the_steep_laws_keeps_its_stated_accuracy(d, k):
+    assert not shells._is_steep(d, k)
+    R, lam = sb.verified_radius(np.array([0.005]), d, k, "mixed")
+    t = np.log(lam[0])
+    value = lambda law: law(-t)[1] + np.exp(t) * (law(t)[1] - 0.005)
+    assert value(shells._MixedLaw(R[0], d, k)) - value(shells._MixedLaw(R[0], d, k, **sb.FINER)) < shells._accuracy(d, "mixed")

@@ -1,0 +1,293 @@
+"""Base classifiers: wrapping other people's networks, own networks, optimise, fingerprints, the zoo."""
+import copy
+import importlib
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from robust_smooth.training import models
+from robust_smooth.training.identity import fingerprint
+from robust_smooth.training.models import Centre, Normalize, seeded, wrap
+from robust_smooth.training.speed import optimise
+from robust_smooth.noise.additive import Gaussian
+from robust_smooth.training.vision import torchvision
+from robust_smooth.voting.votes import count_votes
+
+
+def small(channels=3, classes=5):
+    return nn.Sequential(nn.Conv2d(channels, 4, 3, 2), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                         nn.Linear(4, classes))
+
+
+def shaken(net):
+    """Batch normalisation with statistics that matter."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for module in net.modules():
+            if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+                module.running_mean.normal_(0, 0.3, generator=generator), module.running_var.uniform_(0.5, 2, generator=generator)
+                module.weight.uniform_(0.5, 1.5, generator=generator), module.bias.normal_(0, 0.3, generator=generator)
+    return net.eval()
+
+
+@pytest.fixture(scope="module")
+def resnet18():
+    return seeded(lambda: torchvision().models.resnet18(weights=None))
+
+
+def test_torchvision_resnet18_at_224(resnet18):
+    weights = torchvision().models.ResNet18_Weights.IMAGENET1K_V1
+    x = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    want_mean, want_std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    with torch.no_grad():
+        want = resnet18.eval()((x - want_mean[:, None, None]) / want_std[:, None, None])
+        for how in (dict(preprocessing=weights), dict(preprocessing=weights.transforms()), dict(mean=want_mean, std=want_std),
+                    dict(mean=weights.transforms())):
+            model = wrap(copy.deepcopy(resnet18).train(), **how)
+            assert not any(m.training for m in model.modules()) and model.num_classes == 1000
+            torch.testing.assert_close(model(x), want, atol=1e-4, rtol=1e-4)
+        assert "threat model" in repr(model) and "0.485" in repr(model)
+
+
+@pytest.mark.parametrize("place", ["pretrained_cfg", "default_cfg"])
+@pytest.mark.parametrize("form", [dict, SimpleNamespace])
+def test_timm_style(place, form):
+    net = small()
+    setattr(net, place, form(mean=(0.5, 0.4, 0.3), std=(0.5, 0.25, 0.2), input_size=(3, 64, 64), num_classes=5))
+    model, x = wrap(net), torch.rand(2, 3, 64, 64)
+    assert model.num_classes == 5 and model.normalize.std.tolist() == pytest.approx([0.5, 0.25, 0.2])
+    torch.testing.assert_close(model(x), net((x - model.normalize.mean[:, None, None]) / model.normalize.std[:, None, None]))
+
+
+def test_lists_of_transforms_are_read():
+    tf, v2 = torchvision().transforms, importlib.import_module("torchvision.transforms.v2")
+    for pipeline in (tf.Compose([tf.Resize(8), tf.ToTensor(), tf.Normalize([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])]),
+                     tf.Normalize([0.1, 0.2, 0.3], [0.4, 0.5, 0.6]),
+                     v2.Compose([v2.ToImage(), v2.Normalize([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])])):
+        assert wrap(small(), preprocessing=pipeline).normalize.mean.tolist() == pytest.approx([0.1, 0.2, 0.3])
+    with pytest.raises(ValueError, match="preprocessing"):
+        wrap(small(), preprocessing=tf.Compose([tf.ToTensor()]))
+
+
+@pytest.mark.parametrize("settings, match", [(dict(mean=0.5), "go together"), (dict(std=0.5), "go together"),
+                                             (dict(mean=0, std=1, num_classes=6), "num_classes must be 5"),
+                                             (dict(mean=[0.5] * 3, std=[0.5, 0, 0.5]), "std"), (dict(mean=[0.1, 0.2], std=[0.1, 0.2, 0.3]), "length"),
+                                             (dict(mean=[123.7] * 3, std=[58.4] * 3), "by 255"), (dict(mean=float("nan"), std=1), "finite"),
+                                             (dict(mean=0.5, std=0.5, preprocessing=dict(mean=0.5, std=0.5)), "not both"),
+                                             (dict(preprocessing=dict(size=3)), "preprocessing")])
+def test_wrap_refuses(settings, match):
+    with pytest.raises(ValueError, match=match):
+        wrap(small(), **settings)
+
+
+def test_library_networks_without_metadata_are_refused_own_ones_warned_about(resnet18):
+    for net in (resnet18, nn.Sequential(resnet18)):
+        with pytest.raises(ValueError, match="cannot know the normalisation"):
+            wrap(net)
+    with pytest.warns(UserWarning, match="taken to read"):
+        model = wrap(small())
+    assert model.normalize is None and "taken to read" in repr(model)
+
+
+def test_wrap_refuses_other_objects_and_second_normalisations():
+    with pytest.raises(TypeError, match="Module"):
+        wrap(lambda x: x)
+    for net in (models.small_convnet(3), models.resnet20(), nn.Sequential(Normalize(0.5, 0.5), small())):
+        assert wrap(net).normalize is None
+        with pytest.raises(ValueError, match="already normalises"):
+            wrap(net, mean=0.5, std=0.5)
+    assert wrap(small(), mean=0, std=1).normalize is None
+    with pytest.raises(ValueError, match="logits"):
+        wrap(nn.Conv2d(3, 4, 3), mean=0, std=1)
+
+
+def test_wrap_without_a_possible_trial():
+    class Odd(nn.Module):
+        def forward(self, x):
+            return x.flatten(1)[:, :4]
+
+    with pytest.raises(ValueError, match="num_classes"):
+        wrap(Odd(), mean=0, std=1)
+    model = wrap(Odd(), mean=0, std=1, num_classes=3)
+    with pytest.raises(ValueError, match=r"logits \[1, 3\]"):
+        model(torch.rand(1, 3, 2, 2))
+
+
+@pytest.mark.parametrize("make, shape", [(lambda: models.mlp(64, 10), (1, 8, 8)), (models.small_convnet, (1, 8, 8)), (models.lenet, (1, 28, 28)),
+                                         (models.resnet20, (3, 32, 32)),
+                                         (lambda: models.resnet20(7, 1), (1, 16, 16)), (lambda: models.resnet110(100), (3, 32, 32))])
+def test_own_networks(make, shape):
+    net, x = seeded(make).eval(), torch.rand(2, *shape)
+    with torch.no_grad():
+        logits = net(x)
+        torch.testing.assert_close(logits[:1], net(x[:1]), atol=1e-4, rtol=1e-4)
+    assert logits.shape == (2, net.num_classes) and torch.isfinite(logits).all()
+    assert fingerprint(net) == fingerprint(seeded(make)) != fingerprint(seeded(make, 1))
+    assert wrap(net).num_classes == net.num_classes
+
+
+def test_resnet_option_a_by_hand():
+    """With convolutions at zero a block passes its shortcut: every second pixel, zero channels on both sides."""
+    block = models.ResidualBlock(4, 8, 2).eval()
+    with torch.no_grad():
+        block.conv2.weight.zero_()
+    x = torch.rand(1, 4, 6, 6)
+    want = torch.zeros(1, 8, 3, 3)
+    want[:, 2:6] = x[:, :, ::2, ::2]
+    torch.testing.assert_close(block(x), want)
+    assert [n for n, _ in models.resnet20().named_children()] == ["normalize", "conv1", "bn1", "layer1", "layer2", "layer3", "linear"]
+
+
+def test_resnet50_is_torchvisions():
+    net = models.resnet50(num_classes=10)
+    assert net.num_classes == 10 and net.normalize.mean.tolist() == pytest.approx([0.485, 0.456, 0.406])
+
+
+@pytest.mark.parametrize("call", [lambda: models.mlp(0, 10), lambda: models.mlp(4, 1), lambda: models.mlp(4, 10, (0,)),
+                                  lambda: models.small_convnet(size=6), lambda: models.ResNet(18), lambda: models.resnet20(1)])
+def test_networks_refuse(call):
+    with pytest.raises(ValueError, match="must be"):
+        call()
+
+
+@pytest.mark.parametrize("make, shape", [(models.small_convnet, (1, 8, 8)), (lambda: models.ResNet(8, 10, 3), (3, 16, 16)),
+                                         (lambda: models.mlp(12, 4), (3, 2, 2)),
+                                         (lambda: wrap(small(), 0.4, 0.3), (3, 16, 16)),
+                                         (lambda: wrap(nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)),
+                                                       0, 1), (3, 2, 2))])
+def test_optimise_keeps_the_function(make, shape):
+    model, x = shaken(seeded(make)), torch.rand(64, *shape, generator=torch.Generator().manual_seed(0))
+    plain, half = optimise(model, x[:2]), optimise(model, x[:2], "bfloat16")
+    with torch.inference_mode():
+        want, folded, rounded = model(x), plain(x), half(x)
+    torch.testing.assert_close(folded, want, atol=1e-4, rtol=1e-4)
+    assert rounded.dtype == torch.float32 and (rounded - want).abs().max() < 0.1 * (1 + want.abs().max())
+    assert not any(isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d)) for m in plain.modules())
+    assert (plain.precision, half.precision) == ("float32", "bfloat16") and "folded" in half.optimised and half.num_classes == model.num_classes
+    assert half.memory_format == torch.channels_last and not half.training
+    assert len({fingerprint(m) for m in (model, plain, half)}) == 3 and fingerprint(half) == fingerprint(optimise(model, x[:2], "bfloat16"))
+    torch.testing.assert_close(model(x), want)  # the original is untouched
+
+
+@pytest.mark.skipif(not shutil.which("c++"), reason="torch.compile needs a C++ compiler")
+def test_a_compiled_network_keeps_the_function():
+    model, x = shaken(seeded(lambda: models.ResNet(8))), torch.rand(16, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    fast, plain = optimise(model, x, "bfloat16", compile=True), optimise(model, x, "bfloat16")
+    with torch.inference_mode(): want, got = plain(x), fast(x)
+    assert got.dtype == torch.float32 and (got - want).abs().max() < 0.1 * (1 + want.abs().max())
+    assert "compiled" in fast.optimised and len({fingerprint(m) for m in (model, plain, fast)}) == 3
+    assert count_votes(fast, x[:2], Gaussian(sigma=0.1), 40, num_classes=10, seed=0, batch_size=16, progress=False).counts.sum(1).tolist() == [40, 40]
+
+
+def test_optimise_torchvision(resnet18):
+    model, x = shaken(wrap(copy.deepcopy(resnet18), 0.5, 0.25)), torch.rand(2, 3, 64, 64)
+    fast = optimise(model, x)
+    assert "20 batch normalisations folded" in fast.optimised
+    with torch.inference_mode():
+        torch.testing.assert_close(fast(x), model(x), atol=1e-3, rtol=1e-3)
+
+
+def test_optimise_without_tracing_and_refusals():
+    class Branching(nn.Module):
+        num_classes = 2
+
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.linear(x if x.sum() > 0 else -x)
+
+    model, x = Branching().eval(), torch.rand(3, 4)
+    fast = optimise(model, x)
+    assert "not traceable" in fast.optimised
+    torch.testing.assert_close(fast(x), model(x))
+    for settings, match in ((dict(precision="int8"), "precision"), (dict(channels_last=True), "channels_last")):
+        with pytest.raises(ValueError, match=match):
+            optimise(model, x, **settings)
+    with pytest.raises(ValueError, match="eval"):
+        optimise(Branching(), x)
+
+
+def test_shared_batch_normalisation_is_not_folded():
+    class Twice(nn.Module):
+        num_classes = 3
+
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.bn, self.out = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3), nn.Linear(3, 3)
+
+        def forward(self, x):
+            y = self.a(x)
+            return self.out((self.bn(self.b(torch.relu(self.bn(y)))) + y).mean((2, 3)))
+
+    model, x = shaken(Twice()), torch.rand(4, 3, 8, 8)
+    with torch.inference_mode():
+        torch.testing.assert_close(optimise(model, x)(x), model(x), atol=1e-5, rtol=1e-5)
+
+
+def test_fingerprint_sees_every_weight_setting_and_type():
+    net = seeded(models.small_convnet).eval()
+    base, seen = fingerprint(net), set()
+    for name, value in net.state_dict().items():
+        other = copy.deepcopy(net)
+        state = other.state_dict()
+        state[name].view(-1)[0] += 1
+        seen.add(fingerprint(other))
+    assert base not in seen and len(seen) == len(net.state_dict())
+    assert fingerprint(copy.deepcopy(net)) == base and fingerprint(net.train()) == base
+    assert len({fingerprint(nn.Sequential(nn.Conv2d(1, 1, 1), nn.LeakyReLU(slope))) for slope in (0.1, 0.2)}) == 2
+    assert len({fingerprint(m) for m in (nn.Sequential(nn.Flatten(), nn.ReLU()), nn.Sequential(nn.Flatten(), nn.Tanh()),
+                                         nn.Sequential(Normalize(0.5), nn.ReLU()), nn.Sequential(Centre(0.4), nn.ReLU()))}) == 4
+
+
+def test_zoo(tmp_path, monkeypatch):
+    monkeypatch.setenv("ROBUST_SMOOTH_ZOO", str(tmp_path))
+    net = seeded(lambda: models.resnet20(10, 1)).eval()
+    models.save_pretrained(net, "digits-resnet20", tmp_path, "resnet20", dict(num_classes=10, in_channels=1), data="digits train")
+    assert models.zoo()["digits-resnet20"]["data"] == "digits train"
+    again = models.pretrained("digits-resnet20")
+    assert fingerprint(again) == fingerprint(net) and not again.training and again.card["architecture"] == "resnet20"
+    with pytest.raises(ValueError, match="digits-resnet20"):
+        models.pretrained("resnet20")
+    card = json.loads((tmp_path / "digits-resnet20.json").read_text())
+    (tmp_path / "digits-resnet20.json").write_text(json.dumps(card | dict(fingerprint="0" * 16)))
+    with pytest.raises(ValueError, match="fingerprint"):
+        models.pretrained("digits-resnet20")
+    with pytest.raises(ValueError, match="architecture"):
+        models.save_pretrained(net, "x", tmp_path, "os.system")
+
+
+ZOO = Path(models.__file__).resolve().parents[2] / "data" / "zoo"
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in ZOO.glob("*.safetensors")))
+def test_networks_of_the_zoo_are_those_of_their_cards(name, monkeypatch):
+    monkeypatch.delenv("ROBUST_SMOOTH_ZOO", raising=False)
+    net = models.pretrained(name) # compares the fingerprint
+    card = net.card
+    assert {"dataset", "data", "recipe", "epochs", "seed", "noise", "accuracy_without_noise", "certified", "provenance"} <= set(card)
+    assert name == f"{card['dataset']}-{card['architecture']}-{card['noise']['name'].lower()}-{card['noise']['sigma']:.2f}"
+    shares = list(card["certified"]["accuracy"].values())
+    assert 1 / card["settings"]["num_classes"] < card["accuracy_without_noise"] <= 1 and shares == sorted(shares, reverse=True) and shares[0] > 0.2
+    size = {"lenet": 28, "resnet20": 32}[card["architecture"]]
+    with torch.inference_mode(): assert models.wrap(net)(torch.rand(2, card["settings"]["in_channels"], size, size)).shape == (2, card["settings"]["num_classes"])
+
+
+def test_the_zoo_is_small(): assert sum(path.stat().st_size for path in ZOO.glob("*")) <= 40 * 2**20
+
+
+def test_import_trouble_of_another_kind_is_passed_on(monkeypatch):
+    from robust_smooth.training import vision
+
+    def broken(name):
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(vision.importlib, "import_module", broken)
+    with pytest.raises(RuntimeError, match="something else"):
+        vision.torchvision.__wrapped__()
