@@ -26,7 +26,7 @@ from .votes_file import _frame, _pack, JOURNAL_MAGIC, read_journal
 __all__ = ['PROVENANCE_MUST_MATCH', 'Record', 'check_same_vote']
 
 # %% ../../nbs/core/07_record.ipynb #4614d380
-PROVENANCE_MUST_MATCH = ("model", "preprocessing", "precision", "optimised", "noise", "seed", "device_type", "stop", "n0", "n", "moments", "shape")
+PROVENANCE_MUST_MATCH = ("stream", "model", "preprocessing", "precision", "optimised", "noise", "seed", "device_type", "stop", "n0", "n", "moments", "shape")
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
