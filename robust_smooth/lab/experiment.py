@@ -99,11 +99,11 @@ class Experiment:
 
     @contextlib.contextmanager
     def _counting(self, said: str, votes: Path, images: int) -> Iterator[None]: # tell how many images of a votes file are done
-        from robust_smooth.core.votes_file import read_journal
+        from robust_smooth.core.votes_file import count_rows
         over = threading.Event()
         def watch() -> None:
             while not over.wait(2.0):
-                with contextlib.suppress(OSError, ValueError): self.status(f"{said}  {sum(len(b['index']) for b in read_journal(votes)[1])}/{images}")
+                with contextlib.suppress(OSError, ValueError): self.status(f"{said}  {count_rows(votes)}/{images}")
         self.status(said)
         thread = threading.Thread(target=watch, daemon=True)
         thread.start()
