@@ -32,7 +32,14 @@ __all__ = ['as_images', 'Estimate', 'Smoothed', 'check']
 # %% ../nbs/10_smoothed.ipynb #a6acbccd
 def as_images(data: Any, # [B, ...] tensor or array in [0, 1]; an ImageSet; a Dataset or DataLoader of images or (image, label) pairs
              ) -> tuple[Tensor, np.ndarray | None, np.ndarray | None]: # images float32, labels or None, dataset indices or None
-    "Images, labels and dataset indices of whatever holds them. Raises TypeError."
+    """Images, labels and dataset indices of whatever holds them. Raises TypeError.
+
+    Args:
+        data: [B, ...] tensor or array in [0, 1]; an ImageSet; a Dataset or DataLoader of images or
+            (image, label) pairs
+    Returns:
+        images float32, labels or None, dataset indices or None
+    """
     if isinstance(data, (Tensor, np.ndarray)): return _pictures(data), None, None
     if isinstance(data, ImageSet): return data.images, data.labels.cpu().numpy(), data.index.cpu().numpy()
     if isinstance(data, (tuple, list)) and len(data) == 2 and all(isinstance(part, (Tensor, np.ndarray)) for part in data) and np.ndim(data[0]) > 1: return _pictures(data[0]), _whole_labels(data[1]), None
@@ -58,7 +65,16 @@ def _whole_labels(labels: Any) -> np.ndarray | None: # None where they are no cl
 # %% ../nbs/10_smoothed.ipynb #9e35b3d4
 @dataclass(frozen=True)
 class Estimate:
-    "What a vote would cost and could prove, from a short trial."
+    """What a vote would cost and could prove, from a short trial.
+
+    Args:
+        images: images
+        draws: forward passes per image
+        seconds: expected wall-clock time
+        images_per_second: forward passes per second, noise and counting included
+        memory: bytes of buffers, independent of n
+        largest_radius: norm -> radius that unanimous votes prove, in input units
+    """
     images: int                # images
     draws: int                 # forward passes per image
     seconds: float             # expected wall-clock time
@@ -75,7 +91,12 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 100 else f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 class Smoothed:
-    "A base classifier smoothed by a distribution: votes, predictions, estimates and checks. Raises TypeError for what is neither."
+    """A base classifier smoothed by a distribution: votes, predictions, estimates and checks. Raises TypeError for what is neither.
+
+    Args:
+        model: base classifier, best from `wrap`: [m, ...] in [0, 1] -> [m, C] logits
+        noise: smoothing distribution
+    """
 
     def __init__(self,
                  model: Callable, # base classifier, best from `wrap`: [m, ...] in [0, 1] -> [m, C] logits
@@ -110,7 +131,22 @@ class Smoothed:
              device: torch.device | str | None = None, # None: where the model is
              progress: bool = True,            # progress bar, and a word on the agreement with clean predictions
             ) -> Record:
-        "Vote: the expensive step, once for all certificates. Raises ValueError or TypeError before the long run where something does not fit."
+        """Vote: the expensive step, once for all certificates. Raises ValueError or TypeError before the long run where something does not fit.
+
+        Args:
+            data: images in [0, 1]: tensor, ImageSet, Dataset or DataLoader
+            n: estimation draws per image; a deterministic noise visits all its evaluations instead
+            n0: selection draws per image
+            moments: also collect the gradient half-sums that the first-order certificates need
+            stop: stopping rule, such as a `sequential.plan`
+            seed: seed of the noise
+            save: votes file; an unfinished one is resumed
+            index: [B] dataset indices; default those of the data, or 0, 1, ...
+            alpha: level to be certified at: too few draws for it are refused; None: no such check
+            batch_size: rows per forward pass; None: a short timed sweep
+            device: None: where the model is
+            progress: progress bar, and a word on the agreement with clean predictions
+        """
         images, _, known = as_images(data)
         index = known if index is None else index
         check_votable(self.model, images, self.noise)
@@ -150,7 +186,17 @@ class Smoothed:
                   device: torch.device | str | None = None, # None: where the model is
                   batch_size: int | None = None, # rows per forward pass
                  ) -> float:      # share of votes in [0, 1]
-        "Share of votes under the noise that equal the prediction on the clean image."
+        """Share of votes under the noise that equal the prediction on the clean image.
+
+        Args:
+            data: images in [0, 1]
+            n: draws per image
+            seed: seed of the noise (a stage of its own)
+            device: None: where the model is
+            batch_size: rows per forward pass
+        Returns:
+            share of votes in [0, 1]
+        """
         images, *_ = as_images(data)
         where, classes = device_of(self.model, device), self.num_classes(images)
         with torch.inference_mode(): clean = torch.cat([self.model(part.clone().to(where)).argmax(1).cpu() for part in images.split(batch_size or 64)]).numpy() # copies: some networks work in place
@@ -164,7 +210,17 @@ class Smoothed:
                 seed: int = 0,        # seed of the noise
                 **settings,           # further settings of `vote`
                ) -> np.ndarray:       # [B] int64: class or `ABSTAIN`
-        "The smoothed classifier's class per image, or an abstention."
+        """The smoothed classifier's class per image, or an abstention.
+
+        Args:
+            data: images in [0, 1]
+            n: draws per image
+            alpha: probability of another class than the smoothed classifier's, in (0, 1)
+            seed: seed of the noise
+            **settings: further settings of `vote`
+        Returns:
+            [B] int64: class or `ABSTAIN`
+        """
         record = self.vote(data, n=n, n0=1, seed=seed, alpha=None, **{"progress": False, **settings})
         fits = [m for m in load_methods().values() if m.predict]
         fits.sort(key=lambda m: type(self.noise).__name__ not in m.noises)
@@ -180,7 +236,16 @@ class Smoothed:
                  batch_size: int | None = None, # rows per forward pass; None: a short timed sweep
                  device: torch.device | str | None = None, # None: where the model is
                 ) -> Estimate:
-        "Time, memory and largest attainable radius of a vote, after a short trial."
+        """Time, memory and largest attainable radius of a vote, after a short trial.
+
+        Args:
+            data: images in [0, 1]
+            n: estimation draws per image
+            alpha: level to be certified at, in (0, 1)
+            seconds: length of the trial
+            batch_size: rows per forward pass; None: a short timed sweep
+            device: None: where the model is
+        """
         images, *_ = as_images(data)
         check_votable(self.model, images, self.noise)
         classes, some = self.num_classes(images), images[:1]
@@ -211,12 +276,24 @@ class Smoothed:
     @staticmethod
     def check(certificates: Certificates, # as a method made them
              ) -> np.ndarray:             # [B] bool
-        "Re-prove each radius from the witness it carries, without the solver that found it. Raises ValueError where there is no witness."
+        """Re-prove each radius from the witness it carries, without the solver that found it. Raises ValueError where there is no witness.
+
+        Args:
+            certificates: as a method made them
+        Returns:
+            [B] bool
+        """
         return check(certificates)
 
 def check(certificates: Certificates, # as a method made them
          ) -> np.ndarray:             # [B] bool
-    "Re-prove each radius from the witness it carries, without the solver that found it. Raises ValueError where there is no witness."
+    """Re-prove each radius from the witness it carries, without the solver that found it. Raises ValueError where there is no witness.
+
+    Args:
+        certificates: as a method made them
+    Returns:
+        [B] bool
+    """
     method = load_methods().get(certificates.method)
     if method is None: raise ValueError(f"method {certificates.method!r} is not registered; known: {sorted(METHODS)}")
     if method.check is None or certificates.witness is None: raise ValueError(f"certificates of {certificates.method!r} carry no witness to check")

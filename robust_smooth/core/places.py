@@ -16,7 +16,13 @@ __all__ = ['ASSETS', 'checkout', 'home', 'write_atomic', 'package_folder', 'asse
 # %% ../../nbs/core/02_places.ipynb #8bf3fc7a
 def checkout(start: str | Path = "", # folder to start from; "": the working folder, then the folder of this package
             ) -> Path | None:        # root of the checkout, or None outside of one
-    "The project's checkout, found by walking up to its settings.ini."
+    """The project's checkout, found by walking up to its settings.ini.
+
+    Args:
+        start: folder to start from; "": the working folder, then the folder of this package
+    Returns:
+        root of the checkout, or None outside of one
+    """
     for first in [Path(start)] if start else [Path.cwd(), Path(__file__).parent if "__file__" in globals() else Path.cwd()]:
         for folder in [first.resolve(), *first.resolve().parents]:
             settings = folder / "settings.ini"
@@ -24,7 +30,11 @@ def checkout(start: str | Path = "", # folder to start from; "": the working fol
     return None
 
 def home() -> Path: # a folder, which may not exist yet
-    "Where data sets, checkpoints, Records and runs live: ROBUST_SMOOTH_HOME, else data/cache of the checkout, else the user's cache folder."
+    """Where data sets, checkpoints, Records and runs live: ROBUST_SMOOTH_HOME, else data/cache of the checkout, else the user's cache folder.
+
+    Returns:
+        a folder, which may not exist yet
+    """
     if chosen := os.environ.get("ROBUST_SMOOTH_HOME"): return Path(chosen).expanduser().resolve()
     if root := checkout(): return root / "data" / "cache"
     if sys.platform == "darwin": caches = Path.home() / "Library" / "Caches"
@@ -35,7 +45,12 @@ def home() -> Path: # a folder, which may not exist yet
 def write_atomic(path: str | Path, # file to write
                  data: bytes | str, # its content
                 ) -> None:
-    "Write a file so that a reader sees the old content or the new, never a part: temporary file, fsync, rename."
+    """Write a file so that a reader sees the old content or the new, never a part: temporary file, fsync, rename.
+
+    Args:
+        path: file to write
+        data: its content
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -52,12 +67,22 @@ ASSETS = dict(papers="data/papers", experiments="nbs/experiments") # folder in a
 
 # %% ../../nbs/core/02_places.ipynb #05c80f3b
 def package_folder() -> Path: # of robust_smooth, as installed or in a checkout
-    "The folder of this package."
+    """The folder of this package.
+
+    Returns:
+        of robust_smooth, as installed or in a checkout
+    """
     return Path(importlib.util.find_spec("robust_smooth").origin).resolve().parent
 
 def assets(kind: str, # "papers" or "experiments"
           ) -> Path:  # folder with the files
-    "The folder of the printed tables or of the experiment notebooks: a checkout's own, else the copies in the package."
+    """The folder of the printed tables or of the experiment notebooks: a checkout's own, else the copies in the package.
+
+    Args:
+        kind: "papers" or "experiments"
+    Returns:
+        folder with the files
+    """
     if kind not in ASSETS: raise ValueError(f"kind must be one of {sorted(ASSETS)}, got {kind!r}")
     root = checkout()
     if root is not None and (root / ASSETS[kind]).is_dir(): return root / ASSETS[kind]

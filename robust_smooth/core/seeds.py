@@ -17,7 +17,13 @@ STAGES = ("selection", "estimation", "pilot", "direction", "trial") # stages of 
 
 def chunk_size(dim: int, # number of inputs d, >= 1
               ) -> int:  # a divisor of `BLOCK`
-    "Samples drawn per generator: the largest divisor of `BLOCK` whose noise is at most 512 KiB of float32, so that it stays in a cache."
+    """Samples drawn per generator: the largest divisor of `BLOCK` whose noise is at most 512 KiB of float32, so that it stays in a cache.
+
+    Args:
+        dim: number of inputs d, >= 1
+    Returns:
+        a divisor of `BLOCK`
+    """
     return max((m for m in range(1, BLOCK + 1) if BLOCK % m == 0 and m * dim <= 2**17), default=1)
 
 @lru_cache(maxsize=1024)
@@ -30,7 +36,16 @@ def chunk_seed(seed: int,  # seed of the run
                stage: str, # one of `STAGES`
                chunk: int, # number of the chunk, counted from the first sample of the stage
               ) -> int:    # 64-bit seed
-    "Seed of the generator of one chunk; within an image, different chunks and stages have different low 32 bits. Raises ValueError for an unknown stage."
+    """Seed of the generator of one chunk; within an image, different chunks and stages have different low 32 bits. Raises ValueError for an unknown stage.
+
+    Args:
+        seed: seed of the run
+        index: dataset index of the image
+        stage: one of `STAGES`
+        chunk: number of the chunk, counted from the first sample of the stage
+    Returns:
+        64-bit seed
+    """
     if stage not in STAGES: raise ValueError(f"stage must be one of {STAGES}, got {stage!r}")
     high, low = _seed_base(seed, index)
     return high << 32 | (low + 2654435761 * (8 * chunk + STAGES.index(stage))) % 2**32
@@ -40,6 +55,14 @@ def step_seed(seed: int,   # seed of the run
               number: int, # number of the step or epoch, >= 0
               what: str = "step", # "step": recipe and augmentation; "epoch": order of images; "layers": dropout
              ) -> int:     # 32-bit seed
-    "Seed of one step of training, or of the order of one epoch; distinct for distinct numbers within a run."
+    """Seed of one step of training, or of the order of one epoch; distinct for distinct numbers within a run.
+
+    Args:
+        seed: seed of the run
+        number: number of the step or epoch, >= 0
+        what: "step": recipe and augmentation; "epoch": order of images; "layers": dropout
+    Returns:
+        32-bit seed
+    """
     base = int.from_bytes(hashlib.blake2b(f"train/{seed}{'/layers' if what == 'layers' else ''}".encode(), digest_size=4).digest(), "little")
     return (base + 2654435761 * (2 * number + (what == "epoch"))) % 2**32

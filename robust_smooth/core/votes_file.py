@@ -44,7 +44,14 @@ def _frames(data: bytes) -> Iterator[tuple[bytes, int]]:
 def read_journal(path: str | Path, # a votes file
                  repair: bool = False, # cut a torn tail off the file, so that it can be appended to
                 ) -> tuple[dict | None, list[dict[str, np.ndarray]]]: # header and blocks of rows; header None: nothing was written yet
-    "Read a votes file, dropping a torn tail."
+    """Read a votes file, dropping a torn tail.
+
+    Args:
+        path: a votes file
+        repair: cut a torn tail off the file, so that it can be appended to
+    Returns:
+        header and blocks of rows; header None: nothing was written yet
+    """
     data = Path(path).read_bytes()
     if data and not data.startswith(JOURNAL_MAGIC[:len(data)]): raise ValueError(f"{path} is not a votes file")
     parts = list(_frames(data))
@@ -56,7 +63,11 @@ def read_journal(path: str | Path, # a votes file
     return json.loads(parts[0][0]), blocks
 
 class Journal:
-    "A votes file opened for appending, by one process at a time; `header` and `blocks` hold what it contained."
+    """A votes file opened for appending, by one process at a time; `header` and `blocks` hold what it contained.
+
+    Args:
+        path: created if absent
+    """
 
     def __init__(self,
                  path: str | Path, # created if absent

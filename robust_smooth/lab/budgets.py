@@ -17,7 +17,23 @@ __all__ = ['BUDGETS', 'Budget', 'budget_for']
 # %% ../../nbs/lab/04_budgets.ipynb #4072d0e0
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    "Sizes of one run on one data set."
+    """Sizes of one run on one data set.
+
+    Args:
+        name: "smoke", "quick", "cpu", "h100" or "paper"
+        dataset: "digits", "mnist", "cifar10", "cifar100", "svhn", "imagenet"
+        images: test images evaluated
+        n0: selection draws per image
+        n: estimation draws per image
+        train_images: training images; None: all
+        epochs: epochs of training
+        batch: training batch
+        network: constructor in `models`
+        seeds: repetitions with other seeds
+        fast: train and vote with rebuilt networks: channels-last, folded, bfloat16 where the
+            machine has it
+        note: what is shortened against the papers
+    """
     name: str                        # "smoke", "quick", "cpu", "h100" or "paper"
     dataset: str                     # "digits", "mnist", "cifar10", "cifar100", "svhn", "imagenet"
     images: int                      # test images evaluated
@@ -64,7 +80,13 @@ def budget_for(name: str,    # one of `BUDGETS`
                dataset: str, # name of a data set
                **changes: Any, # fields to replace; None leaves the budget's own
               ) -> Budget:
-    "The sizes of a budget on a data set."
+    """The sizes of a budget on a data set.
+
+    Args:
+        name: one of `BUDGETS`
+        dataset: name of a data set
+        **changes: fields to replace; None leaves the budget's own
+    """
     if name not in BUDGETS: raise ValueError(f"budget must be one of {BUDGETS}, got {name!r}")
     if (name, dataset) not in _SIZES: raise ValueError(f"dataset must be one of {sorted({d for _, d in _SIZES})}, got {dataset!r}")
     chosen = Budget(name=name, dataset=dataset, **_SIZES[name, dataset])

@@ -26,7 +26,17 @@ def radius(p_lower: ArrayLike,               # lower bounds of the top class's p
            p_lower_complement: ArrayLike | None = None, # 1 - p_lower, where it is known more accurately
            p_upper_complement: ArrayLike | None = None, # 1 - p_upper, likewise
           ) -> np.ndarray:                   # float64 radii in input units, >= 0; 0 where p_lower <= p_upper
-    "Certified l2 radius of Gaussian smoothing (Cohen et al. 2019, Theorem 1), rounded down. Raises ValueError."
+    """Certified l2 radius of Gaussian smoothing (Cohen et al. 2019, Theorem 1), rounded down. Raises ValueError.
+
+    Args:
+        p_lower: lower bounds of the top class's probability, in [0, 1]
+        sigma: noise level, in input units, > 0; broadcasts
+        p_upper: upper bounds of every other class's probability; None: 1 - p_lower
+        p_lower_complement: 1 - p_lower, where it is known more accurately
+        p_upper_complement: 1 - p_upper, likewise
+    Returns:
+        float64 radii in input units, >= 0; 0 where p_lower <= p_upper
+    """
     sigma = np.asarray(sigma, dtype=np.float64)
     if not np.all((sigma > 0) & np.isfinite(sigma)): raise ValueError(f"sigma must be finite and > 0, got {sigma}")
     return (sigma / 2 * probit_gap(p_lower, p_upper, p_lower_complement, p_upper_complement))[()]
@@ -35,7 +45,14 @@ def radius(p_lower: ArrayLike,               # lower bounds of the top class's p
 def predict(record: Record,        # votes under Gaussian noise (any noise: the test asks nothing of it)
             alpha: float = 0.001,  # probability of returning another class than the smoothed classifier's, in (0, 1)
            ) -> np.ndarray:        # [B] int64: class or `ABSTAIN`
-    "The smoothed classifier's class, or an abstention (Cohen et al. 2019, PREDICT; a two-sided binomial test of the two top counts). Raises ValueError."
+    """The smoothed classifier's class, or an abstention (Cohen et al. 2019, PREDICT; a two-sided binomial test of the two top counts). Raises ValueError.
+
+    Args:
+        record: votes under Gaussian noise (any noise: the test asks nothing of it)
+        alpha: probability of returning another class than the smoothed classifier's, in (0, 1)
+    Returns:
+        [B] int64: class or `ABSTAIN`
+    """
     check_level(alpha)
     if record.plan is not None: raise ValueError("predict assumes a fixed number of draws, but this record was stopped early by a plan")
     ordered = np.sort(record.counts, axis=1)
@@ -51,7 +68,15 @@ def certify(record: Record,       # votes under Gaussian noise, a fixed number o
             norm: str = "l2",     # "l2"; "l1" and "linf" by inclusion of the balls
             alpha: float = 0.001, # failure probability per image, in (0, 1)
            ) -> Certificates:     # with p_lower, and the votes as witness
-    "Certify every image of a Record (Cohen et al. 2019, CERTIFY). Raises ValueError."
+    """Certify every image of a Record (Cohen et al. 2019, CERTIFY). Raises ValueError.
+
+    Args:
+        record: votes under Gaussian noise, a fixed number of draws
+        norm: "l2"; "l1" and "linf" by inclusion of the balls
+        alpha: failure probability per image, in (0, 1)
+    Returns:
+        with p_lower, and the votes as witness
+    """
     check_level(alpha)
     norm = norm_name(norm)
     if norm not in SHRINK: raise ValueError(f"norm must be one of {sorted(SHRINK)}, got {norm!r}")
@@ -69,14 +94,26 @@ SHRINK = {"l2": lambda d: 1.0, "l1": lambda d: 1.0, "linf": lambda d: (1 - ROUND
 
 def minimum_n(alpha: float, # failure probability, in (0, 1)
              ) -> int:      # draws
-    "Fewest draws that can certify anything at level alpha: alpha^(1/n) > 1/2."
+    """Fewest draws that can certify anything at level alpha: alpha^(1/n) > 1/2.
+
+    Args:
+        alpha: failure probability, in (0, 1)
+    Returns:
+        draws
+    """
     n = int(np.floor(-np.log2(check_level(alpha))))
     while binomial_lower(n, n, alpha) <= 0.5: n += 1
     return n
 
 def check(certificates: Certificates, # as `certify` made them
          ) -> np.ndarray:             # [B] bool; an abstention is always fine
-    "Re-prove each radius from its votes without an inverse: Pr[Bin(n, Phi(r / sigma)) >= hits] <= alpha."
+    """Re-prove each radius from its votes without an inverse: Pr[Bin(n, Phi(r / sigma)) >= hits] <= alpha.
+
+    Args:
+        certificates: as `certify` made them
+    Returns:
+        [B] bool; an abstention is always fine
+    """
     w = certificates.witness
     p = ndtr(certificates.radius / SHRINK[certificates.norm](w["dim"]) / w["sigma"])
     tail = betainc(np.maximum(w["hits"], 1), certificates.n - w["hits"] + 1.0, p)
@@ -88,7 +125,17 @@ def largest_radius(noise, # Gaussian noise
                    norm: str = "l2", # norm
                    dim: int = 1, # number of inputs
                   ) -> float: # input units
-    "The radius that n unanimous votes prove."
+    """The radius that n unanimous votes prove.
+
+    Args:
+        noise: Gaussian noise
+        n: draws
+        alpha: failure probability
+        norm: norm
+        dim: number of inputs
+    Returns:
+        input units
+    """
     return float(radius(binomial_lower(n, n, alpha), noise.sigma, p_lower_complement=binomial_lower(n, n, alpha, complement=True)) * SHRINK[norm_name(norm)](dim))
 
 register(name="gaussian", noises=GAUSSIAN_NOISES, norms=("l2", "l1", "linf"), certify=certify, rank=dict(l2=10, l1=1, linf=1), minimum_n=minimum_n, check=check,

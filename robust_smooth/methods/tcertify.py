@@ -34,7 +34,17 @@ def interval_radius(p_lower: ArrayLike,         # lower bounds of the top class'
                     q_lower: ArrayLike | None = None, # 1 - p_lower, where known more accurately
                     q_upper: ArrayLike | None = None, # 1 - p_upper, likewise
                    ) -> np.ndarray:             # float64 radii >= 0 in input units; 0 where p_lower <= p_upper
-    "Two-sided l2 radius of Gaussian smoothing (Cohen et al. 2019, Theorem 1; Feng et al., eq. 2)."
+    """Two-sided l2 radius of Gaussian smoothing (Cohen et al. 2019, Theorem 1; Feng et al., eq. 2).
+
+    Args:
+        p_lower: lower bounds of the top class's probability, in [0, 1]
+        p_upper: upper bounds of the runner-up's probability, in [0, 1]; broadcasts
+        sigma: noise level, in input units
+        q_lower: 1 - p_lower, where known more accurately
+        q_upper: 1 - p_upper, likewise
+    Returns:
+        float64 radii >= 0 in input units; 0 where p_lower <= p_upper
+    """
     p_lower, p_upper = np.broadcast_arrays(np.asarray(p_lower, np.float64), np.asarray(p_upper, np.float64))
     return np.where(p_lower > p_upper, sigma / 2 * probit_gap(p_lower, p_upper, q_lower, q_upper), 0.0)[()]
 
@@ -47,7 +57,19 @@ def limits(counts: ArrayLike,      # [B, C] votes, whole numbers
            bound: str = "runner-up", # "runner-up": limit of the largest rival count; "sum": the paper's sum over all rivals
            cap: bool = True,       # cap the rivals' bound at 1 - p_lower
           ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]: # p_lower, p_upper, 1 - p_lower, 1 - p_upper, each [B]
-    "Lower limit of the top class and upper limit of all others, with complements (Feng et al., Algorithm 2; its sum or Lemma R's maximum). Raises ValueError."
+    """Lower limit of the top class and upper limit of all others, with complements (Feng et al., Algorithm 2; its sum or Lemma R's maximum). Raises ValueError.
+
+    Args:
+        counts: [B, C] votes, whole numbers
+        label: [B] class claimed for each image, fixed without looking at `counts`
+        n: [B] or a number: draws
+        level_top: level of the top side, in [0, 1); broadcasts to [B]
+        level_rival: level of the rivals, in [0, 1); broadcasts to [B]
+        bound: "runner-up": limit of the largest rival count; "sum": the paper's sum over all rivals
+        cap: cap the rivals' bound at 1 - p_lower
+    Returns:
+        p_lower, p_upper, 1 - p_lower, 1 - p_upper, each [B]
+    """
     top, rest = _split(counts, label)
     p_lower, q_lower = (binomial_lower(top, n, level_top, complement=side) for side in (False, True))
     if bound == "runner-up" or bound == "sum" and rest.shape[1] == 1: p_upper, q_upper = (binomial_upper(rest.max(1), n, level_rival, complement=side) for side in (False, True))
@@ -134,7 +156,22 @@ def certify(record: Record,              # votes under Gaussian noise, a fixed n
             ratios: Sequence[float] = RATIOS, # grid of t for mode "paper" and t="selection", in (0, 1]
             half_rule: bool | None = None, # demand p_lower > 1/2; None: in mode "paper" and with reuse only
            ) -> Certificates:            # details: level_top and level_rival, what each side of an image was given of alpha
-    "l2 certificates from a lower limit of the top class and an upper limit of its rivals (Feng et al., Algorithm 2, repaired). Raises ValueError."
+    """l2 certificates from a lower limit of the top class and an upper limit of its rivals (Feng et al., Algorithm 2, repaired). Raises ValueError.
+
+    Args:
+        record: votes under Gaussian noise, a fixed number of draws
+        norm: l2 only
+        alpha: failure probability per image, in (0, 1)
+        mode: "sound": proved; "verified": the full alpha on both sides; "paper": Algorithm 2 as
+            printed
+        reuse: True: select the class from the estimation votes themselves
+        t: mode "sound": share of alpha for the top class, in (0, 1], or "selection"
+        cap: cap the rivals' bound at 1 - p_lower
+        ratios: grid of t for mode "paper" and t="selection", in (0, 1]
+        half_rule: demand p_lower > 1/2; None: in mode "paper" and with reuse only
+    Returns:
+        details: level_top and level_rival, what each side of an image was given of alpha
+    """
     check_level(alpha)
     if norm_name(norm) != "l2": raise ValueError(f"norm must be 'l2', got {norm!r}")
     record.check_noise(*GAUSSIAN_NOISES)
@@ -154,13 +191,25 @@ def certify(record: Record,              # votes under Gaussian noise, a fixed n
 
 def minimum_n(alpha: float, # failure probability, in (0, 1)
              ) -> int:      # draws
-    "Fewest draws that can certify anything with an even split: alpha/2 must exceed 2^-n."
+    """Fewest draws that can certify anything with an even split: alpha/2 must exceed 2^-n.
+
+    Args:
+        alpha: failure probability, in (0, 1)
+    Returns:
+        draws
+    """
     return math.floor(-math.log2(check_level(alpha) / 2)) + 1
 
 # %% ../../nbs/methods/01_tcertify.ipynb #22465d8c
 def check(certificates: Certificates, # as `certify` made them
          ) -> np.ndarray:             # [B] bool; an abstention is always fine
-    "Re-prove each radius from its votes by forward binomial tails at the stated limits, without an inverse."
+    """Re-prove each radius from its votes by forward binomial tails at the stated limits, without an inverse.
+
+    Args:
+        certificates: as `certify` made them
+    Returns:
+        [B] bool; an abstention is always fine
+    """
     c, slack = certificates, 1 + 1e-9
     kept = c.label != ABSTAIN
     (top, rest), n, w = _split(c.witness["counts"], np.where(kept, c.label, 0)), c.n, c.witness
@@ -178,7 +227,14 @@ def check(certificates: Certificates, # as `certify` made them
 def outcomes(n: int,       # draws, >= 1
              classes: int, # C >= 2
             ) -> np.ndarray: # [M, C] int64: every vector of counts that adds up to n
-    "All outcomes of n votes for C classes. Raises ValueError above two million."
+    """All outcomes of n votes for C classes. Raises ValueError above two million.
+
+    Args:
+        n: draws, >= 1
+        classes: C >= 2
+    Returns:
+        [M, C] int64: every vector of counts that adds up to n
+    """
     if math.comb(n + classes - 1, classes - 1) > 2_000_000: raise ValueError(f"n = {n} and {classes} classes have more than 2,000,000 outcomes; take a smaller n")
     rows = np.arange(n + 1)[:, None]
     for _ in range(classes - 2):
@@ -197,7 +253,22 @@ def failure_probability(p: ArrayLike,          # [C] true class probabilities, a
                         ratios: Sequence[float] = RATIOS, # as in `certify`
                         half_rule: bool | None = None,    # as in `certify`
                        ) -> float:             # exact probability of a false claim
-    "Exact probability that `certify` returns a false claim, by enumeration of the multinomial law. Raises ValueError."
+    """Exact probability that `certify` returns a false claim, by enumeration of the multinomial law. Raises ValueError.
+
+    Args:
+        p: [C] true class probabilities, adding up to 1
+        n: draws; C = 3 allows about 1900, C = 4 about 220
+        alpha: nominal failure probability, in (0, 1)
+        mode: as in `certify`
+        reuse: as in `certify`
+        selected: without reuse, the class fixed beforehand; None: the worst
+        t: as in `certify`; "selection" is refused, since there are no selection votes
+        cap: as in `certify`
+        ratios: as in `certify`
+        half_rule: as in `certify`
+    Returns:
+        exact probability of a false claim
+    """
     p = np.asarray(p, np.float64)
     if p.ndim != 1 or len(p) < 2 or np.any(p < 0) or abs(p.sum() - 1) > 1e-9: raise ValueError(f"p must be at least 2 probabilities that add up to 1, got {p.tolist()}")
     if int(n) != n or n < 1: raise ValueError(f"n must be a whole number >= 1, got {n!r}")
@@ -222,7 +293,16 @@ def verify_joint(n: int,         # draws, >= 1
                  thresholds: ArrayLike | None = None, # [S] pairs (a, b) of counts with 0 < a <= b <= n; None: all
                  deltas: ArrayLike | None = None,     # [D] half distances of the two quantiles, >= 0; None: 41 values in [0, 4]
                 ) -> np.ndarray: # [S, D] probability of a false claim at s = h(a) + h(b), divided by alpha
-    "Exact error of the joint mode along the worst curve of each attainable radius (all of it, for `thresholds=None`). Raises ValueError."
+    """Exact error of the joint mode along the worst curve of each attainable radius (all of it, for `thresholds=None`). Raises ValueError.
+
+    Args:
+        n: draws, >= 1
+        alpha: level of both sides, in (0, 1)
+        thresholds: [S] pairs (a, b) of counts with 0 < a <= b <= n; None: all
+        deltas: [D] half distances of the two quantiles, >= 0; None: 41 values in [0, 4]
+    Returns:
+        [S, D] probability of a false claim at s = h(a) + h(b), divided by alpha
+    """
     check_level(alpha)
     if thresholds is None: thresholds = [(a, b) for a in range(1, n + 1) for b in range(a, n + 1)]
     pairs = np.atleast_2d(check_counts(thresholds, "thresholds"))
@@ -247,7 +327,17 @@ def largest_radius(noise,        # Gaussian noise
                    norm: str = "l2", # l2
                    dim: int = 1, # number of inputs
                   ) -> float:    # input units
-    "The radius that n unanimous votes prove in the default mode."
+    """The radius that n unanimous votes prove in the default mode.
+
+    Args:
+        noise: Gaussian noise
+        n: draws
+        alpha: failure probability
+        norm: l2
+        dim: number of inputs
+    Returns:
+        input units
+    """
     return float(noise.sigma / 2 * probit_gap(binomial_lower(n, n, alpha / 2), q_lower=binomial_lower(n, n, alpha / 2, complement=True)))
 
 # %% ../../nbs/methods/01_tcertify.ipynb #f54d7061

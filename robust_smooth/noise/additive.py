@@ -20,7 +20,11 @@ __all__ = ['Noise', 'Additive', 'Gaussian', 'Uniform']
 
 # %% ../../nbs/noise/00_additive.ipynb #4d369026
 class Noise:
-    "Base of all smoothing distributions: frozen dataclasses with keyword-only, JSON-able settings."
+    """Base of all smoothing distributions: frozen dataclasses with keyword-only, JSON-able settings.
+
+    Args:
+        deterministic: True: `evaluations` perturbed copies are visited by number instead of drawn
+    """
     deterministic: ClassVar[bool] = False # True: `evaluations` perturbed copies are visited by number instead of drawn
 
     def perturb(self,
@@ -28,18 +32,36 @@ class Noise:
                 generator: torch.Generator, # source of randomness, on the device of `out`
                 out: Tensor,                # [m, ...] float: overwritten with m perturbed copies of x
                ) -> Tensor:                 # out
-        "Fill `out` with independently perturbed copies of one image."
+        """Fill `out` with independently perturbed copies of one image.
+
+        Args:
+            x: [...]: one image, float, in [0, 1]
+            generator: source of randomness, on the device of `out`
+            out: [m, ...] float: overwritten with m perturbed copies of x
+        Returns:
+            out
+        """
         raise TypeError(f"{type(self).__name__} does not define perturb")
 
     def check_images(self,
                      images: Tensor, # [B, ...] images about to be voted on
                     ) -> None:
-        "Raise ValueError if the images do not suit this noise; additive noise suits all."
+        """Raise ValueError if the images do not suit this noise; additive noise suits all.
+
+        Args:
+            images: [B, ...] images about to be voted on
+        """
 
     def prepare(self,
                 images: Tensor, # [B, ...] images about to be voted on
                ) -> Tensor:     # [B, ...] what `visit` is given, image by image
-        "Checks and conversions that need not be repeated at every visit: here none."
+        """Checks and conversions that need not be repeated at every visit: here none.
+
+        Args:
+            images: [B, ...] images about to be voted on
+        Returns:
+            [B, ...] what `visit` is given, image by image
+        """
         return images
 
 class Additive(Noise):
@@ -49,7 +71,14 @@ class Additive(Noise):
                out: Tensor,                # [m, ...] float: overwritten with m draws
                generator: torch.Generator, # source of randomness, on the device of `out`
               ) -> Tensor:                 # out
-        "Fill `out` with independent draws of the noise."
+        """Fill `out` with independent draws of the noise.
+
+        Args:
+            out: [m, ...] float: overwritten with m draws
+            generator: source of randomness, on the device of `out`
+        Returns:
+            out
+        """
         raise TypeError(f"{type(self).__name__} does not define sample")
 
     def perturb(self, x: Tensor, generator: torch.Generator, out: Tensor) -> Tensor:
@@ -61,7 +90,14 @@ class Additive(Noise):
                           z: Tensor,     # [m, ...] noise
                           delta: Tensor, # [...] shift
                          ) -> Tensor:    # [m] float64: log q(z - delta) - log q(z)
-        "Log-likelihood ratio of the noise shifted by `delta` against the unshifted, never NaN."
+        """Log-likelihood ratio of the noise shifted by `delta` against the unshifted, never NaN.
+
+        Args:
+            z: [m, ...] noise
+            delta: [...] shift
+        Returns:
+            [m] float64: log q(z - delta) - log q(z)
+        """
         raise TypeError(f"{type(self).__name__} does not define log_density_ratio")
 
 def _check_out(x: Tensor, out: Tensor) -> None:
@@ -71,7 +107,11 @@ def _check_out(x: Tensor, out: Tensor) -> None:
 @register_noise
 @dataclass(frozen=True, kw_only=True)
 class Gaussian(Additive):
-    "Isotropic Gaussian noise N(0, sigma^2 I) (Cohen, Rosenfeld and Kolter 2019). Raises ValueError unless sigma > 0."
+    """Isotropic Gaussian noise N(0, sigma^2 I) (Cohen, Rosenfeld and Kolter 2019). Raises ValueError unless sigma > 0.
+
+    Args:
+        sigma: standard deviation per input, in input units, > 0
+    """
     sigma: float # standard deviation per input, in input units, > 0
 
     def __post_init__(self): object.__setattr__(self, "sigma", check_positive(self.sigma, "sigma"))
@@ -89,7 +129,11 @@ class Gaussian(Additive):
 @register_noise
 @dataclass(frozen=True, kw_only=True)
 class Uniform(Additive):
-    "Independent uniform noise on (-lam, lam) (Lee et al. 2019; Yang et al. 2020). Raises ValueError unless lam > 0."
+    """Independent uniform noise on (-lam, lam) (Lee et al. 2019; Yang et al. 2020). Raises ValueError unless lam > 0.
+
+    Args:
+        lam: half-width, in input units, > 0
+    """
     lam: float # half-width, in input units, > 0
 
     def __post_init__(self): object.__setattr__(self, "lam", check_positive(self.lam, "lam"))
@@ -98,7 +142,13 @@ class Uniform(Additive):
     def from_sigma(cls,
                    sigma: float, # standard deviation, in input units, > 0
                   ) -> Uniform:  # half-width sqrt(3) sigma
-        "Uniform noise of the given standard deviation."
+        """Uniform noise of the given standard deviation.
+
+        Args:
+            sigma: standard deviation, in input units, > 0
+        Returns:
+            half-width sqrt(3) sigma
+        """
         return cls(lam=math.sqrt(3) * check_positive(sigma, "sigma"))
 
     @property

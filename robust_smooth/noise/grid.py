@@ -45,7 +45,15 @@ def n_splits(q: int,                                       # grid steps per unit
              sigma: float | Fraction | str | None = None,  # noise level as lam / sqrt(3), > 0
              lam: float | Fraction | str | None = None,    # or as lam, > 0; exactly one of the two
             ) -> int:                                      # N, >= 1
-    "Number of splits N = floor(2 lam q), in exact arithmetic (Levine and Feizi 2021, section 4.1). Raises ValueError if there is none."
+    """Number of splits N = floor(2 lam q), in exact arithmetic (Levine and Feizi 2021, section 4.1). Raises ValueError if there is none.
+
+    Args:
+        q: grid steps per unit of input, >= 1: images 255, digits 16
+        sigma: noise level as lam / sqrt(3), > 0
+        lam: or as lam, > 0; exactly one of the two
+    Returns:
+        N, >= 1
+    """
     q = _whole(q, "q", 1)
     if (sigma is None) == (lam is None): raise ValueError(f"give exactly one of sigma and lam, got sigma={sigma!r} and lam={lam!r}")
     if lam is not None: count = math.floor(2 * _exact(lam, "lam") * q)
@@ -58,7 +66,15 @@ def offsets(seed: int,     # seed of the Mersenne Twister, in [0, 2^32)
             n_splits: int, # number of splits N, >= 1
             d: int,        # number of inputs, >= 1
            ) -> np.ndarray: # [d] int64 in [0, N)
-    "The fixed offsets v of the splits, the same everywhere. Raises ValueError."
+    """The fixed offsets v of the splits, the same everywhere. Raises ValueError.
+
+    Args:
+        seed: seed of the Mersenne Twister, in [0, 2^32)
+        n_splits: number of splits N, >= 1
+        d: number of inputs, >= 1
+    Returns:
+        [d] int64 in [0, N)
+    """
     seed, count, d = _whole(seed, "seed", 0), _whole(n_splits, "n_splits", 1), _whole(d, "d", 1)
     return np.random.RandomState(seed).randint(0, count, size=d, dtype=np.int64)
 
@@ -68,7 +84,16 @@ def split_levels(levels: ArrayLike, # whole numbers in [0, q], any shape
                  n_splits: int,     # number of splits N, >= 1
                  q: int,            # grid steps per unit of input, >= 1
                 ) -> np.ndarray:    # int16 (int32 for q > 8191): numerators Z in [0, 4q] of the noised values Z / 4q
-    "Centre of the cell that holds each level, in units of 1/4q (Levine and Feizi 2021, equations 14, 27 and 28, on integers). Raises ValueError."
+    """Centre of the cell that holds each level, in units of 1/4q (Levine and Feizi 2021, equations 14, 27 and 28, on integers). Raises ValueError.
+
+    Args:
+        levels: whole numbers in [0, q], any shape
+        phase: phases k, whole numbers, broadcasts; only k mod N matters
+        n_splits: number of splits N, >= 1
+        q: grid steps per unit of input, >= 1
+    Returns:
+        int16 (int32 for q > 8191): numerators Z in [0, 4q] of the noised values Z / 4q
+    """
     count, q = _whole(n_splits, "n_splits", 1), _whole(q, "q", 1)
     levels, phase = np.asarray(levels), np.asarray(phase)
     for name, array in (("levels", levels), ("phase", phase)):
@@ -128,7 +153,14 @@ def _offset_tensor(seed: int, count: int, d: int, device: str) -> Tensor:
 @register_noise
 @dataclass(frozen=True, kw_only=True)
 class Splitting(Noise):
-    "Deterministic splitting noise on the grid k/q: N splits with fixed offsets (Levine and Feizi 2021). Raises ValueError unless N, q >= 1."
+    """Deterministic splitting noise on the grid k/q: N splits with fixed offsets (Levine and Feizi 2021). Raises ValueError unless N, q >= 1.
+
+    Args:
+        n_splits: number of splits N, >= 1; N = 2 lam q
+        q: grid steps per unit of input, >= 1: images 255, digits 16
+        seed: seed of the offsets, in [0, 2^32)
+        shifts: offsets of one's own, one per input, taken mod N; None: from the seed
+    """
     deterministic: ClassVar[bool] = True
     n_splits: int # number of splits N, >= 1; N = 2 lam q
     q: int        # grid steps per unit of input, >= 1: images 255, digits 16
@@ -148,7 +180,15 @@ class Splitting(Noise):
                    q: int,                        # grid steps per unit of input
                    seed: int = 0,                 # seed of the offsets
                   ) -> Splitting:                 # N = largest integer with N^2 <= 12 sigma^2 q^2
-        "Splitting noise at the papers' noise level sigma."
+        """Splitting noise at the papers' noise level sigma.
+
+        Args:
+            sigma: noise level lam / sqrt(3), > 0
+            q: grid steps per unit of input
+            seed: seed of the offsets
+        Returns:
+            N = largest integer with N^2 <= 12 sigma^2 q^2
+        """
         return cls(n_splits=n_splits(q, sigma=sigma), q=q, seed=seed)
 
     @classmethod
@@ -157,7 +197,15 @@ class Splitting(Noise):
                  q: int,                      # grid steps per unit of input
                  seed: int = 0,               # seed of the offsets
                 ) -> Splitting:               # N = floor(2 lam q), exactly
-        "Splitting noise at noise level lam."
+        """Splitting noise at noise level lam.
+
+        Args:
+            lam: noise level lam, > 0
+            q: grid steps per unit of input
+            seed: seed of the offsets
+        Returns:
+            N = floor(2 lam q), exactly
+        """
         return cls(n_splits=n_splits(q, lam=lam), q=q, seed=seed)
 
     @property
@@ -178,7 +226,13 @@ class Splitting(Noise):
     def offsets(self,
                 d: int,        # number of inputs
                ) -> np.ndarray: # [d] int64 in [0, N)
-        "The offsets v in use. Raises ValueError if own offsets do not fit the number of inputs."
+        """The offsets v in use. Raises ValueError if own offsets do not fit the number of inputs.
+
+        Args:
+            d: number of inputs
+        Returns:
+            [d] int64 in [0, N)
+        """
         if self.shifts is None: return offsets(self.seed, self.n_splits, d)
         if len(self.shifts) != d: raise ValueError(f"shifts must hold one offset per input, got {len(self.shifts)} for {d} inputs")
         return np.array(self.shifts, dtype=np.int64)
@@ -186,13 +240,25 @@ class Splitting(Noise):
     def fingerprint(self,
                     d: int, # number of inputs
                    ) -> str: # 64 hex digits
-        "SHA-256 of the offsets (little-endian int64): stored with a model, compared when it is used."
+        """SHA-256 of the offsets (little-endian int64): stored with a model, compared when it is used.
+
+        Args:
+            d: number of inputs
+        Returns:
+            64 hex digits
+        """
         return hashlib.sha256(self.offsets(d).astype("<i8").tobytes()).hexdigest()
 
     def levels(self,
                images: Tensor, # [...] float in [0, 1] on the grid k/q; uint8 for q = 255, uint16 for q = 65535
               ) -> Tensor:     # [...] int32 in [0, q]
-        "Integer levels of images. Raises ValueError naming the first entry off the grid (NaN included)."
+        """Integer levels of images. Raises ValueError naming the first entry off the grid (NaN included).
+
+        Args:
+            images: [...] float in [0, 1] on the grid k/q; uint8 for q = 255, uint16 for q = 65535
+        Returns:
+            [...] int32 in [0, q]
+        """
         return _grid_levels(images, self.q)
 
     def check_images(self, images: Tensor) -> None:
@@ -209,7 +275,17 @@ class Splitting(Noise):
               start: int,  # number of the first split, >= 0
               out: Tensor, # [m, ...] float32, on the device of x: overwritten with splits start, ..., start + m - 1
              ) -> Tensor:  # out
-        "Fill `out` with consecutive splits of one image; every device gives the same bits. Raises ValueError off the grid or beyond N."
+        """Fill `out` with consecutive splits of one image; every device gives the same bits. Raises ValueError off the grid or beyond N.
+
+        Args:
+            x: [...]: one image on the grid, or its int32 levels from `prepare`, which are not
+                checked again
+            start: number of the first split, >= 0
+            out: [m, ...] float32, on the device of x: overwritten with splits start, ..., start + m
+                - 1
+        Returns:
+            out
+        """
         _check_out(x, out)
         if not 0 <= start <= start + len(out) <= self.n_splits: raise ValueError(f"splits must lie in [0, {self.n_splits}), got {start} to {start + len(out) - 1}")
         levels = x if x.dtype == torch.int32 else self.levels(x)
@@ -231,7 +307,14 @@ class Splitting(Noise):
                 images: Tensor,             # [B, ...] on the grid
                 generator: torch.Generator, # source of randomness, on the device of the images
                ) -> Tensor:                 # [B, ...] float32: one uniformly drawn split of each image
-        "One noisy copy of each image of a batch, for training."
+        """One noisy copy of each image of a batch, for training.
+
+        Args:
+            images: [B, ...] on the grid
+            generator: source of randomness, on the device of the images
+        Returns:
+            [B, ...] float32: one uniformly drawn split of each image
+        """
         out = torch.empty(images.shape, dtype=torch.float32, device=images.device)
         split = torch.randint(self.n_splits, (len(images), 1), generator=generator, device=images.device, dtype=torch.int32)
         return _cell_values(self.levels(images).view(len(images), -1), self._shift(images[0].numel(), images.device), split, self.n_splits, self.q, out)
@@ -251,7 +334,12 @@ class _OnGrid(Noise):
 @register_noise
 @dataclass(frozen=True, kw_only=True)
 class IndependentSplitting(_OnGrid):
-    "Randomised splitting noise on the grid k/q, an independent phase per feature (Levine and Feizi 2021, Theorem 2). Raises ValueError."
+    """Randomised splitting noise on the grid k/q, an independent phase per feature (Levine and Feizi 2021, Theorem 2). Raises ValueError.
+
+    Args:
+        n_splits: number of phases N, >= 1; N = 2 lam q
+        q: grid steps per unit of input, >= 1
+    """
     n_splits: int # number of phases N, >= 1; N = 2 lam q
     q: int        # grid steps per unit of input, >= 1
 
@@ -289,7 +377,11 @@ class IndependentSplitting(_OnGrid):
 @register_noise
 @dataclass(frozen=True, kw_only=True)
 class ContinuousSplitting(Noise):
-    "Randomised splitting noise with real cuts, independent per feature (Levine and Feizi 2021, Theorem 2). Raises ValueError unless lam > 0."
+    """Randomised splitting noise with real cuts, independent per feature (Levine and Feizi 2021, Theorem 2). Raises ValueError unless lam > 0.
+
+    Args:
+        lam: noise level: cuts are 2 lam apart, > 0
+    """
     lam: float # noise level: cuts are 2 lam apart, > 0
 
     def __post_init__(self): object.__setattr__(self, "lam", check_positive(self.lam, "lam"))
@@ -323,7 +415,14 @@ LAW_BITS, LAW_REACH = 120, 11 # probabilities are multiples of 2^-120; beyond 11
 def rounded_law(sigma: float, # standard deviation before rounding, in input units, > 0
                 q: int,       # grid steps per unit of input, >= 1
                ) -> list[int]: # probabilities of -T, ..., T in units of 2^-120; they add up to 2^120
-    "The law of round(q Z) for normal Z, in whole numbers. Raises ValueError where sigma q is above 4096."
+    """The law of round(q Z) for normal Z, in whole numbers. Raises ValueError where sigma q is above 4096.
+
+    Args:
+        sigma: standard deviation before rounding, in input units, > 0
+        q: grid steps per unit of input, >= 1
+    Returns:
+        probabilities of -T, ..., T in units of 2^-120; they add up to 2^120
+    """
     import mpmath
     if not sigma * q <= 4096: raise ValueError(f"sigma q must be at most 4096, got {sigma * q:g}; take a coarser grid")
     reach = math.ceil(LAW_REACH * sigma * q)
@@ -335,7 +434,13 @@ def rounded_law(sigma: float, # standard deviation before rounding, in input uni
 
 def alias_table(weights: list[int], # whole numbers that add up to a power of two
                ) -> tuple[list[int], list[int]]: # [K] share of each cell that is its own outcome's, [K] the outcome that has the rest
-    "Cut a law into K = 2^m cells of equal weight with at most two outcomes each (Walker 1977), exactly."
+    """Cut a law into K = 2^m cells of equal weight with at most two outcomes each (Walker 1977), exactly.
+
+    Args:
+        weights: whole numbers that add up to a power of two
+    Returns:
+        [K] share of each cell that is its own outcome's, [K] the outcome that has the rest
+    """
     count = 1 << (len(weights) - 1).bit_length()
     capacity = sum(weights) // count
     left, other = [*weights, *[0] * (count - len(weights))], list(range(count))
@@ -361,7 +466,12 @@ def _rounded_table(sigma: float, q: int, device: str) -> tuple[int, Tensor, Tens
 @register_noise
 @dataclass(frozen=True, kw_only=True)
 class RoundedGaussian(_OnGrid):
-    "Gaussian noise N(0, sigma^2 I) rounded to the grid of the pixels, drawn exactly: what the theorems prove holds for what is computed. Raises ValueError unless sigma > 0, q >= 1, sigma q <= 4096."
+    """Gaussian noise N(0, sigma^2 I) rounded to the grid of the pixels, drawn exactly: what the theorems prove holds for what is computed. Raises ValueError unless sigma > 0, q >= 1, sigma q <= 4096.
+
+    Args:
+        sigma: standard deviation per input before rounding, in input units, > 0
+        q: grid steps per unit of input, >= 1: images 255, digits 16; images must lie on k/q
+    """
     sigma: float # standard deviation per input before rounding, in input units, > 0
     q: int = 255 # grid steps per unit of input, >= 1: images 255, digits 16; images must lie on k/q
 

@@ -60,7 +60,16 @@ def conv_bound(kernel: np.ndarray,        # [out, in, kh, kw] float64; dilation 
                stride: tuple[int, int] = (1, 1), # stride
                circular: bool = False,    # periodic padding that keeps the size (stride 1)
               ) -> float:                 # upper bound on the l2 operator norm
-    "l2 norm of a convolution: exact for periodic padding, a bound that tightens with the image size for zero padding."
+    """l2 norm of a convolution: exact for periodic padding, a bound that tightens with the image size for zero padding.
+
+    Args:
+        kernel: [out, in, kh, kw] float64; dilation already written into it
+        size: height and width of the input
+        stride: stride
+        circular: periodic padding that keeps the size (stride 1)
+    Returns:
+        upper bound on the l2 operator norm
+    """
     taps = [math.ceil(k / s) for k, s in zip(kernel.shape[2:], stride)]
     overlap = math.sqrt(math.prod(taps)) * float(np.linalg.norm(kernel.reshape(len(kernel), -1), 2))
     if circular: grid = size
@@ -73,7 +82,14 @@ def conv_bound(kernel: np.ndarray,        # [out, in, kh, kw] float64; dilation 
 def layer_bound(layer: nn.Module, # a layer in evaluation mode
                 shape: tuple,     # shape of its input, without the batch
                ) -> tuple[float, float, float]: # Lipschitz constants in l1, l2, linf
-    "Lipschitz constants of one layer; register a function of (layer, shape) for a new kind of layer."
+    """Lipschitz constants of one layer; register a function of (layer, shape) for a new kind of layer.
+
+    Args:
+        layer: a layer in evaluation mode
+        shape: shape of its input, without the batch
+    Returns:
+        Lipschitz constants in l1, l2, linf
+    """
     raise ValueError(f"no Lipschitz bound is known for {type(layer).__name__}; register one with layer_bound.register({type(layer).__name__})")
 
 def _weight(layer: nn.Module) -> np.ndarray: return layer.weight.detach().cpu().double().numpy()
@@ -155,7 +171,13 @@ def _apart(module: nn.Module, x: Tensor) -> Tensor: # its output; in-place layer
     return module(x.clone() if any(getattr(part, "inplace", False) for part in module.modules()) else x)
 
 class Skip(nn.Module):
-    "A branch beside a shortcut: x + branch(x), or their average, which keeps 1-Lipschitz branches 1-Lipschitz."
+    """A branch beside a shortcut: x + branch(x), or their average, which keeps 1-Lipschitz branches 1-Lipschitz.
+
+    Args:
+        branch: what is added
+        average: (x + branch(x)) / 2
+        shortcut: None: the identity
+    """
     def __init__(self,
                  branch: nn.Module,      # what is added
                  average: bool = False,  # (x + branch(x)) / 2
@@ -169,7 +191,11 @@ class Skip(nn.Module):
         return (_apart(self.shortcut, x) + _apart(self.branch, x)) * (0.5 if self.average else 1.0)
 
 class Concat(nn.Module):
-    "The input beside what a branch makes of it, along the channels (a dense connection)."
+    """The input beside what a branch makes of it, along the channels (a dense connection).
+
+    Args:
+        branch: what is appended
+    """
     def __init__(self, branch: nn.Module): # what is appended
         super().__init__()
         self.branch = branch
@@ -228,7 +254,15 @@ def lipschitz_report(model: nn.Module, # network, in evaluation mode from its [0
                      norm: str | float, # "l1", "l2", "linf" or any p >= 1, the same before and after each layer
                      input_shape: tuple[int, ...], # shape of one input, e.g. (1, 28, 28)
                     ) -> list[tuple[str, str, float]]: # name, layer, constant
-    "Lipschitz constants layer by layer, in float64 from the weights as they are. Raises ValueError for a layer without a rule."
+    """Lipschitz constants layer by layer, in float64 from the weights as they are. Raises ValueError for a layer without a rule.
+
+    Args:
+        model: network, in evaluation mode from its [0, 1] input on
+        norm: "l1", "l2", "linf" or any p >= 1, the same before and after each layer
+        input_shape: shape of one input, e.g. (1, 28, 28)
+    Returns:
+        name, layer, constant
+    """
     p = norm_order(norm)
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -244,7 +278,15 @@ def lipschitz_bound(model: nn.Module,              # network, in evaluation mode
                     norm: str | float,             # "l1", "l2", "linf" or any p >= 1: ||G(x) - G(y)||_p <= bound * ||x - y||_p
                     input_shape: tuple[int, ...],  # shape of one input, e.g. (1, 28, 28)
                    ) -> float:                     # the bound
-    "A Lipschitz constant of a network, honest for convolutions, strides, normalisation and skips (Kao et al., equations 1 to 4, as mended). Raises ValueError for a layer without a rule."
+    """A Lipschitz constant of a network, honest for convolutions, strides, normalisation and skips (Kao et al., equations 1 to 4, as mended). Raises ValueError for a layer without a rule.
+
+    Args:
+        model: network, in evaluation mode from its [0, 1] input on
+        norm: "l1", "l2", "linf" or any p >= 1: ||G(x) - G(y)||_p <= bound * ||x - y||_p
+        input_shape: shape of one input, e.g. (1, 28, 28)
+    Returns:
+        the bound
+    """
     return math.prod(row[2] for row in lipschitz_report(model, norm, input_shape)) * SAFE
 
 # %% ../../nbs/training/06_lipschitz.ipynb #48f8bc93
@@ -259,7 +301,15 @@ class _Divide(nn.Module):
 def spectral(layer: nn.Module,      # a Linear or Conv2d
              how: str = "exact",    # "exact": Lipschitz constant at most 1; "reshaped": as published, up to sqrt(kh kw) too large; "none"
             ) -> nn.Module:         # the same layer, parametrised
-    "Spectral normalisation of a layer (Kao et al., equation 1, as mended)."
+    """Spectral normalisation of a layer (Kao et al., equation 1, as mended).
+
+    Args:
+        layer: a Linear or Conv2d
+        how: "exact": Lipschitz constant at most 1; "reshaped": as published, up to sqrt(kh kw) too
+            large; "none"
+    Returns:
+        the same layer, parametrised
+    """
     if how not in ("exact", "reshaped", "none"): raise ValueError(f"how must be 'exact', 'reshaped' or 'none', got {how!r}")
     if how == "none": return layer
     taps = math.prod(math.ceil(k * math.gcd(s, d) / s) for k, s, d in zip(layer.kernel_size, layer.stride, layer.dilation)) if isinstance(layer, nn.Conv2d) else 1

@@ -32,7 +32,17 @@ def tune_batch_size(model: Callable,       # base classifier
                     seconds: float = 0.06, # time spent on each candidate
                     largest: int = 16384,  # largest batch tried
                    ) -> int:               # batch size
-    "A batch whose throughput is within 2 % of the best, from a short timed sweep: the smallest that takes 8 ms, so that bookkeeping stays small beside it; if none does, the fastest (on a GPU the largest). Remembered per model."
+    """A batch whose throughput is within 2 % of the best, from a short timed sweep: the smallest that takes 8 ms, so that bookkeeping stays small beside it; if none does, the fastest (on a GPU the largest). Remembered per model.
+
+    Args:
+        model: base classifier
+        shape: shape of one image
+        device: where to run
+        seconds: time spent on each candidate
+        largest: largest batch tried
+    Returns:
+        batch size
+    """
     key = (tuple(shape), str(device), torch.get_num_threads())
     known = _tuned.setdefault(model, {}) if isinstance(model, nn.Module) else {}
     if key in known: return known[key]
@@ -75,7 +85,14 @@ FRAGILE = {"float32": 2.0**-17, "tf32": 2.0**-9, "float16": 2.0**-8, "bfloat16":
 def working_precision(model: Callable, # base classifier
                       device: torch.device | str, # where it runs
                      ) -> str:         # key of `FRAGILE`
-    "The coarsest arithmetic of a forward pass: the model's own `precision`, the type of its weights, or what PyTorch's switches make of float32 on this device."
+    """The coarsest arithmetic of a forward pass: the model's own `precision`, the type of its weights, or what PyTorch's switches make of float32 on this device.
+
+    Args:
+        model: base classifier
+        device: where it runs
+    Returns:
+        key of `FRAGILE`
+    """
     kind, types = torch.device(device).type, [weight.dtype for weight in model.parameters()] if isinstance(model, nn.Module) else []
     if torch.is_autocast_enabled(kind): types.append(torch.get_autocast_dtype(kind))
     used = [_float32_means(kind), str(getattr(model, "precision", "float32")), *(str(one).removeprefix("torch.") for one in types)]

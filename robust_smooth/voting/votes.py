@@ -39,7 +39,13 @@ def check_votable(model: Callable, # base classifier: [m, ...] -> [m, C] logits
                   x: Tensor,       # [B, ...] images
                   noise: Noise,    # smoothing distribution
                  ) -> None:
-    "Raise ValueError or TypeError unless the model is ready and the images are finite, in [0, 1] and suit the noise."
+    """Raise ValueError or TypeError unless the model is ready and the images are finite, in [0, 1] and suit the noise.
+
+    Args:
+        model: base classifier: [m, ...] -> [m, C] logits
+        x: [B, ...] images
+        noise: smoothing distribution
+    """
     if not isinstance(noise, Noise): raise TypeError(f"noise must be a smoothing distribution of robust_smooth.noise, got {type(noise).__name__}")
     if not callable(model): raise TypeError(f"model must be callable, got {type(model).__name__}")
     if getattr(model, "training", False):
@@ -57,7 +63,13 @@ def check_logits(logits: Tensor,    # what the model returned
                  rows: int,         # rows it was given
                  num_classes: int | None, # classes expected; None: any number above 1
                 ) -> None:
-    "Raise ValueError unless logits are finite and of shape [rows, num_classes]."
+    """Raise ValueError unless logits are finite and of shape [rows, num_classes].
+
+    Args:
+        logits: what the model returned
+        rows: rows it was given
+        num_classes: classes expected; None: any number above 1
+    """
     shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     fits = shape == (rows, num_classes) or num_classes is None and isinstance(shape, tuple) and len(shape) == 2 and shape[0] == rows and shape[1] > 1
     if not fits: raise ValueError(f"model must return logits of shape ({rows}, {num_classes or 'classes'}), got {shape}")
@@ -66,7 +78,15 @@ def check_logits(logits: Tensor,    # what the model returned
 # %% ../../nbs/voting/01_votes.ipynb #70732492
 @dataclass(frozen=True)
 class Votes:
-    "Counts of one stage for a batch of images."
+    """Counts of one stage for a batch of images.
+
+    Args:
+        counts: [B, C] int64
+        n: [B] int64: draws
+        fragile: [B] int64: draws whose two best logits nearly tie
+        batch_size: rows per forward pass
+        observed: [B, ...]: what the observers collected
+    """
     counts: np.ndarray   # [B, C] int64
     n: np.ndarray        # [B] int64: draws
     fragile: np.ndarray  # [B] int64: draws whose two best logits nearly tie
@@ -283,7 +303,27 @@ def count_votes(model: Callable,          # base classifier: [m, ...] float32 ->
                 device: torch.device | str | None = None, # None: where the model is
                 progress: bool = True,            # show a progress bar
                ) -> Votes:                        # counts [B, C], n [B], fragile [B]
-    "Count the classes that a base classifier returns on perturbed copies of each image. Raises ValueError or TypeError for bad input."
+    """Count the classes that a base classifier returns on perturbed copies of each image. Raises ValueError or TypeError for bad input.
+
+    Args:
+        model: base classifier: [m, ...] float32 -> [m, C] logits, in eval mode
+        x: [B, ...] images in [0, 1]
+        noise: smoothing distribution
+        n: draws per image, >= 1 (a deterministic noise visits all its evaluations; a stop has its
+            own looks)
+        num_classes: C >= 2
+        seed: seed of the run
+        index: [B] dataset indices, which seed the noise; default 0, 1, ...
+        stage: "selection", "estimation", ...; stages never share noise
+        targets: [B] classes that observers and stop ask about
+        observers: objects with begin, update and finish
+        stop: stopping rule: .looks, and (counts, n, targets) -> decided [B]
+        batch_size: rows per forward pass; None: a short timed sweep
+        device: None: where the model is
+        progress: show a progress bar
+    Returns:
+        counts [B, C], n [B], fragile [B]
+    """
     counter, size = _counter(model, x, noise, n, num_classes, seed, index, stage, targets, observers, stop, batch_size, device, progress)
     rows: list = [None] * size
     with torch.inference_mode():
@@ -343,7 +383,26 @@ def vote(model: Callable,      # base classifier: [m, ...] float32 -> [m, C] log
          device: torch.device | str | None = None, # None: where the model is
          progress: bool = True,              # show a progress bar
         ) -> Record:                         # rows in the order of `images`
-    "Vote on a batch of images, selection then estimation, into a Record that is on disk image by image. Raises ValueError for bad input or a mismatching file."
+    """Vote on a batch of images, selection then estimation, into a Record that is on disk image by image. Raises ValueError for bad input or a mismatching file.
+
+    Args:
+        model: base classifier: [m, ...] float32 -> [m, C] logits, in eval mode
+        images: [B, ...] in [0, 1]
+        noise: smoothing distribution
+        n: estimation draws per image
+        num_classes: C >= 2
+        n0: selection draws per image
+        seed: seed of the run
+        index: [B] dataset indices; default 0, 1, ...
+        observers: name -> factory of an observer of the estimation stage
+        stop: stopping rule of the estimation stage; needs .spec()
+        save: votes file; an unfinished one is resumed
+        batch_size: rows per forward pass; None: a short timed sweep
+        device: None: where the model is
+        progress: show a progress bar
+    Returns:
+        rows in the order of `images`
+    """
     check_votable(model, images, noise)
     device = device_of(model, device)
     index = np.arange(len(images)) if index is None else np.asarray(index)

@@ -1,0 +1,23 @@
+# Written by `make export`: what `rs.noise` brings, for editors and type checkers.
+from .additive import Additive as Additive
+from .grid import ContinuousSplitting as ContinuousSplitting
+from .additive import Gaussian as Gaussian
+from .grid import IndependentSplitting as IndependentSplitting
+from .grid import LAW_BITS as LAW_BITS
+from .grid import LAW_REACH as LAW_REACH
+from .shells import LinfGaussian as LinfGaussian
+from .shells import MixedNormGaussian as MixedNormGaussian
+from .additive import Noise as Noise
+from .shells import RadialGaussian as RadialGaussian
+from .grid import RoundedGaussian as RoundedGaussian
+from .grid import Splitting as Splitting
+from .grid import TABLE_LIMIT as TABLE_LIMIT
+from .additive import Uniform as Uniform
+from . import additive as additive
+from .grid import alias_table as alias_table
+from . import grid as grid
+from .grid import n_splits as n_splits
+from .grid import offsets as offsets
+from .grid import rounded_law as rounded_law
+from . import shells as shells
+from .grid import split_levels as split_levels
