@@ -12,9 +12,11 @@ from .maths import boxes as boxes
 from .lab import budgets as budgets
 from .lab import cache as cache
 from . import cli as cli
+from .training import conduct as conduct
 from . import core as core
 from .maths import curves as curves
 from .training import data as data
+from .voting import engine as engine
 from .lab import experiment as experiment
 from .lab import figures as figures
 from .maths import first_order as first_order
@@ -22,6 +24,7 @@ from .methods import gaussian as gaussian
 from .maths import gradient_bounds as gradient_bounds
 from .voting import hardware as hardware
 from .methods import higher_order as higher_order
+from .training import holders as holders
 from .training import identity as identity
 from .lab import kernels as kernels
 from .training import lipschitz as lipschitz
@@ -29,6 +32,7 @@ from .training import models as models
 from .methods import moments as moments
 from . import noise as noise
 from .lab import papers as papers
+from .training import plain as plain
 from .maths import polynomials as polynomials
 from .lab import publish as publish
 from .lab import report as report
@@ -42,6 +46,7 @@ from . import smoothed as smoothed
 from .methods import soap_bubbles as soap_bubbles
 from .training import speed as speed
 from .methods import splitting as splitting
+from .voting import tally as tally
 from .lab import tasks as tasks
 from .methods import tcertify as tcertify
 from .training import train as train
@@ -59,7 +64,8 @@ from .noise.shells import LinfGaussian as LinfGaussian
 from .noise.shells import MixedNormGaussian as MixedNormGaussian
 from .noise.shells import RadialGaussian as RadialGaussian
 from .core.record import Record as Record
-from .noise.grid import RoundedGaussian as RoundedGaussian
+from .noise.rounded import RoundedGaussian as RoundedGaussian
+from .noise.rounded import RoundedUniform as RoundedUniform
 from .smoothed import Smoothed as Smoothed
 from .noise.grid import Splitting as Splitting
 from .noise.additive import Uniform as Uniform

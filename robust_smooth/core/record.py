@@ -18,17 +18,15 @@ from numpy.typing import ArrayLike
 
 from .certificates import Certificates
 from .hashes import _json
-from .places import write_atomic
 from .registry import find_methods, list_methods, Method, method_named, noise_from_spec, noise_spec, refuse_lacking, refuse_plan
 from .values import check_counts, check_level, check_whole, norm_name
-from .votes_file import _frame, _pack, JOURNAL_MAGIC, read_journal
+from .votes_file import read_journal, write_journal
 
 # %% auto #0
-__all__ = ['UNIT', 'STREAM', 'COLUMNS', 'MUST_AGREE', 'PROVENANCE_MUST_MATCH', 'Record', 'check_same_vote']
+__all__ = ['UNIT', 'COLUMNS', 'MUST_AGREE', 'PROVENANCE_MUST_MATCH', 'Record', 'check_same_vote']
 
 # %% ../../nbs/core/07_record.ipynb #4614d380
 UNIT = (0.0, 1.0) # the domain of images
-STREAM = 2        # how the generator of a draw is seeded; votes of stream 1 certify, but are never resumed
 
 def _check_table(counts: np.ndarray, selection: np.ndarray, n: np.ndarray) -> None:
     "Raise ValueError unless counts are a table of at least two classes whose rows add up to n, and selection has its shape."
@@ -76,7 +74,6 @@ class _Votes:
     moments: Mapping[str, np.ndarray] = field(default_factory=dict) # [B, ...] what observers collected
     plan: Any = None                  # stopping plan of a sequential vote (a JSON-able description), else None
     domain: tuple[float, float] | None = UNIT # range of the inputs; None: any real numbers
-    stream: int = STREAM              # how the draws were seeded
     provenance: Mapping[str, Any] = field(default_factory=dict) # hashes, seed, precision, batch shape, device type, versions
 
     def __post_init__(self) -> None:
@@ -122,6 +119,11 @@ class _Reads(_Votes):
             [B] int64
         """
         return self.counts[np.arange(len(self)), self.selected]
+
+    @property
+    def stream(self) -> int:
+        "How the draws were seeded: 2 now; votes of stream 1 certify, but are never resumed."
+        return int(self.provenance.get("stream", 1))
 
     @property
     def grid(self) -> int | None:
@@ -257,7 +259,7 @@ def _from_rows(cls: Any, header: Mapping[str, Any], rows: Mapping[str, np.ndarra
     columns = {name: value for name, value in rows.items() if not name.startswith("moments.")}
     moments = {name.removeprefix("moments."): value for name, value in rows.items() if name.startswith("moments.")}
     return cls(**columns, moments=moments, noise=noise_from_spec(header["noise"]), dim=header["dim"], plan=header["plan"],
-               domain=header.get("domain", UNIT), stream=header.get("stream", 1), provenance=header["provenance"])
+               domain=header.get("domain", UNIT), provenance=header["provenance"])
 
 def _no_rows(classes: int) -> dict[str, np.ndarray]:
     "The columns of a Record of no images."
@@ -269,9 +271,9 @@ class _Files(_Votes):
     "Votes as what is saved and loaded."
 
     def header(self) -> dict[str, Any]:
-        "What is true of all rows, as plain JSON: noise, dim, classes, plan, domain, stream, provenance."
-        return dict(format=1, noise=noise_spec(self.noise), dim=self.dim, classes=int(self.counts.shape[1]), plan=self.plan,
-                    domain=self.domain, stream=self.stream, provenance=dict(self.provenance))
+        "What is true of all rows, as plain JSON: noise, dim, classes, plan, domain, provenance."
+        return dict(format=2, noise=noise_spec(self.noise), dim=self.dim, classes=int(self.counts.shape[1]), plan=self.plan,
+                    domain=self.domain, provenance=dict(self.provenance))
 
     def rows(self) -> dict[str, np.ndarray]: # column name -> [B, ...]; moments as "moments.NAME"
         """What is true of each image.
@@ -293,13 +295,13 @@ class _Files(_Votes):
             the file
         """
         path = Path(path)
-        write_atomic(path, JOURNAL_MAGIC + _frame(_json(self.header())) + _frame(_pack(self.rows())))
+        write_journal(path, self.header() | dict(order="as given"), [self.rows()])
         return path
 
     @staticmethod
     def load(path: str | Path, # a file written by `save` or by a vote
             ) -> Record:       # images of a vote come sorted by dataset index
-        """Read a Record; a torn last entry, left by a process killed while writing, is dropped. Raises ValueError for any other file.
+        """Read a Record; a torn tail, left by a killed writer, is dropped. Raises ValueError for any other damage or file.
 
         Args:
             path: a file written by `save` or by a vote
@@ -308,7 +310,7 @@ class _Files(_Votes):
         """
         header, blocks = read_journal(path)
         record = Record.from_blocks(header, blocks)
-        if len(blocks) <= 1:
+        if header is not None and header.get("order") == "as given":
             return record
         return record[np.argsort(record.index, kind="stable")] # a vote appends images as they finish
 
@@ -365,7 +367,6 @@ class Record(_Reads, _Certifies, _Files, _Shows):
         moments: [B, ...] what observers collected
         plan: stopping plan of a sequential vote (a JSON-able description), else None
         domain: range of the inputs; None: any real numbers
-        stream: how the draws were seeded
         provenance: hashes, seed, precision, batch shape, device type, versions
     """
 
@@ -413,9 +414,10 @@ class Record(_Reads, _Certifies, _Files, _Shows):
 
 # %% ../../nbs/core/07_record.ipynb #7d826ba7
 MUST_AGREE = ("noise", "dim", "classes", "plan")  # of two headers
-PROVENANCE_MUST_MATCH = ("model", "preprocessing", "precision", "optimised", "noise", "seed", "device_type", "stop", "n0", "n", "moments", "shape")
+PROVENANCE_MUST_MATCH = ("stream", "model", "preprocessing", "precision", "optimised", "noise", "seed", "device_type", "stop", "n0", "n", "moments", "shape")
 
 def _refuse_difference(name: str, ours: Any, theirs: Any) -> None:
+    "Raise ValueError, naming the field, where two votes differ in it."
     if ours != theirs:
         raise ValueError(f"{name} differs: {ours!r} and {theirs!r}; votes can be joined only within one setting")
 
@@ -432,7 +434,6 @@ def check_same_vote(ours: Mapping[str, Any],   # header of one vote
     for name in MUST_AGREE:
         _refuse_difference(name, ours[name], theirs[name])
     _refuse_difference("domain", ours.get("domain", list(UNIT)), theirs.get("domain", list(UNIT)))
-    _refuse_difference("stream", ours.get("stream", 1), theirs.get("stream", 1))
     for name in PROVENANCE_MUST_MATCH:
         _refuse_difference(name, ours["provenance"].get(name), theirs["provenance"].get(name))
 

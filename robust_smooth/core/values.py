@@ -19,7 +19,7 @@ __all__ = ['ABSTAIN', 'MODES', 'MOST_STEPS', 'norm_name', 'norm_order', 'check_l
 
 # %% ../../nbs/core/00_values.ipynb #fedc21bc
 ABSTAIN = -1 # the label of an abstention
-MODES = ("sound", "verified", "paper") # proved; exact computation supports it, no proof; as printed, may be unsound
+MODES = ("sound", "paper") # proved; as printed, may be unsound
 
 # %% ../../nbs/core/00_values.ipynb #b3567743
 def norm_name(norm: str | float, # "l1", "l2", "linf", or p itself: 1, 2, inf, any p >= 1
