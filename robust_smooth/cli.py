@@ -143,7 +143,7 @@ def certify(args: argparse.Namespace) -> int:
         if args.device: model.to(args.device)
         smooth, draws = Smoothed(model, noise), noise.evaluations if noise.deterministic else args.n
         unanimous = np.eye(1, model.num_classes, dtype=np.int64) * draws
-        trial = Record.from_counts(unanimous, unanimous, draws, noise, int(np.prod(data.images.shape[1:]))) # what cannot be certified is refused before the long run
+        trial = Record.from_counts(np.minimum(unanimous, 1), unanimous, draws, noise, int(np.prod(data.images.shape[1:]))) # what cannot be certified is refused before the long run
         if args.moments: trial = dataclasses.replace(trial, moments=dict(moments=np.zeros((1, 2, trial.dim)), moments_n=np.array([[draws - draws // 2, draws // 2]])))
         trial.certify(args.norm, method=args.method, alpha=args.alpha, **options)
         record = smooth.vote(data, n=args.n, n0=args.n0, moments=args.moments, seed=args.seed, save=args.save, alpha=args.alpha, device=args.device)

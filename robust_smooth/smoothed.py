@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .core.certificates import Certificates
 from .core.record import Record
-from .core.registry import METHODS, Method, find_methods, load_methods
+from .core.registry import Method, check, find_methods, load_methods
 from .core.values import check_level
 from .noise.additive import Noise
 from .training.holders import as_images
@@ -29,7 +29,7 @@ from .voting.hardware import device_of, forward_in_pieces, tune_batch_size
 from .voting.votes import Ballot, ballot, vote
 
 # %% auto #0
-__all__ = ['LOOKED_AT', 'LOOKS', 'CLEAN_BATCH', 'Estimate', 'largest_radius', 'classes_of', 'Smoothed', 'check']
+__all__ = ['LOOKED_AT', 'LOOKS', 'CLEAN_BATCH', 'Estimate', 'largest_radius', 'classes_of', 'Smoothed']
 
 # %% ../nbs/10_smoothed.ipynb #84cae969
 def _duration(seconds: float) -> str:
@@ -69,7 +69,7 @@ def _unanimous(noise: Noise, classes: int, n: int, dim: int) -> Record:
     "The best votes there can be on one image."
     counts = np.zeros((1, classes), np.int64)
     counts[0, 0] = n
-    return Record.from_counts(counts, counts, n, noise, dim)
+    return Record.from_counts(np.minimum(counts, 1), counts, n, noise, dim)
 
 def _fitting(noise: Noise, norm: str) -> Method | None:
     "The method that certifies a plain vote by default."
@@ -390,20 +390,3 @@ def _speed(one: Ballot, engine: Engine, draws: int, seconds: float) -> float:
         if one.noise.deterministic or spent > seconds / 2 or count >= 4 * draws:
             return count / spent
         count = int(count * max(2, 0.75 * seconds / max(spent, 1e-3)))
-
-# %% ../nbs/10_smoothed.ipynb #fb426b92
-def check(certificates: Certificates, # as a method made them
-         ) -> np.ndarray:             # [B] bool
-    """Re-prove each radius from the witness it carries, without the solver that found it. Raises ValueError where there is no witness.
-
-    Args:
-        certificates: as a method made them
-    Returns:
-        [B] bool
-    """
-    method = load_methods().get(certificates.method)
-    if method is None:
-        raise ValueError(f"method {certificates.method!r} is not registered; known: {sorted(METHODS)}")
-    if method.check is None or certificates.witness is None:
-        raise ValueError(f"certificates of {certificates.method!r} carry no witness to check")
-    return np.asarray(method.check(certificates), dtype=bool)

@@ -246,4 +246,4 @@ class Smoothed(nn.Module):
         details = {key: pick(lambda c: c.details[key]) for key in found[names[0]].details} | dict(route=np.array([names[b] for b in best]), space=np.full(len(best), space))
         chosen = found[names[0]]
         witness = None if chosen.witness is None else dict(tree=np.array([found[names[b]].witness["tree"][i] for i, b in enumerate(best)] + [None], dtype=object)[:-1])
-        return replace(chosen, radius=pick(lambda c: c.radius), norm=norm_name(norm), reason=pick(lambda c: c.reason), witness=witness, details=details)
+        return replace(chosen, claim=None, radius=pick(lambda c: c.radius), norm=norm_name(norm), reason=pick(lambda c: c.reason), witness=witness, details=details)

@@ -172,5 +172,5 @@ def largest_radius(noise: Any,        # Gaussian noise
     p, q = (binomial_lower(n, n, alpha, complement=side) for side in (False, True))
     return float(radius(p, noise.sigma, p_lower_complement=q) * inscribed(norm, dim))
 
-register(name="gaussian", noises=GAUSSIAN_NOISES, norms=("l2", "l1", "linf"), rank=dict(l2=10, l1=1, linf=1),
+register(name="gaussian", noises=GAUSSIAN_NOISES, norms=("l2", "l1", "linf"), rank=dict(l2=10, l1=1, linf=1), counts_only=True,
          certify=certify, minimum_n=minimum_n, check=check, predict=predict, largest_radius=largest_radius)

@@ -27,10 +27,10 @@ from robust_smooth.maths.shells import (
 )
 
 # %% auto #0
-__all__ = ['FAMILY_OF', 'PAPER_GRID', 'worst_shift', 'certify', 'check', 'minimum_n', 'largest_radius', 'bilateral_radius',
-           'sample_ratios', 'certify_monte_carlo', 'algorithm1', 'algorithm2', 'radius_law', 'compare', 'FAMILIES',
-           'FINE', 'FINER', 'FLAT', 'GUARD', 'discrepancy', 'dual_bound', 'llr_cdf', 'lower_bound', 'p_min', 'radius',
-           'verified_radius']
+__all__ = ['FAMILY_OF', 'PAPER_GRID', 'CERTIFIES', 'worst_shift', 'certify', 'check', 'minimum_n', 'largest_radius',
+           'bilateral_radius', 'sample_ratios', 'certify_monte_carlo', 'algorithm1', 'algorithm2', 'radius_law',
+           'compare', 'FAMILIES', 'FINE', 'FINER', 'FLAT', 'GUARD', 'discrepancy', 'dual_bound', 'llr_cdf',
+           'lower_bound', 'p_min', 'radius', 'verified_radius']
 
 # %% ../../nbs/methods/05_soap_bubbles.ipynb #5fae3ff1
 from robust_smooth.maths.shells import (
@@ -70,7 +70,6 @@ def worst_shift(noise: Any,        # Gaussian, RadialGaussian, MixedNormGaussian
     if p != np.inf: raise ValueError(f"{kind} has a proved worst shift for norm 'linf' only (the theorem does not rank the points of other balls), got {norm_name(norm)!r}")
     return family, k, 1.0
 
-def _method_name(family: str) -> str: return "soap_bubbles" if family == "l2" else "soap_bubbles_linf"
 
 def certify(record: Record,       # votes under one of the noises of `FAMILY_OF`, a fixed number of draws
             *,
@@ -104,7 +103,7 @@ def certify(record: Record,       # votes under one of the noises of `FAMILY_OF`
     R, lam = verified_radius(q, record.dim, k, family)
     reason = np.where(R > 0, "", "lower bound of the selected class is not above 1/2")
     fixed = dict(hits=record.hits, selected=record.selected, lam=lam, sigma=record.noise.sigma, k=k, dim=record.dim, family=FAMILIES.index(family))
-    return Certificates(label=np.where(R > 0, record.selected, ABSTAIN), radius=R * record.noise.sigma / size, norm=norm, alpha=alpha, method=_method_name(family), index=record.index,
+    return Certificates(label=np.where(R > 0, record.selected, ABSTAIN), radius=R * record.noise.sigma / size, norm=norm, alpha=alpha, method="soap_bubbles", index=record.index,
                         p_lower=p, n=record.n, witness={name: np.broadcast_to(value, len(record)).copy() for name, value in fixed.items()}, reason=reason)
 
 def check(certificates: Certificates, # as `certify` made them
@@ -218,7 +217,7 @@ def _certify_bilateral(record: Record, norm: str, alpha: float) -> Certificates:
         else: R[fails] = 0.0
     fixed = dict(sigma=record.noise.sigma, k=k, dim=record.dim, family=FAMILIES.index(family))
     witness = {name: np.full(len(record), value) for name, value in fixed.items()} | dict(counts=record.counts, selected=record.selected, lam=lam)
-    return Certificates(label=np.where(R > 0, record.selected, ABSTAIN), radius=R * record.noise.sigma / size, norm=norm, alpha=alpha, method=_method_name(family), index=record.index,
+    return Certificates(label=np.where(R > 0, record.selected, ABSTAIN), radius=R * record.noise.sigma / size, norm=norm, alpha=alpha, method="soap_bubbles", index=record.index,
                         p_lower=p, p_upper=q, n=record.n, witness=witness, reason=np.where(R > 0, "", "lower bound of the selected class is not above the upper bound of another"))
 
 def _bilateral_proved(p: np.ndarray, q: np.ndarray, R: np.ndarray, lam: np.ndarray, d: int, k: float, family: str) -> np.ndarray:
@@ -383,11 +382,13 @@ def _certify_paper(record: Record, norm: str, alpha: float, radii: ArrayLike | N
         choice = lam[(lam * first[:, None] - _sampled_discrepancy(lam, sample_ratios(record.noise, shift, pilot, seed + 2 * i))).argmax(1)]
         bound = choice * (p - np.sqrt(np.log(1 / alpha) / (2 * draws))) - _sampled_discrepancy(choice, sample_ratios(record.noise, shift, draws, seed + 2 * i + 1))
         R, used = np.where(bound >= 0.5, r, R), np.where(bound >= 0.5, choice, used)
-    return Certificates(label=np.where(R > 0, record.selected, ABSTAIN), radius=R, norm=norm, alpha=alpha, method=_method_name(worst_shift(record.noise, norm, record.dim)[0]), mode="paper", index=record.index,
+    return Certificates(label=np.where(R > 0, record.selected, ABSTAIN), radius=R, norm=norm, alpha=alpha, method="soap_bubbles", mode="paper", index=record.index,
                         p_lower=p, n=record.n, witness=dict(lam=used), reason=np.where(R > 0, "", "no radius of the grid passes"))
 
-register(name="soap_bubbles", noises=("RadialGaussian",), norms=("l1", "l2", "linf"), certify=certify, check=check, minimum_n=minimum_n, largest_radius=largest_radius)
-register(name="soap_bubbles_linf", noises=("MixedNormGaussian", "LinfGaussian"), norms=("linf",), certify=certify, check=check, minimum_n=minimum_n, largest_radius=largest_radius)
+CERTIFIES = {"RadialGaussian": ("l1", "l2", "linf"), "MixedNormGaussian": ("linf",), "LinfGaussian": ("linf",)} # noise -> norms
+
+register(name="soap_bubbles", certifies=CERTIFIES, counts_only=True,
+         certify=certify, check=check, minimum_n=minimum_n, largest_radius=largest_radius)
 
 # %% ../../nbs/methods/05_soap_bubbles.ipynb #b3601db9
 def radius_law(noise: Any, # one of the noises of `FAMILY_OF`

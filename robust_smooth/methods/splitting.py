@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..core.certificates import Certificates
 from ..core.record import Record
-from ..core.registry import register
+from ..core.registry import register, register_check
 from ..core.values import ABSTAIN, check_counts, norm_name
 from ..training.models import BaseClassifier, Normalize
 from ..training.plain import is_plain
@@ -208,7 +208,7 @@ def check(certificates: Certificates, # from `certify` or `audit`
 # %% ../../nbs/methods/04_splitting.ipynb #e23e363f
 register(name="splitting", noises=("Splitting",), norms=("l1",), certify=certify, deterministic=True, sequential=True, rank=5, check=check,
          largest_radius=largest_radius)
-register(name="splitting_soft", noises=(), norms=("l1",), certify=certify, deterministic=True, default=False, check=check) # of `certify_soft`: never chosen by noise
+register_check("splitting_soft", check) # of `certify_soft`, which certifies networks, not Records
 
 # %% ../../nbs/methods/04_splitting.ipynb #353213fa
 def _check_model(model: nn.Module) -> None:

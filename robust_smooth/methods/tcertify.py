@@ -499,5 +499,5 @@ def largest_radius(noise: Any,        # Gaussian noise
     p, q = (binomial_lower(n, n, alpha / 2, complement=side) for side in (False, True))
     return float(noise.sigma / 2 * probit_gap(p, q_lower=q))
 
-register(name="tcertify", noises=GAUSSIAN_NOISES, norms=("l2",), rank=5,
+register(name="tcertify", noises=GAUSSIAN_NOISES, norms=("l2",), rank=5, counts_only=True,
          certify=certify, minimum_n=minimum_n, check=check, largest_radius=largest_radius)

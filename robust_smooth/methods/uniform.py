@@ -223,5 +223,5 @@ def largest_radius(noise: Any,          # uniform or randomised splitting noise
     """
     return float(radius(binomial_lower(n, n, alpha), noise.lam))
 
-register(name="uniform", noises=UNIFORM_NOISES, norms=("l1",), rank=5,
+register(name="uniform", noises=UNIFORM_NOISES, norms=("l1",), rank=5, counts_only=True,
          certify=certify, minimum_n=minimum_n, check=check, largest_radius=largest_radius)
