@@ -49,6 +49,7 @@ from .methods import splitting as splitting
 from .voting import tally as tally
 from .lab import tasks as tasks
 from .methods import tcertify as tcertify
+from . import testing as testing
 from .training import train as train
 from .maths import two_sided as two_sided
 from .methods import uniform as uniform

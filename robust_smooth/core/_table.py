@@ -124,6 +124,7 @@ ROOMS: dict[str, str] = {
     'tally': 'voting.tally',
     'tasks': 'lab.tasks',
     'tcertify': 'methods.tcertify',
+    'testing': 'testing',
     'train': 'training.train',
     'two_sided': 'maths.two_sided',
     'uniform': 'methods.uniform',
