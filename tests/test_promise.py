@@ -107,10 +107,12 @@ def scratch(root, tmp_path_factory):
     copy = tmp_path_factory.mktemp("promise") / "checkout"
     for name in ("settings.ini", "pyproject.toml", "Makefile", "robust_smooth", "docs", "nbs", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE"):
         if (root / name).is_dir():
-            shutil.copytree(root / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", "experiments", "proofs"))
+            shutil.copytree(root / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
         else:
             copy.mkdir(exist_ok=True)
             shutil.copy2(root / name, copy / name)
+    for name in ("data", "figures", "index_files"):
+        (copy / name).symlink_to(root / name)
     book = nbformat.v4.new_notebook(metadata=dict(kernelspec=dict(display_name="python3", language="python", name="python3")))
     make = dict(markdown=nbformat.v4.new_markdown_cell, code=nbformat.v4.new_code_cell)
     book.cells = [make[kind](source) for kind, source in CELLS]
@@ -163,7 +165,7 @@ def test_no_other_file_was_edited_by_hand(scratch, root):
     changed = set()
     for path in scratch.rglob("*"):
         name = path.relative_to(scratch)
-        if not path.is_file() or name.parts[0] in ("home", "_proc") or "__pycache__" in name.parts or name.suffix == ".votes":
+        if not path.is_file() or name.parts[0] in ("home", "_proc", "data", "figures", "index_files") or "__pycache__" in name.parts or name.suffix == ".votes":
             continue
         here = root / name
         if not here.is_file() or here.read_bytes() != path.read_bytes():
