@@ -233,11 +233,11 @@ def parser() -> argparse.ArgumentParser:
     one = add(reproduce, "Run experiments: tables, figures and claims beside the papers' numbers. Finished runs are kept; give the same command again to resume.",
               "  robust-smooth reproduce                              every experiment on digits, a few minutes\n"
               "  robust-smooth reproduce gaussian_table1 -p seed=1     one experiment, another seed\n"
-              "  robust-smooth reproduce --dataset cifar10 --budget h100 adre_table1\n"
+              "  robust-smooth reproduce --dataset cifar10 --budget gpu adre_table1\n"
               "  robust-smooth reproduce --list")
     one.add_argument("experiments", nargs="*", metavar="experiment", help="names of experiments; none: all")
     one.add_argument("--dataset", default="digits", help="digits (default, embedded), mnist, cifar10, cifar100, svhn, imagenet")
-    one.add_argument("--budget", default="quick", help="smoke, quick (default: two cores, minutes), cpu, h100, paper")
+    one.add_argument("--budget", default="quick", help="smoke, quick (default: two cores, minutes), cpu, gpu, paper")
     one.add_argument("--list", action="store_true", help="list the experiments")
     add_running(one)
 
@@ -283,10 +283,10 @@ def parser() -> argparse.ArgumentParser:
     four.add_argument("--page", metavar="FILE", help="file to write; default: report.html beside the runs")
     four.add_argument("--kept", action="store_true", help="report the largest run of each experiment in data/results instead of the last run")
     five = add(zoo, "List the trained base classifiers at hand, or train more of them. An interrupted training is resumed by the same command.",
-               "  robust-smooth zoo\n  robust-smooth zoo --train cifar10 --sigma 0.25 0.5 --budget cpu\n  robust-smooth zoo --train cifar10 --sigma 0.25 --budget h100")
+               "  robust-smooth zoo\n  robust-smooth zoo --train cifar10 --sigma 0.25 0.5 --budget cpu\n  robust-smooth zoo --train cifar10 --sigma 0.25 --budget gpu")
     five.add_argument("--train", metavar="DATASET", help="train on this data set with Gaussian noise and keep the networks in data/zoo")
     five.add_argument("--sigma", type=float, nargs="+", default=[0.25, 0.5, 1.0], help="noise levels, in units of [0, 1] (default 0.25 0.5 1.0)")
-    five.add_argument("--budget", default="cpu", help="smoke, quick, cpu (default), h100, paper")
+    five.add_argument("--budget", default="cpu", help="smoke, quick, cpu (default), gpu, paper")
     five.add_argument("--n", type=int, help="draws per image of the certified accuracy on the card; default: the budget's")
     five.add_argument("--data-dir", default="", help="folder of the data set")
     five.add_argument("--replace", action="store_true", help="replace a network of the same name that was made by another recipe, budget or seed")

@@ -27,7 +27,7 @@ class Certificates:
     norm: str                           # norm of the perturbation: "l1", "l2", "linf"
     alpha: float                        # failure probability per image, in [0, 1); 0 for deterministic methods
     method: str                         # name of the method, as registered
-    mode: str = "sound"                 # "sound", "verified" or "paper"
+    mode: str = "sound"                 # "sound" or "paper"
     scope: str = "input"                # "input", "features", "subspace:NAME" or "direction"
     index: np.ndarray | None = None     # [B] int64: dataset indices; default 0, 1, ...
     p_lower: np.ndarray | None = None   # [B] lower bounds of the top class's probability

@@ -17,16 +17,15 @@ from numpy.typing import ArrayLike
 
 from .certificates import Certificates
 from .hashes import _json
-from .places import write_atomic
 from .registry import find_methods, Method, METHODS, noise_from_spec, noise_spec
 from .values import check_counts, check_level, norm_name
-from .votes_file import _frame, _pack, JOURNAL_MAGIC, read_journal
+from .votes_file import read_journal, write_journal
 
 # %% auto #0
 __all__ = ['PROVENANCE_MUST_MATCH', 'Record', 'check_same_vote']
 
 # %% ../../nbs/core/07_record.ipynb #4614d380
-PROVENANCE_MUST_MATCH = ("model", "preprocessing", "precision", "optimised", "noise", "seed", "device_type", "stop", "n0", "n", "moments", "shape")
+PROVENANCE_MUST_MATCH = ("stream", "model", "preprocessing", "precision", "optimised", "noise", "seed", "device_type", "stop", "n0", "n", "moments", "shape")
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
@@ -152,19 +151,21 @@ class Record:
         path = Path(path)
         rows = dict(selection=self.selection, counts=self.counts, n=self.n, index=self.index, **{f"moments.{k}": v for k, v in self.moments.items()})
         rows |= {name: value for name in ("fragile", "images") if (value := getattr(self, name)) is not None}
-        write_atomic(path, JOURNAL_MAGIC + _frame(_json(self.header())) + _frame(_pack(rows)))
+        write_journal(path, self.header() | dict(order="as given"), [rows])
         return path
 
     def header(self) -> dict:
         "What is true of all rows, as plain JSON: noise, dim, classes, plan, provenance."
-        return dict(format=1, noise=noise_spec(self.noise), dim=self.dim, classes=int(self.counts.shape[1]), plan=self.plan, provenance=dict(self.provenance))
+        return dict(format=2, noise=noise_spec(self.noise), dim=self.dim, classes=int(self.counts.shape[1]), plan=self.plan, provenance=dict(self.provenance))
 
     @staticmethod
     def load(path: str | Path) -> Record: # a file written by `save` or by a vote
-        "Read a Record; a torn last entry, left by a process killed while writing, is dropped. Images of a vote come sorted by dataset index."
+        "Read a Record; a torn tail, left by a killed writer, is dropped. Images of a vote come sorted by dataset index."
         header, blocks = read_journal(path)
         record = Record.from_blocks(header, blocks)
-        return record[np.argsort(record.index, kind="stable")] if len(blocks) > 1 else record # a vote appends images as they finish
+        if header.get("order") == "as given":
+            return record
+        return record[np.argsort(record.index, kind="stable")] # a vote appends images as they finish
 
     @staticmethod
     def from_blocks(header: Mapping | None,                       # as `header` returns it

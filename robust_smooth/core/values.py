@@ -13,7 +13,7 @@ __all__ = ['ABSTAIN', 'MODES', 'norm_name', 'norm_order', 'check_level', 'check_
 
 # %% ../../nbs/core/00_values.ipynb #b3567743
 ABSTAIN = -1 # the label of an abstention
-MODES = ("sound", "verified", "paper") # proved; exact computation supports it, no proof; as printed, may be unsound
+MODES = ("sound", "paper") # proved; as printed, may be unsound
 
 def norm_name(norm: str | float, # "l1", "l2", "linf", or p itself: 1, 2, inf, any p >= 1
              ) -> str:           # the canonical name

@@ -114,7 +114,7 @@ def beside(ours: pd.DataFrame,   # rows with a column `value`
     order = [*keys, "printed", "ours", "difference"]
     return joined[order + [c for c in joined.columns if c not in order]]
 
-SIZES = (("digits", "mnist", "svhn", "cifar10", "cifar100", "imagenet"), ("smoke", "quick", "cpu", "h100", "paper")) # data sets and budgets, the larger the later
+SIZES = (("digits", "mnist", "svhn", "cifar10", "cifar100", "imagenet"), ("smoke", "quick", "cpu", "gpu", "paper")) # data sets and budgets, the larger the later
 
 def published(folder: str | Path | None = None, # of results, as `reproduce.publish` fills it; None: data/results of the checkout
              ) -> dict[str, list[Path]]:        # experiment -> folders of its runs, the largest last
@@ -124,7 +124,7 @@ def published(folder: str | Path | None = None, # of results, as `reproduce.publ
     for path in sorted(folder.glob("*/")) if folder is not None and folder.is_dir() else ():
         experiment, *where = path.name.split("-")
         if len(where) not in (0, 2): continue
-        size = tuple(order.index(name) if name in order else -1 for order, name in zip(SIZES, where or ("digits", "quick")))
+        size = tuple(order.index(name) if name in order else -1 for order, name in zip(SIZES, [dict(h100="gpu").get(name, name) for name in where] or ("digits", "quick")))
         runs.setdefault(experiment, []).append((size, path))
     return {experiment: [path for _, path in sorted(found)] for experiment, found in runs.items()}
 

@@ -20,7 +20,8 @@ from ..core.certificates import Certificates
 from ..core.record import Record
 from ..core.registry import register
 from ..core.values import ABSTAIN, check_counts, norm_name
-from ..training.models import BaseClassifier, computes_as, Normalize
+from ..training.models import BaseClassifier, Normalize
+from ..training.plain import is_plain
 from ..noise.grid import split_levels, Splitting
 from .uniform import grid_radius
 from ..voting.hardware import FRAGILE, working_precision
@@ -328,8 +329,8 @@ def audit_votes(votes: ArrayLike,            # [N] vote of each split
 # %% ../../nbs/methods/04_splitting.ipynb #2970c9c9
 def _chain(module: nn.Module) -> list[nn.Module]:
     "The modules that are applied one after the other, as far as that is known."
-    if computes_as(module, nn.Sequential): return [part for child in module for part in _chain(child)]
-    if computes_as(module, BaseClassifier): return [part for child in (module.normalize, module.net) if child is not None for part in _chain(child)]
+    if is_plain(module, nn.Sequential): return [part for child in module for part in _chain(child)]
+    if is_plain(module, BaseClassifier): return [part for child in (module.normalize, module.net) if child is not None for part in _chain(child)]
     return [module]
 
 def leading_linear(model: nn.Module,        # base classifier
@@ -338,13 +339,13 @@ def leading_linear(model: nn.Module,        # base classifier
     "Split off the affine head of a network: normalisation, flattening and a first linear layer."
     parts = _chain(model)
     for place, part in enumerate(parts):
-        if computes_as(part, nn.Linear):
+        if is_plain(part, nn.Linear):
             head, rest = nn.Sequential(*parts[:place + 1]), nn.Sequential(*parts[place + 1:])
             exact, d = copy.deepcopy(head).double(), int(np.prod(shape))
             basis = torch.eye(d, dtype=torch.float64, device=part.weight.device).view(d, *shape)
             if exact(basis[:1]).ndim != 2: return None # the layer acts on rows of the image
             return head, (exact(basis) - exact(torch.zeros_like(basis[:1]))).float(), rest
-        if not any(computes_as(part, kind) for kind in (Normalize, nn.Flatten, nn.Identity, nn.Dropout)): return None
+        if not any(is_plain(part, kind) for kind in (Normalize, nn.Flatten, nn.Identity, nn.Dropout)): return None
     return None
 
 # %% ../../nbs/methods/04_splitting.ipynb #bc6e2248

@@ -1,7 +1,7 @@
 "Smoothing distributions: their settings, laws and draws."
 from importlib import import_module as _import_module
 
-_ROOMS = ('additive', 'grid', 'shells')
+_ROOMS = ('additive', 'grid', 'shells', 'rounded')
 
 
 def __getattr__(name):
