@@ -28,6 +28,7 @@ from .training import holders as holders
 from .training import identity as identity
 from .lab import kernels as kernels
 from .training import lipschitz as lipschitz
+from .lab import logs as logs
 from .training import models as models
 from .methods import moments as moments
 from . import noise as noise

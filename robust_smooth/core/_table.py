@@ -103,6 +103,7 @@ ROOMS: dict[str, str] = {
     'identity': 'training.identity',
     'kernels': 'lab.kernels',
     'lipschitz': 'training.lipschitz',
+    'logs': 'lab.logs',
     'models': 'training.models',
     'moments': 'methods.moments',
     'noise': 'noise',
