@@ -17,6 +17,7 @@ from . import core as core
 from .maths import curves as curves
 from .training import data as data
 from .voting import engine as engine
+from .methods import exact as exact
 from .lab import experiment as experiment
 from .lab import figures as figures
 from .maths import first_order as first_order
