@@ -146,6 +146,7 @@ FACES: dict[str, dict[str, str]] = {
          'ADVERSARIES': 'certificates',
          'APART': 'seeds',
          'ARCHIVE': 'frames',
+         'ARCHIVE_END': 'frames',
          'ASSETS': 'places',
          'BLOCK': 'seeds',
          'Blocks': 'frames',
