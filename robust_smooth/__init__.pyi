@@ -40,6 +40,7 @@ from .lab import publish as publish
 from .lab import report as report
 from .lab import reproduce as reproduce
 from .lab import results as results
+from .maths import rewriting as rewriting
 from .lab import schedulers as schedulers
 from .methods import sequential as sequential
 from .maths import shells as shells
@@ -48,6 +49,7 @@ from . import smoothed as smoothed
 from .methods import soap_bubbles as soap_bubbles
 from .training import speed as speed
 from .methods import splitting as splitting
+from .methods import splitting_runs as splitting_runs
 from .voting import tally as tally
 from .lab import tasks as tasks
 from .methods import tcertify as tcertify
