@@ -17,6 +17,7 @@ from . import core as core
 from .maths import curves as curves
 from .training import data as data
 from .voting import engine as engine
+from .methods import exact as exact
 from .lab import experiment as experiment
 from .lab import figures as figures
 from .maths import first_order as first_order
@@ -28,6 +29,7 @@ from .training import holders as holders
 from .training import identity as identity
 from .lab import kernels as kernels
 from .training import lipschitz as lipschitz
+from .lab import logs as logs
 from .training import models as models
 from .methods import moments as moments
 from . import noise as noise
@@ -38,6 +40,7 @@ from .lab import publish as publish
 from .lab import report as report
 from .lab import reproduce as reproduce
 from .lab import results as results
+from .maths import rewriting as rewriting
 from .lab import schedulers as schedulers
 from .methods import sequential as sequential
 from .maths import shells as shells
@@ -46,6 +49,7 @@ from . import smoothed as smoothed
 from .methods import soap_bubbles as soap_bubbles
 from .training import speed as speed
 from .methods import splitting as splitting
+from .methods import splitting_runs as splitting_runs
 from .voting import tally as tally
 from .lab import tasks as tasks
 from .methods import tcertify as tcertify

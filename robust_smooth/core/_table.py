@@ -2,6 +2,8 @@
 
 # name -> module, and (noise, norm) pairs or None
 METHODS: dict[str, tuple[str, tuple[tuple[str, str], ...] | None]] = {
+    'exact': ('methods.exact', (('Gaussian', 'l2'), ('RoundedGaussian', 'l2'))),
+    'exact_l1': ('methods.exact', (('Uniform', 'l1'),)),
     'gaussian': ('methods.gaussian',
          (('Gaussian', 'l1'),
           ('Gaussian', 'l2'),
@@ -25,6 +27,8 @@ METHODS: dict[str, tuple[str, tuple[tuple[str, str], ...] | None]] = {
 
 # what certificates call their method -> module that re-proves them
 CHECKS: dict[str, str] = {
+    'exact': 'methods.exact',
+    'exact_l1': 'methods.exact',
     'gaussian': 'methods.gaussian',
     'higher_order': 'methods.higher_order',
     'sequential': 'methods.sequential',
@@ -92,6 +96,7 @@ ROOMS: dict[str, str] = {
     'curves': 'maths.curves',
     'data': 'training.data',
     'engine': 'voting.engine',
+    'exact': 'methods.exact',
     'experiment': 'lab.experiment',
     'figures': 'lab.figures',
     'first_order': 'maths.first_order',
@@ -103,6 +108,7 @@ ROOMS: dict[str, str] = {
     'identity': 'training.identity',
     'kernels': 'lab.kernels',
     'lipschitz': 'training.lipschitz',
+    'logs': 'lab.logs',
     'models': 'training.models',
     'moments': 'methods.moments',
     'noise': 'noise',
@@ -113,6 +119,7 @@ ROOMS: dict[str, str] = {
     'report': 'lab.report',
     'reproduce': 'lab.reproduce',
     'results': 'lab.results',
+    'rewriting': 'maths.rewriting',
     'schedulers': 'lab.schedulers',
     'sequential': 'methods.sequential',
     'shells': 'maths.shells',
@@ -121,6 +128,7 @@ ROOMS: dict[str, str] = {
     'soap_bubbles': 'methods.soap_bubbles',
     'speed': 'training.speed',
     'splitting': 'methods.splitting',
+    'splitting_runs': 'methods.splitting_runs',
     'tally': 'voting.tally',
     'tasks': 'lab.tasks',
     'tcertify': 'methods.tcertify',
@@ -139,6 +147,7 @@ FACES: dict[str, dict[str, str]] = {
          'ADVERSARIES': 'certificates',
          'APART': 'seeds',
          'ARCHIVE': 'frames',
+         'ARCHIVE_END': 'frames',
          'ASSETS': 'places',
          'BLOCK': 'seeds',
          'Blocks': 'frames',
