@@ -1,4 +1,5 @@
-# Two commands: `make reproduce` (tables and figures) and `make test` (pytest, then the notebooks). Both create the environment when it is missing.
+# Two commands: `make reproduce` (tables and figures) and `make test` (pytest, then the notebooks). Each creates the environment that it needs.
+# After a change of a notebook: `make export` (modules, the registry's table, type stubs, docstring parameters).
 V ?= .venv
 PYTHON ?= python3
 JOBS ?= 2
@@ -6,22 +7,36 @@ BIN := $(V)/bin
 export OMP_NUM_THREADS ?= 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: environment reproduce test docs hooks clean
+.PHONY: environment reproduce test export docs hooks clean
+
+STATED := settings.ini setup.py pyproject.toml constraints.txt # what an environment is made from
 
 environment: $(V)/.ok
 
-$(V)/.ok: settings.ini setup.py pyproject.toml constraints.txt
+# Everything: tests, notebooks, site. It can reproduce, too.
+$(V)/.ok: $(STATED)
 	$(PYTHON) -m venv $(V)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $(V)/.repro $@
+
+# What runs experiments, and no more.
+$(V)/.repro: $(STATED)
+	$(PYTHON) -m venv $(V)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[repro]"
 	touch $@
 
-reproduce: environment
+reproduce: $(V)/.repro
 	robust-smooth reproduce $(ARGS)
 
 test: environment
 	python -m pytest tests -n $(JOBS) --dist worksteal
 	nbdev_test --n_workers $(JOBS)
+
+export: environment
+	nbdev_export
+	python docs/export.py
 
 docs: environment
 	python docs/build.py

@@ -121,10 +121,24 @@ def exported(path: Path) -> tuple[str, dict[str, str]]:
     return module, cells
 
 
-def tidy(source: str) -> str: # without directives; imports of the package written in one way
+IMPORT = re.compile(r"(?m)^(\s*from) (?:robust_smooth\b\.?|\.+)(?:\w+\.|(?:core|maths|noise|training|voting|methods|lab)\b)*(\w*) import")
+
+
+def tidy(source: str) -> str:
+    "Without directives and generated parameters of docstrings; imports of the package written in one way."
     source = re.sub(r"^#\|.*\n?", "", source, flags=re.M)
-    source = re.sub(r"(?m)^(\s*from) (?:robust_smooth\b\.?|\.+)(?:\w+\.|(?:core|maths|noise|training|voting|methods|lab)\b)*(\w*) import", lambda found: f"{found[1]} {found[2]} import", source) # wherever the package
+    source = docments().without_parameters(source)
+    source = IMPORT.sub(lambda found: f"{found[1]} {found[2]} import", source) # wherever the package
     return "\n".join(line.rstrip() for line in source.strip().splitlines())
+
+
+def docments():
+    "The reader of signatures' comments, beside the site's builder."
+    sys.path.insert(0, str(ROOT / "docs"))
+    try:
+        return importlib.import_module("docments")
+    finally:
+        sys.path.pop(0)
 
 
 def test_modules_are_in_step_with_notebooks():
@@ -142,7 +156,7 @@ def test_modules_are_in_step_with_notebooks():
         for ident, source in cells.items():
             assert there[ident] == tidy(source), f"{file.name} is not what cell {ident} of {name(path)} says: run nbdev_export"
         written[file] = path
-    there = [p for p in (ROOT / "robust_smooth").rglob("*.py") if p.name not in ("__init__.py", "_modidx.py")]
+    there = [p for p in (ROOT / "robust_smooth").rglob("*.py") if not p.name.startswith("_")]
     assert len(there) >= 40, f"only {len(there)} modules were seen"
     loose = [p.relative_to(ROOT).as_posix() for p in there if p not in written]
     assert not loose, f"modules without a notebook: {loose}"

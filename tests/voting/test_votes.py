@@ -15,7 +15,6 @@ import torch
 from torch import nn
 
 from robust_smooth.training import models
-from robust_smooth.voting import votes as votes_module
 from robust_smooth.core.record import Record
 from robust_smooth.noise.additive import Gaussian
 from robust_smooth.noise.grid import Splitting
@@ -198,7 +197,7 @@ def test_counting_on_a_device_equals_counting_in_numpy(convnet, digits, tmp_path
     "The path of other devices, taken on the CPU: counts, fragile votes, observers, deterministic noise, and a logit that is not finite."
     runs = []
     for host in (("cpu",), ()):
-        monkeypatch.setattr(votes_module, "HOST", host)
+        monkeypatch.setattr(hardware, "HOST", host)
         settings = dict(num_classes=10, seed=0, batch_size=64, progress=False)
         seen = Noises()
         plain = count_votes(convnet, digits, Gaussian(sigma=0.5), 1500, targets=[1] * 11, observers=[seen], **settings)
