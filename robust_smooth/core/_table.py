@@ -2,8 +2,7 @@
 
 # name -> module, and (noise, norm) pairs or None
 METHODS: dict[str, tuple[str, tuple[tuple[str, str], ...] | None]] = {
-    'exact': ('methods.exact', (('Gaussian', 'l2'), ('RoundedGaussian', 'l2'))),
-    'exact_l1': ('methods.exact', (('Uniform', 'l1'),)),
+    'exact': ('methods.exact', None),
     'gaussian': ('methods.gaussian',
          (('Gaussian', 'l1'),
           ('Gaussian', 'l2'),
@@ -28,7 +27,6 @@ METHODS: dict[str, tuple[str, tuple[tuple[str, str], ...] | None]] = {
 # what certificates call their method -> module that re-proves them
 CHECKS: dict[str, str] = {
     'exact': 'methods.exact',
-    'exact_l1': 'methods.exact',
     'gaussian': 'methods.gaussian',
     'higher_order': 'methods.higher_order',
     'sequential': 'methods.sequential',
