@@ -25,14 +25,24 @@ WORDS = {"true": True, "false": False, "none": None}
 
 def read_value(text: str, # what stands after the =
               ) -> Any:   # a literal, or the text
-    "A value from the command line, never evaluated."
+    """A value from the command line, never evaluated.
+
+    Args:
+        text: what stands after the =
+    Returns:
+        a literal, or the text
+    """
     if text.lower() in WORDS: return WORDS[text.lower()]
     try: return ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError): return text
 
 def read_parameters(pairs: Sequence[str], # "name=value"
                    ) -> dict[str, Any]:
-    "Parameters from the command line."
+    """Parameters from the command line.
+
+    Args:
+        pairs: "name=value"
+    """
     found = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
@@ -43,7 +53,11 @@ def read_parameters(pairs: Sequence[str], # "name=value"
 
 # %% ../nbs/12_cli.ipynb #c5b6e616
 def reproduce(args: argparse.Namespace) -> int: # exit code
-    "Run experiments."
+    """Run experiments.
+
+    Returns:
+        exit code
+    """
     from robust_smooth.lab import reproduce as machine
     from robust_smooth.lab.tasks import experiments, make_task
     if args.list:
@@ -79,7 +93,13 @@ def _show_plan(frame) -> int:
 # %% ../nbs/12_cli.ipynb #33876a8e
 def load_factory(name: str, # "package.module:factory"
                 ) -> Any:   # what the factory returns, or the object itself if it is a module
-    "The network that a name stands for; the working folder is searched too."
+    """The network that a name stands for; the working folder is searched too.
+
+    Args:
+        name: "package.module:factory"
+    Returns:
+        what the factory returns, or the object itself if it is a module
+    """
     module, colon, attribute = name.partition(":")
     if not colon or not all(part.isidentifier() for part in module.split(".")) or not attribute.isidentifier():
         raise ValueError(f"--model must be package.module:factory, got {name!r}")
@@ -123,7 +143,7 @@ def certify(args: argparse.Namespace) -> int:
         if args.device: model.to(args.device)
         smooth, draws = Smoothed(model, noise), noise.evaluations if noise.deterministic else args.n
         unanimous = np.eye(1, model.num_classes, dtype=np.int64) * draws
-        trial = Record.from_counts(unanimous, unanimous, draws, noise, int(np.prod(data.images.shape[1:]))) # what cannot be certified is refused before the long run
+        trial = Record.from_counts(np.minimum(unanimous, 1), unanimous, draws, noise, int(np.prod(data.images.shape[1:]))) # what cannot be certified is refused before the long run
         if args.moments: trial = dataclasses.replace(trial, moments=dict(moments=np.zeros((1, 2, trial.dim)), moments_n=np.array([[draws - draws // 2, draws // 2]])))
         trial.certify(args.norm, method=args.method, alpha=args.alpha, **options)
         record = smooth.vote(data, n=args.n, n0=args.n0, moments=args.moments, seed=args.seed, save=args.save, alpha=args.alpha, device=args.device)
@@ -296,7 +316,14 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None, # arguments; None: those of the process
         ) -> int:                           # 0: fine; 1: an experiment failed or something is missing; 2: the command cannot be carried out
-    "The command `robust-smooth`."
+    """The command `robust-smooth`.
+
+    Args:
+        argv: arguments; None: those of the process
+    Returns:
+        0: fine; 1: an experiment failed or something is missing; 2: the command cannot be carried
+            out
+    """
     args = parser().parse_args(argv)
     try: return args.function(args)
     except KeyboardInterrupt:

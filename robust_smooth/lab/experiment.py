@@ -34,7 +34,23 @@ __all__ = ['VERDICTS', 'Experiment', 'Claims']
 
 # %% ../../nbs/lab/09_experiment.ipynb #ad4b88fc
 class Experiment:
-    "One run of an experiment notebook: its budget and data, cached training and voting, and a folder for tables, figures and claims."
+    """One run of an experiment notebook: its budget and data, cached training and voting, and a folder for tables, figures and claims.
+
+    Args:
+        name: as the notebook is named
+        dataset: data set
+        budget: one of `BUDGETS`
+        n: estimation draws; None: the budget's
+        n0: selection draws
+        images: test images
+        epochs: epochs of training
+        alpha: failure probability per image
+        seed: seed of training and noise
+        checkpoint: weights of your own for the network of the budget: .safetensors, or a .pt of
+            tensors
+        data_dir: folder of the data set, if it is not embedded
+        **parameters: further parameters, kept with the results
+    """
 
     def __init__(self,
                  name: str,                # as the notebook is named
@@ -74,7 +90,14 @@ class Experiment:
     def using(self,
               **sizes: Any, # what the notebook does otherwise than its budget: images, n, epochs, batch, network; None: not used here
              ) -> Experiment: # itself, so that it is shown
-        "Put the notebook's own sizes into the header of the run. They are shown, nothing else: the budget stays as it is."
+        """Put the notebook's own sizes into the header of the run. They are shown, nothing else: the budget stays as it is.
+
+        Args:
+            **sizes: what the notebook does otherwise than its budget: images, n, epochs, batch,
+                network; None: not used here
+        Returns:
+            itself, so that it is shown
+        """
         if unknown := set(sizes) - {f.name for f in dataclasses.fields(Budget)}: raise ValueError(f"sizes must be fields of Budget, got {sorted(unknown)}")
         self._own |= sizes
         return self
@@ -116,7 +139,12 @@ class Experiment:
              split: str = "test",  # "train" or "test"
              subset: Any = None,   # as in `data.load`
             ):
-        "The images of a split, in [0, 1]."
+        """The images of a split, in [0, 1].
+
+        Args:
+            split: "train" or "test"
+            subset: as in `data.load`
+        """
         from robust_smooth.training.data import load, MissingData
         key = (split, repr(subset))
         if key not in self._sets:
@@ -147,7 +175,14 @@ class Experiment:
                    epochs: int | None = None,      # None: the budget's
                    seed: int | None = None,        # None: the run's
                   ):                               # nn.Module in eval mode with `.num_classes`
-        "A network trained by `recipe`: from the zoo if it was made at this budget, from the cache if anybody trained the same one before; an interrupted training is resumed."
+        """A network trained by `recipe`: from the zoo if it was made at this budget, from the cache if anybody trained the same one before; an interrupted training is resumed.
+
+        Args:
+            recipe: a training recipe, such as NoiseAugmentation(Gaussian(sigma=0.5))
+            network: makes an untrained nn.Module; None: the budget's network
+            epochs: None: the budget's
+            seed: None: the run's
+        """
         import torch
         from safetensors.torch import load_file, save_file
         from robust_smooth.training import models, train
@@ -230,7 +265,18 @@ class Experiment:
               images: Any = None,        # an ImageSet; None: the evaluation images
               seed: int | None = None,   # None: the run's
              ):                          # a Record, in the order of the images
-        "The votes of a base classifier under noise, from the cache if the same were counted before; an interrupted vote is resumed."
+        """The votes of a base classifier under noise, from the cache if the same were counted before; an interrupted vote is resumed.
+
+        Args:
+            model: base classifier
+            noise: smoothing distribution
+            n: estimation draws; None: the budget's
+            n0: selection draws; None: the budget's
+            moments: collect what first-order methods need
+            stop: a stopping plan
+            images: an ImageSet; None: the evaluation images
+            seed: None: the run's
+        """
         from robust_smooth.core.record import Record
         from robust_smooth.core.registry import noise_spec
         from robust_smooth.smoothed import Smoothed
@@ -276,7 +322,16 @@ class Experiment:
               name: str = "table",   # file name
               printed: pd.DataFrame | None = None, # the paper's numbers, put beside ours where they share columns and both have `value`
              ) -> pd.DataFrame:      # for display
-        "Write a table to the run's folder as CSV and Markdown; with `printed`, also NAME_beside, ours beside the paper's."
+        """Write a table to the run's folder as CSV and Markdown; with `printed`, also NAME_beside, ours beside the paper's.
+
+        Args:
+            frame: the table
+            name: file name
+            printed: the paper's numbers, put beside ours where they share columns and both have
+                `value`
+        Returns:
+            for display
+        """
         self._name(name)
         results.save(frame, self.folder / f"{name}.csv")
         if name not in self.tables: self.tables.append(name)
@@ -293,7 +348,12 @@ class Experiment:
                fig: Any,               # a matplotlib figure
                name: str = "figure",   # file name
               ) -> None:
-        "Write a figure to the run's folder as PNG and PDF; the notebook goes on showing it."
+        """Write a figure to the run's folder as PNG and PDF; the notebook goes on showing it.
+
+        Args:
+            fig: a matplotlib figure
+            name: file name
+        """
         from robust_smooth.lab.figures import save_figure
         save_figure(fig, self.folder / self._name(name))
         if name not in self.figures: self.figures.append(name)
@@ -302,7 +362,12 @@ class Experiment:
               name: str,    # name of a scalar
               value: float, # a number, a string or a bool
              ) -> float:
-        "Keep a scalar of the run, a column of a sweep's summary."
+        """Keep a scalar of the run, a column of a sweep's summary.
+
+        Args:
+            name: name of a scalar
+            value: a number, a string or a bool
+        """
         self.values[self._name(name)] = value.item() if hasattr(value, "item") else value
         return value
 
@@ -311,12 +376,22 @@ class Experiment:
               evidence: str,          # what speaks for or against it
               holds: bool | None,     # True, False, or None: not testable here
              ) -> None:
-        "Keep a claim with its evidence: holds, does not hold, or not testable at this budget."
+        """Keep a claim with its evidence: holds, does not hold, or not testable at this budget.
+
+        Args:
+            text: a qualitative claim of the paper
+            evidence: what speaks for or against it
+            holds: True, False, or None: not testable here
+        """
         if holds is not None: holds = bool(holds)
         self.claims.append(dict(claim=" ".join(text.split()), evidence=" ".join(str(evidence).split()), verdict=VERDICTS[holds]))
 
     def finish(self) -> pd.DataFrame: # the claims, shown in full
-        "Last cell: write claims and provenance. The run counts as finished when its notebook ended without an error."
+        """Last cell: write claims and provenance. The run counts as finished when its notebook ended without an error.
+
+        Returns:
+            the claims, shown in full
+        """
         frame = Claims(self.claims, columns=["claim", "evidence", "verdict"])
         results.save(frame, self.folder / "claims.csv")
         seconds = round(time.perf_counter() - self._begin, 3)

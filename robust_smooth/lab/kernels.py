@@ -62,7 +62,16 @@ def execute(task: Task,          # a run
             helper: tuple[int, int] | None = None, # (i, K): help with voting only, starting at shard i of K
             shards: int = 1,     # votes are counted in that many parts, which helpers can take over
            ) -> dict[str, Any]:  # status "done", "cached", "FAILED" or "busy", with seconds and where the notebook is
-    "Make one run, unless it is finished. Raises DeadKernel if its kernel died."
+    """Make one run, unless it is finished. Raises DeadKernel if its kernel died.
+
+    Args:
+        task: a run
+        wait: False: do not wait for another process that is making the same run
+        helper: (i, K): help with voting only, starting at shard i of K
+        shards: votes are counted in that many parts, which helpers can take over
+    Returns:
+        status "done", "cached", "FAILED" or "busy", with seconds and where the notebook is
+    """
     report = dict(experiment=task.experiment, key=task.key, seconds=0.0, overhead=0.0, notebook=str(task.folder / "notebook.ipynb"), error="")
     if task.done: return report | dict(status="cached")
     if helper is not None: return report | dict(status=_attempt(task, report, helper, shards))

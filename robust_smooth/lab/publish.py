@@ -24,7 +24,13 @@ __all__ = ['publish', 'add_to_zoo']
 def publish(tasks: Sequence[Task], # runs; those that are not finished are passed over
            ) -> list[Path]:        # the folders written
     """Copy the tables and figures of finished runs to a checkout's data/results and figures, named by experiment, data set and budget (digits at quick: by
-    experiment). A kept run of more images or draws is not replaced (a note says so). Raises ValueError where several runs would share a folder."""
+    experiment). A kept run of more images or draws is not replaced (a note says so). Raises ValueError where several runs would share a folder.
+
+    Args:
+        tasks: runs; those that are not finished are passed over
+    Returns:
+        the folders written
+    """
     root, written, places = checkout(), [], {}
     if root is None: return written
     for task in tasks:
@@ -62,7 +68,20 @@ def add_to_zoo(dataset: str,           # data set
                data_dir: str = "",     # folder of the data set, if it is not embedded
                replace: bool = False,  # True: a network of that name with another recipe, budget or seed is replaced
               ) -> Path:               # the file of weights
-    "Train a base classifier with noise augmentation, test it, and keep it in the zoo as DATASET-NETWORK-NOISE-SIGMA. An interrupted call is resumed by the next. Raises ValueError where the name is taken."
+    """Train a base classifier with noise augmentation, test it, and keep it in the zoo as DATASET-NETWORK-NOISE-SIGMA. An interrupted call is resumed by the next. Raises ValueError where the name is taken.
+
+    Args:
+        dataset: data set
+        noise: the network is trained on images under this noise, and smoothed with it
+        budget: one of `BUDGETS`
+        seed: seed of training and noise
+        n: draws of the certified accuracy on the card; None: the budget's
+        folder: of the zoo; None: data/zoo of the checkout
+        data_dir: folder of the data set, if it is not embedded
+        replace: True: a network of that name with another recipe, budget or seed is replaced
+    Returns:
+        the file of weights
+    """
     import torch
     from robust_smooth.training import models
     from robust_smooth.core.registry import noise_spec

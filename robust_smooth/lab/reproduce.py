@@ -30,7 +30,15 @@ __all__ = ['Outcome', 'run', 'sweep', 'summary', 'plan']
 # %% ../../nbs/lab/14_reproduce.ipynb #1d437bf3
 @dataclass
 class Outcome:
-    "What came of several runs."
+    """What came of several runs.
+
+    Args:
+        tasks: in the order asked for
+        reports: one per task: status, seconds, notebook, error
+        seconds: wall clock
+        report: the HTML report, if one was written
+        out: folder of the summary, for sweeps
+    """
     tasks: list[Task]          # in the order asked for
     reports: list[dict]        # one per task: status, seconds, notebook, error
     seconds: float = 0.0       # wall clock
@@ -38,12 +46,20 @@ class Outcome:
     out: str = ""              # folder of the summary, for sweeps
 
     def frame(self) -> pd.DataFrame: # experiment, parameters, key, status, seconds, error, notebook
-        "One row per run."
+        """One row per run.
+
+        Returns:
+            experiment, parameters, key, status, seconds, error, notebook
+        """
         return pd.DataFrame([dict(experiment=t.experiment, **t.chosen, key=t.key, status=r["status"], seconds=r["seconds"], overhead=r["overhead"], error=r["error"],
                                   notebook=r["notebook"]) for t, r in zip(self.tasks, self.reports)])
 
     def table(self, name: str = "table") -> pd.DataFrame: # empty if no run wrote one
-        "The tables of all finished runs under one another, with the parameters of each run in front."
+        """The tables of all finished runs under one another, with the parameters of each run in front.
+
+        Returns:
+            empty if no run wrote one
+        """
         return _joined(self.tasks, name)
 
     @property
@@ -52,7 +68,11 @@ class Outcome:
         return [r for r in self.reports if r["status"] not in ("done", "cached")]
 
     def claims(self) -> pd.DataFrame: # experiment, claim, evidence, verdict
-        "All claims of the finished runs."
+        """All claims of the finished runs.
+
+        Returns:
+            experiment, claim, evidence, verdict
+        """
         rows = [dict(experiment=t.experiment, **claim) for t in self.tasks if t.done for claim in _read_json(t.folder / "result.json").get("claims") or []]
         return pd.DataFrame(rows, columns=["experiment", "claim", "evidence", "verdict"])
 
@@ -96,7 +116,21 @@ def run(experiments: str | Sequence[str] = "all", # names of experiments, or "al
         report: bool = True,                      # True: write the HTML report
         **parameters: Any,                        # further parameters of the notebooks
        ) -> Outcome:
-    "Run experiments; finished ones are kept from earlier calls, a failed one is named and the others go on."
+    """Run experiments; finished ones are kept from earlier calls, a failed one is named and the others go on.
+
+    Args:
+        experiments: names of experiments, or "all"
+        dataset: data set
+        budget: one of `BUDGETS`
+        scheduler: None: this machine; "local" or an address: dask workers
+        out: folder of runs and report; None: under home(), with views in a checkout's data/results
+            and figures
+        jobs: notebooks at a time; None: one per core
+        shards: helpers per notebook, which share its voting
+        quiet: True: no progress lines
+        report: True: write the HTML report
+        **parameters: further parameters of the notebooks
+    """
     names = all_experiments() if experiments == "all" else [experiments] if isinstance(experiments, (str, Path)) else list(experiments)
     if not names: raise ValueError("experiments must name at least one notebook, got none")
     out = None if out is None else _writable(Path(out).expanduser().resolve(), "choose another folder with out=")
@@ -126,7 +160,23 @@ def sweep(experiment: str | Path | Sequence,  # an experiment, several, or what 
           shards: int = 1,                    # helpers per run, which share its voting
           quiet: bool = False,                # True: no progress lines
          ) -> Outcome | pd.DataFrame:         # what came of it; the plan, for a dry run
-    "Run a grid of parameters. Give the same call again to resume: finished runs are never repeated."
+    """Run a grid of parameters. Give the same call again to resume: finished runs are never repeated.
+
+    Args:
+        experiment: an experiment, several, or what `read_grid` returns
+        grid: parameter -> alternatives, or a list of parameter sets
+        scheduler: None: this machine; "local": a dask cluster on all cores; or the address of a
+            dask scheduler
+        out: folder of the runs and the summary; None: under home(), where sweeps share runs
+        dry_run: True: only say what would run
+        jobs: runs at a time, for None and "local"; default: 1 serially, one per core with "local"
+        parameters: parameters that all runs share
+        retries: after a dead kernel or worker
+        shards: helpers per run, which share its voting
+        quiet: True: no progress lines
+    Returns:
+        what came of it; the plan, for a dry run
+    """
     entries = [experiment] if isinstance(experiment, (str, Path)) else list(experiment)
     if not entries: raise ValueError("experiment must name at least one notebook, got none")
     out = None if out is None else _writable(Path(out).expanduser().resolve(), "choose another folder with out=")
@@ -152,7 +202,11 @@ def sweep(experiment: str | Path | Sequence,  # an experiment, several, or what 
     return outcome
 
 def summary(tasks: Sequence[Task]) -> pd.DataFrame: # experiment, parameters, status, values, then the columns of the runs' tables
-    "The tables and values of all runs under one another; a run that is not finished is one row that says so."
+    """The tables and values of all runs under one another; a run that is not finished is one row that says so.
+
+    Returns:
+        experiment, parameters, status, values, then the columns of the runs' tables
+    """
     rows = []
     for task in tasks:
         front = dict(experiment=task.experiment, **{k: json.dumps(v) if isinstance(v, (list, dict)) else v for k, v in task.chosen.items()})
@@ -167,7 +221,11 @@ def summary(tasks: Sequence[Task]) -> pd.DataFrame: # experiment, parameters, st
     return pd.concat(rows, ignore_index=True)
 
 def plan(tasks: Sequence[Task], jobs: int | None = None) -> pd.DataFrame: # experiment, parameters, state, seconds (estimate)
-    "What would run, what is there already, and how long it may take, from earlier runs; the total is in `.attrs`."
+    """What would run, what is there already, and how long it may take, from earlier runs; the total is in `.attrs`.
+
+    Returns:
+        experiment, parameters, state, seconds (estimate)
+    """
     guesses = _estimates(tasks)
     frame = pd.DataFrame([dict(experiment=t.experiment, **t.chosen, state="cached" if t.done else "to run", seconds=0.0 if t.done else guess if guess else np.nan)
                           for t, guess in zip(tasks, guesses)])

@@ -64,7 +64,13 @@ def _status(folder: Path) -> str:
 
 def estimate(task: Task,  # a run
             ) -> float | None: # seconds, or None
-    "How long a run may take: the median of earlier runs of the same experiment, data set and budget."
+    """How long a run may take: the median of earlier runs of the same experiment, data set and budget.
+
+    Args:
+        task: a run
+    Returns:
+        seconds, or None
+    """
     return _estimates([task])[0]
 
 def _estimates(tasks: Sequence[Task]) -> list[float | None]:
@@ -86,7 +92,19 @@ def drive(tasks: Sequence[Task],            # the runs
           shards: int = 1,                  # votes of each run are counted in that many parts, by as many helpers
           quiet: bool = False,              # True: no progress lines
          ) -> list[dict]:                   # reports, in the order of tasks
-    "Make several runs. Finished ones are never repeated; an interrupted call goes on where it was when called again."
+    """Make several runs. Finished ones are never repeated; an interrupted call goes on where it was when called again.
+
+    Args:
+        tasks: the runs
+        scheduler: None: this process; "local": a dask cluster on all cores; else the address of a
+            dask scheduler
+        jobs: kernels at a time, for None and "local"; None: one per core
+        retries: after a dead kernel or worker
+        shards: votes of each run are counted in that many parts, by as many helpers
+        quiet: True: no progress lines
+    Returns:
+        reports, in the order of tasks
+    """
     if shards < 1: raise ValueError(f"shards must be at least 1, got {shards}")
     jobs = jobs or (os.cpu_count() or 1)
     if jobs < 1: raise ValueError(f"jobs must be at least 1, got {jobs}")

@@ -31,7 +31,11 @@ __all__ = ['find_notebook', 'experiments', 'code_cells', 'default_parameters', '
 # %% ../../nbs/lab/10_tasks.ipynb #c141beae
 def find_notebook(name: str | Path, # an experiment such as "gaussian_table1", or the file of a notebook
                  ) -> Path:
-    "The notebook of an experiment. Raises ValueError, naming what is there, if there is none."
+    """The notebook of an experiment. Raises ValueError, naming what is there, if there is none.
+
+    Args:
+        name: an experiment such as "gaussian_table1", or the file of a notebook
+    """
     path = Path(name)
     if path.suffix == ".ipynb":
         if not path.is_file(): raise ValueError(f"experiment must be a notebook that exists, got {str(name)!r}")
@@ -41,7 +45,11 @@ def find_notebook(name: str | Path, # an experiment such as "gaussian_table1", o
     return assets("experiments") / f"{name}.ipynb"
 
 def experiments() -> list[str]: # names; gaussian_table1, the first table that a newcomer sees, comes first
-    "All experiments that are here."
+    """All experiments that are here.
+
+    Returns:
+        names; gaussian_table1, the first table that a newcomer sees, comes first
+    """
     try: folder = assets("experiments")
     except FileNotFoundError: return []
     names = sorted(path.stem for path in folder.glob("*.ipynb") if not path.name.startswith("_"))
@@ -59,12 +67,22 @@ def _cells(path: str, changed: int) -> str:
     return json.dumps([dict(source=c.source, tags=list(c.metadata.get("tags", []))) for c in notebook.cells if c.cell_type == "code"])
 
 def code_cells(path: str | Path) -> list[dict]: # source and tags of each
-    "The code cells of a notebook."
+    """The code cells of a notebook.
+
+    Returns:
+        source and tags of each
+    """
     return json.loads(_cells(str(path), Path(path).stat().st_mtime_ns))
 
 def default_parameters(path: str | Path, # a notebook
                       ) -> dict[str, Any]: # name -> literal
-    "Names and defaults of a notebook's parameters, read without running it."
+    """Names and defaults of a notebook's parameters, read without running it.
+
+    Args:
+        path: a notebook
+    Returns:
+        name -> literal
+    """
     tagged = [cell["source"] for cell in code_cells(path) if "parameters" in cell["tags"]]
     if len(tagged) != 1: raise ValueError(f"{Path(path).name} must have exactly one cell tagged 'parameters', got {len(tagged)}")
     found = {}
@@ -80,7 +98,15 @@ def check_parameters(given: Mapping[str, Any],    # parameters asked for
                      defaults: Mapping[str, Any], # of the notebook
                      where: str = "the notebook", # for the errors
                     ) -> dict[str, Any]:          # plain data: None, bool, int, float, str, list, dict
-    "Check names and kinds of parameters against a notebook's defaults."
+    """Check names and kinds of parameters against a notebook's defaults.
+
+    Args:
+        given: parameters asked for
+        defaults: of the notebook
+        where: for the errors
+    Returns:
+        plain data: None, bool, int, float, str, list, dict
+    """
     unknown = [name for name in given if name not in defaults]
     if unknown: raise ValueError(f"{where} has no parameter {unknown[0]!r}{_meant(unknown[0], defaults)}; it has: {', '.join(defaults)}")
     return {name: _kind(name, _plain(name, value), defaults[name]) for name, value in given.items()}
@@ -125,7 +151,13 @@ def _kind(name: str, value: Any, default: Any) -> Any: # the value, as the kind 
 # %% ../../nbs/lab/10_tasks.ipynb #bf14654f
 def read_grid(path: str | Path, # a YAML file
              ) -> list[dict]:   # one mapping per sweep: experiment, grid, parameters
-    "Read sweeps from YAML: a mapping with `experiment`, `grid` and fixed `parameters`, or a list of such mappings."
+    """Read sweeps from YAML: a mapping with `experiment`, `grid` and fixed `parameters`, or a list of such mappings.
+
+    Args:
+        path: a YAML file
+    Returns:
+        one mapping per sweep: experiment, grid, parameters
+    """
     import yaml
     class Loader(yaml.SafeLoader): pass
     Loader.yaml_implicit_resolvers = {first: [(tag, pattern) for tag, pattern in pairs if tag not in ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:float",
@@ -161,7 +193,14 @@ def read_grid(path: str | Path, # a YAML file
 def combinations(grid: Mapping[str, Sequence] | Sequence[Mapping] | None, # see above
                  parameters: Mapping[str, Any] | None = None,             # fixed ones
                 ) -> list[dict[str, Any]]:                                # parameters of each run
-    "All runs of a grid, in a fixed order."
+    """All runs of a grid, in a fixed order.
+
+    Args:
+        grid: see above
+        parameters: fixed ones
+    Returns:
+        parameters of each run
+    """
     fixed = dict(parameters or {})
     if grid is None: return [fixed]
     if isinstance(grid, Mapping):
@@ -178,7 +217,17 @@ def combinations(grid: Mapping[str, Sequence] | Sequence[Mapping] | None, # see 
 # %% ../../nbs/lab/10_tasks.ipynb #940e0962
 @dataclass(frozen=True)
 class Task:
-    "A run to be made: plain data, so that it can travel to another process or machine."
+    """A run to be made: plain data, so that it can travel to another process or machine.
+
+    Args:
+        experiment: name
+        notebook: its file
+        parameters: all parameters, defaults included
+        chosen: those that differ from the defaults or were asked for
+        key: hash of everything it follows from
+        runs: folder of all runs
+        home: ROBUST_SMOOTH_HOME
+    """
     experiment: str   # name
     notebook: str     # its file
     parameters: dict  # all parameters, defaults included
@@ -205,7 +254,13 @@ def make_task(experiment: str | Path,             # name or notebook file
               parameters: Mapping[str, Any] | None = None, # those that differ from the notebook's defaults
               out: str | Path | None = None,      # folder of runs; None: home() / "runs"
              ) -> Task:
-    "Check the parameters of a run and give it its key."
+    """Check the parameters of a run and give it its key.
+
+    Args:
+        experiment: name or notebook file
+        parameters: those that differ from the notebook's defaults
+        out: folder of runs; None: home() / "runs"
+    """
     path = find_notebook(experiment)
     defaults = default_parameters(path)
     chosen = check_parameters(parameters or {}, defaults, where=path.name)

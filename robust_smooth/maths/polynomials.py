@@ -71,11 +71,26 @@ def coefficients(f: Callable,   # the head: a function of an array [M, d] return
                  *, batch_size: int = 2 ** 16, # lattice points asked at once
                  max_entries: int = MAX_ENTRIES, # refuse larger tables
                 ) -> np.ndarray: # float64 [K, n_1+1, ..., n_d+1]
+<<<<<<< HEAD
     """Values of a head on the lattice: the Bernstein coefficients of Kao et al., Definition 2.
 
     Raises MemoryError before it builds a table that is too large, ValueError for a head that is not finite or answers
     in another shape."""
     degrees = check_degrees(d, n)
+=======
+    """Values of a head on the lattice: the Bernstein coefficients of Kao et al., Definition 2. Raises MemoryError before building a table that is too large.
+
+    Args:
+        f: the head: an nn.Module, or a function of an array or tensor [M, d] returning [M, K]
+        d: number of features, >= 1
+        n: degree >= 1, or one per feature
+        batch_size: lattice points asked at once
+        max_entries: refuse larger tables
+    Returns:
+        float64 [K, n_1+1, ..., n_d+1]
+    """
+    degrees = _degrees(d, n)
+>>>>>>> main
     shape = tuple(v + 1 for v in degrees)
     points = math.prod(shape)
     _check_size(points, "lattice points per class", max_entries)
@@ -135,7 +150,14 @@ def _basis_high(n: int, t: np.ndarray) -> np.ndarray:
 def basis(n: int,       # degree, >= 0
           t: ArrayLike, # points, any shape; in [0, 1] when n > 64
          ) -> np.ndarray: # float64 [..., n+1]
-    "The Bernstein basis polynomials binom(n, k) t^k (1-t)^(n-k), k = 0 .. n (Kao et al., equation 5)."
+    """The Bernstein basis polynomials binom(n, k) t^k (1-t)^(n-k), k = 0 .. n (Kao et al., equation 5).
+
+    Args:
+        n: degree, >= 0
+        t: points, any shape; in [0, 1] when n > 64
+    Returns:
+        float64 [..., n+1]
+    """
     t = np.asarray(t, dtype=np.float64)
     if n <= _RECURRENCE:
         return basis_low(n, t)
@@ -165,8 +187,36 @@ def _evaluate(table: np.ndarray, x: np.ndarray) -> np.ndarray:
     inner = last @ table.reshape(-1, last.shape[1]).T
     return (inner.reshape(len(x), table.shape[0], -1) * first[:, None, :]).sum(-1)
 
+<<<<<<< HEAD
 # %% ../../nbs/maths/04_polynomials.ipynb #ed4c9f2e
 _CHUNK = 2 ** 24 # weights held at once: 128 MiB of float64
+=======
+# %% ../../nbs/maths/04_polynomials.ipynb #2d03e97d
+def evaluate(coefficients: ArrayLike | torch.Tensor, # [K, n_1+1, ..., n_d+1]
+             x: ArrayLike | torch.Tensor,            # features [..., d] in [0, 1]
+            ) -> np.ndarray | torch.Tensor:          # smoothed logits [..., K]; float64, or the tensors' dtype (differentiable)
+    """The Bernstein polynomial of a table at feature vectors (Kao et al., equations 7 and 8).
+
+    Args:
+        coefficients: [K, n_1+1, ..., n_d+1]
+        x: features [..., d] in [0, 1]
+    Returns:
+        smoothed logits [..., K]; float64, or the tensors' dtype (differentiable)
+    """
+    if torch.is_tensor(coefficients) or torch.is_tensor(x):
+        like = x if torch.is_tensor(x) else coefficients
+        table, x = torch.as_tensor(coefficients).to(like.device), torch.as_tensor(x).to(like.device)
+        kind = torch.promote_types(table.dtype, x.dtype)
+        _check_table(table)
+        points = _check_points(x, table.ndim - 1)
+        return _evaluate(table.to(kind), x.to(kind).reshape(-1, table.ndim - 1)).reshape(*points.shape[:-1], len(table))
+    table = _check_table(coefficients)
+    points = _check_points(x, table.ndim - 1)
+    flat = points.reshape(-1, points.shape[-1])
+    chunk = max(1, 2 ** 24 // (table[..., 0].size + 1))
+    out = [_evaluate(table, flat[i:i + chunk]) for i in range(0, len(flat), chunk)]
+    return np.concatenate(out).reshape(*points.shape[:-1], len(table)) if out else np.zeros((*points.shape[:-1], len(table)))
+>>>>>>> main
 
 def evaluate(coefficients: ArrayLike, # [K, n_1+1, ..., n_d+1]
              x: ArrayLike,            # features [..., d] in [0, 1]
@@ -209,6 +259,7 @@ def value_and_gradient(tables: np.ndarray, # [M, N] flat, one polynomial each
 def gradient(coefficients: ArrayLike, # [K, n_1+1, ..., n_d+1]
              x: ArrayLike,            # features [..., d] in [0, 1]
             ) -> np.ndarray:          # float64 [..., K, d]
+<<<<<<< HEAD
     "Gradient of the Bernstein polynomial with respect to the features. Raises ValueError as `evaluate` does."
     table = check_table(coefficients)
     points = check_points(x, table.ndim - 1)
@@ -217,16 +268,58 @@ def gradient(coefficients: ArrayLike, # [K, n_1+1, ..., n_d+1]
     degrees = [size - 1 for size in table.shape[1:]]
     _, slope = value_and_gradient(tables, degrees, np.repeat(flat, classes, axis=0))
     return slope.reshape(*points.shape[:-1], classes, -1)
+=======
+    """Gradient of the Bernstein polynomial with respect to the features.
+
+    Args:
+        coefficients: [K, n_1+1, ..., n_d+1]
+        x: features [..., d] in [0, 1]
+    Returns:
+        float64 [..., K, d]
+    """
+    table = _check_table(coefficients)
+    points = _check_points(x, table.ndim - 1)
+    flat, K = points.reshape(-1, points.shape[-1]), len(table)
+    tables = np.tile(table.reshape(K, -1), (len(flat), 1))
+    slopes = _value_and_gradient(tables, [s - 1 for s in table.shape[1:]], np.repeat(flat, K, axis=0))[1]
+    return slopes.reshape(*points.shape[:-1], K, -1)
+
+def _value_and_gradient(tables: np.ndarray, degrees: list[int], x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    "Value [M] and gradient [M, d] of M polynomials, tables [M, N] flat, each at its own point [M, d]; any real x for degrees <= 64."
+    m = len(x)
+    stack = tables.reshape(m, 1, -1)
+    for i, n in enumerate(degrees):
+        low, t = basis(n - 1, x[:, i]), x[:, i, None]
+        here, slope = np.zeros((2, m, n + 1))
+        here[:, :-1], slope[:, :-1] = (1 - t) * low, -n * low
+        here[:, 1:] += t * low
+        slope[:, 1:] += n * low
+        layers = stack.reshape(m, i + 1, n + 1, -1)
+        stack = np.concatenate([np.matmul(here[:, None, None, :], layers)[:, :, 0], np.matmul(slope[:, None, :], layers[:, 0])], axis=1)
+    return stack[:, 0, 0], stack[:, 1:, 0]
+>>>>>>> main
 
 # %% ../../nbs/maths/04_polynomials.ipynb #dbfa238e
 def slopes(coefficients: ArrayLike, # [K, n_1+1, ..., n_d+1]
           ) -> np.ndarray:          # float64 [K, d], rounded up: |partial derivative| <= this on the whole cube
+<<<<<<< HEAD
     "Largest partial derivatives that the control net allows: a Lipschitz bound per class and feature."
     table = check_table(coefficients)
     bounds = []
     for axis, size in enumerate(table.shape[1:], start=1):
         change = np.abs(np.diff(table, axis=axis)).reshape(len(table), -1)
         bounds.append((size - 1) * change.max(1))
+=======
+    """Largest partial derivatives that the control net allows: a Lipschitz bound per class and feature.
+
+    Args:
+        coefficients: [K, n_1+1, ..., n_d+1]
+    Returns:
+        float64 [K, d], rounded up: |partial derivative| <= this on the whole cube
+    """
+    table = _check_table(coefficients)
+    bounds = [(size - 1) * np.abs(np.diff(table, axis=i + 1)).reshape(len(table), -1).max(1) for i, size in enumerate(table.shape[1:])]
+>>>>>>> main
     return np.stack(bounds, -1) * (1 + 4 * UNIT)
 
 # %% ../../nbs/maths/04_polynomials.ipynb #22db09ac
@@ -271,9 +364,25 @@ def restrict(coefficients: ArrayLike, # [K, n_1+1, ..., n_d+1]
              low: ArrayLike,          # [d] lower corner of the box
              high: ArrayLike,         # [d] upper corner, > low
             ) -> np.ndarray:          # float64, the same shape: coefficients on the box
+<<<<<<< HEAD
     "Bernstein coefficients on a sub-box of the cube. Raises ValueError for corners outside it, or in the wrong order."
     table = check_table(coefficients)
     low, high = check_points(low, table.ndim - 1, "low"), check_points(high, table.ndim - 1, "high")
     if not np.all(low < high):
         raise ValueError(f"low must be below high, got {low} and {high}")
     return restrict_flat(table.reshape(len(table), -1), table.shape[1:], low, high).reshape(table.shape)
+=======
+    """Bernstein coefficients on a sub-box of the cube.
+
+    Args:
+        coefficients: [K, n_1+1, ..., n_d+1]
+        low: [d] lower corner of the box
+        high: [d] upper corner, > low
+    Returns:
+        float64, the same shape: coefficients on the box
+    """
+    table = _check_table(coefficients)
+    low, high = _check_points(low, table.ndim - 1, "low"), _check_points(high, table.ndim - 1, "high")
+    if not np.all(low < high): raise ValueError(f"low must be below high, got {low} and {high}")
+    return _restrict(table.reshape(len(table), -1), table.shape[1:], low, high).reshape(table.shape)
+>>>>>>> main

@@ -96,12 +96,31 @@ def _check_system(table: np.ndarray, C: float) -> None:
 def root_system(coefficients: ArrayLike, # [K, n_1+1, ..., n_d+1], d <= K
                 x0: ArrayLike,           # [d] features at which ranks and xi are frozen
                 C: float = np.inf,       # the conservative constant, >= 1
+<<<<<<< HEAD
                ) -> Logits:              # maps x, an array of d real numbers, to the d + 1 residuals
     "The system of Kao et al., equations (9) (C = inf) and (25). Raises ValueError where d > K, K < 2 or C < 1."
     table = check_table(coefficients)
     _check_system(table, C)
     d = table.ndim - 1
     beta = logits_anywhere(table)(np.asarray(x0, dtype=np.float64).reshape(d))
+=======
+               ) -> Callable:            # maps x, an array of d real numbers, to the d + 1 residuals
+    """The system of Kao et al., equations (9) (C = inf) and (25).
+
+    Args:
+        coefficients: [K, n_1+1, ..., n_d+1], d <= K
+        x0: [d] features at which ranks and xi are frozen
+        C: the conservative constant, >= 1
+    Returns:
+        maps x, an array of d real numbers, to the d + 1 residuals
+    """
+    table = _check_table(coefficients)
+    K, d = len(table), table.ndim - 1
+    if d > K: raise ValueError(f"the system needs d <= K, got d={d} features and K={K} classes")
+    if K < 2: raise ValueError("the system needs at least two classes, got 1")
+    if not C >= 1: raise ValueError(f"C must be >= 1, got {C!r}")
+    beta = _logits_anywhere(table)(np.asarray(x0, dtype=np.float64).reshape(d))
+>>>>>>> main
     rank = np.argsort(-beta, kind="stable")
     xi = (beta[rank[0]] - beta[rank[1]]) / C
     goal = np.zeros(d)
@@ -142,11 +161,28 @@ def root_radius(coefficients: ArrayLike,   # [K, n_1+1, ..., n_d+1], d <= K
                 C: float = np.inf,         # the conservative constant, >= 1
                 solver: str | None = None, # "lm", "dogbox" or "trf"; None: "dogbox" for linf, else "lm", as printed
                ) -> RootRadius:            # the printed radius: no certificate, usually larger than the true distance
+<<<<<<< HEAD
     """Algorithm 2 of Kao et al.: distance to a least-squares root of the system (9) or (25). Raises ValueError as
     `root_system` does, and for an unknown solver."""
     table = check_table(coefficients)
     start, p = check_points(x0, table.ndim - 1, "x0").reshape(-1), norm_order(norm)
     residuals = root_system(table, start, C)
+=======
+    """Algorithm 2 of Kao et al.: distance to a least-squares root of the system (9) or (25).
+
+    Args:
+        coefficients: [K, n_1+1, ..., n_d+1], d <= K
+        x0: [d] features in [0, 1]
+        norm: "l1", "l2", "linf" or any p >= 1
+        C: the conservative constant, >= 1
+        solver: "lm", "dogbox" or "trf"; None: "dogbox" for linf, else "lm", as printed
+    Returns:
+        the printed radius: no certificate, usually larger than the true distance
+    """
+    table = _check_table(coefficients)
+    x0, p = _check_points(x0, table.ndim - 1, "x0").reshape(-1), norm_order(norm)
+    residuals = root_system(table, x0, C)
+>>>>>>> main
     solver = solver or ("dogbox" if p == np.inf else "lm")
     if solver not in SOLVERS:
         raise ValueError(f"solver must be 'lm', 'dogbox' or 'trf', got {solver!r}")
@@ -163,6 +199,7 @@ def penalty_radius(coefficients: ArrayLike, # [K, n_1+1, ..., n_d+1]
                    x0: ArrayLike,           # [d] features in [0, 1]
                   ) -> RootRadius:          # l2 distance of a local minimiser: no certificate
     """The penalised objective of the 2-D example of Kao et al. (appendix), minimised from x0 by a trust-region method.
+<<<<<<< HEAD
     Raises ValueError for one class, or features outside the cube."""
     table = check_table(coefficients)
     start = check_points(x0, table.ndim - 1, "x0").reshape(-1)
@@ -172,6 +209,21 @@ def penalty_radius(coefficients: ArrayLike, # [K, n_1+1, ..., n_d+1]
     first, second = np.argsort(-logits(start), kind="stable")[:2]
 
     def residuals(x: np.ndarray) -> np.ndarray:
+=======
+
+    Args:
+        coefficients: [K, n_1+1, ..., n_d+1]
+        x0: [d] features in [0, 1]
+    Returns:
+        l2 distance of a local minimiser: no certificate
+    """
+    table = _check_table(coefficients)
+    x0 = _check_points(x0, table.ndim - 1, "x0").reshape(-1)
+    if len(table) < 2: raise ValueError("the objective needs at least two classes, got 1")
+    logits = _logits_anywhere(table)
+    top = np.argsort(-logits(x0), kind="stable")[:2]
+    def residuals(x):
+>>>>>>> main
         beta = logits(x)
         return np.concatenate([[beta[first] - beta[second]], np.sqrt(2) * (x - start)])
 

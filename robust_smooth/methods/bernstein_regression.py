@@ -44,6 +44,18 @@ def smooth_table(predict: Callable[[np.ndarray], Any], # predictions [M] or [M, 
 class SmoothedRegressor(RegressorMixin, BaseEstimator):
     "A regressor smoothed by a Bernstein polynomial (Kao et al., remedy of over-fitting), as in scikit-learn."
 
+<<<<<<< HEAD
+=======
+# %% ../../nbs/methods/09_bernstein_regression.ipynb #33cce466
+class SmoothedRegressor:
+    """A regressor smoothed by a Bernstein polynomial; `predict` as in scikit-learn.
+
+    Args:
+        table: [1, n_1+1, ..., n_d+1]
+        low: [d] lower ends
+        high: [d] upper ends
+    """
+>>>>>>> main
     def __init__(self,
                  estimator: Any = None,       # regressor to smooth; None: a decision tree
                  n: int | Iterable[int] = 10, # degree, or one per input
@@ -75,6 +87,7 @@ class SmoothedRegressor(RegressorMixin, BaseEstimator):
     def predict(self,
                 X: ArrayLike,   # [M, d], or [M] for one input
                ) -> np.ndarray: # [M]
+<<<<<<< HEAD
         "Smoothed predictions. Raises ValueError outside the interval, unless `outside` says to clip."
         check_is_fitted(self)
         if np.ndim(X) == 1 and self.n_features_in_ == 1:
@@ -85,6 +98,20 @@ class SmoothedRegressor(RegressorMixin, BaseEstimator):
             ends = f"[{self.low_.tolist()}, {self.high_.tolist()}]"
             raise ValueError(f"X must lie in the interval {ends}: no extrapolation")
         return evaluate(self.coefficients_, np.clip((X - self.low_) / (self.high_ - self.low_), 0, 1))[:, 0]
+=======
+        """Smoothed predictions. Raises ValueError outside the interval: a Bernstein polynomial says nothing there.
+
+        Args:
+            X: [M, d], or [M] for one input, inside the interval
+        Returns:
+            [M]
+        """
+        X = np.asarray(X, dtype=np.float64)
+        X = X[:, None] if X.ndim == 1 and len(self.low) == 1 else X
+        if X.ndim != 2 or X.shape[1] != len(self.low): raise ValueError(f"X must have shape [M, {len(self.low)}], got {X.shape}")
+        if not np.all((X >= self.low) & (X <= self.high)): raise ValueError(f"X must lie in the interval [{self.low.tolist()}, {self.high.tolist()}]: no extrapolation")
+        return evaluate(self.coefficients, np.clip((X - self.low) / (self.high - self.low), 0, 1))[:, 0]
+>>>>>>> main
 
     __call__ = predict
 
@@ -106,10 +133,26 @@ def smooth_regression(model: Any,          # a fitted regressor with `.predict(X
                       n: int | Iterable[int], # degree, or one per input
                       interval: ArrayLike, # (low, high) for one input, or d such pairs
                      ) -> SmoothedRegressor:
+<<<<<<< HEAD
     "Bernstein smoothing of a fitted regressor on a box (Kao et al.). Raises ValueError for a box or degrees that are none."
     low, high = check_interval(interval)
     predict = model.predict if hasattr(model, "predict") else model
     return SmoothedRegressor(model, n, interval)._smooth(predict, low, high)
+=======
+    """Bernstein smoothing of a regressor on a box (Kao et al., remedy of over-fitting).
+
+    Args:
+        model: a fitted regressor with `.predict(X)`, or a function of X [M, d]
+        n: degree, or one per input
+        interval: (low, high) for one input, or d such pairs
+    """
+    ends = np.atleast_2d(np.asarray(interval, dtype=np.float64))
+    if ends.ndim != 2 or ends.shape[1] != 2 or not np.all(np.isfinite(ends)) or not np.all(ends[:, 0] < ends[:, 1]):
+        raise ValueError(f"interval must be (low, high) or one such pair per input with low < high, got {interval!r}")
+    low, high = ends.T
+    ask = model.predict if hasattr(model, "predict") else model
+    return SmoothedRegressor(coefficients(lambda x: np.asarray(ask(low + x * (high - low)), dtype=np.float64).reshape(-1, 1), len(low), n), low, high)
+>>>>>>> main
 
 # %% ../../nbs/methods/09_bernstein_regression.ipynb #52a98c39
 def _check_data(X: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
@@ -141,6 +184,7 @@ def cross_validate_degree(model: Any,            # an unfitted scikit-learn regr
                           folds: int = 5,        # of the cross-validation, >= 2
                           seed: int = 0,         # shuffles the folds
                          ) -> dict[int, float]:  # degree -> mean squared error; key 0: the unsmoothed model
+<<<<<<< HEAD
     """Cross-validated error of each degree on the box spanned by the data. Raises ValueError for degrees that are not whole
     numbers >= 1, and for data whose shapes do not fit."""
     X, y = _check_data(X, y)
@@ -149,6 +193,26 @@ def cross_validate_degree(model: Any,            # an unfitted scikit-learn regr
     order = np.random.default_rng(seed).permutation(len(X))
     errors: dict[int, list[float]] = {n: [] for n in (0, *candidates)}
     for part in np.array_split(order, _check_folds(folds, len(X))):
+=======
+    """Cross-validated error of each degree on the box spanned by the data.
+
+    Args:
+        model: an unfitted scikit-learn regressor
+        X: [M, d] training inputs
+        y: [M] targets
+        degrees: candidates
+        folds: of the cross-validation, >= 2
+        seed: shuffles the folds
+    Returns:
+        degree -> mean squared error; key 0: the unsmoothed model
+    """
+    X, y = np.asarray(X, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    X = X[:, None] if X.ndim == 1 else X
+    if folds < 2 or folds > len(X): raise ValueError(f"folds must be in [2, {len(X)}], got {folds}")
+    interval = np.stack([X.min(0), X.max(0)], 1)
+    parts, errors = np.array_split(np.random.default_rng(seed).permutation(len(X)), folds), {0: [], **{int(n): [] for n in degrees}}
+    for part in parts:
+>>>>>>> main
         rest = np.setdiff1d(np.arange(len(X)), part)
         fitted = clone(model).fit(X[rest], y[rest])
         for n, found in errors.items():
