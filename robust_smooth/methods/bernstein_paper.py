@@ -22,7 +22,20 @@ __all__ = ['Logits', 'SOLVERS', 'RootRadius', 'logits_anywhere', 'root_system', 
 
 # %% ../../nbs/methods/08_bernstein_paper.ipynb #6820ce42
 class RootRadius(float):
-    "The paper's radius, a float: NOT a certificate."
+    """The paper's radius, a float: NOT a certificate.
+
+    Args:
+        mode: "paper"
+        point: clipped to the cube
+        root: before clipping
+        residual: half the squared residual norm
+        status: message of the solver
+        success: whether the solver converged
+        left_cube: whether the root lies outside
+        changes_class: whether the clipped point has another top class
+        evaluations: of the system
+        C: the conservative constant
+    """
     radius: float
     mode: str          # "paper"
     point: np.ndarray  # clipped to the cube
@@ -96,16 +109,8 @@ def _check_system(table: np.ndarray, C: float) -> None:
 def root_system(coefficients: ArrayLike, # [K, n_1+1, ..., n_d+1], d <= K
                 x0: ArrayLike,           # [d] features at which ranks and xi are frozen
                 C: float = np.inf,       # the conservative constant, >= 1
-<<<<<<< HEAD
                ) -> Logits:              # maps x, an array of d real numbers, to the d + 1 residuals
-    "The system of Kao et al., equations (9) (C = inf) and (25). Raises ValueError where d > K, K < 2 or C < 1."
-    table = check_table(coefficients)
-    _check_system(table, C)
-    d = table.ndim - 1
-    beta = logits_anywhere(table)(np.asarray(x0, dtype=np.float64).reshape(d))
-=======
-               ) -> Callable:            # maps x, an array of d real numbers, to the d + 1 residuals
-    """The system of Kao et al., equations (9) (C = inf) and (25).
+    """The system of Kao et al., equations (9) (C = inf) and (25). Raises ValueError where d > K, K < 2 or C < 1.
 
     Args:
         coefficients: [K, n_1+1, ..., n_d+1], d <= K
@@ -114,13 +119,10 @@ def root_system(coefficients: ArrayLike, # [K, n_1+1, ..., n_d+1], d <= K
     Returns:
         maps x, an array of d real numbers, to the d + 1 residuals
     """
-    table = _check_table(coefficients)
-    K, d = len(table), table.ndim - 1
-    if d > K: raise ValueError(f"the system needs d <= K, got d={d} features and K={K} classes")
-    if K < 2: raise ValueError("the system needs at least two classes, got 1")
-    if not C >= 1: raise ValueError(f"C must be >= 1, got {C!r}")
-    beta = _logits_anywhere(table)(np.asarray(x0, dtype=np.float64).reshape(d))
->>>>>>> main
+    table = check_table(coefficients)
+    _check_system(table, C)
+    d = table.ndim - 1
+    beta = logits_anywhere(table)(np.asarray(x0, dtype=np.float64).reshape(d))
     rank = np.argsort(-beta, kind="stable")
     xi = (beta[rank[0]] - beta[rank[1]]) / C
     goal = np.zeros(d)
@@ -161,14 +163,8 @@ def root_radius(coefficients: ArrayLike,   # [K, n_1+1, ..., n_d+1], d <= K
                 C: float = np.inf,         # the conservative constant, >= 1
                 solver: str | None = None, # "lm", "dogbox" or "trf"; None: "dogbox" for linf, else "lm", as printed
                ) -> RootRadius:            # the printed radius: no certificate, usually larger than the true distance
-<<<<<<< HEAD
     """Algorithm 2 of Kao et al.: distance to a least-squares root of the system (9) or (25). Raises ValueError as
-    `root_system` does, and for an unknown solver."""
-    table = check_table(coefficients)
-    start, p = check_points(x0, table.ndim - 1, "x0").reshape(-1), norm_order(norm)
-    residuals = root_system(table, start, C)
-=======
-    """Algorithm 2 of Kao et al.: distance to a least-squares root of the system (9) or (25).
+    `root_system` does, and for an unknown solver.
 
     Args:
         coefficients: [K, n_1+1, ..., n_d+1], d <= K
@@ -179,10 +175,9 @@ def root_radius(coefficients: ArrayLike,   # [K, n_1+1, ..., n_d+1], d <= K
     Returns:
         the printed radius: no certificate, usually larger than the true distance
     """
-    table = _check_table(coefficients)
-    x0, p = _check_points(x0, table.ndim - 1, "x0").reshape(-1), norm_order(norm)
-    residuals = root_system(table, x0, C)
->>>>>>> main
+    table = check_table(coefficients)
+    start, p = check_points(x0, table.ndim - 1, "x0").reshape(-1), norm_order(norm)
+    residuals = root_system(table, start, C)
     solver = solver or ("dogbox" if p == np.inf else "lm")
     if solver not in SOLVERS:
         raise ValueError(f"solver must be 'lm', 'dogbox' or 'trf', got {solver!r}")
@@ -199,8 +194,14 @@ def penalty_radius(coefficients: ArrayLike, # [K, n_1+1, ..., n_d+1]
                    x0: ArrayLike,           # [d] features in [0, 1]
                   ) -> RootRadius:          # l2 distance of a local minimiser: no certificate
     """The penalised objective of the 2-D example of Kao et al. (appendix), minimised from x0 by a trust-region method.
-<<<<<<< HEAD
-    Raises ValueError for one class, or features outside the cube."""
+    Raises ValueError for one class, or features outside the cube.
+
+    Args:
+        coefficients: [K, n_1+1, ..., n_d+1]
+        x0: [d] features in [0, 1]
+    Returns:
+        l2 distance of a local minimiser: no certificate
+    """
     table = check_table(coefficients)
     start = check_points(x0, table.ndim - 1, "x0").reshape(-1)
     if len(table) < 2:
@@ -209,21 +210,6 @@ def penalty_radius(coefficients: ArrayLike, # [K, n_1+1, ..., n_d+1]
     first, second = np.argsort(-logits(start), kind="stable")[:2]
 
     def residuals(x: np.ndarray) -> np.ndarray:
-=======
-
-    Args:
-        coefficients: [K, n_1+1, ..., n_d+1]
-        x0: [d] features in [0, 1]
-    Returns:
-        l2 distance of a local minimiser: no certificate
-    """
-    table = _check_table(coefficients)
-    x0 = _check_points(x0, table.ndim - 1, "x0").reshape(-1)
-    if len(table) < 2: raise ValueError("the objective needs at least two classes, got 1")
-    logits = _logits_anywhere(table)
-    top = np.argsort(-logits(x0), kind="stable")[:2]
-    def residuals(x):
->>>>>>> main
         beta = logits(x)
         return np.concatenate([[beta[first] - beta[second]], np.sqrt(2) * (x - start)])
 

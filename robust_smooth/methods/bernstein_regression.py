@@ -21,7 +21,13 @@ __all__ = ['check_interval', 'smooth_table', 'SmoothedRegressor', 'smooth_regres
 # %% ../../nbs/methods/09_bernstein_regression.ipynb #b493b211
 def check_interval(interval: ArrayLike, # (low, high) for one input, or d such pairs
                   ) -> tuple[np.ndarray, np.ndarray]: # [d] lower and upper ends
-    "The ends of a box. Raises ValueError unless low < high, both finite, for every input."
+    """The ends of a box. Raises ValueError unless low < high, both finite, for every input.
+
+    Args:
+        interval: (low, high) for one input, or d such pairs
+    Returns:
+        [d] lower and upper ends
+    """
     ends = np.atleast_2d(np.asarray(interval, dtype=np.float64))
     pairs = ends.ndim == 2 and ends.shape[1] == 2
     if not pairs or not np.all(np.isfinite(ends)) or not np.all(ends[:, 0] < ends[:, 1]):
@@ -34,28 +40,32 @@ def smooth_table(predict: Callable[[np.ndarray], Any], # predictions [M] or [M, 
                  low: np.ndarray,        # [d] lower ends
                  high: np.ndarray,       # [d] upper ends
                 ) -> np.ndarray:         # [1, n_1+1, ..., n_d+1]
-    "The Bernstein coefficients of a regression on a box."
+    """The Bernstein coefficients of a regression on a box.
+
+    Args:
+        predict: predictions [M] or [M, 1] for inputs [M, d]
+        n: degree, or one per input
+        low: [d] lower ends
+        high: [d] upper ends
+    Returns:
+        [1, n_1+1, ..., n_d+1]
+    """
     def answers(x: np.ndarray) -> np.ndarray:
         return np.asarray(predict(low + x * (high - low)), dtype=np.float64).reshape(-1, 1)
 
     return coefficients(answers, len(low), n)
 
-# %% ../../nbs/methods/09_bernstein_regression.ipynb #594f6c66
+# %% ../../nbs/methods/09_bernstein_regression.ipynb #9d6325bc
 class SmoothedRegressor(RegressorMixin, BaseEstimator):
-    "A regressor smoothed by a Bernstein polynomial (Kao et al., remedy of over-fitting), as in scikit-learn."
-
-<<<<<<< HEAD
-=======
-# %% ../../nbs/methods/09_bernstein_regression.ipynb #33cce466
-class SmoothedRegressor:
-    """A regressor smoothed by a Bernstein polynomial; `predict` as in scikit-learn.
+    """A regressor smoothed by a Bernstein polynomial (Kao et al., remedy of over-fitting), as in scikit-learn.
 
     Args:
-        table: [1, n_1+1, ..., n_d+1]
-        low: [d] lower ends
-        high: [d] upper ends
+        estimator: regressor to smooth; None: a decision tree
+        n: degree, or one per input
+        interval: (low, high) or one pair per input; None: spanned by the data
+        outside: "raise" or "clip": what `predict` does outside the interval
     """
->>>>>>> main
+
     def __init__(self,
                  estimator: Any = None,       # regressor to smooth; None: a decision tree
                  n: int | Iterable[int] = 10, # degree, or one per input
@@ -68,14 +78,19 @@ class SmoothedRegressor:
             X: ArrayLike, # [M, d]
             y: ArrayLike, # [M]
            ) -> SmoothedRegressor:
-        "Fit a clone of the estimator, and smooth it. Raises ValueError for an interval with another number of inputs."
+        """Fit a clone of the estimator, and smooth it. Raises ValueError for an interval with another number of inputs.
+
+        Args:
+            X: [M, d]
+            y: [M]
+        """
         if self.outside not in ("raise", "clip"):
             raise ValueError(f"outside must be 'raise' or 'clip', got {self.outside!r}")
-        X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
-        self.estimator_ = _fresh(self.estimator).fit(X, y)
-        low, high = _box(X) if self.interval is None else check_interval(self.interval)
-        if len(low) != X.shape[1]:
-            raise ValueError(f"interval must have one pair per input ({X.shape[1]}), got {len(low)}")
+        inputs, targets = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
+        self.estimator_ = _fresh(self.estimator).fit(inputs, targets)
+        low, high = _box(inputs) if self.interval is None else check_interval(self.interval)
+        if len(low) != inputs.shape[1]:
+            raise ValueError(f"interval must have one pair per input ({inputs.shape[1]}), got {len(low)}")
         return self._smooth(self.estimator_.predict, low, high)
 
     def _smooth(self, predict: Callable, low: np.ndarray, high: np.ndarray) -> SmoothedRegressor:
@@ -87,41 +102,37 @@ class SmoothedRegressor:
     def predict(self,
                 X: ArrayLike,   # [M, d], or [M] for one input
                ) -> np.ndarray: # [M]
-<<<<<<< HEAD
-        "Smoothed predictions. Raises ValueError outside the interval, unless `outside` says to clip."
-        check_is_fitted(self)
-        if np.ndim(X) == 1 and self.n_features_in_ == 1:
-            X = np.asarray(X)[:, None]
-        X = validate_data(self, X, dtype=np.float64, reset=False)
-        inside = (X >= self.low_) & (X <= self.high_)
-        if self.outside == "raise" and not inside.all():
-            ends = f"[{self.low_.tolist()}, {self.high_.tolist()}]"
-            raise ValueError(f"X must lie in the interval {ends}: no extrapolation")
-        return evaluate(self.coefficients_, np.clip((X - self.low_) / (self.high_ - self.low_), 0, 1))[:, 0]
-=======
-        """Smoothed predictions. Raises ValueError outside the interval: a Bernstein polynomial says nothing there.
+        """Smoothed predictions. Raises ValueError outside the interval, unless `outside` says to clip.
 
         Args:
-            X: [M, d], or [M] for one input, inside the interval
+            X: [M, d], or [M] for one input
         Returns:
             [M]
         """
-        X = np.asarray(X, dtype=np.float64)
-        X = X[:, None] if X.ndim == 1 and len(self.low) == 1 else X
-        if X.ndim != 2 or X.shape[1] != len(self.low): raise ValueError(f"X must have shape [M, {len(self.low)}], got {X.shape}")
-        if not np.all((X >= self.low) & (X <= self.high)): raise ValueError(f"X must lie in the interval [{self.low.tolist()}, {self.high.tolist()}]: no extrapolation")
-        return evaluate(self.coefficients, np.clip((X - self.low) / (self.high - self.low), 0, 1))[:, 0]
->>>>>>> main
+        check_is_fitted(self)
+        if self.n_features_in_ == 1:
+            X = _as_column(X)
+        inputs = validate_data(self, X, dtype=np.float64, reset=False)
+        inside = (inputs >= self.low_) & (inputs <= self.high_)
+        if self.outside == "raise" and not inside.all():
+            ends = f"[{self.low_.tolist()}, {self.high_.tolist()}]"
+            raise ValueError(f"X must lie in the interval {ends}: no extrapolation")
+        return evaluate(self.coefficients_, np.clip((inputs - self.low_) / (self.high_ - self.low_), 0, 1))[:, 0]
 
     __call__ = predict
 
-# %% ../../nbs/methods/09_bernstein_regression.ipynb #95d1003d
+# %% ../../nbs/methods/09_bernstein_regression.ipynb #c4c5fc54
 def _fresh(estimator: Any) -> Any:
     "An unfitted copy of an estimator."
     if estimator is None:
         from sklearn.tree import DecisionTreeRegressor # takes a while, and is seldom asked for
         return DecisionTreeRegressor(random_state=0)
     return clone(estimator)
+
+def _as_column(X: Any) -> Any:
+    "A vector as one input; everything else as it is."
+    array = np.asarray(X)
+    return array[:, None] if array.ndim == 1 else X
 
 def _box(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "The box spanned by data; an input that never changes gets an interval of length 1 around it."
@@ -133,26 +144,16 @@ def smooth_regression(model: Any,          # a fitted regressor with `.predict(X
                       n: int | Iterable[int], # degree, or one per input
                       interval: ArrayLike, # (low, high) for one input, or d such pairs
                      ) -> SmoothedRegressor:
-<<<<<<< HEAD
-    "Bernstein smoothing of a fitted regressor on a box (Kao et al.). Raises ValueError for a box or degrees that are none."
-    low, high = check_interval(interval)
-    predict = model.predict if hasattr(model, "predict") else model
-    return SmoothedRegressor(model, n, interval)._smooth(predict, low, high)
-=======
-    """Bernstein smoothing of a regressor on a box (Kao et al., remedy of over-fitting).
+    """Bernstein smoothing of a fitted regressor on a box (Kao et al.). Raises ValueError for a box or degrees that are none.
 
     Args:
         model: a fitted regressor with `.predict(X)`, or a function of X [M, d]
         n: degree, or one per input
         interval: (low, high) for one input, or d such pairs
     """
-    ends = np.atleast_2d(np.asarray(interval, dtype=np.float64))
-    if ends.ndim != 2 or ends.shape[1] != 2 or not np.all(np.isfinite(ends)) or not np.all(ends[:, 0] < ends[:, 1]):
-        raise ValueError(f"interval must be (low, high) or one such pair per input with low < high, got {interval!r}")
-    low, high = ends.T
-    ask = model.predict if hasattr(model, "predict") else model
-    return SmoothedRegressor(coefficients(lambda x: np.asarray(ask(low + x * (high - low)), dtype=np.float64).reshape(-1, 1), len(low), n), low, high)
->>>>>>> main
+    low, high = check_interval(interval)
+    predict = model.predict if hasattr(model, "predict") else model
+    return SmoothedRegressor(model, n, interval)._smooth(predict, low, high)
 
 # %% ../../nbs/methods/09_bernstein_regression.ipynb #52a98c39
 def _check_data(X: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
@@ -176,7 +177,7 @@ def _check_folds(folds: int, rows: int) -> int:
         raise ValueError(f"folds must be a whole number in [2, {rows}], got {folds!r}")
     return int(folds)
 
-# %% ../../nbs/methods/09_bernstein_regression.ipynb #d03243ca
+# %% ../../nbs/methods/09_bernstein_regression.ipynb #548537a7
 def cross_validate_degree(model: Any,            # an unfitted scikit-learn regressor
                           X: ArrayLike,          # [M, d] training inputs
                           y: ArrayLike,          # [M] targets
@@ -184,37 +185,27 @@ def cross_validate_degree(model: Any,            # an unfitted scikit-learn regr
                           folds: int = 5,        # of the cross-validation, >= 2
                           seed: int = 0,         # shuffles the folds
                          ) -> dict[int, float]:  # degree -> mean squared error; key 0: the unsmoothed model
-<<<<<<< HEAD
     """Cross-validated error of each degree on the box spanned by the data. Raises ValueError for degrees that are not whole
-    numbers >= 1, and for data whose shapes do not fit."""
+    numbers >= 1, and for data whose shapes do not fit.
+
+    Args:
+        model: an unfitted scikit-learn regressor
+        X: [M, d] training inputs
+        y: [M] targets
+        degrees: candidates, >= 1
+        folds: of the cross-validation, >= 2
+        seed: shuffles the folds
+    Returns:
+        degree -> mean squared error; key 0: the unsmoothed model
+    """
     X, y = _check_data(X, y)
     candidates = [check_degrees(1, n)[0] for n in degrees]
     low, high = _box(X)
     order = np.random.default_rng(seed).permutation(len(X))
     errors: dict[int, list[float]] = {n: [] for n in (0, *candidates)}
     for part in np.array_split(order, _check_folds(folds, len(X))):
-=======
-    """Cross-validated error of each degree on the box spanned by the data.
-
-    Args:
-        model: an unfitted scikit-learn regressor
-        X: [M, d] training inputs
-        y: [M] targets
-        degrees: candidates
-        folds: of the cross-validation, >= 2
-        seed: shuffles the folds
-    Returns:
-        degree -> mean squared error; key 0: the unsmoothed model
-    """
-    X, y = np.asarray(X, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    X = X[:, None] if X.ndim == 1 else X
-    if folds < 2 or folds > len(X): raise ValueError(f"folds must be in [2, {len(X)}], got {folds}")
-    interval = np.stack([X.min(0), X.max(0)], 1)
-    parts, errors = np.array_split(np.random.default_rng(seed).permutation(len(X)), folds), {0: [], **{int(n): [] for n in degrees}}
-    for part in parts:
->>>>>>> main
         rest = np.setdiff1d(np.arange(len(X)), part)
-        fitted = clone(model).fit(X[rest], y[rest])
+        fitted = clone(model, safe=False).fit(X[rest], y[rest])
         for n, found in errors.items():
             judge = fitted if n == 0 else smooth_regression(fitted, n, np.stack([low, high], 1))
             found += list((judge.predict(X[part]) - y[part]) ** 2)

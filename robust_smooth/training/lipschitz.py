@@ -98,11 +98,7 @@ _Bounds = tuple[float, float, float] # Lipschitz constants in l1, l2, linf
 @singledispatch
 def layer_bound(layer: nn.Module, # a layer in evaluation mode
                 shape: tuple,     # shape of its input, without the batch
-<<<<<<< HEAD
                ) -> _Bounds:       # Lipschitz constants in l1, l2, linf
-    "Lipschitz constants of one layer; register a function of (layer, shape) for a new kind of layer."
-=======
-               ) -> Bounds:       # Lipschitz constants in l1, l2, linf
     """Lipschitz constants of one layer; register a function of (layer, shape) for a new kind of layer.
 
     Args:
@@ -111,7 +107,6 @@ def layer_bound(layer: nn.Module, # a layer in evaluation mode
     Returns:
         Lipschitz constants in l1, l2, linf
     """
->>>>>>> main
     kind = type(layer).__name__
     raise ValueError(f"no Lipschitz bound is known for {kind}; register one with layer_bound.register({kind})")
 
@@ -444,14 +439,10 @@ def lipschitz_report(model: nn.Module,   # network, in evaluation mode from its 
                      norm: str | float,  # "l1", "l2", "linf" or any p >= 1, the same before and after each layer
                      input_shape: tuple[int, ...], # shape of one input, e.g. (1, 28, 28)
                     ) -> list[tuple[str, str, float]]: # name, layer, constant
-<<<<<<< HEAD
     """Lipschitz constants layer by layer, in float64 from the weights as they are.
 
     Raises ValueError for a layer without a rule, for one that does not compute what its class computes, and where a
-    constant is not a number."""
-=======
-    """Lipschitz constants layer by layer, in float64 from the weights as they are. Raises ValueError for a layer without a
-    rule, for one that does not compute what its class computes, and where a constant is not a number.
+    constant is not a number.
 
     Args:
         model: network, in evaluation mode from its [0, 1] input on
@@ -460,7 +451,6 @@ def lipschitz_report(model: nn.Module,   # network, in evaluation mode from its 
     Returns:
         name, layer, constant
     """
->>>>>>> main
     p = norm_order(norm)
     report = []
     for name, layer, l1, l2, linf in _read(model, tuple(input_shape)):
@@ -473,24 +463,18 @@ def lipschitz_report(model: nn.Module,   # network, in evaluation mode from its 
 def lipschitz_bound(model: nn.Module,              # network, in evaluation mode from its [0, 1] input on
                     norm: str | float,             # "l1", "l2", "linf" or any p >= 1
                     input_shape: tuple[int, ...],  # shape of one input, e.g. (1, 28, 28)
-<<<<<<< HEAD
                    ) -> float:                     # ||G(x) - G(y)||_p <= this * ||x - y||_p
     """A Lipschitz constant of a network, honest for convolutions, strides, normalisation and skips.
 
-    Kao et al., equations 1 to 4, as mended. Raises ValueError as `lipschitz_report` does."""
-=======
-                   ) -> float:                     # the bound
-    """A Lipschitz constant of a network, honest for convolutions, strides, normalisation and skips (Kao et al., equations 1
-    to 4, as mended). Raises ValueError as `lipschitz_report` does.
+    Kao et al., equations 1 to 4, as mended. Raises ValueError as `lipschitz_report` does.
 
     Args:
         model: network, in evaluation mode from its [0, 1] input on
-        norm: "l1", "l2", "linf" or any p >= 1: ||G(x) - G(y)||_p <= bound * ||x - y||_p
+        norm: "l1", "l2", "linf" or any p >= 1
         input_shape: shape of one input, e.g. (1, 28, 28)
     Returns:
-        the bound
+        ||G(x) - G(y)||_p <= this * ||x - y||_p
     """
->>>>>>> main
     return math.prod(row[2] for row in lipschitz_report(model, norm, input_shape)) * SAFE
 
 # %% ../../nbs/training/06_lipschitz.ipynb #e99b38d2
@@ -518,8 +502,7 @@ def spectral(layer: nn.Module,      # a Linear or Conv2d
 
     Args:
         layer: a Linear or Conv2d
-        how: "exact": Lipschitz constant at most 1; "reshaped": as published, up to sqrt(kh kw) too
-            large; "none"
+        how: "exact": constant at most 1; "reshaped": as published, too large; "none"
     Returns:
         the same layer, parametrised
     """
