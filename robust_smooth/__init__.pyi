@@ -55,6 +55,7 @@ from .methods import splitting_runs as splitting_runs
 from .voting import tally as tally
 from .lab import tasks as tasks
 from .methods import tcertify as tcertify
+from . import testing as testing
 from .training import train as train
 from .maths import two_sided as two_sided
 from .methods import uniform as uniform
