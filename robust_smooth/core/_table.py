@@ -27,6 +27,7 @@ METHODS: dict[str, tuple[str, tuple[tuple[str, str], ...] | None]] = {
 
 # what certificates call their method -> module that re-proves them
 CHECKS: dict[str, str] = {
+    'bernstein': 'methods.bernstein',
     'exact': 'methods.exact',
     'exact_l1': 'methods.exact',
     'gaussian': 'methods.gaussian',
@@ -111,11 +112,13 @@ ROOMS: dict[str, str] = {
     'logs': 'lab.logs',
     'models': 'training.models',
     'moments': 'methods.moments',
+    'nearest': 'maths.nearest',
     'noise': 'noise',
     'papers': 'lab.papers',
     'plain': 'training.plain',
     'polynomials': 'maths.polynomials',
     'publish': 'lab.publish',
+    'quick': 'maths.quick',
     'report': 'lab.report',
     'reproduce': 'lab.reproduce',
     'results': 'lab.results',
