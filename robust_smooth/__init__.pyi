@@ -32,11 +32,13 @@ from .training import lipschitz as lipschitz
 from .lab import logs as logs
 from .training import models as models
 from .methods import moments as moments
+from .maths import nearest as nearest
 from . import noise as noise
 from .lab import papers as papers
 from .training import plain as plain
 from .maths import polynomials as polynomials
 from .lab import publish as publish
+from .maths import quick as quick
 from .lab import report as report
 from .lab import reproduce as reproduce
 from .lab import results as results
@@ -53,6 +55,7 @@ from .methods import splitting_runs as splitting_runs
 from .voting import tally as tally
 from .lab import tasks as tasks
 from .methods import tcertify as tcertify
+from . import testing as testing
 from .training import train as train
 from .maths import two_sided as two_sided
 from .methods import uniform as uniform
