@@ -16,15 +16,12 @@ from .training import conduct as conduct
 from . import core as core
 from .maths import curves as curves
 from .training import data as data
-from .maths import dual as dual
-from .maths import dual_solver as dual_solver
 from .voting import engine as engine
 from .methods import exact as exact
 from .lab import experiment as experiment
 from .lab import figures as figures
 from .maths import first_order as first_order
 from .methods import gaussian as gaussian
-from .methods import gradient as gradient
 from .maths import gradient_bounds as gradient_bounds
 from .voting import hardware as hardware
 from .methods import higher_order as higher_order
@@ -35,12 +32,13 @@ from .training import lipschitz as lipschitz
 from .lab import logs as logs
 from .training import models as models
 from .methods import moments as moments
+from .maths import nearest as nearest
 from . import noise as noise
 from .lab import papers as papers
 from .training import plain as plain
 from .maths import polynomials as polynomials
 from .lab import publish as publish
-from .methods import regions as regions
+from .maths import quick as quick
 from .lab import report as report
 from .lab import reproduce as reproduce
 from .lab import results as results
@@ -48,7 +46,6 @@ from .maths import rewriting as rewriting
 from .lab import schedulers as schedulers
 from .methods import sequential as sequential
 from .maths import shells as shells
-from .maths import slabs as slabs
 from .training import smoothadv as smoothadv
 from . import smoothed as smoothed
 from .methods import soap_bubbles as soap_bubbles
@@ -58,6 +55,7 @@ from .methods import splitting_runs as splitting_runs
 from .voting import tally as tally
 from .lab import tasks as tasks
 from .methods import tcertify as tcertify
+from . import testing as testing
 from .training import train as train
 from .maths import two_sided as two_sided
 from .methods import uniform as uniform

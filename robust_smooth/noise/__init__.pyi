@@ -17,6 +17,7 @@ from .rounded import RoundedGaussian as RoundedGaussian
 from .rounded import RoundedUniform as RoundedUniform
 from .grid import SNAP as SNAP
 from .grid import Splitting as Splitting
+from .additive import Stream as Stream
 from .grid import TABLE_LIMIT as TABLE_LIMIT
 from .additive import Uniform as Uniform
 from .rounded import WORD as WORD
@@ -26,7 +27,6 @@ from . import grid as grid
 from .grid import n_splits as n_splits
 from .additive import noisy_rows as noisy_rows
 from .grid import offsets as offsets
-from .additive import restart as restart
 from . import rounded as rounded
 from .rounded import rounded_law as rounded_law
 from .rounded import shares as shares
