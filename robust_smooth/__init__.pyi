@@ -16,12 +16,15 @@ from .training import conduct as conduct
 from . import core as core
 from .maths import curves as curves
 from .training import data as data
+from .maths import dual as dual
+from .maths import dual_solver as dual_solver
 from .voting import engine as engine
 from .methods import exact as exact
 from .lab import experiment as experiment
 from .lab import figures as figures
 from .maths import first_order as first_order
 from .methods import gaussian as gaussian
+from .methods import gradient as gradient
 from .maths import gradient_bounds as gradient_bounds
 from .voting import hardware as hardware
 from .methods import higher_order as higher_order
@@ -39,6 +42,7 @@ from .training import plain as plain
 from .maths import polynomials as polynomials
 from .lab import publish as publish
 from .maths import quick as quick
+from .methods import regions as regions
 from .lab import report as report
 from .lab import reproduce as reproduce
 from .lab import results as results
@@ -46,6 +50,7 @@ from .maths import rewriting as rewriting
 from .lab import schedulers as schedulers
 from .methods import sequential as sequential
 from .maths import shells as shells
+from .maths import slabs as slabs
 from .training import smoothadv as smoothadv
 from . import smoothed as smoothed
 from .methods import soap_bubbles as soap_bubbles
