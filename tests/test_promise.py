@@ -105,7 +105,7 @@ assert held.to_numpy().sum() >= 10, held
 def scratch(root, tmp_path_factory):
     "A copy of what a checkout tracks, with one notebook more, exported."
     copy = tmp_path_factory.mktemp("promise") / "checkout"
-    for name in ("settings.ini", "pyproject.toml", "Makefile", "robust_smooth", "docs", "nbs", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE"):
+    for name in ("settings.ini", "pyproject.toml", "Makefile", "README.md", "robust_smooth", "docs", "nbs", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE"):
         if (root / name).is_dir():
             shutil.copytree(root / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
         else:
@@ -152,6 +152,8 @@ def test_the_property_table_holds_for_it(scratch):
 def test_the_site_and_editors_know_it(scratch):
     stub = (scratch / "robust_smooth" / "__init__.pyi").read_text(encoding="utf-8")
     assert "from .methods.laplace import Laplace as Laplace" in stub and "from .methods import laplace as laplace" in stub
+    run(scratch, "docs/readme.py", "--map")
+    assert "(nbs/methods/40_laplace.ipynb)" in (scratch / "README.md").read_text(encoding="utf-8")
     listed = run(scratch, "-c", "import sys; sys.path.insert(0, 'docs'); import build; print(build.sources()); print((build.SITE / 'index.ipynb').read_text())")
     assert "methods/40_laplace" in listed
     page = (scratch / "_proc" / "site" / "api" / "methods.laplace.md").read_text(encoding="utf-8")
@@ -170,5 +172,6 @@ def test_no_other_file_was_edited_by_hand(scratch, root):
         here = root / name
         if not here.is_file() or here.read_bytes() != path.read_bytes():
             changed.add(name.as_posix())
-    written = {"robust_smooth/methods/laplace.py", "robust_smooth/core/_table.py", "robust_smooth/__init__.pyi", "robust_smooth/_modidx.py"}
+    written = {"robust_smooth/methods/laplace.py", "robust_smooth/core/_table.py", "robust_smooth/__init__.pyi", "robust_smooth/_modidx.py",
+               "README.md", "nbs/index.ipynb"} # the map of notebooks
     assert "nbs/methods/40_laplace.ipynb" in changed and changed - {"nbs/methods/40_laplace.ipynb"} <= written, changed
