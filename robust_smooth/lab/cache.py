@@ -20,11 +20,7 @@ __all__ = ['home', 'shared', 'locked', 'cached']
 
 # %% ../../nbs/lab/05_cache.ipynb #a7e1b412
 def home() -> Path: # made if absent
-    """The folder of everything that runs leave: ROBUST_SMOOTH_HOME, else data/cache in a checkout, else the user's cache folder.
-
-    Returns:
-        made if absent
-    """
+    "The folder of everything that runs leave: ROBUST_SMOOTH_HOME, else data/cache in a checkout, else the user's cache folder."
     return _writable(places.home(), "set ROBUST_SMOOTH_HOME to a folder that can be written")
 
 def _writable(folder: Path, advice: str) -> Path:
@@ -37,11 +33,7 @@ def _writable(folder: Path, advice: str) -> Path:
     return folder
 
 def shared() -> Path | None: # the folder, or None
-    """The folder of reference material beside the checkout (or ROBUST_SMOOTH_SHARED), if it is there.
-
-    Returns:
-        the folder, or None
-    """
+    "The folder of reference material beside the checkout (or ROBUST_SMOOTH_SHARED), if it is there."
     named, root = os.environ.get("ROBUST_SMOOTH_SHARED"), checkout()
     folders = [Path(named)] if named else [root.parent / "shared"] if root else []
     return next((folder for folder in folders if folder.is_dir()), None)
@@ -52,15 +44,7 @@ def locked(path: str | Path,          # the file that the lock guards; the lock 
            wait: bool = True,         # False: do not wait
            waiting: Callable[[], None] | None = None, # called once if one has to wait
           ) -> Iterator[bool]:        # False if somebody else holds it and wait is False
-    """Hold the lock of a file; released by the system when its holder dies.
-
-    Args:
-        path: the file that the lock guards; the lock is beside it
-        wait: False: do not wait
-        waiting: called once if one has to wait
-    Returns:
-        False if somebody else holds it and wait is False
-    """
+    "Hold the lock of a file; released by the system when its holder dies."
     from filelock import FileLock, Timeout # comes with torch
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,16 +64,7 @@ def cached(path: str | Path,                 # where the artefact belongs
            waiting: Callable[[], None] | None = None, # called if another process is building it
            wait: bool = True,                # False: leave it to that process
           ) -> bool:                         # True if it was there already, or is left to another process
-    """Build an artefact once: under a lock, into a file beside, published by renaming.
-
-    Args:
-        path: where the artefact belongs
-        build: writes it to the file given, which may hold a part left by an interrupted build
-        waiting: called if another process is building it
-        wait: False: leave it to that process
-    Returns:
-        True if it was there already, or is left to another process
-    """
+    "Build an artefact once: under a lock, into a file beside, published by renaming."
     path = Path(path)
     if path.exists(): return True
     with locked(path, wait=wait, waiting=waiting) as mine:
