@@ -39,7 +39,16 @@ def save_figure(fig: Figure,        # a matplotlib figure
                 dpi: int = 110,     # resolution of the PNG
                 formats: Sequence[str] = ("png", "pdf"), # "png", "pdf", "svg"
                ) -> list[Path]:     # the files
-    "Write a figure as PNG and PDF; the same figure gives the same bytes."
+    """Write a figure as PNG and PDF; the same figure gives the same bytes.
+
+    Args:
+        fig: a matplotlib figure
+        path: file name without ending
+        dpi: resolution of the PNG
+        formats: "png", "pdf", "svg"
+    Returns:
+        the files
+    """
     path, files = Path(path), []
     path.parent.mkdir(parents=True, exist_ok=True)
     unset = object()
@@ -64,7 +73,14 @@ def save_figure(fig: Figure,        # a matplotlib figure
 def curve(certificates: Certificates, # labels and radii
           labels: ArrayLike,          # [B] true classes
          ) -> pd.DataFrame:           # radius, value: corners of the step function; it holds up to and including each radius
-    "The certified-accuracy curve, exactly."
+    """The certified-accuracy curve, exactly.
+
+    Args:
+        certificates: labels and radii
+        labels: [B] true classes
+    Returns:
+        radius, value: corners of the step function; it holds up to and including each radius
+    """
     labels = np.asarray(labels)
     if labels.shape != certificates.label.shape: raise ValueError(f"labels must have shape {certificates.label.shape}, got {labels.shape}")
     radii = np.sort(certificates.radius[certificates.label == labels])
@@ -80,7 +96,17 @@ def certified_curves(curves: Mapping[str, Certificates], # legend entry -> certi
                      annotate: bool = False,     # True: mixed norms, scopes and modes are written into the legend; False: they are refused
                      title: str = "",            # title of the axes
                     ) -> Axes:
-    "Draw certified accuracy against radius. Raises ValueError where curves of different norm, scope, mode or alpha scope would share an axis unlabelled."
+    """Draw certified accuracy against radius. Raises ValueError where curves of different norm, scope, mode or alpha scope would share an axis unlabelled.
+
+    Args:
+        curves: legend entry -> certificates
+        labels: [B] true classes, of all curves
+        ax: None: a new figure
+        largest: right end of the axis; None: the largest finite radius
+        annotate: True: mixed norms, scopes and modes are written into the legend; False: they are
+            refused
+        title: title of the axes
+    """
     if not curves: raise ValueError("curves must hold at least one entry")
     kinds = {field: list(dict.fromkeys(getattr(c, field) for c in curves.values())) for field in ("norm", "scope", "mode", "alpha_scope")}
     mixed = {field: values for field, values in kinds.items() if len(values) > 1}
@@ -114,7 +140,18 @@ def lines(frame: pd.DataFrame,   # long table
           ax: Axes | None = None, # None: a new figure
           **settings: Any,       # of the axes, e.g. xlabel="..."
          ) -> Axes:
-    "Lines of a long table, one per colour and dash."
+    """Lines of a long table, one per colour and dash.
+
+    Args:
+        frame: long table
+        x: column of the horizontal axis
+        y: column of the vertical axis
+        hue: column that colours
+        dashes: column that dashes
+        steps: True: a point's value holds back to the point before, as certified accuracy does
+        ax: None: a new figure
+        **settings: of the axes, e.g. xlabel="..."
+    """
     _has(frame, x, y, hue, dashes)
     _unmixed(frame, hue, dashes)
     with style():
@@ -134,7 +171,16 @@ def bars(frame: pd.DataFrame,  # long table
          ax: Axes | None = None, # None: a new figure
          **settings: Any,      # of the axes
         ) -> Axes:
-    "Grouped bars of a long table."
+    """Grouped bars of a long table.
+
+    Args:
+        frame: long table
+        x: column of the categories
+        y: column of the heights
+        hue: column that colours, such as "source"
+        ax: None: a new figure
+        **settings: of the axes
+    """
     _has(frame, x, y, hue)
     _unmixed(frame, x, hue)
     with style():

@@ -33,7 +33,15 @@ def printed(key: str,                 # a paper: adre, bernstein, dssn, higher_o
             item: str | None = None,  # a table or figure of it such as "table1"; None: all
             expand: bool = False,     # True: each entry of `setting` becomes a column
            ) -> pd.DataFrame:         # columns of `COLUMNS`; value is float64 where every value of the item is a number
-    "The numbers that a paper prints, or that follow from its authors' records (column `source`)."
+    """The numbers that a paper prints, or that follow from its authors' records (column `source`).
+
+    Args:
+        key: a paper: adre, bernstein, dssn, higher_order, soap_bubbles
+        item: a table or figure of it such as "table1"; None: all
+        expand: True: each entry of `setting` becomes a column
+    Returns:
+        columns of `COLUMNS`; value is float64 where every value of the item is a number
+    """
     if key not in PAPERS: raise ValueError(f"key must be one of {sorted(PAPERS)}, got {key!r}")
     path = assets("papers") / f"{key}.csv"
     frame = _table(str(path), path.stat().st_mtime).copy()
@@ -47,7 +55,13 @@ def printed(key: str,                 # a paper: adre, bernstein, dssn, higher_o
 
 def expand_settings(frame: pd.DataFrame, # with a column `setting` of JSON objects
                    ) -> pd.DataFrame:    # the same with one column per entry instead
-    "Turn the column `setting` into columns; an entry that a row lacks is missing there."
+    """Turn the column `setting` into columns; an entry that a row lacks is missing there.
+
+    Args:
+        frame: with a column `setting` of JSON objects
+    Returns:
+        the same with one column per entry instead
+    """
     extra = pd.DataFrame([json.loads(text) for text in frame["setting"]], index=frame.index)
     clash = [name for name in extra.columns if name in frame.columns]
     if clash: raise ValueError(f"setting must not repeat the columns {clash}")
@@ -58,7 +72,16 @@ def pivot(frame: pd.DataFrame,   # rows of `printed`, or of our own results in t
           rows: list[str],       # columns that name a row, such as ["dataset", "method", "sigma"]
           metric: str = "certified_accuracy", # which metric
          ) -> pd.DataFrame:      # one row per combination, one column per radius; surplus values without a radius are left out
-    "A table of one metric by radius."
+    """A table of one metric by radius.
+
+    Args:
+        frame: rows of `printed`, or of our own results in the same columns
+        rows: columns that name a row, such as ["dataset", "method", "sigma"]
+        metric: which metric
+    Returns:
+        one row per combination, one column per radius; surplus values without a radius are left
+            out
+    """
     frame = expand_settings(frame) if "setting" in frame.columns else frame
     missing = [name for name in rows if name not in frame.columns]
     if missing: raise ValueError(f"rows must be columns of the table ({list(frame.columns)}), got {missing}")

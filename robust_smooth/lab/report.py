@@ -28,7 +28,14 @@ GROUPS = {"gaussian": "Gaussian smoothing, the common baseline", **PAPERS}
 
 def collect(source: str | Path, # last_run.json of `reproduce.run`, or a folder of kept results: the largest run of each experiment
            ) -> dict[str, Any]: # groups of experiments with their tables, figures, claims
-    "Everything that the page shows, read from the folders of a run."
+    """Everything that the page shows, read from the folders of a run.
+
+    Args:
+        source: last_run.json of `reproduce.run`, or a folder of kept results: the largest run of
+            each experiment
+    Returns:
+        groups of experiments with their tables, figures, claims
+    """
     path, groups = Path(source), {}
     if path.is_dir(): facts = dict(runs=[dict(experiment=name, folder=str(runs[-1]), status="kept", error="", notebook="") for name, runs in results.published(path).items()])
     elif path.is_file(): facts = json.loads(path.read_text(encoding="utf-8"))
@@ -65,7 +72,13 @@ def _text(value: Any) -> str:
 # %% ../../nbs/lab/03_report.ipynb #cbed95cf
 def shape(frame: pd.DataFrame, # a table as an experiment wrote it
          ) -> tuple[pd.DataFrame, str]: # the table to show, and a caption
-    "Lay a table out for reading."
+    """Lay a table out for reading.
+
+    Args:
+        frame: a table as an experiment wrote it
+    Returns:
+        the table to show, and a caption
+    """
     if not len(frame): return frame, "no rows"
     same = [c for c in frame.columns if frame[c].nunique(dropna=False) == 1 and c not in ("value", "printed", "ours", "difference")] if len(frame) > 1 else []
     caption = ", ".join(f"{c} {_text(frame[c].iloc[0])}" for c in same if _text(frame[c].iloc[0]))
@@ -150,7 +163,14 @@ details { margin: .4rem 0 1rem; } summary { cursor: pointer; color: var(--soft);
 def build(source: str | Path, # see `collect`
           path: str | Path,   # HTML file to write
          ) -> Path:           # the file
-    "Write the report: one self-contained HTML page."
+    """Write the report: one self-contained HTML page.
+
+    Args:
+        source: see `collect`
+        path: HTML file to write
+    Returns:
+        the file
+    """
     import jinja2
     facts = collect(source)
     template = jinja2.Environment(autoescape=True).from_string(PAGE) # everything shown is escaped

@@ -33,7 +33,13 @@ __all__ = ['NOT_KEYS', 'SIZES', 'provenance', 'to_markdown', 'save', 'load', 'be
 # %% ../../nbs/lab/01_results.ipynb #bf670b07
 def provenance(**more: Any, # further entries, such as budget="quick"
               ) -> dict[str, Any]: # JSON-able: commit, versions, device, cores
-    "What a reader needs to judge a number: commit, versions, machine. Holds no file names and no user names."
+    """What a reader needs to judge a number: commit, versions, machine. Holds no file names and no user names.
+
+    Args:
+        **more: further entries, such as budget="quick"
+    Returns:
+        JSON-able: commit, versions, device, cores
+    """
     import robust_smooth
     root, commit = checkout(), ""
     if root is not None:
@@ -49,7 +55,14 @@ def provenance(**more: Any, # further entries, such as budget="quick"
 def to_markdown(frame: pd.DataFrame, # any table
                 digits: int = 4,     # significant digits of floats
                ) -> str:             # a GitHub table
-    "A table as Markdown text, without its index if that is only a row number."
+    """A table as Markdown text, without its index if that is only a row number.
+
+    Args:
+        frame: any table
+        digits: significant digits of floats
+    Returns:
+        a GitHub table
+    """
     plain = isinstance(frame.index, pd.RangeIndex)
     cells = (frame if plain else frame.reset_index()).astype(object)
     def text(value):
@@ -64,7 +77,15 @@ def save(frame: pd.DataFrame, # the table
          path: str | Path,    # file name; an ending .csv, .md or .json is dropped
          provenance: Mapping[str, Any] | None = None, # written to NAME.json if given
         ) -> Path:            # the CSV file
-    "Write NAME.csv and NAME.md, and NAME.json with the provenance; each atomically, the JSON last."
+    """Write NAME.csv and NAME.md, and NAME.json with the provenance; each atomically, the JSON last.
+
+    Args:
+        frame: the table
+        path: file name; an ending .csv, .md or .json is dropped
+        provenance: written to NAME.json if given
+    Returns:
+        the CSV file
+    """
     path = Path(path)
     stem = path.with_suffix("") if path.suffix in (".csv", ".md", ".json") else path
     plain = isinstance(frame.index, pd.RangeIndex)
@@ -76,7 +97,13 @@ def save(frame: pd.DataFrame, # the table
 
 def load(path: str | Path, # the CSV file, or its stem
         ) -> pd.DataFrame: # with the provenance in `.attrs["provenance"]`, if there is one
-    "Read a table that `save` wrote."
+    """Read a table that `save` wrote.
+
+    Args:
+        path: the CSV file, or its stem
+    Returns:
+        with the provenance in `.attrs["provenance"]`, if there is one
+    """
     path = Path(path)
     stem = path.with_suffix("") if path.suffix in (".csv", ".md", ".json") else path
     frame = pd.read_csv(stem.with_name(stem.name + ".csv"))
@@ -91,7 +118,15 @@ def beside(ours: pd.DataFrame,   # rows with a column `value`
            theirs: pd.DataFrame, # rows of `papers.printed`
            on: Sequence[str] | None = None, # columns that identify a number; None: all shared ones that describe it
           ) -> pd.DataFrame:     # key columns, printed, ours, difference, and the data set of each
-    "Put our numbers beside printed ones; a row that only one side has stays, with the other side missing."
+    """Put our numbers beside printed ones; a row that only one side has stays, with the other side missing.
+
+    Args:
+        ours: rows with a column `value`
+        theirs: rows of `papers.printed`
+        on: columns that identify a number; None: all shared ones that describe it
+    Returns:
+        key columns, printed, ours, difference, and the data set of each
+    """
     if "setting" in theirs.columns: theirs = expand_settings(theirs)
     for name, frame in dict(ours=ours, theirs=theirs).items():
         if "value" not in frame.columns: raise ValueError(f"{name} needs a column 'value', got {list(frame.columns)}")
@@ -114,17 +149,23 @@ def beside(ours: pd.DataFrame,   # rows with a column `value`
     order = [*keys, "printed", "ours", "difference"]
     return joined[order + [c for c in joined.columns if c not in order]]
 
-SIZES = (("digits", "mnist", "svhn", "cifar10", "cifar100", "imagenet"), ("smoke", "quick", "cpu", "h100", "paper")) # data sets and budgets, the larger the later
+SIZES = (("digits", "mnist", "svhn", "cifar10", "cifar100", "imagenet"), ("smoke", "quick", "cpu", "gpu", "paper")) # data sets and budgets, the larger the later
 
 def published(folder: str | Path | None = None, # of results, as `reproduce.publish` fills it; None: data/results of the checkout
              ) -> dict[str, list[Path]]:        # experiment -> folders of its runs, the largest last
-    "The runs that are kept, by experiment: a folder is named EXPERIMENT-DATASET-BUDGET, or EXPERIMENT for digits at quick."
+    """The runs that are kept, by experiment: a folder is named EXPERIMENT-DATASET-BUDGET, or EXPERIMENT for digits at quick.
+
+    Args:
+        folder: of results, as `reproduce.publish` fills it; None: data/results of the checkout
+    Returns:
+        experiment -> folders of its runs, the largest last
+    """
     folder = Path(folder) if folder is not None else None if checkout() is None else checkout() / "data" / "results"
     runs: dict[str, list[tuple]] = {}
     for path in sorted(folder.glob("*/")) if folder is not None and folder.is_dir() else ():
         experiment, *where = path.name.split("-")
         if len(where) not in (0, 2): continue
-        size = tuple(order.index(name) if name in order else -1 for order, name in zip(SIZES, where or ("digits", "quick")))
+        size = tuple(order.index(name) if name in order else -1 for order, name in zip(SIZES, [dict(h100="gpu").get(name, name) for name in where] or ("digits", "quick")))
         runs.setdefault(experiment, []).append((size, path))
     return {experiment: [path for _, path in sorted(found)] for experiment, found in runs.items()}
 
@@ -133,7 +174,17 @@ def compare(key: str,  # a paper
             ours: pd.DataFrame | str | Path | None = None, # our numbers, or a file of `save`; None: those of the largest run kept in the checkout, else of the last run at home()
             on: Sequence[str] | None = None, # columns to match on
            ) -> pd.DataFrame: # see `beside`; provenance of ours in `.attrs`
-    "Our numbers beside a paper's: difference, mode, budget, and where ours come from."
+    """Our numbers beside a paper's: difference, mode, budget, and where ours come from.
+
+    Args:
+        key: a paper
+        item: its table or figure
+        ours: our numbers, or a file of `save`; None: those of the largest run kept in the checkout,
+            else of the last run at home()
+        on: columns to match on
+    Returns:
+        see `beside`; provenance of ours in `.attrs`
+    """
     theirs = printed(key, item, expand=True)
     if ours is None:
         name = f"{key}_{item}"
@@ -157,7 +208,14 @@ def _seconds(text: str) -> float:
 
 def read_certification_log(path: str | Path, # tab-separated text of a certification
                           ) -> pd.DataFrame: # idx, label, predict, radius (or radius_...), correct (bool), seconds; further columns as they are
-    "Read a certification log as published with Cohen et al. 2019, Salman et al. 2019, Mohapatra et al. 2020."
+    """Read a certification log as published with Cohen et al. 2019, Salman et al. 2019, Mohapatra et al. 2020.
+
+    Args:
+        path: tab-separated text of a certification
+    Returns:
+        idx, label, predict, radius (or radius_...), correct (bool), seconds; further columns as
+            they are
+    """
     frame = pd.read_csv(path, sep="\t", dtype={"time": str}, skipinitialspace=True)
     frame.columns = [str(name).strip() for name in frame.columns]
     lacking = [name for name in ("idx", "label", "predict", "correct") if name not in frame.columns]
@@ -176,7 +234,15 @@ def write_certification_log(path: str | Path,            # file to write
                             seconds: ArrayLike = 0.0,    # [B] or a number: time per image
                             digits: int | None = None,   # significant digits, rounded down; None: all
                            ) -> None:
-    "Write certificates as such a log, atomically."
+    """Write certificates as such a log, atomically.
+
+    Args:
+        path: file to write
+        certificates: labels and radii
+        labels: [B] true classes
+        seconds: [B] or a number: time per image
+        digits: significant digits, rounded down; None: all
+    """
     labels = np.asarray(labels)
     if labels.shape != certificates.label.shape: raise ValueError(f"labels must have shape {certificates.label.shape}, got {labels.shape}")
     if digits is not None and digits < 1: raise ValueError(f"digits must be at least 1, got {digits}")
@@ -193,7 +259,15 @@ def log_accuracy(log: pd.DataFrame,       # of `read_certification_log`
                  radii: ArrayLike,        # radii in input units, >= 0
                  column: str = "radius",  # which radius
                 ) -> np.ndarray:          # float64, the shape of radii; NaN for an empty log
-    "Certified accuracy of a log: share of its rows that are correct with a logged radius >= r."
+    """Certified accuracy of a log: share of its rows that are correct with a logged radius >= r.
+
+    Args:
+        log: of `read_certification_log`
+        radii: radii in input units, >= 0
+        column: which radius
+    Returns:
+        float64, the shape of radii; NaN for an empty log
+    """
     if column not in log.columns: raise ValueError(f"column must be one of {[c for c in log.columns if c.lower().startswith('radius')]}, got {column!r}")
     if not len(log): return np.full(np.shape(radii), np.nan)
     right, radius = log["correct"].to_numpy(bool), log[column].to_numpy(float)
