@@ -14,6 +14,7 @@ from .lab import cache as cache
 from . import cli as cli
 from .training import conduct as conduct
 from . import core as core
+from .maths import corners as corners
 from .maths import curves as curves
 from .training import data as data
 from .voting import engine as engine
@@ -38,8 +39,11 @@ from .lab import publish as publish
 from .lab import report as report
 from .lab import reproduce as reproduce
 from .lab import results as results
+from .methods import sampled_ratios as sampled_ratios
 from .lab import schedulers as schedulers
 from .methods import sequential as sequential
+from .maths import shell_radii as shell_radii
+from .maths import shell_values as shell_values
 from .maths import shells as shells
 from .training import smoothadv as smoothadv
 from . import smoothed as smoothed
@@ -50,6 +54,7 @@ from .voting import tally as tally
 from .lab import tasks as tasks
 from .methods import tcertify as tcertify
 from .training import train as train
+from .maths import truncated_sums as truncated_sums
 from .maths import two_sided as two_sided
 from .methods import uniform as uniform
 from .training import vision as vision
