@@ -3,6 +3,7 @@ from .values import ABSTAIN as ABSTAIN
 from .certificates import ADVERSARIES as ADVERSARIES
 from .seeds import APART as APART
 from .frames import ARCHIVE as ARCHIVE
+from .frames import ARCHIVE_END as ARCHIVE_END
 from .places import ASSETS as ASSETS
 from .seeds import BLOCK as BLOCK
 from .frames import Blocks as Blocks

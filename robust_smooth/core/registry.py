@@ -11,7 +11,7 @@ import importlib.metadata
 import inspect
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
@@ -188,8 +188,8 @@ def _sealed(found: Certificates, record: Any, options: Mapping[str, Any]) -> Cer
     adversary = found.adversary
     if adversary is None and levels is not None:
         adversary = options.get("adversary", "quantised")
-    return replace(found, index=record.index, labels=record.labels, noise=noise_spec(record.noise), dim=record.dim, levels=levels,
-                   adversary=adversary, claim=None)
+    return found.sealed(index=record.index, labels=record.labels, noise=noise_spec(record.noise), dim=record.dim, levels=levels,
+                        adversary=adversary)
 
 class Method(_Entry):
     """An entry of the registry: how one method certifies a Record, and what it needs. Called, it is the door to it.
@@ -535,6 +535,9 @@ def check(certificates: Certificates, # as a method made them
     if certificates.witness is None:
         raise ValueError(f"certificates of {certificates.method!r} carry no witness to check")
     fine = certificates.stands() & _is_possible(certificates)
-    if not fine.any():
-        return fine
-    return fine & _witness_agrees(certificates) & _limits_hold(certificates) & np.asarray(prove(certificates), dtype=bool)
+    if fine.any():
+        fine &= _witness_agrees(certificates) & _limits_hold(certificates)
+    rows = np.flatnonzero(fine) # the method is asked about nothing but what is left
+    if len(rows):
+        fine[rows] = prove(certificates if len(rows) == len(fine) else certificates[rows])
+    return fine

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
@@ -55,6 +56,12 @@ def norm_order(norm: str | float, # a norm in any accepted spelling
     return float(norm_name(norm)[1:])
 
 # %% ../../nbs/core/00_values.ipynb #106c1409
+def _is_number(value: Any) -> bool:
+    "Whether a value is one real number: of Python, of NumPy, or in an array without axes."
+    if isinstance(value, np.ndarray):
+        return value.ndim == 0 and value.dtype.kind in "iuf"
+    return isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_))
+
 def check_level(alpha: float,        # failure probability
                 name: str = "alpha", # name of the argument, for the error
                ) -> float:           # alpha
@@ -66,7 +73,7 @@ def check_level(alpha: float,        # failure probability
     Returns:
         alpha
     """
-    if not (np.ndim(alpha) == 0 and np.isreal(alpha) and 0 < alpha < 1):
+    if not (_is_number(alpha) and 0 < alpha < 1):
         raise ValueError(f"{name} must be a number in (0, 1), got {alpha!r}")
     return float(alpha)
 
@@ -82,7 +89,7 @@ def check_positive(value: float, # a number
     Returns:
         the number
     """
-    if not (np.ndim(value) == 0 and np.isreal(value) and 0 < value < np.inf):
+    if not (_is_number(value) and 0 < value < math.inf):
         raise ValueError(f"{name} must be a finite number above 0, got {value!r}")
     return float(value)
 
@@ -100,8 +107,7 @@ def check_whole(value: Any,    # a number
     Returns:
         the number
     """
-    kind = np.asarray(value).dtype.kind
-    whole = np.ndim(value) == 0 and kind in "iuf" and math.isfinite(value) and int(value) == value
+    whole = _is_number(value) and math.isfinite(value) and int(value) == value
     if not whole or value < least:
         raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
     return int(value)

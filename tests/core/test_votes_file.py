@@ -485,6 +485,22 @@ def test_the_callers_arrays_may_change_afterwards(path):
     assert same(read_journal(path)[1], 1)
 
 
+def test_a_file_that_may_only_be_read_can_be_replaced(path):
+    write_journal(path, HEADER, [rows(1)])
+    path.chmod(0o444)
+    write_journal(path, HEADER, [rows(2)])
+    assert same(read_journal(path)[1], 2) and path.stat().st_mode & 0o777 == 0o444
+
+
+def test_a_growing_file_can_be_converted_elsewhere(path, tmp_path, at_once):
+    with Journal(path) as journal:
+        journal.start(HEADER)
+        journal.append(rows(1))
+        convert(path, tmp_path / "b.votes")
+        journal.append(rows(2))
+    assert same(read_journal(tmp_path / "b.votes")[1], 1) and same(read_journal(path)[1], 1, 2)
+
+
 def test_rows_are_kept_when_a_vote_fails(path):
     with pytest.raises(KeyError, match="bad logits"):
         with Journal(path) as journal:

@@ -187,7 +187,7 @@ def test_joint_verifier_finds_alpha_at_two_classes_and_less_beyond():
 def test_record_certify_reaches_the_method():
     record = votes([450, 150, 200, 200])
     assert record.certify("l2", method="tcertify").radius[0] == pytest.approx(0.2173165816, abs=1e-10)
-    assert record.certify("l2").method == "gaussian"
+    assert record.certify("l2").method == "exact"
 
 
 def test_the_retired_mode_says_what_to_use_and_a_paper_claim_is_never_sound():
