@@ -56,7 +56,7 @@ def test_mixed_is_converged(d, k, monkeypatch):
     R = 1.2 / np.sqrt(d)
     t = shell_values.CornerSearch(d, k).value(0.0, R, "fine")[0]
     before = [corners.corner_law(s * t, R, d, k) for s in (1, -1)]
-    more = corners.Resolution(32, 18, 24, 5, 0.6)
+    more = corners.Resolution(22, 17, 22, 4, 0.9)
     monkeypatch.setitem(corners.GRADES, "more", {True: more, False: more})
     after = [corners.corner_law(s * t, R, d, k, "more") for s in (1, -1)]
     assert abs(after[0][0] - before[0][0]) < 1e-9 and abs(after[1][1] / before[1][1] - 1) < 1e-8
@@ -284,7 +284,7 @@ def test_mixed_with_a_steep_law_is_never_above_a_finer_quadrature(d, k, q, monke
     record = Record.from_counts([[100, 0]], [[int(round((1 - q / 2) * 10**7)), int(round(q / 2 * 10**7))]], 10**7, MixedNormGaussian(sigma=1.0, k=k), d)
     table = sb.certify(record, norm="linf")
     assert table.radius[0] > 0 and sb.check(table).all()
-    finer = corners.Resolution(28, 20, 24, 5, 0.6)
+    finer = corners.Resolution(24, 18, 22, 4, 0.7)
     monkeypatch.setitem(corners.GRADES, "finer", {True: finer, False: finer})
     def law(t): return corners.corner_law(t, table.radius[0], d, k, "finer")
     t, miss = np.log(table.witness["lam"][0]), sb.binomial_lower(record.hits, record.n, 0.001, complement=True)[0]
@@ -305,7 +305,7 @@ def test_checks_compare_class_scale_and_bound_with_the_witness():
 
 @pytest.mark.parametrize("d, k", [(40, 7.9), (64, 12.7), (200, 39.9), (499, 99.0), (500, 59.0), (3072, 367.0)])
 def test_mixed_below_the_steep_laws_keeps_its_stated_accuracy(d, k, monkeypatch):
-    finer = corners.Resolution(28, 20, 24, 5, 0.6)
+    finer = corners.Resolution(24, 18, 22, 4, 0.7)
     monkeypatch.setitem(corners.GRADES, "finer", {True: finer, False: finer})
     R, lam = sb.verified_radius(np.array([0.005]), d, k, "mixed")
     t = np.log(lam[0])
@@ -378,7 +378,7 @@ def test_mixed_in_few_dimensions():
 @pytest.mark.parametrize("d, k", [(2, 0.5), (2, 1.5), (3, 1.0), (4, 2.0), (5, 3.0), (7, 2.0), (8, 3.0), (12, 6.0), (24, 10.0), (64, 30.0), (784, 300.0)])
 def test_mixed_is_accurate_in_any_dimension(d, k, monkeypatch):
     "Many more nodes of every kind change no tail by more than a part of the accuracy that certificates count on."
-    more = corners.Resolution(28, 18, 24, 5, 0.6)
+    more = corners.Resolution(24, 16, 22, 4, 0.9)
     monkeypatch.setitem(corners.GRADES, "more", {True: more, False: more})
     R = 1.2 / math.sqrt(d) * math.sqrt((d - k) / d)
     fine, finest = (corners.corner_law(-0.7, R, d, k, grade) for grade in ("fine", "more"))
