@@ -109,10 +109,11 @@ def _walk(paths: _Paths, looks: np.ndarray) -> Iterator[int]:
             return
 
 # %% ../../nbs/methods/02_sequential.ipynb #7ad642dd
-def _exact_boundaries(looks: np.ndarray,   # [K] draws
-                      p0: float,           # probability at which the claim is just false
-                      allowed: np.ndarray, # [K] error that may be spent up to each look
-                     ) -> tuple[np.ndarray, np.ndarray]: # [K] fewest hits that certify (n + 1: none), [K] error spent up to each look
+def _exact_boundaries(
+    looks: np.ndarray,   # [K] draws
+    p0: float,           # probability at which the claim is just false
+    allowed: np.ndarray, # [K] error that may be spent up to each look
+) -> tuple[np.ndarray, np.ndarray]: # [K] fewest hits that certify (n + 1: none), [K] error spent up to each look
     "At each look the smallest count whose upper tail fits into what is left."
     boundary, spent, total = looks + 1, np.zeros(len(looks)), 0.0
     paths = _Paths(p0, 1e-20 * allowed[-1])
@@ -129,9 +130,10 @@ def _exact_boundaries(looks: np.ndarray,   # [K] draws
     return boundary, spent
 
 # %% ../../nbs/methods/02_sequential.ipynb #fa633f6c
-def union_levels(looks: int,   # K
-                 alpha: float, # total error
-                ) -> np.ndarray: # [K]: alpha / 2 shared by the first K - 1 looks, alpha / 2 (all of it if K = 1) at the last
+def union_levels(
+    looks: int,   # K
+    alpha: float, # total error
+) -> np.ndarray: # [K]: alpha / 2 shared by the first K - 1 looks, alpha / 2 (all of it if K = 1) at the last
     """Levels of the looks for the union bound.
 
     Args:
@@ -145,10 +147,11 @@ def union_levels(looks: int,   # K
 def _log_beta(a: ArrayLike, b: ArrayLike) -> np.ndarray:
     return gammaln(a) + gammaln(b) - gammaln(np.add(a, b))
 
-def log_e_value(hits: ArrayLike, # votes for the class, in [0, n]
-                n: ArrayLike,    # draws so far
-                p0: ArrayLike,   # probability to exceed, in (0, 1)
-               ) -> np.ndarray:  # float64: certify p > p0 at level alpha as soon as this reaches log(1 / alpha)
+def log_e_value(
+    hits: ArrayLike, # votes for the class, in [0, n]
+    n: ArrayLike,    # draws so far
+    p0: ArrayLike,   # probability to exceed, in (0, 1)
+) -> np.ndarray:  # float64: certify p > p0 at level alpha as soon as this reaches log(1 / alpha)
     """Logarithm of the mixture e-value, Beta(1/2, 1/2) restricted to (p0, 1).
 
     Args:
@@ -330,9 +333,10 @@ class Plan(_Decides):
         dropped: radii asked for that n_max draws can never certify
     """
 
-    def operate(self,
-                p: float, # true probability of the selected class, in [0, 1]
-               ) -> tuple[float, np.ndarray]: # expected draws, and [G] probabilities that each target is certified
+    def operate(
+        self,
+        p: float, # true probability of the selected class, in [0, 1]
+    ) -> tuple[float, np.ndarray]: # expected draws, and [G] probabilities that each target is certified
         """Exact operating characteristics at one probability (one-sided plans). Raises ValueError.
 
         Args:
@@ -368,16 +372,17 @@ def _check_plan(sigma: float, alpha: float, spending: str, two_sided: bool, gamm
     if spending not in SPENDINGS:
         raise ValueError(f"spending must be one of {SPENDINGS}, got {spending!r}")
 
-def plan(targets: ArrayLike | None = None, # radii in input units, >= 0; None: 0, 1/4, 1/2, ... as far as n_max reaches
-         sigma: float = 0.5,               # noise level of the votes, in input units
-         alpha: float = 0.001,             # failure probability per image, in (0, 1)
-         n1: int = 100,                    # draws at the first look
-         n_max: int = 100_000,             # draws at the last look
-         *,
-         spending: str = "exact",          # "exact"; "union": continuous radii; "anytime": e-value, valid at any n
-         two_sided: bool = False,          # True: bound the runner-up too; needs no majority, spends as "union"
-         gamma: float = 0.01,              # futility level, in [0, 1): 0 never gives up while there is hope
-        ) -> Plan:                         # looks, boundaries, error spent; the `stop` of a vote
+def plan(
+    targets: ArrayLike | None = None, # radii in input units, >= 0; None: 0, 1/4, 1/2, ... as far as n_max reaches
+    sigma: float = 0.5,               # noise level of the votes, in input units
+    alpha: float = 0.001,             # failure probability per image, in (0, 1)
+    n1: int = 100,                    # draws at the first look
+    n_max: int = 100_000,             # draws at the last look
+    *,
+    spending: str = "exact",          # "exact"; "union": continuous radii; "anytime": e-value, valid at any n
+    two_sided: bool = False,          # True: bound the runner-up too; needs no majority, spends as "union"
+    gamma: float = 0.01,              # futility level, in [0, 1): 0 never gives up while there is hope
+) -> Plan:                         # looks, boundaries, error spent; the `stop` of a vote
     """Group-sequential test of a grid of radii with exact error (several targets, one alpha). Raises ValueError.
 
     Args:
@@ -439,10 +444,11 @@ def _counted_boundaries(looks: np.ndarray,  # [K] draws
     return _smallest(certifies, first, n + 1)
 
 # %% ../../nbs/methods/02_sequential.ipynb #c2c517a0
-def _futility(looks: np.ndarray,      # [K] draws
-              boundaries: np.ndarray, # [G, K] fewest hits that certify
-              gamma: float,           # futility level
-             ) -> np.ndarray:         # [G, K] most hits at which a target is given up, -1 where it never is
+def _futility(
+    looks: np.ndarray,      # [K] draws
+    boundaries: np.ndarray, # [G, K] fewest hits that certify
+    gamma: float,           # futility level
+) -> np.ndarray:         # [G, K] most hits at which a target is given up, -1 where it never is
     "Where no later boundary can be reached, or the last one hardly ever."
     n, last, left = np.broadcast_to(looks, boundaries.shape), boundaries[:, -1:], looks[-1] - looks
     least = np.minimum.accumulate((boundaries - looks)[:, ::-1], axis=1)[:, ::-1] # of (boundary - n), over this and later looks
@@ -534,14 +540,15 @@ def _on_the_grid(rule: Plan, hits: np.ndarray, rival: np.ndarray, look: np.ndarr
                 spent=rule.spent_by_look.max(0)[look])
 
 # %% ../../nbs/methods/02_sequential.ipynb #d007db49
-def certify(record: Record,           # votes under Gaussian noise, stopped by a plan (or a fixed n: a plan of one look)
-            *,
-            norm: str | float = "l2", # l2 only
-            alpha: float = 0.001,     # failure probability per image, in (0, 1)
-            targets: ArrayLike | None = None, # radii; None: the plan's (a fixed n: 0, 1/4, 1/2, ...)
-            spending: str | None = None,      # None: the plan's; "exact", "union" or "anytime"
-            two_sided: bool | None = None,    # None: the plan's
-           ) -> Certificates:         # radius: the largest certified target, or continuous with "union"; details: draws, look, spent
+def certify(
+    record: Record,           # votes under Gaussian noise, stopped by a plan (or a fixed n: a plan of one look)
+    *,
+    norm: str | float = "l2", # l2 only
+    alpha: float = 0.001,     # failure probability per image, in (0, 1)
+    targets: ArrayLike | None = None, # radii; None: the plan's (a fixed n: 0, 1/4, 1/2, ...)
+    spending: str | None = None,      # None: the plan's; "exact", "union" or "anytime"
+    two_sided: bool | None = None,    # None: the plan's
+) -> Certificates:         # radius: the largest certified target, or continuous with "union"; details: draws, look, spent
     """l2 certificates of a Record that was stopped early (exact group-sequential test). Raises ValueError.
 
     Args:
