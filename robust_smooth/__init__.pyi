@@ -33,6 +33,7 @@ from .training import identity as identity
 from .lab import kernels as kernels
 from .training import lipschitz as lipschitz
 from .lab import logs as logs
+from .maths import looks as looks
 from .training import models as models
 from .methods import moments as moments
 from .maths import nearest as nearest

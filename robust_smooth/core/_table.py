@@ -111,6 +111,7 @@ ROOMS: dict[str, str] = {
     'kernels': 'lab.kernels',
     'lipschitz': 'training.lipschitz',
     'logs': 'lab.logs',
+    'looks': 'maths.looks',
     'models': 'training.models',
     'moments': 'methods.moments',
     'nearest': 'maths.nearest',

@@ -14,8 +14,8 @@ from ..core.values import check_counts
 
 # %% auto #0
 __all__ = ['ROUNDING', 'SMALLEST_LEVEL', 'FEW', 'SUB_GAUSSIAN', 'tail_at_most', 'tail_at_least', 'binomial_lower',
-           'binomial_upper', 'fewest_draws', 'runner_up_upper', 'probit', 'probit_gap', 'inner_product_deviation',
-           'gradient_norm_bounds', 'gradient_linf_bounds', 'gradient_l1_bounds']
+           'binomial_upper', 'fewest_draws', 'runner_up_upper', 'probit', 'probit_gap', 'interval_radius',
+           'inner_product_deviation', 'gradient_norm_bounds', 'gradient_linf_bounds', 'gradient_l1_bounds']
 
 # %% ../../nbs/maths/00_bounds.ipynb #d7c41509
 ROUNDING = 2e-15 # relative allowance for rounding; measured against 40-digit arithmetic: at most 7e-16, for n up to 1e11
@@ -271,6 +271,29 @@ def probit_gap(
     with np.errstate(invalid="ignore"):
         gap = top - rest - slack
     return np.maximum(np.where(np.isnan(gap), 0.0, gap), 0.0)[()]
+
+# %% ../../nbs/maths/00_bounds.ipynb #33c7af67
+def interval_radius(
+    p_lower: ArrayLike,         # lower bounds of the top class's probability, in [0, 1]
+    p_upper: ArrayLike,         # upper bounds of the runner-up's probability, in [0, 1]; broadcasts
+    sigma: float = 1.0,         # noise level, in input units
+    q_lower: ArrayLike | None = None, # 1 - p_lower, where known more accurately
+    q_upper: ArrayLike | None = None, # 1 - p_upper, likewise
+) -> np.ndarray:             # float64 radii >= 0 in input units; 0 where p_lower <= p_upper
+    """Two-sided l2 radius of Gaussian smoothing (Cohen et al. 2019, Theorem 1; Feng et al., eq. 2).
+
+    Args:
+        p_lower: lower bounds of the top class's probability, in [0, 1]
+        p_upper: upper bounds of the runner-up's probability, in [0, 1]; broadcasts
+        sigma: noise level, in input units
+        q_lower: 1 - p_lower, where known more accurately
+        q_upper: 1 - p_upper, likewise
+    Returns:
+        float64 radii >= 0 in input units; 0 where p_lower <= p_upper
+    """
+    p_lower, p_upper = np.broadcast_arrays(np.asarray(p_lower, np.float64), np.asarray(p_upper, np.float64))
+    gap = probit_gap(p_lower, p_upper, q_lower, q_upper)
+    return np.where(p_lower > p_upper, sigma / 2 * gap, 0.0)[()]
 
 # %% ../../nbs/maths/00_bounds.ipynb #0ab4f675
 SUB_GAUSSIAN = { # variance proxies of u (f - 1/2)

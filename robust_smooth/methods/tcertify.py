@@ -21,37 +21,17 @@ from ..core.record import Record
 from ..core.registry import register
 from ..core.values import ABSTAIN, check_counts, check_level, norm_name
 from robust_smooth.maths.bounds import (
-    binomial_lower, binomial_upper, fewest_draws, probit, probit_gap, runner_up_upper,
+    binomial_lower, binomial_upper, fewest_draws, interval_radius, probit, probit_gap, runner_up_upper,
     tail_at_least, tail_at_most,
 )
 from .gaussian import GAUSSIAN_NOISES, SLACK
 
 # %% auto #0
-__all__ = ['RATIOS', 'RULES', 'interval_radius', 'limits', 'Sharing', 'minimum_n', 'certify', 'check', 'outcomes',
-           'failure_probability', 'verify_joint', 'largest_radius']
+__all__ = ['RATIOS', 'RULES', 'limits', 'Sharing', 'minimum_n', 'certify', 'check', 'outcomes', 'failure_probability',
+           'verify_joint', 'largest_radius', 'interval_radius']
 
 # %% ../../nbs/methods/01_tcertify.ipynb #b52a8678
-def interval_radius(
-    p_lower: ArrayLike,         # lower bounds of the top class's probability, in [0, 1]
-    p_upper: ArrayLike,         # upper bounds of the runner-up's probability, in [0, 1]; broadcasts
-    sigma: float = 1.0,         # noise level, in input units
-    q_lower: ArrayLike | None = None, # 1 - p_lower, where known more accurately
-    q_upper: ArrayLike | None = None, # 1 - p_upper, likewise
-) -> np.ndarray:             # float64 radii >= 0 in input units; 0 where p_lower <= p_upper
-    """Two-sided l2 radius of Gaussian smoothing (Cohen et al. 2019, Theorem 1; Feng et al., eq. 2).
-
-    Args:
-        p_lower: lower bounds of the top class's probability, in [0, 1]
-        p_upper: upper bounds of the runner-up's probability, in [0, 1]; broadcasts
-        sigma: noise level, in input units
-        q_lower: 1 - p_lower, where known more accurately
-        q_upper: 1 - p_upper, likewise
-    Returns:
-        float64 radii >= 0 in input units; 0 where p_lower <= p_upper
-    """
-    p_lower, p_upper = np.broadcast_arrays(np.asarray(p_lower, np.float64), np.asarray(p_upper, np.float64))
-    gap = probit_gap(p_lower, p_upper, q_lower, q_upper)
-    return np.where(p_lower > p_upper, sigma / 2 * gap, 0.0)[()]
+_all_ = ["interval_radius"]
 
 # %% ../../nbs/methods/01_tcertify.ipynb #9ce09b88
 def _split(
