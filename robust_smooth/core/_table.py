@@ -22,7 +22,10 @@ METHODS: dict[str, tuple[str, tuple[tuple[str, str], ...] | None]] = {
     'splitting': ('methods.splitting', (('Splitting', 'l1'),)),
     'tcertify': ('methods.tcertify', (('Gaussian', 'l2'), ('RoundedGaussian', 'l2'))),
     'uniform': ('methods.uniform',
-         (('ContinuousSplitting', 'l1'), ('IndependentSplitting', 'l1'), ('Uniform', 'l1'))),
+         (('ContinuousSplitting', 'l1'),
+          ('IndependentSplitting', 'l1'),
+          ('RoundedUniform', 'l1'),
+          ('Uniform', 'l1'))),
 }
 
 # what certificates call their method -> module that re-proves them
