@@ -25,8 +25,8 @@ import numpy as np
 from robust_smooth import core
 from robust_smooth.core.certificates import Certificates
 from robust_smooth.core.record import Record
-from robust_smooth.core.values import ABSTAIN, check_positive, minimum_n
-from robust_smooth.maths.bounds import binomial_lower
+from robust_smooth.core.values import ABSTAIN, check_positive
+from robust_smooth.maths.bounds import binomial_lower, fewest_draws
 from robust_smooth.noise.additive import Additive
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def check(certificates: Certificates, # as `certify` made them
     "Re-prove each radius from its lower limit, which the door has proved from the votes."
     return certificates.radius <= radius(certificates.p_lower, certificates.witness["b"])"""),
     ("code", """#| export
-core.register(name="laplace", noises=("Laplace",), norms=("l1",), certify=certify, check=check, minimum_n=minimum_n, counts_only=True)"""),
+core.register(name="laplace", noises=("Laplace",), norms=("l1",), certify=certify, check=check, minimum_n=fewest_draws, counts_only=True)"""),
     ("markdown", "Half of the votes certify nothing."),
     ("code", "assert radius(np.array([0.5]), 1.0)[0] == 0"),
 ]

@@ -1,28 +1,33 @@
 "Who registers what, and where the names of the front are at home; written by `make export`."
 
-# name -> module, and (noise, norm) pairs or None
-METHODS: dict[str, tuple[str, tuple[tuple[str, str], ...] | None]] = {
-    'exact': ('methods.exact', (('Gaussian', 'l2'), ('RoundedGaussian', 'l2'))),
-    'exact_l1': ('methods.exact', (('Uniform', 'l1'),)),
+# name -> module, (noise, norm) pairs or None where they cannot be read, and what votes must hold
+METHODS: dict[str, tuple[str, tuple[tuple[str, str], ...] | None, tuple[str, ...]]] = {
+    'exact': ('methods.exact', (('Gaussian', 'l2'), ('RoundedGaussian', 'l2')), ()),
+    'exact_l1': ('methods.exact', (('Uniform', 'l1'),), ()),
     'gaussian': ('methods.gaussian',
          (('Gaussian', 'l1'),
           ('Gaussian', 'l2'),
           ('Gaussian', 'linf'),
           ('RoundedGaussian', 'l1'),
           ('RoundedGaussian', 'l2'),
-          ('RoundedGaussian', 'linf'))),
-    'higher_order': ('methods.higher_order', (('Gaussian', 'l1'), ('Gaussian', 'l2'), ('Gaussian', 'linf'))),
-    'sequential': ('methods.sequential', (('Gaussian', 'l2'), ('RoundedGaussian', 'l2'))),
+          ('RoundedGaussian', 'linf')),
+         ()),
+    'higher_order': ('methods.higher_order',
+         (('Gaussian', 'l1'), ('Gaussian', 'l2'), ('Gaussian', 'linf')),
+         ('moments',)),
+    'sequential': ('methods.sequential', (('Gaussian', 'l2'), ('RoundedGaussian', 'l2')), ()),
     'soap_bubbles': ('methods.soap_bubbles',
          (('LinfGaussian', 'linf'),
           ('MixedNormGaussian', 'linf'),
           ('RadialGaussian', 'l1'),
           ('RadialGaussian', 'l2'),
-          ('RadialGaussian', 'linf'))),
-    'splitting': ('methods.splitting', (('Splitting', 'l1'),)),
-    'tcertify': ('methods.tcertify', (('Gaussian', 'l2'), ('RoundedGaussian', 'l2'))),
+          ('RadialGaussian', 'linf')),
+         ()),
+    'splitting': ('methods.splitting', (('Splitting', 'l1'),), ()),
+    'tcertify': ('methods.tcertify', (('Gaussian', 'l2'), ('RoundedGaussian', 'l2')), ()),
     'uniform': ('methods.uniform',
-         (('ContinuousSplitting', 'l1'), ('IndependentSplitting', 'l1'), ('Uniform', 'l1'))),
+         (('ContinuousSplitting', 'l1'), ('IndependentSplitting', 'l1'), ('Uniform', 'l1')),
+         ()),
 }
 
 # what certificates call their method -> module that re-proves them
