@@ -78,10 +78,10 @@ class _Table:
     scope: str = "input"                # "input", "features", "subspace:NAME" or "direction"
     index: np.ndarray = None            # type: ignore[assignment] # [B] int64: dataset indices; default 0, 1, ...
     labels: np.ndarray | None = None    # [B] int64: true classes, where the votes knew them
-    p_lower: np.ndarray | None = None   # [B] lower bounds of the top class's probability
-    p_upper: np.ndarray | None = None   # [B] upper bounds of the runner-up's probability
-    n: np.ndarray | None = None         # [B] int64: draws behind each row
-    witness: Mapping[str, np.ndarray] | None = None # [B, ...] arrays from which `check` re-proves the radius
+    p_lower: np.ndarray = None          # type: ignore[assignment] # [B] lower bounds of the top class's probability
+    p_upper: np.ndarray = None          # type: ignore[assignment] # [B] upper bounds of the runner-up's probability
+    n: np.ndarray = None                # type: ignore[assignment] # [B] int64: draws behind each row
+    witness: Mapping[str, np.ndarray] = None # type: ignore[assignment] # [B, ...] arrays from which `check` re-proves the radius
     reason: np.ndarray = None           # type: ignore[assignment] # [B] str: why a row abstains or is limited, "" otherwise
     alpha_scope: str = "single"         # "single": alpha for this norm alone; "joint": one alpha for several at once
     steps: np.ndarray | None = None     # [B] int64, deterministic lattice methods: radius = steps / levels, the closed ball

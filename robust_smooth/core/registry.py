@@ -390,9 +390,14 @@ def _may_fit(pairs: Sequence[tuple[str, str]] | None, noise: str | None, norm: s
         return True
     return any(noise in (None, kind) and norm in (None, name) for kind, name in pairs)
 
+def _is_held(needs: Iterable[str], held: Iterable[str] | None) -> bool:
+    "Whether votes hold what a method needs."
+    return held is None or set(needs) <= set(held)
+
 def find_methods(noise: str | None = None, # class name of a smoothing distribution
                  norm: str | float | None = None, # norm to certify
                  n: int | None = None,     # draws of each image, where they are known
+                 held: Iterable[str] | None = None, # what the votes hold beyond counts: methods that need more are left out; None: all
                 ) -> list[Method]:         # best first
     """The registered methods that fit a smoothing distribution and a norm, the default first.
 
@@ -400,15 +405,16 @@ def find_methods(noise: str | None = None, # class name of a smoothing distribut
         noise: class name of a smoothing distribution
         norm: norm to certify
         n: draws of each image, where they are known
+        held: what the votes hold beyond counts: methods that need more are left out; None: all
     Returns:
         best first
     """
     name = None if norm is None else norm_name(norm)
-    for method, (module, pairs) in _table.METHODS.items():
-        if method not in METHODS and _may_fit(pairs, noise, name):
+    for method, (module, pairs, needs) in _table.METHODS.items():
+        if method not in METHODS and _may_fit(pairs, noise, name) and _is_held(needs, held):
             _load(module)
     _load_unread()
-    fits = [m for m in METHODS.values() if _may_fit(tuple(m.pairs), noise, name)]
+    fits = [m for m in METHODS.values() if _may_fit(tuple(m.pairs), noise, name) and _is_held(m.needs, held)]
     return sorted(fits, key=lambda m: -m.rank_for(name, n))
 
 def load_methods() -> dict[str, Method]: # name -> method
