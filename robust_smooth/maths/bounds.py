@@ -5,6 +5,8 @@
 # %% ../../nbs/maths/00_bounds.ipynb #40ba5c30
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
@@ -159,6 +161,7 @@ def binomial_upper(
     return binomial_lower(n - k, n, alpha, complement=not complement)
 
 # %% ../../nbs/maths/00_bounds.ipynb #cb004614
+@lru_cache(maxsize=256) # asked by every certificate, for one alpha
 def fewest_draws(alpha: float, # failure probability of a one-sided limit, in (0, 1)
                 ) -> int:      # draws, >= 1
     """Fewest draws whose unanimous votes put a lower limit above 1/2: alpha^(1/n) > 1/2.

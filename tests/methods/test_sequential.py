@@ -93,7 +93,7 @@ def test_simulated_images_near_the_edge_fail_at_most_alpha(options):
     alpha, images, rng = 0.05, 8000, np.random.default_rng(1)
     plan = sequential.plan([0, 0.25, 0.5], 0.5, alpha, n1=40, n_max=2000, **options)
     p = np.array([0.8413, 0.1587, 0.0]) # true radius 0.49995, just below a target
-    truth = 0.5 * float(sequential.probit(0.8413))
+    truth = 0.5 * float(rounds.probit(0.8413))
     result = sequential.certify(simulate(plan, np.tile(p, (images, 1)), rng), alpha=alpha)
     assert (result.radius > truth).mean() <= alpha + 4 * np.sqrt(alpha / images)
     assert (result.radius >= 0.25).mean() > 0.95
