@@ -15,6 +15,7 @@ from .lab import claims as claims
 from . import cli as cli
 from .training import conduct as conduct
 from . import core as core
+from .maths import corners as corners
 from .maths import curves as curves
 from .training import data as data
 from .lab import definitions as definitions
@@ -38,6 +39,7 @@ from .training import identity as identity
 from .lab import kernels as kernels
 from .training import lipschitz as lipschitz
 from .lab import logs as logs
+from .maths import looks as looks
 from .training import models as models
 from .methods import moments as moments
 from .maths import nearest as nearest
@@ -54,8 +56,11 @@ from .lab import report as report
 from .lab import reproduce as reproduce
 from .lab import results as results
 from .maths import rewriting as rewriting
+from .methods import sampled_ratios as sampled_ratios
 from .lab import schedulers as schedulers
 from .methods import sequential as sequential
+from .maths import shell_radii as shell_radii
+from .maths import shell_values as shell_values
 from .maths import shells as shells
 from .maths import slabs as slabs
 from .training import smoothadv as smoothadv
@@ -70,6 +75,7 @@ from .lab import tasks as tasks
 from .methods import tcertify as tcertify
 from . import testing as testing
 from .training import train as train
+from .maths import truncated_sums as truncated_sums
 from .maths import two_sided as two_sided
 from .methods import uniform as uniform
 from .training import vision as vision

@@ -19,8 +19,9 @@ __all__ = ['NEVER', 'MARGINS', 'KINDS', 'OUT_OF_REACH', 'budget', 'steps_within'
 # %% ../../nbs/maths/07_rewriting.ipynb #104e533b
 NEVER = np.iinfo(np.int64).max # a lead that no number of votes makes up
 
-def _leads(counts: np.ndarray, # [..., C] votes
-          ) -> tuple[np.ndarray, np.ndarray]: # winner (lowest index on ties), and the smallest n_A - n_c - [c < A]
+def _leads(
+    counts: np.ndarray, # [..., C] votes
+) -> tuple[np.ndarray, np.ndarray]: # winner (lowest index on ties), and the smallest n_A - n_c - [c < A]
     "Who wins, and by how much over the closest rival."
     label = counts.argmax(-1)
     classes = np.arange(counts.shape[-1])
@@ -36,12 +37,20 @@ def _check_votes(counts: ArrayLike, name: str = "counts") -> np.ndarray:
     return counts
 
 # %% ../../nbs/maths/07_rewriting.ipynb #b8212c3e
-def budget(counts: ArrayLike,                 # [..., C] votes of all N splits, whole numbers; C >= 2
-           fragile: ArrayLike | None = None,  # [...] how many of these votes may turn by rounding alone; None: none
-          ) -> tuple[np.ndarray, np.ndarray]: # label [...] int64 (`ABSTAIN` if fragile votes could decide), L [...] int64 >= 0
+def budget(
+    counts: ArrayLike,                 # [..., C] votes of all N splits, whole numbers; C >= 2
+    fragile: ArrayLike | None = None,  # [...] how many of these votes may turn by rounding alone; None: none
+) -> tuple[np.ndarray, np.ndarray]: # label [...] int64 (`ABSTAIN` if fragile votes could decide), L [...] int64 >= 0
     """Exact number of rewritten votes that the winner survives.
 
-    Levine and Feizi 2021, equation 1 and Corollary 1, on integers. Raises ValueError."""
+    Levine and Feizi 2021, equation 1 and Corollary 1, on integers. Raises ValueError.
+
+    Args:
+        counts: [..., C] votes of all N splits, whole numbers; C >= 2
+        fragile: [...] how many of these votes may turn by rounding alone; None: none
+    Returns:
+        label [...] int64 (`ABSTAIN` if fragile votes could decide), L [...] int64 >= 0
+    """
     label, lead = _leads(_check_votes(counts))
     if fragile is not None:
         lead = lead - 2 * check_counts(fragile, "fragile")
@@ -51,17 +60,30 @@ def budget(counts: ArrayLike,                 # [..., C] votes of all N splits, 
 def steps_within(radius: float | Fraction, # in input units, >= 0
                  q: int,                   # grid steps per unit of input
                 ) -> int:
-    "The most whole steps L with L / q <= radius: as doubles, or exactly where the radius is a Fraction."
+    """The most whole steps L with L / q <= radius: as doubles, or exactly where the radius is a Fraction.
+
+    Args:
+        radius: in input units, >= 0
+        q: grid steps per unit of input
+    """
     steps = int(Fraction(radius) * q // 1)
     if isinstance(radius, Fraction):
         return steps
     return steps + 1 if (steps + 1) / q <= radius else steps
 
 # %% ../../nbs/maths/07_rewriting.ipynb #38f8f922
-def partial_budget(counts: ArrayLike,   # [..., C] votes so far
-                   missing: ArrayLike,  # [...] votes still to come, whole numbers
-                  ) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # label (`ABSTAIN`: undecided), lowest and highest L possible, [...] int64
-    "Bounds of the budget while votes are missing. Raises ValueError."
+def partial_budget(
+    counts: ArrayLike,   # [..., C] votes so far
+    missing: ArrayLike,  # [...] votes still to come, whole numbers
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # label (`ABSTAIN`: undecided), lowest and highest L possible, [...] int64
+    """Bounds of the budget while votes are missing. Raises ValueError.
+
+    Args:
+        counts: [..., C] votes so far
+        missing: [...] votes still to come, whole numbers
+    Returns:
+        label (`ABSTAIN`: undecided), lowest and highest L possible, [...] int64
+    """
     counts, missing = _check_votes(counts), check_counts(missing, "missing")
     label, lead = _leads(counts)
     low = lead - missing
@@ -85,13 +107,22 @@ def _check_scores(scores: ArrayLike, rule: str) -> np.ndarray:
         raise ValueError(f"rule must be 'touched' or 'lipschitz', got {rule!r}")
     return scores
 
-def soft_budget(scores: ArrayLike,        # [..., N, C] probabilities of each split, in [0, 1]
-                rule: str = "touched",    # "touched": a reached split costs 1 + its gap; "lipschitz": it costs 2
-                margin: float | None = None, # lead that must remain; None: N * 1e-6 for float32 scores, N * 1e-12 for float64
-               ) -> tuple[np.ndarray, np.ndarray]: # label [...] int64 (`ABSTAIN` within the margin), L [...] int64
+def soft_budget(
+    scores: ArrayLike,        # [..., N, C] probabilities of each split, in [0, 1]
+    rule: str = "touched",    # "touched": a reached split costs 1 + its gap; "lipschitz": it costs 2
+    margin: float | None = None, # lead that must remain; None: N * 1e-6 for float32 scores, N * 1e-12 for float64
+) -> tuple[np.ndarray, np.ndarray]: # label [...] int64 (`ABSTAIN` within the margin), L [...] int64
     """Number of rewritten soft votes that the winner survives.
 
-    Per-split form of Levine and Feizi 2021, Corollary 1. Raises ValueError."""
+    Per-split form of Levine and Feizi 2021, Corollary 1. Raises ValueError.
+
+    Args:
+        scores: [..., N, C] probabilities of each split, in [0, 1]
+        rule: "touched": a reached split costs 1 + its gap; "lipschitz": it costs 2
+        margin: lead that must remain; None: N * 1e-6 for float32 scores, N * 1e-12 for float64
+    Returns:
+        label [...] int64 (`ABSTAIN` within the margin), L [...] int64
+    """
     scores = _check_scores(scores, rule)
     count = scores.shape[-2]
     if margin is None:
@@ -113,7 +144,16 @@ def soft_survives(scores: np.ndarray, # [B, N, C] probabilities
                   steps: np.ndarray,  # [B] rewritten votes
                   margin: np.ndarray, # [B] lead that must remain
                  ) -> np.ndarray:     # [B] bool
-    "Whether each label keeps its lead over every rival after its most expensive splits are rewritten."
+    """Whether each label keeps its lead over every rival after its most expensive splits are rewritten.
+
+    Args:
+        scores: [B, N, C] probabilities
+        label: [B] claimed classes
+        steps: [B] rewritten votes
+        margin: [B] lead that must remain
+    Returns:
+        [B] bool
+    """
     kept = np.zeros(len(scores), bool)
     for row, (score, winner, count, least) in enumerate(zip(scores.astype(np.float64), label, steps, margin)):
         gaps = np.delete(score[:, [winner]] - score, winner, axis=1)
@@ -127,10 +167,19 @@ def soft_survives(scores: np.ndarray, # [B, N, C] probabilities
 KINDS = ((2, 2), (1, 2), (0, 2), (1, 1), (0, 1)) # (loss if crossed once, loss if crossed more often) of the splits that can be lost at all
 OUT_OF_REACH = np.iinfo(np.int32).max # steps of an attack that cannot succeed
 
-def audit_cost(kinds: ArrayLike, # [..., 5] how many splits of each of `KINDS`
-               need: ArrayLike,  # [...] loss that overturns the winner: lead plus tie-break
-              ) -> np.ndarray:   # [...] int64: fewest steps with at least that loss (`OUT_OF_REACH` if there are none; 0 if need <= 0)
-    "Cheapest attack on the votes, in steps: the knapsack of the single-crossing audit in closed form. Raises ValueError."
+def audit_cost(
+    kinds: ArrayLike, # [..., 5] how many splits of each of `KINDS`
+    need: ArrayLike,  # [...] loss that overturns the winner: lead plus tie-break
+) -> np.ndarray:   # [...] int64: fewest steps with at least that loss (`OUT_OF_REACH` if there are none; 0 if need <= 0)
+    """Cheapest attack on the votes, in steps: the knapsack of the single-crossing audit in closed form. Raises ValueError.
+
+    Args:
+        kinds: [..., 5] how many splits of each of `KINDS`
+        need: [...] loss that overturns the winner: lead plus tie-break
+    Returns:
+        [...] int64: fewest steps with at least that loss (`OUT_OF_REACH` if there are none; 0 if
+            need <= 0)
+    """
     kinds, need = check_counts(kinds, "kinds"), np.asarray(need, dtype=np.int64)
     if kinds.shape[-1:] != (5,):
         raise ValueError(f"kinds must have 5 entries on its last axis, got shape {kinds.shape}")
@@ -150,7 +199,14 @@ def audit_cost(kinds: ArrayLike, # [..., 5] how many splits of each of `KINDS`
 def audited_steps(kinds: ArrayLike, # [..., C, 5], for each rival
                   need: ArrayLike,  # [..., C]
                  ) -> np.ndarray:   # [...] int64
-    "Steps that no attack on any rival's behalf survives: the cheapest cost less one."
+    """Steps that no attack on any rival's behalf survives: the cheapest cost less one.
+
+    Args:
+        kinds: [..., C, 5], for each rival
+        need: [..., C]
+    Returns:
+        [...] int64
+    """
     return audit_cost(kinds, need).min(-1) - 1
 
 # %% ../../nbs/maths/07_rewriting.ipynb #c4c54266
@@ -172,12 +228,22 @@ def _losses(votes: np.ndarray,      # [N] vote of each split
     return np.where(neighbours.any(1)[:, None], once, 0), twice
 
 # %% ../../nbs/maths/07_rewriting.ipynb #91e49bfb
-def audit_votes(votes: ArrayLike,            # [N] vote of each split
-                neighbours: ArrayLike,       # [N, C] bool: which votes occur among the neighbours of each split
-                unsure: ArrayLike | None = None,  # [N] bool: splits whose neighbours are unknown or fragile; None: none
-                fragile: ArrayLike | None = None, # [N] bool: splits whose own vote is fragile; None: none
-               ) -> tuple[int, int, np.ndarray, np.ndarray]: # label (`ABSTAIN` if fragile votes could decide), steps, kinds [C, 5], need [C]
-    "Certified steps of the single-crossing audit, from votes alone; the row of the winner in `kinds` and `need` is out of reach."
+def audit_votes(
+    votes: ArrayLike,            # [N] vote of each split
+    neighbours: ArrayLike,       # [N, C] bool: which votes occur among the neighbours of each split
+    unsure: ArrayLike | None = None,  # [N] bool: splits whose neighbours are unknown or fragile; None: none
+    fragile: ArrayLike | None = None, # [N] bool: splits whose own vote is fragile; None: none
+) -> tuple[int, int, np.ndarray, np.ndarray]: # label (`ABSTAIN` if fragile votes could decide), steps, kinds [C, 5], need [C]
+    """Certified steps of the single-crossing audit, from votes alone; the row of the winner in `kinds` and `need` is out of reach.
+
+    Args:
+        votes: [N] vote of each split
+        neighbours: [N, C] bool: which votes occur among the neighbours of each split
+        unsure: [N] bool: splits whose neighbours are unknown or fragile; None: none
+        fragile: [N] bool: splits whose own vote is fragile; None: none
+    Returns:
+        label (`ABSTAIN` if fragile votes could decide), steps, kinds [C, 5], need [C]
+    """
     votes, neighbours = np.asarray(votes, dtype=np.int64), np.asarray(neighbours, dtype=bool)
     count, classes = neighbours.shape
     unsure = np.zeros(count, bool) if unsure is None else np.asarray(unsure, dtype=bool)

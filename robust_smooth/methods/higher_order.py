@@ -70,7 +70,14 @@ def _levels(events: Sequence[str], alpha: float, mode: str) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Threat:
-    "One radius to certify."
+    """One radius to certify.
+
+    Args:
+        scope: "input", "subspace:NAME" or "direction"
+        events: bounds that it uses
+        spread: the dual norm is divided by it
+        scale: radius in input units = sigma * r * scale
+    """
     norm: str
     scope: str                # "input", "subspace:NAME" or "direction"
     events: tuple[str, ...]   # bounds that it uses
@@ -83,7 +90,11 @@ class Threat:
         return self.events[-1]
 
     def worst(self, q: np.ndarray, bounds: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]: # m1, m2
-        "The worst gradient that the bounds allow."
+        """The worst gradient that the bounds allow.
+
+        Returns:
+            m1, m2
+        """
         upper = bounds[self.upper]
         if self.norm == "l2" and self.scope == "input":
             return worst_corner(q, np.zeros_like(q), upper)
@@ -101,7 +112,15 @@ def threat_of(norm: str,                  # canonical name
               direction: ArrayLike | None, # along which they go
               size: int,                  # number of images
              ) -> Threat:
-    "What is asked. Raises ValueError."
+    """What is asked. Raises ValueError.
+
+    Args:
+        norm: canonical name
+        d: number of inputs
+        part: where perturbations stay
+        direction: along which they go
+        size: number of images
+    """
     if direction is not None and part is not None:
         raise ValueError("give subspace or direction, not both")
     if direction is not None:
@@ -162,19 +181,33 @@ def _request(record: Record, alpha: float, mode: str, estimator: str | None, for
     return _Request(alpha, mode, estimator or ("paper" if printed else "sharp"), form or ("relaxed" if printed else "equality"), alpha_scope)
 
 # %% ../../nbs/methods/07_higher_order.ipynb #35a37c62
-def certify(record: Record,          # votes under Gaussian noise with moments, a fixed number of draws
-            *,
-            norm: str | float = "l1", # "l1", "l2" or "linf"; with direction any p >= 1
-            alpha: float = 0.001,     # failure probability per image, in (0, 1), of everything that the radius uses
-            subspace: Any = None,     # bool mask of the inputs or rows that span a subspace; (name, one of these)
-            direction: ArrayLike | None = None, # [d] or [B, d]: certify x + t direction, t >= 0, only
-            mode: str = "sound",      # "sound", or "paper": as printed, warned and marked
-            estimator: str | None = None, # "sharp" (default), "paper" (default of mode "paper"), "adaptive"
-            form: str | None = None,  # "equality" (default) or "relaxed" (default of mode "paper")
-           ) -> Certificates:         # with the multipliers as witness and the norm bounds as details
+def certify(
+    record: Record,          # votes under Gaussian noise with moments, a fixed number of draws
+    *,
+    norm: str | float = "l1", # "l1", "l2" or "linf"; with direction any p >= 1
+    alpha: float = 0.001,     # failure probability per image, in (0, 1), of everything that the radius uses
+    subspace: Any = None,     # bool mask of the inputs or rows that span a subspace; (name, one of these)
+    direction: ArrayLike | None = None, # [d] or [B, d]: certify x + t direction, t >= 0, only
+    mode: str = "sound",      # "sound", or "paper": as printed, warned and marked
+    estimator: str | None = None, # "sharp" (default), "paper" (default of mode "paper"), "adaptive"
+    form: str | None = None,  # "equality" (default) or "relaxed" (default of mode "paper")
+) -> Certificates:         # with the multipliers as witness and the norm bounds as details
     """Certify every image from its value and gradient norms.
 
-    Mohapatra et al., Corollaries 3.1 to 3.4, as mended. Raises ValueError."""
+    Mohapatra et al., Corollaries 3.1 to 3.4, as mended. Raises ValueError.
+
+    Args:
+        record: votes under Gaussian noise with moments, a fixed number of draws
+        norm: "l1", "l2" or "linf"; with direction any p >= 1
+        alpha: failure probability per image, in (0, 1), of everything that the radius uses
+        subspace: bool mask of the inputs or rows that span a subspace; (name, one of these)
+        direction: [d] or [B, d]: certify x + t direction, t >= 0, only
+        mode: "sound", or "paper": as printed, warned and marked
+        estimator: "sharp" (default), "paper" (default of mode "paper"), "adaptive"
+        form: "equality" (default) or "relaxed" (default of mode "paper")
+    Returns:
+        with the multipliers as witness and the norm bounds as details
+    """
     asked = _request(record, alpha, mode, estimator, form)
     part = as_subspace(subspace, record.dim)
     threat = threat_of(norm_name(norm), record.dim, part, direction, len(record))
@@ -197,15 +230,26 @@ def _take_better(ours: Certificates, other: Certificates, share: float) -> Certi
     status = np.where(better, other.details["status"], ours.details["status"])
     return replace(ours, radius=np.where(better, reach, ours.radius), witness=witness, details=dict(ours.details, status=status))
 
-def joint(record: Record,        # votes under Gaussian noise with moments
-          norms: Sequence,       # several of "l1", "l2", "linf"
-          alpha: float = 0.001,  # failure probability of all their radii together, per image, in (0, 1)
-          mode: str = "sound",   # only "sound"
-          estimator: str | None = None, # "sharp" (default) or "adaptive"
-         ) -> list[Certificates]: # one per norm, alpha_scope "joint"
+def joint(
+    record: Record,        # votes under Gaussian noise with moments
+    norms: Sequence,       # several of "l1", "l2", "linf"
+    alpha: float = 0.001,  # failure probability of all their radii together, per image, in (0, 1)
+    mode: str = "sound",   # only "sound"
+    estimator: str | None = None, # "sharp" (default) or "adaptive"
+) -> list[Certificates]: # one per norm, alpha_scope "joint"
     """Certify several norms with one failure probability.
 
-    alpha/2 for the value, alpha/2 over the union of the bounds; each ball also certifies the balls inside it. Raises ValueError."""
+    alpha/2 for the value, alpha/2 over the union of the bounds; each ball also certifies the balls inside it. Raises ValueError.
+
+    Args:
+        record: votes under Gaussian noise with moments
+        norms: several of "l1", "l2", "linf"
+        alpha: failure probability of all their radii together, per image, in (0, 1)
+        mode: only "sound"
+        estimator: "sharp" (default) or "adaptive"
+    Returns:
+        one per norm, alpha_scope "joint"
+    """
     if mode != "sound":
         raise ValueError(f"joint certificates are sound only, got mode {mode!r}")
     asked = _request(record, alpha, mode, estimator, None, "joint")
@@ -255,13 +299,25 @@ def _bounds_agree(c: Certificates, w: Mapping[str, np.ndarray], record: Record, 
     return (np.abs(w["m1"] - m1) <= 1e-12) & (w["m2"] <= m2 + 1e-12) & (w["scale"] <= threat.scale * (1 + 1e-12))
 
 # %% ../../nbs/methods/07_higher_order.ipynb #c0fe71e3
-def check(certificates: Certificates, # as `certify` or `joint` made them
-          record: Record | None = None, # the votes: then the norm bounds of the input are computed again as well (of a subspace or direction, if it is given; not of joint certificates)
-          estimator: str = "sharp",   # the estimator that was used
-          subspace: Any = None,       # as given to `certify`
-          direction: ArrayLike | None = None, # as given to `certify`
-         ) -> np.ndarray:             # [B] bool; an abstention is always fine
-    "Re-prove each radius without the solver, by weak duality. Raises ValueError for another subspace or direction."
+def check(
+    certificates: Certificates, # as `certify` or `joint` made them
+    record: Record | None = None, # the votes: then the norm bounds of the input are computed again as well (of a subspace or direction, if it is given; not of joint certificates)
+    estimator: str = "sharp",   # the estimator that was used
+    subspace: Any = None,       # as given to `certify`
+    direction: ArrayLike | None = None, # as given to `certify`
+) -> np.ndarray:             # [B] bool; an abstention is always fine
+    """Re-prove each radius without the solver, by weak duality. Raises ValueError for another subspace or direction.
+
+    Args:
+        certificates: as `certify` or `joint` made them
+        record: the votes: then the norm bounds of the input are computed again as well (of a
+            subspace or direction, if it is given; not of joint certificates)
+        estimator: the estimator that was used
+        subspace: as given to `certify`
+        direction: as given to `certify`
+    Returns:
+        [B] bool; an abstention is always fine
+    """
     c = certificates
     w = {name: np.asarray(value) for name, value in c.witness.items()}
     kept = c.label != ABSTAIN
@@ -277,7 +333,13 @@ def check(certificates: Certificates, # as `certify` or `joint` made them
 # %% ../../nbs/methods/07_higher_order.ipynb #54e68d35
 def minimum_n(alpha: float, # failure probability, in (0, 1)
              ) -> int:      # draws
-    "Fewest draws with which unanimous votes certify anything: half of alpha for the value, and both halves need a draw."
+    """Fewest draws with which unanimous votes certify anything: half of alpha for the value, and both halves need a draw.
+
+    Args:
+        alpha: failure probability, in (0, 1)
+    Returns:
+        draws
+    """
     return max(2, fewest_draws(check_level(alpha) / 2))
 
 def largest_radius(noise: Any,   # Gaussian noise
@@ -286,7 +348,17 @@ def largest_radius(noise: Any,   # Gaussian noise
                    norm: str = "l2", # norm
                    dim: int = 1, # number of inputs
                   ) -> float:    # input units
-    "Ceiling of the radius that n unanimous votes prove: they show no gradient, so it is that of the slab without first moment."
+    """Ceiling of the radius that n unanimous votes prove: they show no gradient, so it is that of the slab without first moment.
+
+    Args:
+        noise: Gaussian noise
+        n: draws
+        alpha: failure probability
+        norm: norm
+        dim: number of inputs
+    Returns:
+        input units
+    """
     tail = binomial_lower(n, n, alpha / 2, complement=True)
     if tail >= 0.5:
         return 0.0
