@@ -36,14 +36,7 @@ def dense_features(in_features: int,                 # inputs per image
                    hidden: Iterable[int] = (64, 64), # widths of the hidden layers
                    how: str = "exact",               # spectral normalisation: "exact", "reshaped" or "none"
                   ) -> nn.Sequential:
-    """A fully connected extractor; with `how="exact"` its Lipschitz constant is at most 1/4.
-
-    Args:
-        in_features: inputs per image
-        d: features
-        hidden: widths of the hidden layers
-        how: spectral normalisation: "exact", "reshaped" or "none"
-    """
+    "A fully connected extractor; with `how=\"exact\"` its Lipschitz constant is at most 1/4."
     widths = [in_features, *hidden]
     layers = [layer for a, b in zip(widths, widths[1:]) for layer in (spectral(nn.Linear(a, b), how), nn.ReLU())]
     return nn.Sequential(nn.Flatten(), *layers, spectral(nn.Linear(widths[-1], d), how), nn.Sigmoid())
@@ -60,15 +53,7 @@ def conv_features(in_channels: int = 1, # channels of the images
                   width: int = 16,      # channels of the first layer
                   how: str = "exact",   # spectral normalisation: "exact", "reshaped" or "none"
                  ) -> nn.Sequential:
-    """Three 3x3 convolutions, two of them with stride 2, and one dense layer.
-
-    Args:
-        in_channels: channels of the images
-        size: height and width, a multiple of 4
-        d: features
-        width: channels of the first layer
-        how: spectral normalisation: "exact", "reshaped" or "none"
-    """
+    "Three 3x3 convolutions, two of them with stride 2, and one dense layer."
     _check_size(size, 2)
     return nn.Sequential(*_block(in_channels, width, how), *_block(width, 2 * width, how, 2), *_block(2 * width, 2 * width, how, 2), nn.Flatten(),
                          spectral(nn.Linear(2 * width * (size // 4) ** 2, d), how), nn.Sigmoid())
@@ -81,17 +66,7 @@ def vgg_features(in_channels: int = 3, # channels of the images
                  stages: Sequence[int] = (2, 2), # convolutions of each stage; VGG-19 is (2, 2, 4, 4, 4) with width 64
                  normalised: bool = False, # batch normalisation after every convolution, as deep stacks need
                 ) -> nn.Sequential:
-    """A plain deep stack after VGG: stages of 3x3 convolutions, max-pooling after each.
-
-    Args:
-        in_channels: channels of the images
-        size: height and width, a multiple of 2 to the number of stages
-        d: features
-        width: channels of the first stage; each stage has twice as many, at most 8 times
-        how: spectral normalisation: "exact", "reshaped" or "none"
-        stages: convolutions of each stage; VGG-19 is (2, 2, 4, 4, 4) with width 64
-        normalised: batch normalisation after every convolution, as deep stacks need
-    """
+    "A plain deep stack after VGG: stages of 3x3 convolutions, max-pooling after each."
     _check_size(size, len(stages))
     layers, channels = [], in_channels
     for stage, count in enumerate(stages):
@@ -105,13 +80,7 @@ def resnet_features(in_channels: int = 3, # channels of the images
                     d: int = 5,           # features, >= 2
                     depth: int = 20,      # 6 n + 2: 8, 20, 110
                    ) -> nn.Sequential:
-    """The residual network for small pictures with a sigmoid bottleneck (Kao et al. use depth 110). Its l2 bound grows like 2 to the number of blocks.
-
-    Args:
-        in_channels: channels of the images
-        d: features, >= 2
-        depth: 6 n + 2: 8, 20, 110
-    """
+    "The residual network for small pictures with a sigmoid bottleneck (Kao et al. use depth 110). Its l2 bound grows like 2 to the number of blocks."
     return nn.Sequential(ResNet(depth, d, in_channels), nn.Sigmoid())
 
 def _wide_block(a: int, b: int, stride: int, how: str, average: bool) -> nn.Module:
@@ -133,17 +102,7 @@ def densenet_features(in_channels: int = 3, # channels of the images
                       blocks: Sequence[int] = (2, 2), # layers of each block; DenseNet-40 is (12, 12, 12)
                       normalised: bool = False, # batch normalisation after every convolution
                      ) -> nn.Sequential:
-    """A densely connected extractor: each layer sees all before it; blocks end in average pooling.
-
-    Args:
-        in_channels: channels of the images
-        size: height and width, a multiple of 2 to the number of blocks
-        d: features
-        growth: channels that each layer adds
-        how: spectral normalisation: "exact", "reshaped" or "none"
-        blocks: layers of each block; DenseNet-40 is (12, 12, 12)
-        normalised: batch normalisation after every convolution
-    """
+    "A densely connected extractor: each layer sees all before it; blocks end in average pooling."
     _check_size(size, len(blocks))
     layers, channels = _block(in_channels, 2 * growth, how, normalised=normalised), 2 * growth
     for count in blocks:
@@ -155,23 +114,12 @@ def head(d: int = 5,            # features
          num_classes: int = 10, # classes
          hidden: int = 64,      # width of the two hidden layers
         ) -> nn.Sequential:
-    """A nonlinear head d-64-64-K: what gets smoothed.
-
-    Args:
-        d: features
-        num_classes: classes
-        hidden: width of the two hidden layers
-    """
+    "A nonlinear head d-64-64-K: what gets smoothed."
     return nn.Sequential(nn.Linear(d, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, num_classes))
 
 # %% ../../nbs/lab/15_bernstein_models.ipynb #cc140018
 class FeatureClassifier(nn.Module):
-    """The unsmoothed classifier: head(features(images)).
-
-    Args:
-        features: images to features [B, d] in [0, 1]
-        head: features to logits
-    """
+    "The unsmoothed classifier: head(features(images))."
     unit_input = True # reads [0, 1]
 
     def __init__(self,
@@ -189,26 +137,14 @@ class FeatureClassifier(nn.Module):
     def smoothed(self,
                  degree: int | Iterable[int], # n, or one per feature
                 ) -> Smoothed:
-        """The smoothed classifier on the same weights, in evaluation mode.
-
-        Args:
-            degree: n, or one per feature
-        """
+        "The smoothed classifier on the same weights, in evaluation mode."
         return Smoothed(self.features, self.head, degree).eval()
 
 def accuracy(model: nn.Module, # images to logits
              images: Tensor,   # [N, ...]
              labels: Tensor,   # [N]
             ) -> float:        # in [0, 1]
-    """Share of images classified correctly.
-
-    Args:
-        model: images to logits
-        images: [N, ...]
-        labels: [N]
-    Returns:
-        in [0, 1]
-    """
+    "Share of images classified correctly."
     with frozen(model), torch.no_grad(): hits = [(model(x).argmax(1) == y).float() for x, y in zip(images.split(500), labels.split(500))]
     return float(torch.cat(hits).double().mean())
 
@@ -223,21 +159,7 @@ def attack_inside(model: nn.Module,     # images to logits, differentiable
                   seed: int = 0,        # of the random starts
                   cap: float = 10.0,    # largest budget tried, so that infinite radii can be tried too
                  ) -> tuple[np.ndarray, Tensor]: # [B] bool: another class was found; and the perturbed images
-    """Projected gradient ascent on the margin, one ball per image. Raises ValueError for other norms.
-
-    Args:
-        model: images to logits, differentiable
-        images: [B, ...]
-        radii: [B] budgets, >= 0; capped at `cap`
-        norm: "l2" or "linf"
-        steps: of each restart, >= 1
-        restarts: first from the image, then from random points of the ball
-        clip: box of images; None: none, as the certificates assume none
-        seed: of the random starts
-        cap: largest budget tried, so that infinite radii can be tried too
-    Returns:
-        [B] bool: another class was found; and the perturbed images
-    """
+    "Projected gradient ascent on the margin, one ball per image. Raises ValueError for other norms."
     p = norm_order(norm)
     if p not in (2, math.inf): raise ValueError(f"norm must be 'l2' or 'linf', got {norm!r}")
     budget = torch.as_tensor(np.minimum(np.asarray(radii, dtype=np.float64), cap) * (1 - 1e-5)).to(images)
@@ -273,17 +195,7 @@ def network_for(data: ImageSet,     # decides the size of the images and the num
                 backbone: str = "", # "dense", "conv", "vgg", "wide", "densenet" or "resnet"; "": by the size of the images
                 full: bool = False, # True: VGG-19, DenseNet-40, ResNet-110 and wide layers (32x32 images), instead of thin variants
                ) -> FeatureClassifier:
-    """An untrained classifier with a bottleneck that fits a data set.
-
-    Args:
-        data: decides the size of the images and the number of classes
-        d: features
-        how: spectral normalisation: "exact", "reshaped" or "none"
-        backbone: "dense", "conv", "vgg", "wide", "densenet" or "resnet"; "": by the size of the
-            images
-        full: True: VGG-19, DenseNet-40, ResNet-110 and wide layers (32x32 images), instead of thin
-            variants
-    """
+    "An untrained classifier with a bottleneck that fits a data set."
     channels, size = data.images.shape[1], data.images.shape[-1]
     backbone = backbone or ("dense" if size <= 8 else "conv" if size <= 28 else "resnet")
     makers = dict(dense=lambda: dense_features(channels * size * size, d, how=how), conv=lambda: conv_features(channels, size, d, 64 if full else 8, how),
@@ -302,19 +214,7 @@ def fit_pipeline(make: Callable[[], nn.Module], # makes the untrained network
                  learning_rate: float = 3e-3, # of Adam, constant
                  batch_size: int = 64,  # images per step
                 ) -> nn.Module:         # in evaluation mode
-    """Train a network (on the GPU if there is one), or take it from the stock if the same was trained before; an interrupted training is resumed.
-
-    Args:
-        make: makes the untrained network
-        data: training images
-        recipe: of `train`
-        epochs: passes over the data
-        seed: of initial weights and training
-        learning_rate: of Adam, constant
-        batch_size: images per step
-    Returns:
-        in evaluation mode
-    """
+    "Train a network (on the GPU if there is one), or take it from the stock if the same was trained before; an interrupted training is resumed."
     training = Training(recipe=recipe, data=data, epochs=epochs, seed=seed, batch_size=batch_size, learning_rate=learning_rate)
     return trained(initial(make, seed), training).cpu().eval()
 
@@ -326,18 +226,7 @@ def accuracy_table(base: FeatureClassifier,     # trained
                    printed_eps: Any = None,     # how the paper writes it; None: eps
                    steps: int = 20,             # of PGD
                   ) -> pd.DataFrame:            # method, n, metric, attack, norm, eps, value
-    """Natural accuracy and accuracy under FGSM and PGD of the unsmoothed classifier and of each degree, attacks on the smoothed model itself.
-
-    Args:
-        base: trained
-        test: evaluation images
-        degrees: n
-        eps: l_inf size of the attacks
-        printed_eps: how the paper writes it; None: eps
-        steps: of PGD
-    Returns:
-        method, n, metric, attack, norm, eps, value
-    """
+    "Natural accuracy and accuracy under FGSM and PGD of the unsmoothed classifier and of each degree, attacks on the smoothed model itself."
     rows = []
     for n in (None, *degrees):
         model = base if n is None else base.smoothed(n)
@@ -357,19 +246,7 @@ def audit(smooth: Smoothed,          # evaluation mode
           steps: int = 40,           # of the attack
           constants: Iterable[float] = (math.inf,), # the paper's C, one row each
          ) -> tuple[pd.DataFrame, dict[str, Certificates]]: # one row per kind of radius; the input radii by name, and the proved ones in feature space ("features")
-    """How often, by how much and under which attack radii break: the proved ones, and the printed ones with the extractor taken to be 1-Lipschitz.
-
-    Args:
-        smooth: evaluation mode
-        test: images
-        norm: "l2" or "linf"
-        rtol: gap of the proven bounds
-        steps: of the attack
-        constants: the paper's C, one row each
-    Returns:
-        one row per kind of radius; the input radii by name, and the proved ones in feature space
-            ("features")
-    """
+    "How often, by how much and under which attack radii break: the proved ones, and the printed ones with the extractor taken to be 1-Lipschitz."
     proved = smooth.certify(test, norm, scope="features", progress=False, rtol=rtol)
     upper = proved.details["upper"]
     certificates, rows = {"sound": smooth.certify(test, norm, progress=False, rtol=rtol)}, []

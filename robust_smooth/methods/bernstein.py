@@ -88,17 +88,7 @@ def coefficients(f: Callable,   # the head: an nn.Module, or a function of an ar
                  max_entries: int = MAX_ENTRIES, # refuse larger tables
                 ) -> np.ndarray: # float64 [K, n_1+1, ..., n_d+1]
     """Values of a head on the lattice: the Bernstein coefficients of Kao et al., Definition 2. Raises MemoryError before it
-    builds a table that is too large, ValueError for a head that is not finite or answers in another shape.
-
-    Args:
-        f: the head: an nn.Module, or a function of an array or tensor [M, d] returning [M, K]
-        d: number of features, >= 1
-        n: degree >= 1, or one per feature
-        batch_size: lattice points asked at once
-        max_entries: refuse larger tables
-    Returns:
-        float64 [K, n_1+1, ..., n_d+1]
-    """
+    builds a table that is too large, ValueError for a head that is not finite or answers in another shape."""
     return polynomials.coefficients(partial(_ask, f), d, n, batch_size=batch_size, max_entries=max_entries)
 
 # %% ../../nbs/methods/10_bernstein.ipynb #8f9d1208
@@ -134,14 +124,7 @@ def _array(x: ArrayLike | Tensor) -> np.ndarray:
 def evaluate(coefficients: ArrayLike | Tensor, # [K, n_1+1, ..., n_d+1]
              x: ArrayLike | Tensor,            # features [..., d] in [0, 1]
             ) -> Any: # smoothed logits [..., K]: float64 array, or a differentiable tensor in the tensors' dtype
-    """The Bernstein polynomial of a table at feature vectors (Kao et al., equations 7 and 8). Raises ValueError outside the cube.
-
-    Args:
-        coefficients: [K, n_1+1, ..., n_d+1]
-        x: features [..., d] in [0, 1]
-    Returns:
-        smoothed logits [..., K]: float64 array, or a differentiable tensor in the tensors' dtype
-    """
+    "The Bernstein polynomial of a table at feature vectors (Kao et al., equations 7 and 8). Raises ValueError outside the cube."
     if not (torch.is_tensor(coefficients) or torch.is_tensor(x)):
         return polynomials.evaluate(coefficients, x)
     device = (x if torch.is_tensor(x) else coefficients).device # type: ignore[union-attr]
@@ -256,25 +239,7 @@ def certify(coefficients: ArrayLike,          # [K, n_1+1, ..., n_d+1]
             progress: bool = False,           # show a progress bar
            ) -> Certificates:                 # alpha 0, method "bernstein", scope "features" or "input"
     """Certified radii of a Bernstein-smoothed head, one row per feature vector. Raises ValueError for an unknown mode, points
-    outside the cube, a Lipschitz constant that is none.
-
-    Args:
-        coefficients: [K, n_1+1, ..., n_d+1]
-        x0: [B, d] or [d]: features in [0, 1]; pre-activations when space="sigmoid"
-        norm: "l1", "l2", "linf" or any p >= 1
-        lipschitz: constant of the feature map in the same norm; None: radii in feature space
-        mode: "sound", or "paper": Algorithm 2, NOT a certificate
-        rtol: relative gap asked of each radius
-        max_boxes: per point
-        time_limit: seconds per point
-        space: "sigmoid": measure before the sigmoid (sound mode)
-        C: the paper's constant (paper mode)
-        index: [B] dataset indices
-        keep: keep a witness per row, for `robust_smooth.check`
-        progress: show a progress bar
-    Returns:
-        alpha 0, method "bernstein", scope "features" or "input"
-    """
+    outside the cube, a Lipschitz constant that is none."""
     points = _check_query(x0, lipschitz, mode, space)
     table, name = check_table(_array(coefficients)), norm_name(norm)
     if mode == "paper":
@@ -305,13 +270,7 @@ def _claim_holds(certificates: Certificates, i: int) -> bool:
 
 def recheck(certificates: Certificates, # of `certify` or `Smoothed.certify`, made with keep=True
            ) -> np.ndarray:             # [B] bool
-    """Re-prove each radius from its witness, the Lipschitz constant granted. Raises ValueError where no witness was kept.
-
-    Args:
-        certificates: of `certify` or `Smoothed.certify`, made with keep=True
-    Returns:
-        [B] bool
-    """
+    "Re-prove each radius from its witness, the Lipschitz constant granted. Raises ValueError where no witness was kept."
     c = certificates
     if c.witness is None:
         raise ValueError("certificates must hold a witness: certify with keep=True")
@@ -362,11 +321,7 @@ class _SmoothedHead(nn.Module):
 
     @property
     def coefficients(self) -> np.ndarray: # float64 [K, n_1+1, ..., n_d+1]
-        """The table of the head as it is now; rebuilt when the head changes.
-
-        Returns:
-            float64 [K, n_1+1, ..., n_d+1]
-        """
+        "The table of the head as it is now; rebuilt when the head changes."
         now = _signature(self.head, self.degrees)
         if self._kept is None or self._kept[0] != now:
             self._kept = now, coefficients(self.head, len(self.degrees), self.degrees)
@@ -378,11 +333,7 @@ class _SmoothedHead(nn.Module):
         return self.head(points).T.reshape(-1, *(n + 1 for n in self.degrees))
 
     def forward(self, images: Tensor) -> Tensor: # smoothed logits [B, K]
-        """Smoothed logits, differentiable. Raises ValueError in evaluation mode where features leave [0, 1].
-
-        Returns:
-            smoothed logits [B, K]
-        """
+        "Smoothed logits, differentiable. Raises ValueError in evaluation mode where features leave [0, 1]."
         x = self.features(images)
         if self.training:
             return _evaluate_torch(self._table_with_gradients(x), x) if self.through else self.head(x)
@@ -414,11 +365,7 @@ def _in_double(extractor: nn.Module, images: Tensor) -> np.ndarray:
 
 @torch.no_grad()
 def feature_points(features: nn.Module, images: Tensor) -> np.ndarray: # [B, d]
-    """The features of images, in double precision.
-
-    Returns:
-        [B, d]
-    """
+    "The features of images, in double precision."
     extractor, space = _before_sigmoid(features)
     out = _in_double(extractor, images)
     return torch.sigmoid(torch.as_tensor(out)).numpy() if space == "sigmoid" else out
@@ -482,27 +429,14 @@ def _check_request(model: nn.Module, scope: str, mode: str) -> None:
 
 # %% ../../nbs/methods/10_bernstein.ipynb #bca45bf1
 class Smoothed(_SmoothedHead):
-    """A classifier head smoothed by Bernstein polynomials, behind its feature extractor. Raises ValueError where the features leave [0, 1].
-
-    Args:
-        features: images [B, ...] in [0, 1] to features [B, d] in [0, 1]
-        head: features [M, d] to logits [M, K]
-        degree: n, or one per feature
-        d: number of features; None: the inputs of the head's first linear layer
-        through: in training mode, rebuild the table with gradients: the loss sees the smoothed head
-    """
+    "A classifier head smoothed by Bernstein polynomials, behind its feature extractor. Raises ValueError where the features leave [0, 1]."
     unit_input = True # reads [0, 1]
 
     def lipschitz(self,
                   norm: str | float,             # "l1", "l2", "linf" or any p >= 1
                   input_shape: tuple[int, ...],  # shape of one image
                  ) -> float:
-        """Lipschitz bound of the feature extractor, the final sigmoid included. Raises ValueError as `lipschitz_bound` does.
-
-        Args:
-            norm: "l1", "l2", "linf" or any p >= 1
-            input_shape: shape of one image
-        """
+        "Lipschitz bound of the feature extractor, the final sigmoid included. Raises ValueError as `lipschitz_bound` does."
         return lipschitz_bound(self.features, norm, input_shape)
 
     def certify(self,
@@ -515,19 +449,7 @@ class Smoothed(_SmoothedHead):
                 **options: Any,            # of `certify`: rtol, max_boxes, time_limit, keep, C
                ) -> Certificates:          # alpha 0, method "bernstein"
         """Certify a batch of images. Raises ValueError for images outside [0, 1], an unknown scope or mode, a network whose
-        layers compute something else than their classes.
-
-        Args:
-            images: [B, ...] tensor in [0, 1], or an ImageSet
-            norm: "l1", "l2", "linf" or any p >= 1
-            scope: "input": radii in the image; "features": in feature space
-            mode: "sound", or "paper": extractor taken to be 1-Lipschitz; NOT a certificate
-            index: [B] dataset indices
-            progress: show a progress bar; interrupting it stops the run
-            **options: of `certify`: rtol, max_boxes, time_limit, keep, C
-        Returns:
-            alpha 0, method "bernstein"
-        """
+        layers compute something else than their classes."""
         _check_request(self, scope, mode)
         pictures, index = _images(images, index)
         options |= dict(index=index, progress=progress)

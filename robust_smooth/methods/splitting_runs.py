@@ -64,11 +64,7 @@ class _Runner:
     guard: float                 # margin of fragile votes
 
     def outputs(self, fill: Callable[[int, Tensor], object], total: int) -> Iterator[tuple[int, Tensor]]: # start, logits
-        """Logits of `total` rows; fill(start, out) writes rows start, ..., start + len(out) - 1. Every batch has the same shape.
-
-        Returns:
-            start, logits
-        """
+        "Logits of `total` rows; fill(start, out) writes rows start, ..., start + len(out) - 1. Every batch has the same shape."
         buffer = torch.zeros((min(self.batch_size, total), *self.shape), device=self.device)
         for start in range(0, total, self.batch_size):
             size = min(self.batch_size, total - start)
@@ -91,17 +87,7 @@ def soft_record(
 ) -> Record:                 # counts of the hard votes; moments: scores [B, N, C] float32
     """Evaluate all splits and keep their probabilities.
 
-    Raises ValueError for a model in training mode, images off the grid, or logits that are not finite.
-
-    Args:
-        model: base classifier with logits, in evaluation mode
-        x: [B, ...] images on the grid of the noise
-        noise: splitting noise
-        batch_size: rows per forward pass
-        index: [B] dataset indices
-    Returns:
-        counts of the hard votes; moments: scores [B, N, C] float32
-    """
+    Raises ValueError for a model in training mode, images off the grid, or logits that are not finite."""
     _check_model(model)
     noise.check_images(x)
     run = _Runner(model, tuple(x.shape[1:]), batch_size, x.device, default_guard(model, x.device))
@@ -124,16 +110,7 @@ def crossings(
     n_splits: int,     # number of splits N
     q: int,            # grid steps per unit of input
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # row in phases, feature, and new numerator (units of 1/4q) of every neighbour
-    """All views with a single feature moved across its nearest cut, above or below, ordered by row.
-
-    Args:
-        levels: [d] levels of one image, in [0, q]
-        phases: [T, d] phases of T splits
-        n_splits: number of splits N
-        q: grid steps per unit of input
-    Returns:
-        row in phases, feature, and new numerator (units of 1/4q) of every neighbour
-    """
+    "All views with a single feature moved across its nearest cut, above or below, ordered by row."
     levels, phases = np.asarray(levels, dtype=np.int64), np.asarray(phases, dtype=np.int64)
     above = levels + (phases - levels) % n_splits         # nearest cut at half-step `above`: levels from above + 1 on lie beyond
     below = levels - 1 - (levels - 1 - phases) % n_splits # nearest cut at half-step `below`: levels up to below lie beyond
@@ -161,14 +138,7 @@ def leading_linear(
     model: nn.Module,        # base classifier
     shape: tuple[int, ...],  # shape of one image
 ) -> tuple[nn.Module, Tensor, nn.Module] | None: # affine head, its weight [d, width] float32, and the rest; None if there is no such head
-    """Split off the affine head of a network: normalisation, flattening and a first linear layer.
-
-    Args:
-        model: base classifier
-        shape: shape of one image
-    Returns:
-        affine head, its weight [d, width] float32, and the rest; None if there is no such head
-    """
+    "Split off the affine head of a network: normalisation, flattening and a first linear layer."
     parts = _chain(model)
     place = next((at for at, part in enumerate(parts) if is_plain(part, nn.Linear)), None)
     if place is None or not all(any(is_plain(part, kind) for kind in PASSIVE) for part in parts[:place]):
@@ -190,11 +160,7 @@ class _Neighbours:
     entry: Tensor   # [M] to which value
 
     def full(self, run: _Runner, pick: Tensor) -> Iterator[tuple[int, Tensor]]: # start, logits
-        """Logits of the picked neighbours by full passes.
-
-        Returns:
-            start, logits
-        """
+        "Logits of the picked neighbours by full passes."
         def fill(start: int, out: Tensor) -> None:
             chosen, rows = pick[start:start + len(out)], out.view(len(out), -1)
             rows.copy_(self.views[self.row[chosen]])
@@ -202,11 +168,7 @@ class _Neighbours:
         return run.outputs(fill, len(pick))
 
     def votes(self, run: _Runner) -> Iterator[tuple[int, Tensor, Tensor]]: # start, votes, whether fragile
-        """By full passes.
-
-        Returns:
-            start, votes, whether fragile
-        """
+        "By full passes."
         everyone = torch.arange(len(self.row), device=self.row.device)
         for start, logits in self.full(run, everyone):
             yield start, *decide(logits, run.guard)
@@ -300,21 +262,7 @@ def audit_record(
 ) -> Record:                    # counts, fragile; moments: label, kinds, need, evaluations, audited (splits looked at)
     """Evaluate all splits and their neighbours.
 
-    Raises ValueError for a model in training mode, images off the grid, or logits that are not finite.
-
-    Args:
-        model: base classifier, in evaluation mode
-        x: [B, ...] images on the grid of the noise
-        noise: splitting noise
-        batch_size: rows per forward pass
-        margin_guard: votes with a margin up to this times max(1, largest |logit|) are fragile;
-            None: what rounding may do; 0: none
-        radius: stop each image once this radius is certain or out of reach; None: exact audit
-        fast: update the first linear layer instead of full passes, where the network has one
-        index: [B] dataset indices
-    Returns:
-        counts, fragile; moments: label, kinds, need, evaluations, audited (splits looked at)
-    """
+    Raises ValueError for a model in training mode, images off the grid, or logits that are not finite."""
     _check_model(model)
     noise.check_images(x)
     guard = default_guard(model, x.device) if margin_guard is None else margin_guard

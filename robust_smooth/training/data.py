@@ -32,13 +32,7 @@ __all__ = ['PUBLISHED_MD5', 'DATASETS', 'CLASSES', 'READERS', 'data_folder', 'Im
 # %% ../../nbs/training/01_data.ipynb #a7bec586
 def data_folder(data_dir: str | Path = "", # folder of data sets; "": ROBUST_SMOOTH_DATA, else home() / "datasets"
                ) -> Path:                  # a relative name is taken from the working folder, else from the checkout
-    """The folder in which `load` looks for data sets.
-
-    Args:
-        data_dir: folder of data sets; "": ROBUST_SMOOTH_DATA, else home() / "datasets"
-    Returns:
-        a relative name is taken from the working folder, else from the checkout
-    """
+    "The folder in which `load` looks for data sets."
     if not data_dir: return Path(os.environ.get("ROBUST_SMOOTH_DATA") or home() / "datasets").expanduser().resolve()
     folder = Path(data_dir).expanduser()
     if not folder.is_absolute() and not folder.exists() and (root := checkout()) and (root / folder).exists(): return root / folder
@@ -47,16 +41,7 @@ def data_folder(data_dir: str | Path = "", # folder of data sets; "": ROBUST_SMO
 # %% ../../nbs/training/01_data.ipynb #6f5a6f93
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Images in [0, 1] with labels and dataset indices. Raises ValueError on wrong shapes, units or labels.
-
-    Args:
-        images: [N, C, H, W] (any [N, ...]) float32 in [0, 1]
-        labels: [N] int64 in [0, num_classes)
-        index: [N] int64: position in the data set the images were taken from; None: 0, 1, ...
-        name: what and which part, e.g. "cifar10 test"
-        levels: pixel values are multiples of 1 / levels
-        num_classes: number of classes; None: the largest label + 1
-    """
+    "Images in [0, 1] with labels and dataset indices. Raises ValueError on wrong shapes, units or labels."
     images: Tensor          # [N, C, H, W] (any [N, ...]) float32 in [0, 1]
     labels: Tensor          # [N] int64 in [0, num_classes)
     index: Tensor | None = None # [N] int64: position in the data set the images were taken from; None: 0, 1, ...
@@ -100,25 +85,14 @@ class ImageSet:
 
     @property
     def hash(self) -> str: # 16 hex digits
-        """Hash of images, labels and indices.
-
-        Returns:
-            16 hex digits
-        """
+        "Hash of images, labels and indices."
         return content_hash(self.images.numpy(), self.labels.numpy(), self.index.numpy(), self.levels, self.num_classes)
 
 # %% ../../nbs/training/01_data.ipynb #0e97a56b
 def subset_index(subset: str | int | Sequence[int] | None, # None: all; "every 20"; a number of images, spread evenly; or the indices
                  total: int,                               # size of the data set
                 ) -> np.ndarray:                           # int64 dataset indices
-    """The dataset indices that a subset names. Raises ValueError for a word it does not know, an index out of range or one named twice.
-
-    Args:
-        subset: None: all; "every 20"; a number of images, spread evenly; or the indices
-        total: size of the data set
-    Returns:
-        int64 dataset indices
-    """
+    "The dataset indices that a subset names. Raises ValueError for a word it does not know, an index out of range or one named twice."
     if subset is None: return np.arange(total)
     if isinstance(subset, str):
         words = subset.split()
@@ -160,12 +134,7 @@ def _need(folder: Path, names: Iterable[str], what: str) -> None:
 def pickled_numbers(opcodes: bytes, # a pickle, or its beginning
                     key: str,       # name of a list of small numbers in it
                    ) -> list[int]:
-    """The list of numbers stored under a key of a pickled dictionary, parsed without executing anything. Raises ValueError if there is none.
-
-    Args:
-        opcodes: a pickle, or its beginning
-        key: name of a list of small numbers in it
-    """
+    "The list of numbers stored under a key of a pickled dictionary, parsed without executing anything. Raises ValueError if there is none."
     found, numbers = False, []
     try:
         for code, value, _ in pickletools.genops(opcodes):
@@ -285,18 +254,7 @@ def load(name: str = "digits",       # "digits" (embedded), "mnist", "cifar10", 
          resize: int | None = 256,   # pictures in folders: length of the shorter side, None: as they are
          crop: int | None = 224,     # pictures in folders: side of the central square, None: whole
         ) -> ImageSet:
-    """A data set as images in [0, 1], with dataset indices. Raises ValueError for unknown names, MissingData for absent files.
-
-    Args:
-        name: "digits" (embedded), "mnist", "cifar10", "cifar100", "svhn", "imagefolder",
-            "imagenet_sample"
-        split: "train", "test", or the name of a part, see `DATASETS`; imagefolder: a folder's name
-        data_dir: folder of data sets; "": ROBUST_SMOOTH_DATA, else home() / "datasets"
-        subset: None: all; "every 20"; a number, spread evenly; or dataset indices
-        download: fetch the files into data_dir first (MNIST, CIFAR, SVHN)
-        resize: pictures in folders: length of the shorter side, None: as they are
-        crop: pictures in folders: side of the central square, None: whole
-    """
+    "A data set as images in [0, 1], with dataset indices. Raises ValueError for unknown names, MissingData for absent files."
     if name not in DATASETS: raise ValueError(f"name must be one of {sorted(DATASETS)}, got {name!r}")
     splits = DATASETS[name]
     if name == "imagenet_sample": split = "all"

@@ -24,13 +24,7 @@ __all__ = ['LIBRARY_CODE', 'fingerprint', 'identity', 'settings_of']
 # %% ../../nbs/training/03_identity.ipynb #30fc8887
 def fingerprint(model: nn.Module, # any network
                ) -> str:          # 16 hex digits
-    """Content hash of a model: classes and plain settings of its layers, and every weight and buffer (name, dtype, shape, value).
-
-    Args:
-        model: any network
-    Returns:
-        16 hex digits
-    """
+    "Content hash of a model: classes and plain settings of its layers, and every weight and buffer (name, dtype, shape, value)."
     def settings(module: nn.Module) -> dict:
         return {key: str(value) for key, value in sorted(vars(module).items()) if not key.startswith("_") and key != "training"
                 and isinstance(value, (bool, int, float, str, tuple, torch.dtype, torch.memory_format))}
@@ -53,14 +47,7 @@ LIBRARY_CODE = {*sys.stdlib_module_names, "builtins", "torch", "torchvision", "n
 def identity(model: Any, # a network, or any callable
              weights: bool = True, # False: only the shapes of weights and buffers count
             ) -> str:    # 16 hex digits
-    """Hash of everything that decides what a callable computes, as far as it can be seen: weights, settings, attributes, closures, globals, and the code of the user's own classes and functions.
-
-    Args:
-        model: a network, or any callable
-        weights: False: only the shapes of weights and buffers count
-    Returns:
-        16 hex digits
-    """
+    "Hash of everything that decides what a callable computes, as far as it can be seen: weights, settings, attributes, closures, globals, and the code of the user's own classes and functions."
     return content_hash(_identify(model, {}, weights))
 
 def _own(value: Any) -> bool: return (getattr(value, "__module__", None) or "").split(".")[0] not in LIBRARY_CODE
@@ -104,11 +91,7 @@ _EMPTY = nn.Module()
 
 # %% ../../nbs/training/03_identity.ipynb #de1901d0
 def settings_of(value: Any) -> Any: # JSON-able
-    """What identifies a recipe, noise, schedule, function or network in checkpoints and cache keys: its name, settings, code or weights.
-
-    Returns:
-        JSON-able
-    """
+    "What identifies a recipe, noise, schedule, function or network in checkpoints and cache keys: its name, settings, code or weights."
     if value is None or isinstance(value, (bool, int, float, str)): return value
     if isinstance(value, Mapping): return {str(key): settings_of(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)): return [settings_of(item) for item in value]

@@ -34,12 +34,7 @@ STATISTICS = {"cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)), "
               "mnist": ((0.1307,), (0.3081,))} # mean and standard deviation per channel, in [0, 1] units
 
 class Normalize(nn.Module):
-    """First layer (x - mean) / std per channel; mean and std are settings, not weights. Raises ValueError unless finite, std > 0, of one length.
-
-    Args:
-        mean: per channel, in [0, 1] units; a number holds for all channels
-        std: per channel, > 0
-    """
+    "First layer (x - mean) / std per channel; mean and std are settings, not weights. Raises ValueError unless finite, std > 0, of one length."
 
     def __init__(self,
                  mean: float | Sequence[float],       # per channel, in [0, 1] units; a number holds for all channels
@@ -63,23 +58,14 @@ class Normalize(nn.Module):
         return ", ".join(f"{name}=[{', '.join(f'{v:.7g}' for v in getattr(self, name).tolist())}]" for name in ("mean", "std"))
 
 class Centre(Normalize):
-    """First layer x - mean per channel, for networks trained on centred inputs.
-
-    Args:
-        mean: per channel, in [0, 1] units
-    """
+    "First layer x - mean per channel, for networks trained on centred inputs."
 
     def __init__(self, mean: float | Sequence[float]): # per channel, in [0, 1] units
         super().__init__(mean, 1.0)
 
 # %% ../../nbs/training/02_models.ipynb #242ab0d3
 class Classifier(nn.Sequential):
-    """A chain of layers that reads [0, 1] and knows its number of classes.
-
-    Args:
-        *layers: layers in order
-        num_classes: length of the logits, >= 2
-    """
+    "A chain of layers that reads [0, 1] and knows its number of classes."
     unit_input = True # reads [0, 1] as it is: `wrap` adds no normalisation
 
     def __init__(self,
@@ -96,12 +82,7 @@ def _at_least(value: int, least: int, name: str) -> int:
 def seeded(factory: Callable[[], nn.Module], # makes the network, e.g. `small_convnet`
            seed: int = 0,                    # seed of the initial weights
           ) -> nn.Module:
-    """A network whose initial weights depend on the seed alone.
-
-    Args:
-        factory: makes the network, e.g. `small_convnet`
-        seed: seed of the initial weights
-    """
+    "A network whose initial weights depend on the seed alone."
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return factory()
@@ -110,13 +91,7 @@ def mlp(in_features: int,                     # number of inputs per image, e.g.
         num_classes: int,                     # number of classes
         hidden: Sequence[int] = (128, 128),   # widths of the hidden layers
        ) -> Classifier:
-    """A fully connected ReLU network on flattened images.
-
-    Args:
-        in_features: number of inputs per image, e.g. 64 for digits
-        num_classes: number of classes
-        hidden: widths of the hidden layers
-    """
+    "A fully connected ReLU network on flattened images."
     widths = [_at_least(in_features, 1, "in_features"), *(_at_least(width, 1, "hidden") for width in hidden)]
     layers = [layer for a, b in zip(widths, widths[1:]) for layer in (nn.Linear(a, b), nn.ReLU())]
     return Classifier(nn.Flatten(), *layers, nn.Linear(widths[-1], num_classes), num_classes=num_classes)
@@ -128,13 +103,7 @@ def small_convnet(in_channels: int = 1, # channels of the images
                   num_classes: int = 10, # number of classes
                   size: int = 8,        # height and width, a multiple of 4
                  ) -> Classifier:
-    """A small convolutional network for small pictures: three 3x3 convolutions with batch normalisation, two of them with stride 2, one linear layer.
-
-    Args:
-        in_channels: channels of the images
-        num_classes: number of classes
-        size: height and width, a multiple of 4
-    """
+    "A small convolutional network for small pictures: three 3x3 convolutions with batch normalisation, two of them with stride 2, one linear layer."
     if _at_least(size, 4, "size") % 4: raise ValueError(f"size must be a multiple of 4, got {size}")
     layers = [*_conv_block(_at_least(in_channels, 1, "in_channels"), 32), *_conv_block(32, 48, 2), *_conv_block(48, 64, 2)]
     return Classifier(Centre(0.5), *layers, nn.Flatten(), nn.Linear(64 * (size // 4) ** 2, num_classes), num_classes=num_classes)
@@ -142,25 +111,14 @@ def small_convnet(in_channels: int = 1, # channels of the images
 def lenet(in_channels: int = 1,  # channels of the images
           num_classes: int = 10, # number of classes
          ) -> Classifier:
-    """A LeNet-like network for 28x28 pictures (LeCun et al. 1998): two pooled convolutions with batch normalisation and ReLU, two linear layers.
-
-    Args:
-        in_channels: channels of the images
-        num_classes: number of classes
-    """
+    "A LeNet-like network for 28x28 pictures (LeCun et al. 1998): two pooled convolutions with batch normalisation and ReLU, two linear layers."
     stage = lambda a, b, padding: [nn.Conv2d(a, b, 5, padding=padding, bias=False), nn.BatchNorm2d(b), nn.ReLU(inplace=True), nn.MaxPool2d(2)]
     return Classifier(Normalize(*STATISTICS["mnist"]), *stage(_at_least(in_channels, 1, "in_channels"), 16, 2), *stage(16, 32, 0), nn.Flatten(),
                       nn.Linear(32 * 25, 128), nn.ReLU(inplace=True), nn.Linear(128, num_classes), num_classes=num_classes)
 
 # %% ../../nbs/training/02_models.ipynb #6c61201f
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut without weights (He et al. 2016, option A).
-
-    Args:
-        inputs: channels that come in
-        outputs: channels that go out
-        stride: 2 halves height and width
-    """
+    "Two 3x3 convolutions beside a shortcut without weights (He et al. 2016, option A)."
 
     def __init__(self,
                  inputs: int,     # channels that come in
@@ -180,14 +138,7 @@ class ResidualBlock(nn.Module):
         return F.relu(y + x, inplace=True)
 
 class ResNet(nn.Module):
-    """The residual network for 32x32 pictures (He et al. 2016, section 4.2), with a normalising first layer.
-
-    Args:
-        depth: 6 n + 2: 8, 14, 20, 32, 44, 56, 110
-        num_classes: number of classes
-        in_channels: channels of the images
-        normalize: first layer; None: CIFAR-10 statistics for 3 channels, centring otherwise
-    """
+    "The residual network for 32x32 pictures (He et al. 2016, section 4.2), with a normalising first layer."
     unit_input = True
 
     def __init__(self,
@@ -216,23 +167,13 @@ class ResNet(nn.Module):
 def resnet20(num_classes: int = 10, # number of classes
              in_channels: int = 3,  # channels of the images
             ) -> ResNet:
-    """ResNet-20 for 32x32 pictures: 0.27 million weights.
-
-    Args:
-        num_classes: number of classes
-        in_channels: channels of the images
-    """
+    "ResNet-20 for 32x32 pictures: 0.27 million weights."
     return ResNet(20, num_classes, in_channels)
 
 def resnet110(num_classes: int = 10, # number of classes
               in_channels: int = 3,  # channels of the images
              ) -> ResNet:
-    """ResNet-110 for 32x32 pictures, the base classifier of the CIFAR-10 tables: 1.7 million weights.
-
-    Args:
-        num_classes: number of classes
-        in_channels: channels of the images
-    """
+    "ResNet-110 for 32x32 pictures, the base classifier of the CIFAR-10 tables: 1.7 million weights."
     return ResNet(110, num_classes, in_channels)
 
 # %% ../../nbs/training/02_models.ipynb #804ece02
@@ -241,25 +182,11 @@ LIBRARIES = ("torchvision.models", "timm.", "transformers.") # whose networks ar
 def computes_as(module: nn.Module, # a module
                 kind: type,        # a class of modules
                ) -> bool:          # False where a subclass or a hook may change the result
-    """Whether a module is of a kind and computes what that kind does: `forward` is not overridden, and no hook is attached (as `torch.nn.utils.weight_norm` attaches them).
-
-    Args:
-        module: a module
-        kind: a class of modules
-    Returns:
-        False where a subclass or a hook may change the result
-    """
+    "Whether a module is of a kind and computes what that kind does: `forward` is not overridden, and no hook is attached (as `torch.nn.utils.weight_norm` attaches them)."
     return isinstance(module, kind) and type(module).forward is kind.forward and not (module._forward_hooks or module._forward_pre_hooks)
 
 class BaseClassifier(nn.Module):
-    """A network behind its normalisation, in eval mode; threat model: any perturbation of the [0, 1] tensor that enters it.
-
-    Args:
-        net: the network
-        normalize: first layer, None when the network reads [0, 1]
-        num_classes: length of the logits
-        source: where the normalisation was found
-    """
+    "A network behind its normalisation, in eval mode; threat model: any perturbation of the [0, 1] tensor that enters it."
 
     def __init__(self,
                  net: nn.Module,                 # the network
@@ -344,18 +271,7 @@ def wrap(net: nn.Module,                              # a trained network
          preprocessing: Any = None,                   # torchvision weights or transforms, a timm configuration: mean and std are read from it
         ) -> BaseClassifier:                          # in eval mode, reads [0, 1]
     """A base classifier that reads images in [0, 1]: normalisation inside, eval mode, number of classes checked by a trial. Raises ValueError where
-    a library's normalisation is unknown or the number of classes is wrong. Threat model: perturbations of the cropped [0, 1] tensor.
-
-    Args:
-        net: a trained network
-        mean: per channel, in [0, 1] units; with std: the normalisation the network was trained with
-        std: per channel, > 0
-        num_classes: length of the logits; None: found by a trial
-        preprocessing: torchvision weights or transforms, a timm configuration: mean and std are
-            read from it
-    Returns:
-        in eval mode, reads [0, 1]
-    """
+    a library's normalisation is unknown or the number of classes is wrong. Threat model: perturbations of the cropped [0, 1] tensor."""
     if isinstance(net, BaseClassifier):
         if not (mean is std is preprocessing is None) or num_classes not in (None, net.num_classes): raise ValueError(f"net is wrapped already: {net!r}; give mean, std, preprocessing and num_classes where it is wrapped first")
         return net.eval()
@@ -394,11 +310,6 @@ def wrap(net: nn.Module,                              # a trained network
 def resnet50(num_classes: int = 1000, # number of classes
              weights: Any = None,     # torchvision weights, e.g. "IMAGENET1K_V2" (downloaded by torchvision); None: random
             ) -> BaseClassifier:
-    """torchvision's ResNet-50 for 224x224 pictures, the base classifier of the ImageNet tables, with ImageNet statistics inside.
-
-    Args:
-        num_classes: number of classes
-        weights: torchvision weights, e.g. "IMAGENET1K_V2" (downloaded by torchvision); None: random
-    """
+    "torchvision's ResNet-50 for 224x224 pictures, the base classifier of the ImageNet tables, with ImageNet statistics inside."
     net = torchvision().models.resnet50(weights=weights, **({} if weights is not None else dict(num_classes=num_classes)))
     return wrap(net, *STATISTICS["imagenet"], num_classes=num_classes)

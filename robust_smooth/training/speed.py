@@ -22,16 +22,7 @@ __all__ = ['PRECISIONS', 'Optimised', 'optimise']
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16} # what `optimise` can compute in
 
 class Optimised(nn.Module):
-    """A network rebuilt for speed; another base classifier than the one it was made of.
-
-    Args:
-        net: the rebuilt network, reads `dtype` inputs
-        normalize: first layer, computed in float32
-        num_classes: length of the logits
-        precision: "float32" or "bfloat16"
-        memory_format: of images
-        optimised: what was done
-    """
+    "A network rebuilt for speed; another base classifier than the one it was made of."
 
     def __init__(self,
                  net: nn.Module,       # the rebuilt network, reads `dtype` inputs
@@ -92,16 +83,7 @@ def optimise(model: nn.Module,             # base classifier, reads [0, 1]
              compile: bool = False,        # torch.compile on top, with frozen weights (needs a C++ compiler; takes seconds for each new batch shape: give a `sample` of that shape)
             ) -> Optimised:
     """A faster base classifier of (almost) the same weights: batch normalisation folded, channels-last, optionally bfloat16 and compiled. Raises
-    ValueError for an unknown precision, or when the rebuilt network disagrees with the model by more than the rounding of its precision explains.
-
-    Args:
-        model: base classifier, reads [0, 1]
-        sample: [N, C, H, W] a few images in [0, 1], to check the result on
-        precision: "float32" or "bfloat16"
-        channels_last: store images channels-last; None: for pictures [N, C, H, W]
-        compile: torch.compile on top, with frozen weights (needs a C++ compiler; takes seconds for
-            each new batch shape: give a `sample` of that shape)
-    """
+    ValueError for an unknown precision, or when the rebuilt network disagrees with the model by more than the rounding of its precision explains."""
     if precision not in PRECISIONS: raise ValueError(f"precision must be one of {sorted(PRECISIONS)}, got {precision!r}")
     if model.training: raise ValueError("model must be in eval mode, got training mode; call model.eval()")
     sample = torch.as_tensor(sample, dtype=torch.float32)

@@ -43,16 +43,7 @@ def noisy_copies(x: Tensor,     # [B, ...] images
                  draws: int,    # copies per image, >= 1
                  generator: torch.Generator, # source of randomness, on the device of x
                 ) -> Tensor:    # [B * draws, ...] the copies of the first image, then of the second, ...
-    """Independent noisy copies of each image, for additive noises and for those that perturb in another way.
-
-    Args:
-        x: [B, ...] images
-        noise: smoothing distribution
-        draws: copies per image, >= 1
-        generator: source of randomness, on the device of x
-    Returns:
-        [B * draws, ...] the copies of the first image, then of the second, ...
-    """
+    "Independent noisy copies of each image, for additive noises and for those that perturb in another way."
     repeated = x.repeat_interleave(draws, 0) if draws > 1 else x
     for sampler in ("sample_training", "augment"):
         if hasattr(noise, sampler): return getattr(noise, sampler)(repeated, generator)
@@ -65,11 +56,7 @@ def _accuracy(logits: Tensor, y: Tensor) -> Tensor: return (logits.detach().argm
 
 @dataclass(frozen=True, kw_only=True)
 class Standard:
-    """Cross-entropy on the images as they are. Raises ValueError unless 0 <= label_smoothing < 1.
-
-    Args:
-        label_smoothing: share of the target spread over all classes, in [0, 1)
-    """
+    "Cross-entropy on the images as they are. Raises ValueError unless 0 <= label_smoothing < 1."
     label_smoothing: float = 0.0 # share of the target spread over all classes, in [0, 1)
 
     def __post_init__(self):
@@ -86,13 +73,7 @@ def _whole(value: int, name: str) -> int:
 
 @dataclass(frozen=True)
 class NoiseAugmentation:
-    """Cross-entropy on freshly perturbed images (Cohen et al. 2019): the baseline of every table. Raises ValueError unless draws >= 1.
-
-    Args:
-        noise: smoothing distribution, redrawn for every image at every step
-        draws: noisy copies per image and step
-        label_smoothing: share of the target spread over all classes, in [0, 1)
-    """
+    "Cross-entropy on freshly perturbed images (Cohen et al. 2019): the baseline of every table. Raises ValueError unless draws >= 1."
     noise: Any                   # smoothing distribution, redrawn for every image at every step
     draws: int = 1               # noisy copies per image and step
     label_smoothing: float = 0.0 # share of the target spread over all classes, in [0, 1)
@@ -112,13 +93,7 @@ STABILITY_WEIGHTS = {"clean_noisy": 1.0, "noisy_noisy": 6.0} # the published wei
 
 @dataclass(frozen=True, init=False)
 class Stability:
-    """Stability training, loss by name (Li et al. 2019: clean_noisy; Yang et al. 2020: noisy_noisy). Raises ValueError for other names or weight < 0.
-
-    Args:
-        noise: smoothing distribution
-        loss: "clean_noisy" or "noisy_noisy"
-        weight: weight of the stability term, >= 0; None: the published one
-    """
+    "Stability training, loss by name (Li et al. 2019: clean_noisy; Yang et al. 2020: noisy_noisy). Raises ValueError for other names or weight < 0."
     noise: Any     # smoothing distribution
     variant: str   # "clean_noisy" or "noisy_noisy"
     weight: float  # weight of the stability term, >= 0
@@ -144,15 +119,7 @@ class Stability:
 
 @dataclass(frozen=True)
 class PGDAdversarial:
-    """Cross-entropy on PGD examples of the network itself (Madry et al. 2018). Raises ValueError for settings out of range.
-
-    Args:
-        eps: radius of the ball, in input units, > 0
-        steps: steps of the attack, >= 1
-        norm: "l2" or "linf"
-        step: length of a step; None: 2 eps / steps
-        random_start: start uniformly in the ball
-    """
+    "Cross-entropy on PGD examples of the network itself (Madry et al. 2018). Raises ValueError for settings out of range."
     eps: float                # radius of the ball, in input units, > 0
     steps: int = 7            # steps of the attack, >= 1
     norm: str = "linf"        # "l2" or "linf"
@@ -175,11 +142,7 @@ class PGDAdversarial:
 # %% ../../nbs/training/08_train.ipynb #7c6b82f5
 @dataclass(frozen=True, kw_only=True)
 class Cosine:
-    """Cosine decay to 0 after a linear warm-up.
-
-    Args:
-        warmup: epochs of linear warm-up, >= 0
-    """
+    "Cosine decay to 0 after a linear warm-up."
     warmup: float = 0.0 # epochs of linear warm-up, >= 0
 
     def __call__(self, epoch: float, epochs: int) -> float:
@@ -189,12 +152,7 @@ class Cosine:
 
 @dataclass(frozen=True, kw_only=True)
 class Steps:
-    """Multiply by `factor` every `every` epochs.
-
-    Args:
-        every: epochs between drops, >= 1
-        factor: factor of each drop
-    """
+    "Multiply by `factor` every `every` epochs."
     every: int = 50      # epochs between drops, >= 1
     factor: float = 0.1  # factor of each drop
 
@@ -206,15 +164,7 @@ def crop_flip(x: Tensor,                  # [B, C, H, W] images
               generator: torch.Generator, # source of randomness
               padding: int = 4,           # pixels of zeros around the image before cropping
              ) -> Tensor:                 # [B, C, H, W]
-    """Random crop after zero padding, then a horizontal flip of every second image on average: the usual augmentation for 32x32 pictures.
-
-    Args:
-        x: [B, C, H, W] images
-        generator: source of randomness
-        padding: pixels of zeros around the image before cropping
-    Returns:
-        [B, C, H, W]
-    """
+    "Random crop after zero padding, then a horizontal flip of every second image on average: the usual augmentation for 32x32 pictures."
     count, _, height, width = x.shape
     draw = lambda top: torch.randint(0, top, (count,), generator=generator, device=x.device)
     rows = draw(2 * padding + 1)[:, None] + torch.arange(height, device=x.device)
@@ -245,14 +195,7 @@ class _Watched(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class History:
-    """What a training run leaves besides the weights: one row of numbers per epoch, and what is needed to repeat it.
-
-    Args:
-        rows: per epoch: epoch, loss, learning_rate, seconds, and what the recipe logs
-        settings: recipe, optimizer, schedule, epochs, batch_size, seed, data, precision, versions
-        fingerprint: of the trained model
-        resumed: steps that came from a checkpoint
-    """
+    "What a training run leaves besides the weights: one row of numbers per epoch, and what is needed to repeat it."
     rows: list[dict]        # per epoch: epoch, loss, learning_rate, seconds, and what the recipe logs
     settings: dict          # recipe, optimizer, schedule, epochs, batch_size, seed, data, precision, versions
     fingerprint: str        # of the trained model
@@ -338,13 +281,7 @@ def _write_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optim
 
 def read_checkpoint(path: str | Path, # a file written by `fit`
                    ) -> tuple[dict[str, Tensor], dict]: # tensors, and the JSON state: step, finished, settings, rows
-    """Read a training checkpoint; nothing in it can execute code. Raises ValueError for other files.
-
-    Args:
-        path: a file written by `fit`
-    Returns:
-        tensors, and the JSON state: step, finished, settings, rows
-    """
+    "Read a training checkpoint; nothing in it can execute code. Raises ValueError for other files."
     try:
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
@@ -357,14 +294,7 @@ def read_checkpoint(path: str | Path, # a file written by `fit`
 def load_weights(model: nn.Module, # of the architecture that was trained
                  path: str | Path, # a checkpoint written by `fit`
                 ) -> dict:         # the JSON state of the checkpoint
-    """Load the weights of a checkpoint into a model and put it in eval mode.
-
-    Args:
-        model: of the architecture that was trained
-        path: a checkpoint written by `fit`
-    Returns:
-        the JSON state of the checkpoint
-    """
+    "Load the weights of a checkpoint into a model and put it in eval mode."
     tensors, state = read_checkpoint(path)
     model.load_state_dict({key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")})
     model.eval()
@@ -484,11 +414,7 @@ class _Run:
 # %% ../../nbs/training/08_train.ipynb #861ec7c4
 def default_optimizer(parameters: Iterable[nn.Parameter], # what to train
                      ) -> torch.optim.Optimizer:
-    """SGD with learning rate 0.1, Nesterov momentum 0.9, weight decay 1e-4, as in the smoothing papers; for networks with batch normalisation.
-
-    Args:
-        parameters: what to train
-    """
+    "SGD with learning rate 0.1, Nesterov momentum 0.9, weight decay 1e-4, as in the smoothing papers; for networks with batch normalisation."
     return torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=1e-4, nesterov=True)
 
 def _make_optimizer(optimizer: Any, model: nn.Module) -> torch.optim.Optimizer:
@@ -518,28 +444,7 @@ def fit(model: nn.Module,  # network, reads [0, 1]; trained in place, left in ev
         save_every: float = 30.0, # seconds between checkpoints; 0: after every step
        ) -> History:
     """Train a network with a recipe. Interrupted and resumed runs end with the weights of an uninterrupted one. Raises ValueError for images outside
-    [0, 1], labels that the model has no class for, or a checkpoint of another run; FloatingPointError when logits or loss are no longer finite.
-
-    Args:
-        model: network, reads [0, 1]; trained in place, left in eval mode
-        data: ImageSet, (images, labels), Dataset or DataLoader of (image, label)
-        recipe: has loss(model, x, y, generator) -> loss or (loss, dict of numbers)
-        epochs: passes over the data, >= 1
-        optimizer: an Optimizer, or a function of the parameters that makes one; None:
-            `default_optimizer`
-        seed: fixes order, noise and dropout
-        device: None: where the model is
-        amp: True: the network computes in bfloat16 (autocast)
-        compile: True: torch.compile; faster steps after about a minute, not for recipes that
-            differentiate twice
-        progress: show a progress bar; a function instead is told (steps done, steps in all) once a
-            second
-        checkpoint: file to keep the run in, and to go on from
-        batch_size: images per step (a DataLoader has its own)
-        schedule: factor of the learning rate at (time in epochs, epochs); None: constant
-        augment: "crop_flip", or a function (x, generator) -> x
-        save_every: seconds between checkpoints; 0: after every step
-    """
+    [0, 1], labels that the model has no class for, or a checkpoint of another run; FloatingPointError when logits or loss are no longer finite."""
     epochs, batch_size = _whole(epochs, "epochs"), _whole(batch_size, "batch_size")
     if not callable(getattr(recipe, "loss", None)): raise TypeError(f"recipe must have a method loss(model, x, y, generator), got {recipe!r}")
     if isinstance(augment, str) and augment not in AUGMENTATIONS:

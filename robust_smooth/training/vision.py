@@ -24,11 +24,7 @@ def _declare_operators() -> None:
 
 @functools.cache
 def torchvision() -> ModuleType: # the torchvision package, with models, datasets and transforms loaded
-    """torchvision, imported on first call and mended where its compiled operators do not match the installed torch.
-
-    Returns:
-        the torchvision package, with models, datasets and transforms loaded
-    """
+    "torchvision, imported on first call and mended where its compiled operators do not match the installed torch."
     try: module = importlib.import_module("torchvision")
     except RuntimeError as error:
         if "torchvision::" not in str(error): raise

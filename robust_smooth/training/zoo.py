@@ -32,11 +32,7 @@ def zoo_folders() -> list[Path]:
     return [folder for folder in (*given, package.parent / "data" / "zoo", package / "assets" / "zoo") if folder.is_dir()]
 
 def zoo() -> dict[str, dict]: # card of each trained network, by name
-    """The trained networks at hand, with their cards.
-
-    Returns:
-        card of each trained network, by name
-    """
+    "The trained networks at hand, with their cards."
     cards: dict[str, dict] = {}
     for folder in zoo_folders():
         for path in sorted(folder.glob("*.safetensors")):
@@ -46,13 +42,7 @@ def zoo() -> dict[str, dict]: # card of each trained network, by name
 
 def pretrained(name: str,             # name of a trained network, see `zoo()`
               ) -> nn.Module:         # in eval mode, with its card as `.card`
-    """A trained network of the zoo. Raises ValueError listing what exists, or when the weights are not those of the card.
-
-    Args:
-        name: name of a trained network, see `zoo()`
-    Returns:
-        in eval mode, with its card as `.card`
-    """
+    "A trained network of the zoo. Raises ValueError listing what exists, or when the weights are not those of the card."
     from safetensors.torch import load_file
     cards = zoo()
     if name not in cards: raise ValueError(f"name must be one of {sorted(cards)}, got {name!r} (folders searched: {[str(f) for f in zoo_folders()]})")
@@ -73,18 +63,7 @@ def save_pretrained(model: nn.Module,   # a trained network
                     settings: Mapping | None = None, # arguments of the factory
                     **card: Any,        # what else the card should say: data, recipe, seed, accuracy
                    ) -> Path:           # the file of weights
-    """Write weights and card of a trained network.
-
-    Args:
-        model: a trained network
-        name: its name in the zoo
-        folder: zoo folder
-        architecture: key of `ARCHITECTURES`
-        settings: arguments of the factory
-        **card: what else the card should say: data, recipe, seed, accuracy
-    Returns:
-        the file of weights
-    """
+    "Write weights and card of a trained network."
     from safetensors.torch import save
     if architecture not in ARCHITECTURES: raise ValueError(f"architecture must be one of {sorted(ARCHITECTURES)}, got {architecture!r}")
     path = Path(folder) / f"{name}.safetensors"

@@ -50,13 +50,7 @@ def check_votable(model: Callable, # base classifier: [m, ...] -> [m, C] logits
                   x: Tensor,       # [B, ...] images
                   noise: Noise,    # smoothing distribution
                  ) -> None:
-    """Raise ValueError or TypeError unless the model can be asked and the images are finite, in [0, 1] and suit the noise.
-
-    Args:
-        model: base classifier: [m, ...] -> [m, C] logits
-        x: [B, ...] images
-        noise: smoothing distribution
-    """
+    "Raise ValueError or TypeError unless the model can be asked and the images are finite, in [0, 1] and suit the noise."
     if not isinstance(noise, Noise):
         raise TypeError(f"noise must be a smoothing distribution of robust_smooth.noise, got {type(noise).__name__}")
     if not callable(model):
@@ -101,17 +95,7 @@ def _classes_given(labels: ArrayLike | None, size: int) -> np.ndarray | None: # 
 # %% ../../nbs/voting/03_votes.ipynb #59b76301
 @dataclass(frozen=True, eq=False)
 class Ballot:
-    """A network and the images that it is to vote on; both were looked at.
-
-    Args:
-        model: base classifier
-        images: [B, ...] float32, on the device
-        noise: smoothing distribution
-        given: [B, ...] the images as the noise wants them
-        index: [B] int64: dataset indices
-        num_classes: C >= 2
-        device: where the model is
-    """
+    "A network and the images that it is to vote on; both were looked at."
     model: Callable      # base classifier
     images: Tensor       # [B, ...] float32, on the device
     noise: Noise         # smoothing distribution
@@ -123,11 +107,7 @@ class Ballot:
     def part(self,
              rows: np.ndarray, # positions of some images
             ) -> Ballot:
-        """The same network, and some of the images.
-
-        Args:
-            rows: positions of some images
-        """
+        "The same network, and some of the images."
         return replace(self, images=self.images[rows], given=self.given[rows], index=self.index[rows])
 
     def engine(self, batch_size: int) -> Engine:
@@ -141,15 +121,7 @@ class Ballot:
             rows: np.ndarray | slice = slice(None), # which of the images
             **settings: Any, # targets, observers, stop
            ) -> Job:
-        """A stage of this vote.
-
-        Args:
-            stage: "selection", "estimation", ...
-            seed: of the run
-            looks: draws at which an image may be finished
-            rows: which of the images
-            **settings: targets, observers, stop
-        """
+        "A stage of this vote."
         return Job(self.given[rows], self.index[rows], stage, seed, looks, **settings)
 
 # %% ../../nbs/voting/03_votes.ipynb #440dae32
@@ -160,16 +132,7 @@ def ballot(model: Callable,   # base classifier: [m, ...] float32 -> [m, C] logi
            index: ArrayLike | None = None,           # [B] dataset indices; default 0, 1, ...
            device: torch.device | str | None = None, # None: where the model is
           ) -> Ballot:
-    """Look at a network and images before they vote. Raises ValueError or TypeError for what cannot be voted on.
-
-    Args:
-        model: base classifier: [m, ...] float32 -> [m, C] logits
-        images: [B, ...] in [0, 1]
-        noise: smoothing distribution
-        num_classes: C >= 2, or what finds it from the images
-        index: [B] dataset indices; default 0, 1, ...
-        device: None: where the model is
-    """
+    "Look at a network and images before they vote. Raises ValueError or TypeError for what cannot be voted on."
     check_votable(model, images, noise)
     where, known = device_of(model, device), _indices(index, len(images))
     there = images.detach().to(device=where, dtype=torch.float32)
@@ -189,15 +152,7 @@ def _check_rows(made: Ballot) -> None:
 # %% ../../nbs/voting/03_votes.ipynb #d12583f4
 @dataclass(frozen=True)
 class Votes:
-    """Counts of one stage for a batch of images.
-
-    Args:
-        counts: [B, C] int64
-        n: [B] int64: draws
-        fragile: [B] int64: draws whose two best logits nearly tie
-        batch_size: rows per forward pass
-        observed: [B, ...]: what the observers collected
-    """
+    "Counts of one stage for a batch of images."
     counts: np.ndarray   # [B, C] int64
     n: np.ndarray        # [B] int64: draws
     fragile: np.ndarray  # [B] int64: draws whose two best logits nearly tie
@@ -267,26 +222,7 @@ def count_votes(model: Callable,          # base classifier: [m, ...] float32 ->
                 device: torch.device | str | None = None, # None: where the model is
                 progress: bool = True,            # show a progress bar
                ) -> Votes:                        # counts [B, C], n [B], fragile [B]
-    """Count the classes that a base classifier returns on perturbed copies of each image. Raises ValueError or TypeError for bad input.
-
-    Args:
-        model: base classifier: [m, ...] float32 -> [m, C] logits, in eval mode
-        x: [B, ...] images in [0, 1]
-        noise: smoothing distribution
-        n: draws per image, >= 1; a deterministic noise and a stop have their own
-        num_classes: C >= 2
-        seed: seed of the run
-        index: [B] dataset indices, which seed the noise; default 0, 1, ...
-        stage: "selection", "estimation", ...; stages never share noise
-        targets: [B] classes that observers and stop ask about
-        observers: objects with begin, update and finish
-        stop: stopping rule: .looks, and (counts, n, targets) -> decided [B]
-        batch_size: rows per forward pass; None: a short timed sweep
-        device: None: where the model is
-        progress: show a progress bar
-    Returns:
-        counts [B, C], n [B], fragile [B]
-    """
+    "Count the classes that a base classifier returns on perturbed copies of each image. Raises ValueError or TypeError for bad input."
     if stage not in STAGES:
         raise ValueError(f"stage must be one of {STAGES}, got {stage!r}")
     draws, rows = _whole(n, "n", 1), _whole(batch_size or 1, "batch_size", 1)
@@ -305,13 +241,7 @@ def count_votes(model: Callable,          # base classifier: [m, ...] float32 ->
 # %% ../../nbs/voting/03_votes.ipynb #133f9f69
 def fingerprint(model: Callable, # base classifier
                ) -> str:         # 16 hex digits
-    """Hash of all that decides what a model computes: weights, structure, and the code and data of what is the user's own.
-
-    Args:
-        model: base classifier
-    Returns:
-        16 hex digits
-    """
+    "Hash of all that decides what a model computes: weights, structure, and the code and data of what is the user's own."
     weights = identity.fingerprint(model) if isinstance(model, nn.Module) else ""
     return content_hash(weights, identity.identity(model))
 
@@ -324,13 +254,7 @@ def _version(package: str) -> str:
 # %% ../../nbs/voting/03_votes.ipynb #6ebbe13e
 def plan_of(stop: Any, # stopping rule of a vote, or None
            ) -> Any:   # what the Record says of it, JSON-able; None: a fixed number of draws
-    """The description of a stopping rule. Raises ValueError for a rule without one: its votes would pass for a fixed number of draws.
-
-    Args:
-        stop: stopping rule of a vote, or None
-    Returns:
-        what the Record says of it, JSON-able; None: a fixed number of draws
-    """
+    "The description of a stopping rule. Raises ValueError for a rule without one: its votes would pass for a fixed number of draws."
     if stop is None:
         return None
     plan = stop.spec() if callable(getattr(stop, "spec", None)) else None
@@ -342,17 +266,7 @@ def plan_of(stop: Any, # stopping rule of a vote, or None
 # %% ../../nbs/voting/03_votes.ipynb #4ca13858
 @dataclass(frozen=True)
 class Scheme:
-    """How a vote is cast: what its Record will say, beside the network and the images.
-
-    Args:
-        n: draws of the estimation stage
-        n0: draws of the selection stage; 0 for deterministic noise
-        seed: of the run
-        looks: draws at which an image may be finished
-        stop: stopping rule, or None
-        plan: its description
-        observers: name -> factory of an observer
-    """
+    "How a vote is cast: what its Record will say, beside the network and the images."
     n: int           # draws of the estimation stage
     n0: int          # draws of the selection stage; 0 for deterministic noise
     seed: int        # of the run
@@ -418,11 +332,7 @@ class _Store:
         self.blocks: list[Mapping[str, np.ndarray]] = list(journal.blocks) if journal else []
 
     def known(self, name: str) -> dict[int, Any]: # dataset index -> entry
-        """A column of the images that were voted on.
-
-        Returns:
-            dataset index -> entry
-        """
+        "A column of the images that were voted on."
         rows = [block for block in self.blocks if name in block]
         return {int(i): entry for block in rows for i, entry in zip(block["index"], block[name].tolist())}
 
@@ -473,28 +383,7 @@ def vote(model: Callable,      # base classifier: [m, ...] float32 -> [m, C] log
          progress: bool = True,              # show a progress bar
          first_look: Callable[[Ballot, Engine, int], None] | None = None, # called with the seed before the first vote
         ) -> Record:                         # rows in the order of `images`
-    """Vote on a batch of images, selection then estimation, into a Record that is on disk image by image. Raises ValueError or TypeError.
-
-    Args:
-        model: base classifier: [m, ...] float32 -> [m, C] logits, in eval mode
-        images: [B, ...] in [0, 1]
-        noise: smoothing distribution
-        n: estimation draws per image
-        num_classes: C >= 2, or what finds it from the images
-        n0: selection draws per image
-        seed: seed of the run
-        index: [B] dataset indices; default 0, 1, ...
-        labels: [B] classes of the images, kept with the votes
-        observers: name -> factory of an observer of the estimation stage
-        stop: stopping rule of the estimation stage; needs .spec()
-        save: votes file; an unfinished one is resumed
-        batch_size: rows per forward pass; None: a short timed sweep
-        device: None: where the model is
-        progress: show a progress bar
-        first_look: called with the seed before the first vote
-    Returns:
-        rows in the order of `images`
-    """
+    "Vote on a batch of images, selection then estimation, into a Record that is on disk image by image. Raises ValueError or TypeError."
     scheme = _scheme(noise, n, n0, seed, stop, observers)
     if batch_size is not None:
         _whole(batch_size, "batch_size", 1)
