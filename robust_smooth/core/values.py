@@ -5,54 +5,116 @@
 # %% ../../nbs/core/00_values.ipynb #f27ceb3c
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike
 
 # %% auto #0
-__all__ = ['ABSTAIN', 'MODES', 'norm_name', 'norm_order', 'check_level', 'check_positive', 'check_counts']
+__all__ = ['ABSTAIN', 'MODES', 'MOST_STEPS', 'norm_name', 'norm_order', 'check_level', 'check_positive', 'check_whole',
+           'check_counts', 'check_mode', 'minimum_n', 'steps_within']
+
+# %% ../../nbs/core/00_values.ipynb #fedc21bc
+ABSTAIN = -1 # the label of an abstention
+MODES = ("sound", "paper") # proved; as printed, may be unsound
 
 # %% ../../nbs/core/00_values.ipynb #b3567743
-ABSTAIN = -1 # the label of an abstention
-MODES = ("sound", "verified", "paper") # proved; exact computation supports it, no proof; as printed, may be unsound
-
 def norm_name(norm: str | float, # "l1", "l2", "linf", or p itself: 1, 2, inf, any p >= 1
              ) -> str:           # the canonical name
-    "The canonical name of a norm."
-    if isinstance(norm, str):
-        text = norm.lower().replace("_", "").removeprefix("l")
-        try: p = float(text)
-        except ValueError: raise ValueError(f"norm must be 'l1', 'l2', 'linf' or a number p >= 1, got {norm!r}") from None
-    else: p = float(norm)
-    if not p >= 1: raise ValueError(f"norm must be 'l1', 'l2', 'linf' or a number p >= 1, got {norm!r}")
+    "The canonical name of a norm. Raises ValueError for what is none."
+    if norm in ("l1", "l2", "linf"):
+        return str(norm)
+    text = norm.lower().replace("_", "").removeprefix("l") if isinstance(norm, str) else norm
+    try:
+        p = float(text)
+    except (TypeError, ValueError):
+        p = math.nan
+    if not p >= 1:
+        raise ValueError(f"norm must be 'l1', 'l2', 'linf' or a number p >= 1, got {norm!r}")
     return f"l{p:g}"
 
+# %% ../../nbs/core/00_values.ipynb #e1660ee7
 def norm_order(norm: str | float, # a norm in any accepted spelling
               ) -> float:         # p, in [1, inf]
-    "The order p of a norm."
+    "The order p of a norm. Raises ValueError for what is no norm."
     return float(norm_name(norm)[1:])
 
 # %% ../../nbs/core/00_values.ipynb #106c1409
 def check_level(alpha: float,        # failure probability
                 name: str = "alpha", # name of the argument, for the error
                ) -> float:           # alpha
-    "Raise unless `alpha` is a number in (0, 1)."
+    "Raise ValueError unless `alpha` is a number in (0, 1)."
     if not (np.ndim(alpha) == 0 and np.isreal(alpha) and 0 < alpha < 1):
         raise ValueError(f"{name} must be a number in (0, 1), got {alpha!r}")
     return float(alpha)
 
+# %% ../../nbs/core/00_values.ipynb #ae6ae57c
 def check_positive(value: float, # a number
                    name: str,    # name of the argument, for the error
                   ) -> float:    # the number
-    "Raise unless `value` is a finite number above 0."
+    "Raise ValueError unless `value` is a finite number above 0."
     if not (np.ndim(value) == 0 and np.isreal(value) and 0 < value < np.inf):
         raise ValueError(f"{name} must be a finite number above 0, got {value!r}")
     return float(value)
 
+# %% ../../nbs/core/00_values.ipynb #994d807f
+def check_whole(value: Any,    # a number
+                name: str,     # name of the argument, for the error
+                least: int = 1, # smallest value that is accepted
+               ) -> int:       # the number
+    "Raise ValueError unless `value` is a whole number of at least `least`."
+    kind = np.asarray(value).dtype.kind
+    whole = np.ndim(value) == 0 and kind in "iuf" and math.isfinite(value) and int(value) == value
+    if not whole or value < least:
+        raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
+    return int(value)
+
+# %% ../../nbs/core/00_values.ipynb #3daa27e5
 def check_counts(counts: ArrayLike,    # whole numbers >= 0, any shape
                  name: str = "counts", # name of the argument, for the error
                 ) -> np.ndarray:       # the same as int64
-    "Raise unless `counts` holds whole numbers of at least 0."
+    "Raise ValueError unless `counts` holds whole numbers of at least 0."
     array = np.asarray(counts)
-    if array.dtype.kind not in "iuf" or not np.all(np.isfinite(array)) or np.any(array != np.floor(array)) or np.any(array < 0):
+    if array.dtype.kind in "iu":
+        fine = array.size == 0 or array.min() >= 0
+    else:
+        fine = array.dtype.kind == "f" and bool(np.all(np.isfinite(array) & (array == np.floor(array)) & (array >= 0)))
+    if not fine:
         raise ValueError(f"{name} must be whole numbers >= 0, got {counts!r}")
     return array.astype(np.int64)
+
+# %% ../../nbs/core/00_values.ipynb #4b404e40
+def check_mode(mode: str,                               # as it was asked for
+               allowed: Sequence[str] = ("sound", "paper"), # what the method offers
+              ) -> str:                                 # the mode
+    "Raise ValueError unless a method offers this mode."
+    if mode not in allowed:
+        names = " or ".join(map(repr, allowed))
+        raise ValueError(f"mode must be {names}, got {mode!r}")
+    return mode
+
+# %% ../../nbs/core/00_values.ipynb #9c557531
+def minimum_n(alpha: float, # failure probability, in (0, 1)
+             ) -> int:      # draws
+    "Fewest draws with which unanimous votes put the lower limit of the class above 1/2: the smallest n with 2^-n < alpha."
+    mantissa, exponent = math.frexp(check_level(alpha)) # alpha = mantissa 2^exponent, 1/2 <= mantissa < 1
+    return 2 - exponent if mantissa == 0.5 else 1 - exponent
+
+# %% ../../nbs/core/00_values.ipynb #b50705ee
+MOST_STEPS = 2**62 # above any grid, and still an int64
+
+def steps_within(radius: float | Fraction, # in input units, >= 0; a double is compared with quotients that are doubles too
+                 levels: int,              # grid steps per unit of input, >= 1
+                ) -> int:                  # L
+    "The largest L with L / levels <= radius; exact for a Fraction. Raises ValueError unless radius >= 0."
+    if not radius >= 0:
+        raise ValueError(f"radius must be >= 0, got {radius!r}")
+    if radius * levels >= MOST_STEPS:
+        return MOST_STEPS
+    if isinstance(radius, Fraction):
+        return math.floor(radius * levels)
+    steps = math.floor(Fraction(float(radius)) * levels)
+    return steps + 1 if (steps + 1) / levels <= radius else steps
