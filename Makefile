@@ -1,4 +1,5 @@
-# Two commands: `make reproduce` (tables and figures) and `make test` (pytest, then the notebooks). Both create the environment when it is missing.
+# Two commands: `make reproduce` (tables and figures) and `make test` (pytest, then the notebooks). Each creates the environment that it needs.
+# After a change of a notebook: `make export` (modules, the registry's table, type stubs, docstring parameters).
 V ?= .venv
 PYTHON ?= python3
 JOBS ?= 2
@@ -6,7 +7,7 @@ BIN := $(V)/bin
 export OMP_NUM_THREADS ?= 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: environment reproduce test docs hooks clean
+.PHONY: environment reproduce test export docs hooks clean
 
 environment: $(V)/.ok
 
@@ -22,6 +23,10 @@ reproduce: environment
 test: environment
 	python -m pytest tests -n $(JOBS) --dist worksteal
 	nbdev_test --n_workers $(JOBS)
+
+export: environment
+	nbdev_export
+	python docs/export.py
 
 docs: environment
 	python docs/build.py

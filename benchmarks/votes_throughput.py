@@ -15,7 +15,7 @@ import torch
 from robust_smooth.training import models
 from robust_smooth.core.seeds import chunk_size
 from robust_smooth.noise.additive import Gaussian
-from robust_smooth.noise.grid import RoundedGaussian
+from robust_smooth.noise.rounded import RoundedGaussian
 from robust_smooth.voting.hardware import tune_batch_size
 from robust_smooth.voting.votes import count_votes
 

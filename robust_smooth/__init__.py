@@ -3,29 +3,9 @@ __version__ = "0.1.0"
 
 from importlib import import_module as _import_module
 
-_HOMES = {
-    "core.values": ("ABSTAIN",),
-    "core.certificates": ("Certificates",),
-    "core.record": ("Record",),
-    "training.models": ("wrap",),
-    "noise.additive": ("Gaussian", "Uniform"),
-    "noise.grid": ("RoundedGaussian", "Splitting"),
-    "noise.shells": ("RadialGaussian", "MixedNormGaussian", "LinfGaussian"),
-    "smoothed": ("Smoothed", "check"),
-    "lab.reproduce": ("sweep",),
-}
-_ROOMS = {
-    "maths": ("bounds",),
-    "training": ("adre", "attacks", "data", "identity", "lipschitz", "models", "smoothadv", "speed", "train", "zoo"),
-    "voting": ("votes",),
-    "methods": ("bernstein", "gaussian", "higher_order", "sequential", "soap_bubbles", "splitting", "tcertify", "uniform"),
-    "lab": ("figures", "papers", "report", "reproduce", "results"),
-}
-_NAME = {name: room for room, names in _HOMES.items() for name in names}
-_ROOM = {room: f"{wing}.{room}" for wing, rooms in _ROOMS.items() for room in rooms}
-_ROOM |= {name: name for name in ("core", "noise", "smoothed")}
+from .core._table import NAMES as _NAMES, ROOMS as _ROOMS
 
-__all__ = [*_NAME, "load", "reproduce"]
+__all__ = [*_NAMES, "load", "reproduce"]
 
 
 def load(path):
@@ -34,12 +14,12 @@ def load(path):
 
 
 def __getattr__(name):
-    if name in _NAME:
-        return getattr(_import_module(f"robust_smooth.{_NAME[name]}"), name)
-    if name in _ROOM:
-        return _import_module(f"robust_smooth.{_ROOM[name]}")
+    if name in _NAMES:
+        return getattr(_import_module(f"robust_smooth.{_NAMES[name]}"), name)
+    if name in _ROOMS:
+        return _import_module(f"robust_smooth.{_ROOMS[name]}")
     raise AttributeError(f"module 'robust_smooth' has no attribute {name!r}")
 
 
 def __dir__():
-    return sorted({*__all__, *_ROOM, "__version__"})
+    return sorted({*__all__, *_ROOMS, "__version__"})

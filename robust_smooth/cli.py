@@ -25,14 +25,24 @@ WORDS = {"true": True, "false": False, "none": None}
 
 def read_value(text: str, # what stands after the =
               ) -> Any:   # a literal, or the text
-    "A value from the command line, never evaluated."
+    """A value from the command line, never evaluated.
+
+    Args:
+        text: what stands after the =
+    Returns:
+        a literal, or the text
+    """
     if text.lower() in WORDS: return WORDS[text.lower()]
     try: return ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError): return text
 
 def read_parameters(pairs: Sequence[str], # "name=value"
                    ) -> dict[str, Any]:
-    "Parameters from the command line."
+    """Parameters from the command line.
+
+    Args:
+        pairs: "name=value"
+    """
     found = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
@@ -43,7 +53,11 @@ def read_parameters(pairs: Sequence[str], # "name=value"
 
 # %% ../nbs/12_cli.ipynb #c5b6e616
 def reproduce(args: argparse.Namespace) -> int: # exit code
-    "Run experiments."
+    """Run experiments.
+
+    Returns:
+        exit code
+    """
     from robust_smooth.lab import reproduce as machine
     from robust_smooth.lab.tasks import experiments, make_task
     if args.list:
@@ -79,7 +93,13 @@ def _show_plan(frame) -> int:
 # %% ../nbs/12_cli.ipynb #33876a8e
 def load_factory(name: str, # "package.module:factory"
                 ) -> Any:   # what the factory returns, or the object itself if it is a module
-    "The network that a name stands for; the working folder is searched too."
+    """The network that a name stands for; the working folder is searched too.
+
+    Args:
+        name: "package.module:factory"
+    Returns:
+        what the factory returns, or the object itself if it is a module
+    """
     module, colon, attribute = name.partition(":")
     if not colon or not all(part.isidentifier() for part in module.split(".")) or not attribute.isidentifier():
         raise ValueError(f"--model must be package.module:factory, got {name!r}")
@@ -123,7 +143,7 @@ def certify(args: argparse.Namespace) -> int:
         if args.device: model.to(args.device)
         smooth, draws = Smoothed(model, noise), noise.evaluations if noise.deterministic else args.n
         unanimous = np.eye(1, model.num_classes, dtype=np.int64) * draws
-        trial = Record.from_counts(unanimous, unanimous, draws, noise, int(np.prod(data.images.shape[1:]))) # what cannot be certified is refused before the long run
+        trial = Record.from_counts(np.minimum(unanimous, 1), unanimous, draws, noise, int(np.prod(data.images.shape[1:]))) # what cannot be certified is refused before the long run
         if args.moments: trial = dataclasses.replace(trial, moments=dict(moments=np.zeros((1, 2, trial.dim)), moments_n=np.array([[draws - draws // 2, draws // 2]])))
         trial.certify(args.norm, method=args.method, alpha=args.alpha, **options)
         record = smooth.vote(data, n=args.n, n0=args.n0, moments=args.moments, seed=args.seed, save=args.save, alpha=args.alpha, device=args.device)
@@ -233,11 +253,11 @@ def parser() -> argparse.ArgumentParser:
     one = add(reproduce, "Run experiments: tables, figures and claims beside the papers' numbers. Finished runs are kept; give the same command again to resume.",
               "  robust-smooth reproduce                              every experiment on digits, a few minutes\n"
               "  robust-smooth reproduce gaussian_table1 -p seed=1     one experiment, another seed\n"
-              "  robust-smooth reproduce --dataset cifar10 --budget h100 adre_table1\n"
+              "  robust-smooth reproduce --dataset cifar10 --budget gpu adre_table1\n"
               "  robust-smooth reproduce --list")
     one.add_argument("experiments", nargs="*", metavar="experiment", help="names of experiments; none: all")
     one.add_argument("--dataset", default="digits", help="digits (default, embedded), mnist, cifar10, cifar100, svhn, imagenet")
-    one.add_argument("--budget", default="quick", help="smoke, quick (default: two cores, minutes), cpu, h100, paper")
+    one.add_argument("--budget", default="quick", help="smoke, quick (default: two cores, minutes), cpu, gpu, paper")
     one.add_argument("--list", action="store_true", help="list the experiments")
     add_running(one)
 
@@ -283,10 +303,10 @@ def parser() -> argparse.ArgumentParser:
     four.add_argument("--page", metavar="FILE", help="file to write; default: report.html beside the runs")
     four.add_argument("--kept", action="store_true", help="report the largest run of each experiment in data/results instead of the last run")
     five = add(zoo, "List the trained base classifiers at hand, or train more of them. An interrupted training is resumed by the same command.",
-               "  robust-smooth zoo\n  robust-smooth zoo --train cifar10 --sigma 0.25 0.5 --budget cpu\n  robust-smooth zoo --train cifar10 --sigma 0.25 --budget h100")
+               "  robust-smooth zoo\n  robust-smooth zoo --train cifar10 --sigma 0.25 0.5 --budget cpu\n  robust-smooth zoo --train cifar10 --sigma 0.25 --budget gpu")
     five.add_argument("--train", metavar="DATASET", help="train on this data set with Gaussian noise and keep the networks in data/zoo")
     five.add_argument("--sigma", type=float, nargs="+", default=[0.25, 0.5, 1.0], help="noise levels, in units of [0, 1] (default 0.25 0.5 1.0)")
-    five.add_argument("--budget", default="cpu", help="smoke, quick, cpu (default), h100, paper")
+    five.add_argument("--budget", default="cpu", help="smoke, quick, cpu (default), gpu, paper")
     five.add_argument("--n", type=int, help="draws per image of the certified accuracy on the card; default: the budget's")
     five.add_argument("--data-dir", default="", help="folder of the data set")
     five.add_argument("--replace", action="store_true", help="replace a network of the same name that was made by another recipe, budget or seed")
@@ -296,7 +316,14 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None, # arguments; None: those of the process
         ) -> int:                           # 0: fine; 1: an experiment failed or something is missing; 2: the command cannot be carried out
-    "The command `robust-smooth`."
+    """The command `robust-smooth`.
+
+    Args:
+        argv: arguments; None: those of the process
+    Returns:
+        0: fine; 1: an experiment failed or something is missing; 2: the command cannot be carried
+            out
+    """
     args = parser().parse_args(argv)
     try: return args.function(args)
     except KeyboardInterrupt:

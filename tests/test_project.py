@@ -121,10 +121,24 @@ def exported(path: Path) -> tuple[str, dict[str, str]]:
     return module, cells
 
 
-def tidy(source: str) -> str: # without directives; imports of the package written in one way
+IMPORT = re.compile(r"(?m)^(\s*from) (?:robust_smooth\b\.?|\.+)(?:\w+\.|(?:core|maths|noise|training|voting|methods|lab)\b)*(\w*) import")
+
+
+def tidy(source: str) -> str:
+    "Without directives and generated parameters of docstrings; imports of the package written in one way."
     source = re.sub(r"^#\|.*\n?", "", source, flags=re.M)
-    source = re.sub(r"(?m)^(\s*from) (?:robust_smooth\b\.?|\.+)(?:\w+\.|(?:core|maths|noise|training|voting|methods|lab)\b)*(\w*) import", lambda found: f"{found[1]} {found[2]} import", source) # wherever the package
+    source = docments().without_parameters(source)
+    source = IMPORT.sub(lambda found: f"{found[1]} {found[2]} import", source) # wherever the package
     return "\n".join(line.rstrip() for line in source.strip().splitlines())
+
+
+def docments():
+    "The reader of signatures' comments, beside the site's builder."
+    sys.path.insert(0, str(ROOT / "docs"))
+    try:
+        return importlib.import_module("docments")
+    finally:
+        sys.path.pop(0)
 
 
 def test_modules_are_in_step_with_notebooks():

@@ -46,7 +46,8 @@ def certify(method, record, norm, **options): return load_methods()[method].cert
 
 def record_of(counts, noise, selection=None):
     counts = np.atleast_2d(counts)
-    return Record.from_counts(counts if selection is None else selection, counts, counts.sum(1), noise, D)
+    chosen = np.eye(counts.shape[1], dtype=int)[counts.argmax(1)]
+    return Record.from_counts(chosen if selection is None else selection, counts, counts.sum(1), noise, D)
 
 
 _votes = {}

@@ -1,14 +1,17 @@
 "What all wings share: values, hashes, places, seeds, files, certificates, records, the registry."
 from importlib import import_module as _import_module
 
-_ROOMS = ('values', 'hashes', 'places', 'seeds', 'votes_file', 'certificates', 'registry', 'record')
+from ._table import FACES as _FACES
+
+_HOMES = _FACES["core"]
 
 
 def __getattr__(name):
-    if name in _ROOMS:
-        return _import_module(f"{__name__}.{name}")
-    for room in () if name.startswith("__") else _ROOMS:
-        module = _import_module(f"{__name__}.{room}")
-        if name in module.__all__:
-            return getattr(module, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    room = _import_module(f"{__name__}.{_HOMES[name]}")
+    return room if name == _HOMES[name] else getattr(room, name)
+
+
+def __dir__():
+    return sorted(_HOMES)

@@ -6,30 +6,77 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from .values import ABSTAIN, MODES, norm_name
+from .values import ABSTAIN, check_whole, MODES, norm_name, steps_within
 
 # %% auto #0
-__all__ = ['Certificates']
+__all__ = ['CLAIMED', 'CLAIMED_ROWS', 'ADVERSARIES', 'COLUMNS', 'ROWS', 'FIELDS', 'Certificates']
 
 # %% ../../nbs/core/05_certificates.ipynb #77937523
-@dataclass(frozen=True, kw_only=True)
-class Certificates:
-    "Certified labels and radii of a batch of images, with what is needed to read, compare and re-check them."
+CLAIMED = ("method", "norm", "alpha", "mode", "scope", "alpha_scope", "levels", "adversary", "noise", "dim") # of the whole table
+CLAIMED_ROWS = ("index", "n", "p_lower", "p_upper", "steps")  # of each image
+ADVERSARIES = ("quantised", "continuous") # perturbed inputs stay on the grid; or are any reals, rounded to it before smoothing
+COLUMNS = dict(index=np.int64, labels=np.int64, p_lower=np.float64, p_upper=np.float64, n=np.int64, steps=np.int64, reason=object)
+
+# %% ../../nbs/core/05_certificates.ipynb #b8dbe76a
+def _check_vectors(label: np.ndarray, radius: np.ndarray) -> None:
+    "Raise ValueError unless labels and radii are vectors of one length and radii are no nonsense."
+    if label.ndim != 1 or label.shape != radius.shape:
+        raise ValueError(f"label and radius must be vectors of one length, got shapes {label.shape} and {radius.shape}")
+    if label.size and not radius.min() >= 0: # a NaN is not >= 0
+        raise ValueError("radius must be >= 0 and never NaN")
+
+def _check_words(table: Any) -> None:
+    "Raise ValueError unless level, mode, scope of alpha and adversary are among those that exist."
+    if not 0 <= table.alpha < 1:
+        raise ValueError(f"alpha must be in [0, 1), got {table.alpha!r}")
+    if table.mode not in MODES:
+        raise ValueError(f"mode must be one of {MODES}, got {table.mode!r}")
+    if table.alpha_scope not in ("single", "joint"):
+        raise ValueError(f"alpha_scope must be 'single' or 'joint', got {table.alpha_scope!r}")
+    if table.adversary is not None and table.adversary not in ADVERSARIES:
+        raise ValueError(f"adversary must be one of {ADVERSARIES}, got {table.adversary!r}")
+    if table.steps is not None and table.levels is None:
+        raise ValueError("steps needs levels, the grid steps per unit of input")
+    if table.levels is not None:
+        check_whole(table.levels, "levels")
+
+# %% ../../nbs/core/05_certificates.ipynb #8e0b460a
+def _column(name: str, value: ArrayLike, size: int) -> np.ndarray: # [B]
+    "A column of its proper kind; one value stands for all rows."
+    array = np.asarray(value)
+    if array.shape != (size,):
+        if array.ndim and array.size != 1:
+            raise ValueError(f"{name} must have one entry per image ({size}), got shape {array.shape}")
+        array = np.broadcast_to(array.ravel()[0] if array.size else array, (size,))
+    return array.astype(COLUMNS[name])
+
+def _check_rows(columns: Mapping[str, ArrayLike], size: int) -> None:
+    "Raise ValueError unless every array has one row per image."
+    for name, value in columns.items():
+        if len(np.asarray(value)) != size:
+            raise ValueError(f"{name} must have one row per image ({size}), got {len(np.asarray(value))}")
+
+# %% ../../nbs/core/05_certificates.ipynb #e8d4edcb
+@dataclass(frozen=True, kw_only=True, repr=False)
+class _Table:
+    "The fields of Certificates, checked and brought to their kinds."
     label: np.ndarray                   # [B] int64: certified class, or `ABSTAIN`
     radius: np.ndarray                  # [B] float64, in input units, >= 0; the prediction is constant for norm < radius
     norm: str                           # norm of the perturbation: "l1", "l2", "linf"
     alpha: float                        # failure probability per image, in [0, 1); 0 for deterministic methods
     method: str                         # name of the method, as registered
-    mode: str = "sound"                 # "sound", "verified" or "paper"
+    mode: str = "sound"                 # "sound" (proved) or "paper" (as printed, may be unsound)
     scope: str = "input"                # "input", "features", "subspace:NAME" or "direction"
     index: np.ndarray | None = None     # [B] int64: dataset indices; default 0, 1, ...
+    labels: np.ndarray | None = None    # [B] int64: true classes, where the votes knew them
     p_lower: np.ndarray | None = None   # [B] lower bounds of the top class's probability
     p_upper: np.ndarray | None = None   # [B] upper bounds of the runner-up's probability
     n: np.ndarray | None = None         # [B] int64: draws behind each row
@@ -37,32 +84,126 @@ class Certificates:
     reason: np.ndarray | None = None    # [B] str: why a row abstains or is limited, "" otherwise
     alpha_scope: str = "single"         # "single": alpha for this norm alone; "joint": one alpha for several at once
     steps: np.ndarray | None = None     # [B] int64, deterministic lattice methods: radius = steps / levels, the closed ball
-    levels: int | None = None           # grid steps per unit of input
+    levels: int | None = None           # grid steps per unit of input, for noise on a grid
+    adversary: str | None = None        # on a grid: "quantised" (perturbed inputs stay on it) or "continuous" (rounded to it first)
     details: Mapping[str, np.ndarray] = field(default_factory=dict) # [B] further columns, such as draws or alpha spent
+    noise: Mapping[str, Any] | None = None # smoothing distribution as plain JSON, as `noise_spec` gives it
+    dim: int | None = None              # number of inputs d
+    claim: Mapping[str, Any] | None = None # what was claimed at birth; None: noted down now
 
-    def __post_init__(self):
-        label, radius = np.asarray(self.label, dtype=np.int64), np.asarray(self.radius, dtype=np.float64)
-        if label.ndim != 1 or label.shape != radius.shape:
-            raise ValueError(f"label and radius must be vectors of one length, got shapes {label.shape} and {radius.shape}")
-        if np.isnan(radius).any() or (radius < 0).any(): raise ValueError("radius must be >= 0 and never NaN")
-        if not 0 <= self.alpha < 1: raise ValueError(f"alpha must be in [0, 1), got {self.alpha!r}")
-        if self.mode not in MODES: raise ValueError(f"mode must be one of {MODES}, got {self.mode!r}")
-        if self.alpha_scope not in ("single", "joint"): raise ValueError(f"alpha_scope must be 'single' or 'joint', got {self.alpha_scope!r}")
-        radius = np.where(label == ABSTAIN, 0.0, radius)
+    def __post_init__(self) -> None:
+        label = np.asarray(self.label, dtype=np.int64)
+        radius = np.asarray(self.radius, dtype=np.float64)
+        _check_vectors(label, radius)
+        _check_words(self)
         size = len(label)
-        def column(value, dtype, default):
-            array = np.full(size, default) if value is None else np.broadcast_to(np.asarray(value), (size,))
-            return array.astype(dtype)
-        put = lambda **values: [object.__setattr__(self, key, value) for key, value in values.items()]
-        put(label=label, radius=radius, norm=norm_name(self.norm), index=np.arange(size) if self.index is None else column(self.index, np.int64, 0),
-            reason=column(self.reason, object, ""))
-        for name, dtype in dict(p_lower=np.float64, p_upper=np.float64, n=np.int64, steps=np.int64).items():
-            if (value := getattr(self, name)) is not None: put(**{name: column(value, dtype, 0)})
-        for name, value in {**(self.witness or {}), **self.details}.items():
-            if len(np.asarray(value)) != size: raise ValueError(f"{name} must have one row per image ({size}), got {len(value)}")
-        if self.steps is not None and self.levels is None: raise ValueError("steps needs levels, the grid steps per unit of input")
+        known = {name: _column(name, value, size) for name in COLUMNS if (value := getattr(self, name)) is not None}
+        known.setdefault("index", np.arange(size))
+        known.setdefault("reason", np.full(size, "", dtype=object))
+        _check_rows({**(self.witness or {}), **self.details}, size)
+        known |= dict(label=label, radius=np.where(label == ABSTAIN, 0.0, radius), norm=norm_name(self.norm))
+        for name, value in known.items():
+            object.__setattr__(self, name, value)
+        if self.claim is None:
+            object.__setattr__(self, "claim", _claim_of(self))
 
-    def __len__(self) -> int: return len(self.label)
+    def __len__(self) -> int:
+        return len(self.label)
+
+def _claim_of(table: _Table) -> dict[str, Any]:
+    "What a table says of itself, with copies of the columns."
+    rows = {name: np.array(value) for name in CLAIMED_ROWS if (value := getattr(table, name)) is not None}
+    return {name: getattr(table, name) for name in CLAIMED} | rows
+
+# %% ../../nbs/core/05_certificates.ipynb #f684afdf
+ROWS = ("label", "radius", *COLUMNS) # fields with one entry per image
+
+def _pick(values: Mapping[str, Any], chosen: np.ndarray) -> dict[str, np.ndarray]:
+    "The chosen rows of several arrays."
+    return {name: np.asarray(value)[chosen] for name, value in values.items()}
+
+def _with(table: Any, **changes: Any) -> Any:
+    "The table with other fields."
+    return replace(table, **changes)
+
+class _Rows(_Table):
+    "Certificates as a sequence of rows."
+
+    def __getitem__(self, rows: Any) -> Certificates: # a number, a slice, a mask or a list of numbers
+        "The chosen rows, as Certificates."
+        chosen = np.atleast_1d(np.arange(len(self))[rows])
+        vectors = _pick({name: value for name in ROWS if (value := getattr(self, name)) is not None}, chosen)
+        claim = dict(self.claim or {})
+        claim |= _pick({name: claim[name] for name in CLAIMED_ROWS if name in claim}, chosen)
+        witness = None if self.witness is None else _pick(self.witness, chosen)
+        return _with(self, **vectors, witness=witness, details=_pick(self.details, chosen), claim=claim)
+
+    def stands(self) -> np.ndarray: # [B] bool
+        """Which rows still say what they said at birth; nothing does where a word that is true of all rows was changed.
+
+        Returns:
+            [B] bool
+        """
+        claim = self.claim or {}
+        fine = np.full(len(self), all(claim.get(name) == getattr(self, name) for name in CLAIMED))
+        for name in CLAIMED_ROWS:
+            then, now = claim.get(name), getattr(self, name)
+            if (then is None) != (now is None) or (then is not None and len(then) != len(self)):
+                return np.zeros(len(self), bool)
+            if then is not None:
+                fine &= (then == now) | ((then != then) & (now != now)) # NaN stands for NaN
+        return fine
+
+# %% ../../nbs/core/05_certificates.ipynb #50e4cc81
+class _Accuracy(_Table):
+    "Certificates as curves."
+
+    def certified_at(self,
+                     radius: float | Fraction, # radius in input units, >= 0
+                    ) -> np.ndarray: # [B] bool
+        """Which rows are certified at `radius`: radius >= it, or steps >= the largest L with L / levels <= it. Raises ValueError.
+
+        Args:
+            radius: radius in input units, >= 0
+        Returns:
+            [B] bool
+        """
+        if not radius >= 0:
+            raise ValueError(f"radius must be >= 0, got {radius!r}")
+        kept = self.label != ABSTAIN
+        if self.steps is None or self.levels is None:
+            return kept & (self.radius >= float(radius))
+        return kept & (self.steps >= steps_within(radius, self.levels))
+
+    def certified_accuracy(self,
+                           labels: ArrayLike | None = None, # [B] true classes; None: those that came with the votes
+                           radii: ArrayLike = 0.0,          # radii in input units, >= 0
+                          ) -> np.ndarray:    # float64, the shape of radii: share of images with label == y and radius >= r
+        """Certified accuracy at each radius; an abstention counts as an error. Raises ValueError.
+
+        Args:
+            labels: [B] true classes; None: those that came with the votes
+            radii: radii in input units, >= 0
+        Returns:
+            float64, the shape of radii: share of images with label == y and radius >= r
+        """
+        right = self.label == self._truth(labels)
+        flat = np.ravel(np.asarray(radii, dtype=object))
+        values = [np.mean(right & self.certified_at(radius)) if len(self) else np.nan for radius in flat]
+        return np.array(values, dtype=np.float64).reshape(np.shape(radii))
+
+    def _truth(self, labels: ArrayLike | None) -> np.ndarray: # [B] int64
+        "True classes: as given, or as they came with the votes."
+        known = self.labels if labels is None else np.asarray(labels)
+        if known is None:
+            raise ValueError("labels must be given: these votes came without true classes")
+        if known.shape != self.label.shape:
+            raise ValueError(f"labels must have shape {self.label.shape}, got {known.shape}")
+        return known
+
+# %% ../../nbs/core/05_certificates.ipynb #d833c49f
+class _Shows(_Table):
+    "Certificates as text and as a table."
 
     def __repr__(self) -> str:
         kept = self.label != ABSTAIN
@@ -70,41 +211,47 @@ class Certificates:
         return (f"Certificates({self.method}, {self.norm}, mode={self.mode!r}, scope={self.scope!r}, alpha={self.alpha:g}: "
                 f"{len(self)} images, {len(self) - kept.sum()} abstain{mean})")
 
-    def __getitem__(self, rows) -> Certificates:
-        "The chosen rows, as Certificates."
-        pick = lambda value: None if value is None else np.atleast_1d(np.asarray(value)[rows])
-        vectors = {name: pick(getattr(self, name)) for name in ("label", "radius", "index", "p_lower", "p_upper", "n", "reason", "steps")}
-        return replace(self, **vectors, witness=None if self.witness is None else {k: pick(v) for k, v in self.witness.items()},
-                       details={k: pick(v) for k, v in self.details.items()})
+    def to_frame(self) -> pd.DataFrame: # one row per image
+        """Index, label, radius, reason, bounds and draws, with method, norm, mode, scope and alpha.
 
-    def to_frame(self) -> pd.DataFrame:
-        "One row per image: index, label, radius, reason, bounds and draws, with method, norm, mode, scope and alpha."
-        columns = dict(index=self.index, label=self.label, radius=self.radius, reason=self.reason)
-        for name in ("p_lower", "p_upper", "n", "steps"):
-            if (value := getattr(self, name)) is not None: columns[name] = value
+        Returns:
+            one row per image
+        """
+        names = ("index", "label", "radius", "reason", "p_lower", "p_upper", "n", "steps", "labels")
+        columns = {name: value for name in names if (value := getattr(self, name)) is not None}
         columns |= {name: value for name, value in self.details.items() if np.ndim(value) == 1}
-        constants = dict(norm=self.norm, method=self.method, mode=self.mode, scope=self.scope, alpha=self.alpha, alpha_scope=self.alpha_scope)
+        told = ("norm", "method", "mode", "scope", "alpha", "alpha_scope", "levels", "adversary")
+        constants = {name: value for name in told if (value := getattr(self, name)) is not None}
         return pd.DataFrame(columns).assign(**constants)
 
-    def certified_at(self,
-                     radius: float, # radius in input units, >= 0
-                    ) -> np.ndarray: # [B] bool
-        "Which rows are certified at `radius` (radius >= it, as the field counts; lattice methods: steps >= floor(radius * levels), exactly)."
-        if not radius >= 0: raise ValueError(f"radius must be >= 0, got {radius!r}")
-        kept = self.label != ABSTAIN
-        if self.steps is None: return kept & (self.radius >= radius)
-        if radius == np.inf: return np.zeros(len(self), bool)
-        exact = radius if isinstance(radius, Fraction) else Fraction(str(float(radius)))
-        return kept & (self.steps >= int(exact * self.levels // 1))
+# %% ../../nbs/core/05_certificates.ipynb #a3bc6adf
+class Certificates(_Rows, _Accuracy, _Shows):
+    """Certified labels and radii of a batch of images, with what is needed to read, compare and re-check them.
 
-    def certified_accuracy(self,
-                           labels: ArrayLike, # [B] true classes
-                           radii: ArrayLike,  # radii in input units, >= 0
-                          ) -> np.ndarray:    # float64, the shape of radii: share of images with label == y and radius >= r
-        "Certified accuracy at each radius; an abstention counts as an error."
-        labels = np.asarray(labels)
-        if labels.shape != self.label.shape: raise ValueError(f"labels must have shape {self.label.shape}, got {labels.shape}")
-        right = self.label == labels
-        flat = np.ravel(np.asarray(radii, dtype=object))
-        values = [np.mean(right & self.certified_at(radius)) if len(self) else np.nan for radius in flat]
-        return np.array(values, dtype=np.float64).reshape(np.shape(radii))
+    Args:
+        label: [B] int64: certified class, or `ABSTAIN`
+        radius: [B] float64, in input units, >= 0; the prediction is constant for norm < radius
+        norm: norm of the perturbation: "l1", "l2", "linf"
+        alpha: failure probability per image, in [0, 1); 0 for deterministic methods
+        method: name of the method, as registered
+        mode: "sound" (proved) or "paper" (as printed, may be unsound)
+        scope: "input", "features", "subspace:NAME" or "direction"
+        index: [B] int64: dataset indices; default 0, 1, ...
+        labels: [B] int64: true classes, where the votes knew them
+        p_lower: [B] lower bounds of the top class's probability
+        p_upper: [B] upper bounds of the runner-up's probability
+        n: [B] int64: draws behind each row
+        witness: [B, ...] arrays from which `check` re-proves the radius
+        reason: [B] str: why a row abstains or is limited, "" otherwise
+        alpha_scope: "single": alpha for this norm alone; "joint": one alpha for several at once
+        steps: [B] int64, deterministic lattice methods: radius = steps / levels, the closed ball
+        levels: grid steps per unit of input, for noise on a grid
+        adversary: on a grid: "quantised" (perturbed inputs stay on it) or "continuous" (rounded to
+            it first)
+        details: [B] further columns, such as draws or alpha spent
+        noise: smoothing distribution as plain JSON, as `noise_spec` gives it
+        dim: number of inputs d
+        claim: what was claimed at birth; None: noted down now
+    """
+
+FIELDS = tuple(f.name for f in fields(Certificates)) # names of its fields

@@ -25,7 +25,11 @@ def _json(value: Any) -> bytes: return json.dumps(value, sort_keys=True, default
 
 # %% ../../nbs/core/01_hashes.ipynb #e8900935
 def content_hash(*parts: Any) -> str: # 16 hex digits
-    "Hash of bytes, arrays and JSON-able values: the identity of models, images and settings in provenance and caches."
+    """Hash of bytes, arrays and JSON-able values: the identity of models, images and settings in provenance and caches.
+
+    Returns:
+        16 hex digits
+    """
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, np.ndarray): digest.update(str((part.dtype.str, part.shape)).encode()); part = np.ascontiguousarray(part).tobytes()
@@ -47,7 +51,13 @@ QUIET_MODULES = ("__init__", "_modidx", "papers", "report", "cli") # do not chan
 
 def code_version(modules: Sequence[str] | None = None, # names of modules; None: the whole package
                 ) -> str:                              # 16 hex digits
-    "Hash of the code of modules; comments and docstrings do not count."
+    """Hash of the code of modules; comments and docstrings do not count.
+
+    Args:
+        modules: names of modules; None: the whole package
+    Returns:
+        16 hex digits
+    """
     root = Path(importlib.util.find_spec("robust_smooth").origin).parent
     paths = {path for path in root.rglob("*.py") if path.stem not in QUIET_MODULES}
     if modules is not None:

@@ -20,7 +20,11 @@ __all__ = ['home', 'shared', 'locked', 'cached']
 
 # %% ../../nbs/lab/05_cache.ipynb #a7e1b412
 def home() -> Path: # made if absent
-    "The folder of everything that runs leave: ROBUST_SMOOTH_HOME, else data/cache in a checkout, else the user's cache folder."
+    """The folder of everything that runs leave: ROBUST_SMOOTH_HOME, else data/cache in a checkout, else the user's cache folder.
+
+    Returns:
+        made if absent
+    """
     return _writable(places.home(), "set ROBUST_SMOOTH_HOME to a folder that can be written")
 
 def _writable(folder: Path, advice: str) -> Path:
@@ -33,7 +37,11 @@ def _writable(folder: Path, advice: str) -> Path:
     return folder
 
 def shared() -> Path | None: # the folder, or None
-    "The folder of reference material beside the checkout (or ROBUST_SMOOTH_SHARED), if it is there."
+    """The folder of reference material beside the checkout (or ROBUST_SMOOTH_SHARED), if it is there.
+
+    Returns:
+        the folder, or None
+    """
     named, root = os.environ.get("ROBUST_SMOOTH_SHARED"), checkout()
     folders = [Path(named)] if named else [root.parent / "shared"] if root else []
     return next((folder for folder in folders if folder.is_dir()), None)
@@ -44,7 +52,15 @@ def locked(path: str | Path,          # the file that the lock guards; the lock 
            wait: bool = True,         # False: do not wait
            waiting: Callable[[], None] | None = None, # called once if one has to wait
           ) -> Iterator[bool]:        # False if somebody else holds it and wait is False
-    "Hold the lock of a file; released by the system when its holder dies."
+    """Hold the lock of a file; released by the system when its holder dies.
+
+    Args:
+        path: the file that the lock guards; the lock is beside it
+        wait: False: do not wait
+        waiting: called once if one has to wait
+    Returns:
+        False if somebody else holds it and wait is False
+    """
     from filelock import FileLock, Timeout # comes with torch
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,7 +80,16 @@ def cached(path: str | Path,                 # where the artefact belongs
            waiting: Callable[[], None] | None = None, # called if another process is building it
            wait: bool = True,                # False: leave it to that process
           ) -> bool:                         # True if it was there already, or is left to another process
-    "Build an artefact once: under a lock, into a file beside, published by renaming."
+    """Build an artefact once: under a lock, into a file beside, published by renaming.
+
+    Args:
+        path: where the artefact belongs
+        build: writes it to the file given, which may hold a part left by an interrupted build
+        waiting: called if another process is building it
+        wait: False: leave it to that process
+    Returns:
+        True if it was there already, or is left to another process
+    """
     path = Path(path)
     if path.exists(): return True
     with locked(path, wait=wait, waiting=waiting) as mine:

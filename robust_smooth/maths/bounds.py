@@ -13,131 +13,311 @@ from scipy.special import betainc, betaincc, betainccinv, betaincinv, betaln, nd
 from ..core.values import check_counts
 
 # %% auto #0
-__all__ = ['ROUNDING', 'SUB_GAUSSIAN', 'binomial_lower', 'binomial_upper', 'runner_up_upper', 'probit', 'probit_gap',
-           'inner_product_deviation', 'gradient_norm_bounds', 'gradient_linf_bounds', 'gradient_l1_bounds']
+__all__ = ['ROUNDING', 'SMALLEST_LEVEL', 'FEW', 'SUB_GAUSSIAN', 'tail_at_most', 'tail_at_least', 'binomial_lower',
+           'binomial_upper', 'fewest_draws', 'runner_up_upper', 'probit', 'probit_gap', 'inner_product_deviation',
+           'gradient_norm_bounds', 'gradient_linf_bounds', 'gradient_l1_bounds']
 
 # %% ../../nbs/maths/00_bounds.ipynb #d7c41509
-ROUNDING = 2e-15 # relative allowance for the rounding of the incomplete-beta inverses
+ROUNDING = 2e-15 # relative allowance for rounding; measured against 40-digit arithmetic: at most 7e-16, for n up to 1e11
+SMALLEST_LEVEL = 1e-100 # below it the inverses lose their meaning; no statement needs such a level
+FEW = 40         # tails of fewer terms are summed
 
-def _check_binomial(k: ArrayLike, n: ArrayLike, alpha: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+# %% ../../nbs/maths/00_bounds.ipynb #74f3431f
+def _check_binomial(k: ArrayLike,     # successes
+                    n: ArrayLike,     # trials
+                    alpha: ArrayLike, # failure probability
+                   ) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # of one shape
+    "Raise ValueError unless 0 <= k <= n, n >= 1, and alpha is 0 or in [`SMALLEST_LEVEL`, 1)."
     k, n, alpha = check_counts(k, "k"), check_counts(n, "n"), np.asarray(alpha, dtype=np.float64)
-    if np.any(n < 1): raise ValueError(f"n must be at least 1, got {n.min()}")
-    if not np.all((alpha >= 0) & (alpha < 1)): raise ValueError(f"alpha must be in [0, 1), got {alpha}")
+    if np.any(n < 1):
+        raise ValueError(f"n must be at least 1, got {n.min()}")
+    if not np.all((alpha >= 0) & (alpha < 1)):
+        raise ValueError(f"alpha must be in [0, 1), got {alpha}")
+    if np.any((alpha > 0) & (alpha < SMALLEST_LEVEL)):
+        raise ValueError(f"alpha must be 0 or at least {SMALLEST_LEVEL:g}, got {alpha[alpha > 0].min()}")
     k, n, alpha = np.broadcast_arrays(k, n, alpha)
-    if np.any(k > n): raise ValueError(f"k must be at most n, got k = {k[k > n].flat[0]} of n = {n[k > n].flat[0]}")
+    if np.any(k > n):
+        raise ValueError(f"k must be at most n, got k = {k[k > n].flat[0]} of n = {n[k > n].flat[0]}")
     return k, n, alpha
 
-def binomial_lower(k: ArrayLike,             # successes, whole numbers in [0, n], any shape
-                   n: ArrayLike,             # trials, whole numbers >= 1, broadcasts
-                   alpha: ArrayLike,         # failure probability of each limit, one-sided, in [0, 1); broadcasts
-                   complement: bool = False, # return 1 - p instead, computed directly
-                  ) -> np.ndarray:           # float64, broadcast shape, in [0, 1]
-    "Lower Clopper-Pearson limit of a binomial probability (Clopper and Pearson 1934); 0 at k = 0 and at alpha = 0, alpha^(1/n) at k = n. Raises ValueError."
-    k, n, alpha = _check_binomial(k, n, alpha)
-    inner = (k > 0) & (k < n) & (alpha > 0)
-    with np.errstate(divide="ignore"): log_end = np.log(alpha) / n
-    a, b = np.where(inner, k, 1.0), np.where(inner, n - k + 1.0, 1.0)
-    level = np.where(inner, alpha, 0.5)
-    if complement:
-        q = betainccinv(b, a, level)
-        q = q + _newton(betaincc(b, a, q) - level, _beta_density(q, b, a), q)
-        return np.minimum(np.where(inner, q, np.where(k == n, -np.expm1(log_end), 1.0)) * (1 + ROUNDING), 1.0)[()]
-    p = betaincinv(a, b, level)
-    p = p - _newton(betainc(a, b, p) - level, _beta_density(p, a, b), p)
-    return (np.where(inner, p, np.where(k == n, np.exp(log_end), 0.0)) * (1 - ROUNDING))[()]
-
-def _newton(error: np.ndarray, density: np.ndarray, value: np.ndarray) -> np.ndarray: # a correction of the last digits; none where the density has underflowed
-    with np.errstate(divide="ignore", invalid="ignore"): step = error / density
-    return np.where(np.abs(step) <= 1e-6 * value, step, 0.0)
-
+# %% ../../nbs/maths/00_bounds.ipynb #4254d5d1
 def _beta_density(x: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    "Density of the beta distribution: the slope of the incomplete beta function."
     return np.exp(xlogy(a - 1, x) + xlog1py(b - 1, -x) - betaln(a, b))
 
-def binomial_upper(k: ArrayLike,             # successes, whole numbers in [0, n], any shape
+def _newton(error: np.ndarray, density: np.ndarray, value: np.ndarray) -> np.ndarray:
+    "A correction of the last digits; none where the density has underflowed."
+    with np.errstate(divide="ignore", invalid="ignore"):
+        step = error / density
+    return np.where(np.abs(step) <= 1e-6 * value, step, 0.0)
+
+# %% ../../nbs/maths/00_bounds.ipynb #231e7dfc
+def _sum_of_few(k: np.ndarray, # [M] successes, whole numbers in [0, `FEW`)
+                n: np.ndarray, # [M] trials
+                p: np.ndarray, # [M] probabilities of a success
+               ) -> np.ndarray: # [M] Pr[Bin(n, p) <= k]
+    "A tail of few terms, each from the one before."
+    with np.errstate(under="ignore"):
+        term = np.exp(n * np.log1p(-p))
+    total = term.copy()
+    for j in range(int(k.max(initial=0))):
+        term = term * ((n - j) / (j + 1) * (p / (1 - p)))
+        total += np.where(j < k, term, 0.0)
+    return total
+
+def tail_at_most(k: ArrayLike, # successes, whole numbers in [0, n]
+                 n: ArrayLike, # trials, >= 1; broadcasts
+                 p: ArrayLike, # probability of a success, in [0, 1]; broadcasts
+                ) -> np.ndarray: # float64
+    """Pr[Bin(n, p) <= k]: an incomplete beta function, or a short sum.
+
+    Args:
+        k: successes, whole numbers in [0, n]
+        n: trials, >= 1; broadcasts
+        p: probability of a success, in [0, 1]; broadcasts
+    Returns:
+        float64
+    """
+    k, n, p = np.broadcast_arrays(*(np.asarray(value, dtype=np.float64) for value in (k, n, p)))
+    value = np.where(k < n, betaincc(k + 1.0, np.maximum(n - k, 1.0), p), 1.0)
+    few = (k < FEW) & (n > 1000) & (p < 0.5) & (n * p < 700) # where the first term has not underflowed
+    if few.any():
+        value[few] = _sum_of_few(k[few], n[few], p[few])
+    return value[()]
+
+def tail_at_least(k: ArrayLike, # successes, whole numbers in [0, n]
+                  n: ArrayLike, # trials, >= 1; broadcasts
+                  p: ArrayLike, # probability of a success, in [0, 1]; broadcasts
+                 ) -> np.ndarray: # float64
+    """Pr[Bin(n, p) >= k], as an incomplete beta function.
+
+    Args:
+        k: successes, whole numbers in [0, n]
+        n: trials, >= 1; broadcasts
+        p: probability of a success, in [0, 1]; broadcasts
+    Returns:
+        float64
+    """
+    k, n = np.asarray(k, dtype=np.float64), np.asarray(n, dtype=np.float64)
+    return np.where(k > 0, betainc(np.maximum(k, 1.0), np.maximum(n - k, 0.0) + 1.0, p), 1.0)[()]
+
+# %% ../../nbs/maths/00_bounds.ipynb #e5f6391f
+def binomial_lower(k: ArrayLike,             # successes, whole numbers in [0, n], any shape
                    n: ArrayLike,             # trials, whole numbers >= 1, broadcasts
-                   alpha: ArrayLike,         # failure probability of each limit, one-sided, in [0, 1); broadcasts
+                   alpha: ArrayLike,         # failure probability of each limit, one-sided, 0 or in [1e-100, 1); broadcasts
                    complement: bool = False, # return 1 - p instead, computed directly
                   ) -> np.ndarray:           # float64, broadcast shape, in [0, 1]
-    "Upper Clopper-Pearson limit of a binomial probability; 1 at k = n and at alpha = 0, 1 - alpha^(1/n) at k = 0. Raises ValueError."
+    """Lower Clopper-Pearson limit of a binomial probability (Clopper and Pearson 1934), on the safe side.
+
+    0 at k = 0 and at alpha = 0, alpha^(1/n) at k = n. Raises ValueError.
+
+    Args:
+        k: successes, whole numbers in [0, n], any shape
+        n: trials, whole numbers >= 1, broadcasts
+        alpha: failure probability of each limit, one-sided, 0 or in [1e-100, 1); broadcasts
+        complement: return 1 - p instead, computed directly
+    Returns:
+        float64, broadcast shape, in [0, 1]
+    """
+    k, n, alpha = _check_binomial(k, n, alpha)
+    inner = (k > 0) & (k < n) & (alpha > 0)
+    a, b = np.where(inner, k, 1.0), np.where(inner, n - k + 1.0, 1.0)
+    level = np.where(inner, alpha, 0.5)
+    with np.errstate(divide="ignore"):
+        log_end = np.log(alpha) / n
+    if complement:
+        q = betainccinv(b, a, level)
+        q = q + _newton(tail_at_most(b - 1, a + b - 1, q) - level, _beta_density(q, b, a), q)
+        q = np.where(inner, q, np.where(k == n, -np.expm1(log_end), 1.0))
+        return np.minimum(q * (1 + ROUNDING), 1.0)[()]
+    p = betaincinv(a, b, level)
+    p = p - _newton(betainc(a, b, p) - level, _beta_density(p, a, b), p)
+    p = np.where(inner, p, np.where(k == n, np.exp(log_end), 0.0))
+    return (p * (1 - ROUNDING))[()]
+
+# %% ../../nbs/maths/00_bounds.ipynb #a2c3a41a
+def binomial_upper(k: ArrayLike,             # successes, whole numbers in [0, n], any shape
+                   n: ArrayLike,             # trials, whole numbers >= 1, broadcasts
+                   alpha: ArrayLike,         # failure probability of each limit, one-sided, 0 or in [1e-100, 1); broadcasts
+                   complement: bool = False, # return 1 - p instead, computed directly
+                  ) -> np.ndarray:           # float64, broadcast shape, in [0, 1]
+    """Upper Clopper-Pearson limit of a binomial probability, on the safe side.
+
+    1 at k = n and at alpha = 0, 1 - alpha^(1/n) at k = 0. Raises ValueError.
+
+    Args:
+        k: successes, whole numbers in [0, n], any shape
+        n: trials, whole numbers >= 1, broadcasts
+        alpha: failure probability of each limit, one-sided, 0 or in [1e-100, 1); broadcasts
+        complement: return 1 - p instead, computed directly
+    Returns:
+        float64, broadcast shape, in [0, 1]
+    """
     k, n, alpha = _check_binomial(k, n, alpha)
     return binomial_lower(n - k, n, alpha, complement=not complement)
 
+# %% ../../nbs/maths/00_bounds.ipynb #cb004614
+def fewest_draws(alpha: float, # failure probability of a one-sided limit, in (0, 1)
+                ) -> int:      # draws, >= 1
+    """Fewest draws whose unanimous votes put a lower limit above 1/2: alpha^(1/n) > 1/2.
+
+    Args:
+        alpha: failure probability of a one-sided limit, in (0, 1)
+    Returns:
+        draws, >= 1
+    """
+    n = max(1, int(np.floor(-np.log2(alpha))))
+    while binomial_lower(n, n, alpha) <= 0.5:
+        n += 1
+    return n
+
 # %% ../../nbs/maths/00_bounds.ipynb #3c5b93c1
+def _sum_root(counts: np.ndarray, # [J] votes of the other classes
+              n: int,             # draws
+              alpha: float,       # failure probability
+              low: float,         # the root is not below this
+              high: float,        # nor above this
+             ) -> float:          # rounded up, the safe side
+    "The p at which the probabilities of so few votes add up to alpha."
+    if alpha == 0 or counts.max() == n:
+        return 1.0
+    if len(counts) == 1 or high <= low:
+        return float(high)
+    values, repeats = np.unique(counts, return_counts=True)
+    keep = tail_at_most(values, n, low) >= 1e-17 * alpha # smaller terms cannot change the sum
+    keep[-1] = True
+    values, repeats = values[keep], repeats[keep]
+
+    def gap(p: float) -> float:
+        return float(np.log(repeats @ tail_at_most(values, n, p)) - np.log(alpha))
+
+    if gap(low) <= 0:
+        return float(low)
+    if gap(high) >= 0:
+        return float(high)
+    root = brentq(gap, low, high, xtol=1e-300, rtol=1e-15)
+    return float(min(root * (1 + 2 * ROUNDING), 1.0))
+
+# %% ../../nbs/maths/00_bounds.ipynb #e8e4c89f
 def runner_up_upper(counts: ArrayLike, # [..., J] votes of every class but the top one, whole numbers in [0, n]
                     n: ArrayLike,      # draws, whole numbers >= 1, shape [...] or a number
                     alpha: ArrayLike,  # failure probability, in [0, 1); shape [...] or a number
                    ) -> np.ndarray:    # float64 [...]: upper bound of the largest of their probabilities
-    "Upper bound of the runner-up's probability by a sum over the classes (Feng et al., Algorithm 2). Raises ValueError."
+    """Upper bound of the runner-up's probability by a sum over the classes (Feng et al., Algorithm 2). Raises ValueError.
+
+    Args:
+        counts: [..., J] votes of every class but the top one, whole numbers in [0, n]
+        n: draws, whole numbers >= 1, shape [...] or a number
+        alpha: failure probability, in [0, 1); shape [...] or a number
+    Returns:
+        float64 [...]: upper bound of the largest of their probabilities
+    """
     counts = check_counts(counts)
-    if counts.ndim < 1 or counts.shape[-1] < 1: raise ValueError(f"counts must have at least one class on its last axis, got shape {counts.shape}")
+    if counts.ndim < 1 or counts.shape[-1] < 1:
+        raise ValueError(f"counts must have at least one class on its last axis, got shape {counts.shape}")
+    classes = counts.shape[-1]
     largest, n, alpha = _check_binomial(counts.max(-1), n, alpha)
-    flat = np.broadcast_to(counts, largest.shape + counts.shape[-1:]).reshape(-1, counts.shape[-1])
-    values = [_sum_root(*row) for row in zip(flat, n.ravel(), alpha.ravel(), binomial_upper(largest, n, alpha).ravel(),
-                                             binomial_upper(largest, n, alpha / counts.shape[-1]).ravel())]
+    flat = np.broadcast_to(counts, (*largest.shape, classes)).reshape(-1, classes)
+    low = binomial_upper(largest, n, alpha).ravel()
+    high = binomial_upper(largest, n, alpha / classes).ravel()
+    values = [_sum_root(*row) for row in zip(flat, n.ravel(), alpha.ravel(), low, high)]
     return np.array(values, dtype=np.float64).reshape(largest.shape)[()]
 
-def _sum_root(counts: np.ndarray, n: int, alpha: float, low: float, high: float) -> float:
-    if alpha == 0 or counts.max() == n: return 1.0
-    if len(counts) == 1 or high <= low: return float(high)
-    values, repeats = np.unique(counts, return_counts=True)
-    tails = lambda p: betaincc(values + 1.0, n - values, p) # Pr[Bin(n, p) <= value]
-    keep = tails(low) >= 1e-17 * alpha
-    keep[-1] = True
-    values, repeats = values[keep], repeats[keep]
-    gap = lambda p: np.log(repeats @ tails(p)) - np.log(alpha)
-    if gap(low) <= 0: return float(low)
-    if gap(high) >= 0: return float(high)
-    return float(min(brentq(gap, low, high, xtol=1e-300, rtol=1e-15) * (1 + 4e-15), 1.0)) # rounded up: the safe side
-
 # %% ../../nbs/maths/00_bounds.ipynb #bbda8802
-def probit(p: ArrayLike,                      # probabilities in [0, 1]
+def probit(p: ArrayLike,                        # probabilities in [0, 1]
            complement: ArrayLike | None = None, # 1 - p, where it is known more accurately
-          ) -> np.ndarray:                    # float64: standard normal quantiles, -inf at 0, inf at 1
-    "Standard normal quantile, from the complement where p > 1/2. Raises ValueError outside [0, 1]."
+          ) -> np.ndarray:                      # float64: standard normal quantiles, -inf at 0, inf at 1
+    """Standard normal quantile, from the complement where p > 1/2. Raises ValueError outside [0, 1].
+
+    Args:
+        p: probabilities in [0, 1]
+        complement: 1 - p, where it is known more accurately
+    Returns:
+        float64: standard normal quantiles, -inf at 0, inf at 1
+    """
     p = np.asarray(p, dtype=np.float64)
-    if not np.all((p >= 0) & (p <= 1)): raise ValueError(f"p must be in [0, 1], got {p}")
+    if not np.all((p >= 0) & (p <= 1)):
+        raise ValueError(f"p must be in [0, 1], got {p}")
     q = 1 - p if complement is None else np.asarray(complement, dtype=np.float64)
     return np.where(p > 0.5, -ndtri(q), ndtri(p))[()]
 
+# %% ../../nbs/maths/00_bounds.ipynb #a86b7155
 def probit_gap(p_lower: ArrayLike,                # probabilities in [0, 1]
                p_upper: ArrayLike | None = None,  # probabilities in [0, 1]; None: 1 - p_lower; broadcasts
                q_lower: ArrayLike | None = None,  # 1 - p_lower, where it is known more accurately
                q_upper: ArrayLike | None = None,  # 1 - p_upper, likewise
               ) -> np.ndarray:                    # float64, >= 0; 0 where p_lower <= p_upper
-    "Distance between two standard normal quantiles, rounded down by more than both quantiles may be off. Raises ValueError outside [0, 1]."
+    """Distance between two standard normal quantiles, rounded down by more than both quantiles may be off.
+
+    Raises ValueError outside [0, 1].
+
+    Args:
+        p_lower: probabilities in [0, 1]
+        p_upper: probabilities in [0, 1]; None: 1 - p_lower; broadcasts
+        q_lower: 1 - p_lower, where it is known more accurately
+        q_upper: 1 - p_upper, likewise
+    Returns:
+        float64, >= 0; 0 where p_lower <= p_upper
+    """
     top = probit(p_lower, q_lower)
     rest = -top if p_upper is None else probit(p_upper, q_upper)
     slack = ROUNDING * (np.abs(top) + np.abs(rest))
-    with np.errstate(invalid="ignore"): gap = top - rest - np.where(np.isfinite(slack), slack, 0.0)
+    slack = np.where(np.isfinite(slack), slack, 0.0)
+    with np.errstate(invalid="ignore"):
+        gap = top - rest - slack
     return np.maximum(np.where(np.isnan(gap), 0.0, gap), 0.0)[()]
 
 # %% ../../nbs/maths/00_bounds.ipynb #0ab4f675
-SUB_GAUSSIAN = {"sharp": 0.40218082828636, "paper": 0.25 + 3 / np.sqrt(8 * np.pi * np.e)} # variance proxies of u (f - 1/2); "sharp" rounded up
+SUB_GAUSSIAN = { # variance proxies of u (f - 1/2)
+    "sharp": 0.40218082828636,                       # the maximum over both numbers, rounded up
+    "paper": 0.25 + 3 / np.sqrt(8 * np.pi * np.e),   # as printed
+}
 
 def _sub_gaussian(constant: str | float) -> float:
-    if isinstance(constant, str):
-        if constant not in SUB_GAUSSIAN: raise ValueError(f"constant must be one of {sorted(SUB_GAUSSIAN)} or a number above 0, got {constant!r}")
-        return SUB_GAUSSIAN[constant]
-    if not 0 < constant < np.inf: raise ValueError(f"constant must be one of {sorted(SUB_GAUSSIAN)} or a number above 0, got {constant!r}")
-    return float(constant)
+    "The constant of a name, or the number itself. Raises ValueError."
+    known = SUB_GAUSSIAN.get(constant) if isinstance(constant, str) else constant
+    if known is None or not 0 < known < np.inf:
+        raise ValueError(f"constant must be one of {sorted(SUB_GAUSSIAN)} or a number above 0, got {constant!r}")
+    return float(known)
 
-def _check_gradient(statistic: ArrayLike, n1: ArrayLike, n2: ArrayLike, d: ArrayLike, alpha: ArrayLike, nonnegative: bool) -> list[np.ndarray]:
+# %% ../../nbs/maths/00_bounds.ipynb #4100517a
+def _check_gradient(statistic: ArrayLike, # what was measured
+                    n1: ArrayLike,        # draws in the first half
+                    n2: ArrayLike,        # draws in the second half
+                    d: ArrayLike,         # dimension
+                    alpha: ArrayLike,     # failure probability
+                    nonnegative: bool,    # whether the statistic is a norm
+                   ) -> list[np.ndarray]: # the five as float64
+    "Raise ValueError unless the statistic is finite, draws and dimension are at least 1, and alpha is in (0, 1)."
     values = [np.asarray(value, dtype=np.float64) for value in (statistic, n1, n2, d, alpha)]
     statistic, n1, n2, d, alpha = values
     if not np.all(np.isfinite(statistic)) or (nonnegative and np.any(statistic < 0)):
         raise ValueError(f"the statistic must be finite{' and >= 0' if nonnegative else ''}, got {statistic}")
     for name, value in dict(n1=n1, n2=n2, d=d).items():
-        if not np.all((value >= 1) & np.isfinite(value)): raise ValueError(f"{name} must be at least 1, got {value}")
-    if not np.all((alpha > 0) & (alpha < 1)): raise ValueError(f"alpha must be in (0, 1), got {alpha}")
+        if not np.all((value >= 1) & np.isfinite(value)):
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    if not np.all((alpha > 0) & (alpha < 1)):
+        raise ValueError(f"alpha must be in (0, 1), got {alpha}")
     return values
 
-def inner_product_deviation(d: ArrayLike,     # dimension, >= 1
-                            log_term: ArrayLike, # log(1 / level), > 0
-                           ) -> np.ndarray:   # float64: T(d, L), to be multiplied by k / sqrt(n1 n2)
-    "Chernoff deviation of the inner product of two independent sub-Gaussian vectors, min over u in (0, 1) of (L - d/2 log(1 - u^2)) / u (mends Theorem 5)."
+# %% ../../nbs/maths/00_bounds.ipynb #ef62f374
+def inner_product_deviation(d: ArrayLike,        # dimension, >= 1
+                            log_term: ArrayLike, # L = log(1 / level), > 0
+                           ) -> np.ndarray:      # float64: T(d, L), to be multiplied by k / sqrt(n1 n2)
+    """Chernoff deviation of the inner product of two independent sub-Gaussian vectors.
+
+    The minimum over u in (0, 1) of (L - d/2 log(1 - u^2)) / u; it mends Theorem 5 of Mohapatra et al.
+
+    Args:
+        d: dimension, >= 1
+        log_term: L = log(1 / level), > 0
+    Returns:
+        float64: T(d, L), to be multiplied by k / sqrt(n1 n2)
+    """
     d, L = np.broadcast_arrays(np.asarray(d, dtype=np.float64), np.asarray(log_term, dtype=np.float64))
-    y = 2 * L / d                                  # y = u^2 / (1 - u^2); the equation is convex in y and this start lies to the right of its root
-    for _ in range(60): y = y - (y - 0.5 * np.log1p(y) - L / d) / (1 - 0.5 / (1 + y))
+    y = 2 * L / d # y = u^2 / (1 - u^2): the equation is convex in y, and this start lies to the right of its root
+    for _ in range(60):
+        y = y - (y - 0.5 * np.log1p(y) - L / d) / (1 - 0.5 / (1 + y))
     return ((L + 0.5 * d * np.log1p(y)) / np.sqrt(y / (1 + y)))[()]
 
 # %% ../../nbs/maths/00_bounds.ipynb #21726b40
@@ -148,16 +328,31 @@ def gradient_norm_bounds(xy: ArrayLike,    # inner product of the two half means
                          alpha: ArrayLike, # failure probability of each bound, in (0, 1)
                          constant: str | float = "sharp", # sub-Gaussian constant: "sharp", "paper" or a number
                         ) -> tuple[np.ndarray, np.ndarray]: # lower and upper bound, float64; each holds separately at 1 - alpha
-    "Bounds of the l2 norm of sigma times the smoothed gradient from independent halves (Mohapatra et al., Theorem 5 as mended). Raises ValueError."
+    """Bounds of the l2 norm of sigma times the smoothed gradient, from independent halves.
+
+    Mohapatra et al., Theorem 5 as mended. Raises ValueError.
+
+    Args:
+        xy: inner product of the two half means of u (f - 1/2), any shape
+        n1: draws in the first half, >= 1
+        n2: draws in the second half, >= 1
+        d: dimension of the space (or subspace) the means live in, >= 1
+        alpha: failure probability of each bound, in (0, 1)
+        constant: sub-Gaussian constant: "sharp", "paper" or a number
+    Returns:
+        lower and upper bound, float64; each holds separately at 1 - alpha
+    """
     k = _sub_gaussian(constant)
     xy, n1, n2, d, alpha = _check_gradient(xy, n1, n2, d, alpha, nonnegative=False)
     L = np.log(2 / alpha)
     t = k / np.sqrt(n1 * n2) * inner_product_deviation(d, L)
     h = np.sqrt(2 * k * (1 / n1 + 1 / n2) * L)
     inside = np.maximum(xy - t, 0)
-    lower = inside / (h / 2 + np.sqrt(h * h / 4 + inside))                # = -h/2 + sqrt(h^2/4 + inside), without cancellation
-    return lower[()], (h / 2 + np.sqrt(np.maximum(0, h * h / 4 + xy + t)))[()]
+    lower = inside / (h / 2 + np.sqrt(h * h / 4 + inside)) # = -h/2 + sqrt(h^2/4 + inside), without cancellation
+    upper = h / 2 + np.sqrt(np.maximum(0, h * h / 4 + xy + t))
+    return lower[()], upper[()]
 
+# %% ../../nbs/maths/00_bounds.ipynb #c0e5c7a2
 def gradient_linf_bounds(linf: ArrayLike,  # largest absolute entry of the mean of u (f - 1/2) over all n1 + n2 draws, >= 0
                          n1: ArrayLike,    # draws in the first half, >= 1
                          n2: ArrayLike,    # draws in the second half, >= 1
@@ -165,12 +360,26 @@ def gradient_linf_bounds(linf: ArrayLike,  # largest absolute entry of the mean 
                          alpha: ArrayLike, # failure probability of the pair, in (0, 1)
                          constant: str | float = "sharp", # sub-Gaussian constant: "sharp", "paper" or a number
                         ) -> tuple[np.ndarray, np.ndarray]: # lower and upper bound, float64; both hold together at 1 - alpha
-    "Bounds of the l_inf norm of sigma times the smoothed gradient (Mohapatra et al., Table 1): a union over 2 d one-sided events. Raises ValueError."
+    """Bounds of the l_inf norm of sigma times the smoothed gradient: a union over 2 d one-sided events.
+
+    Mohapatra et al., Table 1. Raises ValueError.
+
+    Args:
+        linf: largest absolute entry of the mean of u (f - 1/2) over all n1 + n2 draws, >= 0
+        n1: draws in the first half, >= 1
+        n2: draws in the second half, >= 1
+        d: dimension, >= 1
+        alpha: failure probability of the pair, in (0, 1)
+        constant: sub-Gaussian constant: "sharp", "paper" or a number
+    Returns:
+        lower and upper bound, float64; both hold together at 1 - alpha
+    """
     k = _sub_gaussian(constant)
     linf, n1, n2, d, alpha = _check_gradient(linf, n1, n2, d, alpha, nonnegative=True)
     t = np.sqrt(2 * k * np.log(2 * d / alpha) / (n1 + n2))
     return np.maximum(linf - t, 0)[()], (linf + t)[()]
 
+# %% ../../nbs/maths/00_bounds.ipynb #6a512b41
 def gradient_l1_bounds(l1: ArrayLike,    # sum of absolute entries of the mean of u (f - 1/2) over all n1 + n2 draws, >= 0
                        n1: ArrayLike,    # draws in the first half, >= 1
                        n2: ArrayLike,    # draws in the second half, >= 1
@@ -178,7 +387,20 @@ def gradient_l1_bounds(l1: ArrayLike,    # sum of absolute entries of the mean o
                        alpha: ArrayLike, # failure probability of the pair, in (0, 1)
                        constant: str | float = "sharp", # sub-Gaussian constant: "sharp", "paper" or a number
                       ) -> tuple[np.ndarray, np.ndarray]: # lower and upper bound, float64; both hold together at 1 - alpha
-    "Bounds of the l1 norm of sigma times the smoothed gradient (Mohapatra et al., Table 1): a union over the 2^d sign vectors. Raises ValueError."
+    """Bounds of the l1 norm of sigma times the smoothed gradient: a union over the 2^d sign vectors.
+
+    Mohapatra et al., Table 1. Raises ValueError.
+
+    Args:
+        l1: sum of absolute entries of the mean of u (f - 1/2) over all n1 + n2 draws, >= 0
+        n1: draws in the first half, >= 1
+        n2: draws in the second half, >= 1
+        d: dimension, >= 1
+        alpha: failure probability of the pair, in (0, 1)
+        constant: sub-Gaussian constant: "sharp", "paper" or a number
+    Returns:
+        lower and upper bound, float64; both hold together at 1 - alpha
+    """
     k = _sub_gaussian(constant)
     l1, n1, n2, d, alpha = _check_gradient(l1, n1, n2, d, alpha, nonnegative=True)
     t = np.sqrt(2 * k * d * (d * np.log(2) + np.log(1 / alpha)) / (n1 + n2))

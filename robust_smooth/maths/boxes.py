@@ -397,7 +397,21 @@ def sound_radius(coefficients: ArrayLike,    # [K, n_1+1, ..., n_d+1]
                  space: str = "features",    # "sigmoid": measure distances before the sigmoid that makes the features
                  keep: bool = False,         # keep the tree of boxes as witness for `check`
                 ) -> SoundRadius:            # (lower, upper, status, point): lower <= distance to the decision boundary <= upper
-    "Distance to the nearest decision boundary over all rival classes, by branch and bound; `lower` is a certified radius (no equation of Kao et al.: it replaces their 9 and 10)."
+    """Distance to the nearest decision boundary over all rival classes, by branch and bound; `lower` is a certified radius (no equation of Kao et al.: it replaces their 9 and 10).
+
+    Args:
+        coefficients: [K, n_1+1, ..., n_d+1]
+        x0: [d] features in [0, 1]; pre-activations, any real numbers, when space="sigmoid"
+        norm: "l1", "l2", "linf" or any p >= 1
+        rtol: stop once upper - lower <= rtol * upper
+        max_boxes: stop after this many boxes; the bounds stay valid
+        atol: ... or upper - lower <= atol
+        time_limit: ... or after this many seconds
+        space: "sigmoid": measure distances before the sigmoid that makes the features
+        keep: keep the tree of boxes as witness for `check`
+    Returns:
+        (lower, upper, status, point): lower <= distance to the decision boundary <= upper
+    """
     table = _check_table(coefficients)
     if not (rtol >= 0 and atol >= 0 and max_boxes >= 1): raise ValueError(f"rtol, atol must be >= 0 and max_boxes >= 1, got {rtol}, {atol}, {max_boxes}")
     begin = time.perf_counter()
@@ -415,7 +429,17 @@ def quick_radius(coefficients: ArrayLike,  # [K, n_1+1, ..., n_d+1]
                  how: str = "affine",      # "slopes" (tier 0), "hull" (tier 1) or "affine" (tier 2)
                  steps: int = 40,          # bisections
                 ) -> float:                # a lower bound on the distance to the boundary; inf where the hull shows that there is none
-    "A sound radius without branching: cheaper and smaller than `sound_radius`."
+    """A sound radius without branching: cheaper and smaller than `sound_radius`.
+
+    Args:
+        coefficients: [K, n_1+1, ..., n_d+1]
+        x0: [d] features in [0, 1]
+        norm: "l1", "l2", "linf" or any p >= 1
+        how: "slopes" (tier 0), "hull" (tier 1) or "affine" (tier 2)
+        steps: bisections
+    Returns:
+        a lower bound on the distance to the boundary; inf where the hull shows that there is none
+    """
     if how not in ("slopes", "hull", "affine"): raise ValueError(f"how must be 'slopes', 'hull' or 'affine', got {how!r}")
     table = _check_table(coefficients)
     metric = _metric(x0, norm, table.ndim - 1, "features")
@@ -441,7 +465,15 @@ def check(coefficients: ArrayLike, # [K, n_1+1, ..., n_d+1]
           x0: ArrayLike,           # [d], as given to `sound_radius`
           result: SoundRadius,     # from `sound_radius(..., keep=True)`
          ) -> bool:                # whether the kept tree proves `result.lower`
-    "Re-prove a sound radius from its witness."
+    """Re-prove a sound radius from its witness.
+
+    Args:
+        coefficients: [K, n_1+1, ..., n_d+1]
+        x0: [d], as given to `sound_radius`
+        result: from `sound_radius(..., keep=True)`
+    Returns:
+        whether the kept tree proves `result.lower`
+    """
     table = _check_table(coefficients)
     problem = _Problem(table, _metric(x0, result.norm, table.ndim - 1, result.space))
     if result.label != problem.label or not result.lower >= 0: return False

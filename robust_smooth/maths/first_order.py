@@ -28,7 +28,13 @@ def _quantile(q: np.ndarray) -> np.ndarray: return np.where(q > 0.5, -ndtri(1 - 
 
 def largest_norm(q: ArrayLike,   # values of the smoothed score, in (0, 1), any shape
                 ) -> np.ndarray: # float64
-    "Largest possible norm of sigma times the gradient at value q, reached by half-spaces only: pdf of the q-quantile. Raises ValueError."
+    """Largest possible norm of sigma times the gradient at value q, reached by half-spaces only: pdf of the q-quantile. Raises ValueError.
+
+    Args:
+        q: values of the smoothed score, in (0, 1), any shape
+    Returns:
+        float64
+    """
     q = np.asarray(q, dtype=np.float64)
     if not np.all((q > 0) & (q < 1)): raise ValueError(f"q must be in (0, 1), got {q}")
     return _pdf(_quantile(q))[()]
@@ -37,7 +43,14 @@ def largest_norm(q: ArrayLike,   # values of the smoothed score, in (0, 1), any 
 def slab_ends(q: np.ndarray, # [B] float64 masses, in (0, 1)
               s: np.ndarray, # [B] float64, in [0, largest_norm(q)]: minus the first moment
              ) -> tuple[np.ndarray, np.ndarray]: # w1 > w2, [B] float64; w2 = -38.5 stands for a half-space
-    "Ends of the slab with mass q and pdf(w1) - pdf(w2) = s (Mohapatra et al., Corollary 3.1), by bisection to the last bit."
+    """Ends of the slab with mass q and pdf(w1) - pdf(w2) = s (Mohapatra et al., Corollary 3.1), by bisection to the last bit.
+
+    Args:
+        q: [B] float64 masses, in (0, 1)
+        s: [B] float64, in [0, largest_norm(q)]: minus the first moment
+    Returns:
+        w1 > w2, [B] float64; w2 = -38.5 stands for a half-space
+    """
     tail = 1 - q
     right = lambda w2: -ndtri(tail - ndtr(w2))
     low, high = np.full(np.shape(q), -38.5), ndtri(tail / 2)
@@ -50,7 +63,14 @@ def slab_ends(q: np.ndarray, # [B] float64 masses, in (0, 1)
 def l2_radius(q: ArrayLike,       # lower bounds of the selected class's probability, in (0, 1), any shape
               s_upper: ArrayLike, # upper bounds of the norm of sigma times the gradient, >= 0, broadcast
              ) -> np.ndarray:     # float64, in units of sigma, accurate to 1e-12; 0 where q <= 1/2
-    "Certified l2 radius from the value and an upper bound of the gradient's norm (Mohapatra et al., Corollary 3.1, sign mended). Raises ValueError."
+    """Certified l2 radius from the value and an upper bound of the gradient's norm (Mohapatra et al., Corollary 3.1, sign mended). Raises ValueError.
+
+    Args:
+        q: lower bounds of the selected class's probability, in (0, 1), any shape
+        s_upper: upper bounds of the norm of sigma times the gradient, >= 0, broadcast
+    Returns:
+        float64, in units of sigma, accurate to 1e-12; 0 where q <= 1/2
+    """
     q, s = np.broadcast_arrays(np.asarray(q, dtype=np.float64), np.asarray(s_upper, dtype=np.float64))
     if not np.all((q > 0) & (q < 1)): raise ValueError(f"q must be in (0, 1), got {q}")
     if not np.all(s >= 0): raise ValueError(f"s_upper must be >= 0, got {s}")
@@ -101,7 +121,19 @@ def dual_value(q: ArrayLike,  # value, in (0, 1), any shape
                l1: ArrayLike, # multiplier of m1
                l2: ArrayLike, # multiplier of m2, >= 0
               ) -> np.ndarray: # float64: a lower bound of the displaced value, rounding errors below 1e-14 of its terms
-    "The dual D of Theorem 3 (Mohapatra et al.): by weak duality a lower bound of the displaced score at any multipliers. Raises ValueError."
+    """The dual D of Theorem 3 (Mohapatra et al.): by weak duality a lower bound of the displaced score at any multipliers. Raises ValueError.
+
+    Args:
+        q: value, in (0, 1), any shape
+        m1: component of the gradient along the displacement, broadcast
+        m2: norm of the orthogonal part, >= 0
+        r: displacement in units of sigma, > 0
+        l0: multiplier of the value
+        l1: multiplier of m1
+        l2: multiplier of m2, >= 0
+    Returns:
+        float64: a lower bound of the displaced value, rounding errors below 1e-14 of its terms
+    """
     arrays = np.broadcast_arrays(*(np.asarray(v, dtype=np.float64) for v in (q, m1, m2, r, l0, l1, l2)))
     shape, (q, m1, m2, r, l0, l1, l2) = arrays[0].shape, [a.ravel() for a in arrays]
     if not all(np.isfinite(a).all() for a in (q, m1, m2, r, l0, l1, l2)): raise ValueError("dual_value needs finite numbers")
@@ -144,7 +176,20 @@ def exact_dual_value(q: float,  # value, in (0, 1)
                      l2: float, # multiplier of m2, > 0
                      digits: int = 25, # working precision
                     ) -> Any:   # an mpmath number
-    "The dual D of Theorem 3 in high precision, by mpmath's adaptive quadrature over panels cut where the set's boundary bends. Raises ValueError."
+    """The dual D of Theorem 3 in high precision, by mpmath's adaptive quadrature over panels cut where the set's boundary bends. Raises ValueError.
+
+    Args:
+        q: value, in (0, 1)
+        m1: component of the gradient along the displacement
+        m2: norm of the orthogonal part, >= 0
+        r: displacement in units of sigma, > 0
+        l0: multiplier of the value
+        l1: multiplier of m1
+        l2: multiplier of m2, > 0
+        digits: working precision
+    Returns:
+        an mpmath number
+    """
     import mpmath as mp
     if not (l2 > 0 and r > 0): raise ValueError(f"l2 and r must be > 0, got {l2} and {r}")
     scan = np.linspace(-12.0, max(12.0, r + 10), 4001)
@@ -293,7 +338,17 @@ def lower_bound(q: ArrayLike,  # value of the smoothed score, in (0, 1), any sha
                 r: ArrayLike,  # displacement in units of sigma, >= 0
                 form: str = "equality", # "equality", or "relaxed": the true component may also be larger than m1
                ) -> np.ndarray: # float64, accurate to 1e-10
-    "Smallest value that a score with this value and gradient can have at the displacement (Mohapatra et al., Theorem 3). Raises ValueError."
+    """Smallest value that a score with this value and gradient can have at the displacement (Mohapatra et al., Theorem 3). Raises ValueError.
+
+    Args:
+        q: value of the smoothed score, in (0, 1), any shape
+        m1: component of sigma times the gradient along the displacement, broadcast
+        m2: norm of the orthogonal part, >= 0
+        r: displacement in units of sigma, >= 0
+        form: "equality", or "relaxed": the true component may also be larger than m1
+    Returns:
+        float64, accurate to 1e-10
+    """
     shape, q, m1, m2, most, full, r = _check_moments(q, m1, m2, form, r)
     if not np.all((r >= 0) & np.isfinite(r)): raise ValueError(f"r must be finite and >= 0, got {r}")
     z, value = _quantile(q), q.copy()
@@ -320,7 +375,14 @@ def _relaxed_start(r: np.ndarray, zero: np.ndarray, a: np.ndarray) -> np.ndarray
 # %% ../../nbs/maths/02_first_order.ipynb #3800f2e1
 @dataclass(frozen=True)
 class DirectionalRadius:
-    "Certified radii in given directions, in units of sigma, with the multipliers that prove them."
+    """Certified radii in given directions, in units of sigma, with the multipliers that prove them.
+
+    Args:
+        radius: float64, any shape; inf for a half-space whose boundary is not met
+        multipliers: [..., 3] l0, l1, l2 at `radius`; NaN where the half-space formula was used
+        status: "closed_form", "converged" (within 1e-8 of the exact radius) or "fallback" (proved,
+            but may be smaller)
+    """
     radius: np.ndarray      # float64, any shape; inf for a half-space whose boundary is not met
     multipliers: np.ndarray # [..., 3] l0, l1, l2 at `radius`; NaN where the half-space formula was used
     status: np.ndarray      # "closed_form", "converged" (within 1e-8 of the exact radius) or "fallback" (proved, but may be smaller)
@@ -405,7 +467,14 @@ def solve_direction(q: ArrayLike,  # lower bounds of the selected class's probab
                     m2: ArrayLike, # norms of the orthogonal part, >= 0
                     form: str = "equality", # "equality", or "relaxed": the true component may also be larger than m1
                    ) -> DirectionalRadius:
-    "Certified radius along a direction with its multipliers (Mohapatra et al., Theorem 3); 0 where q <= 1/2. Raises ValueError."
+    """Certified radius along a direction with its multipliers (Mohapatra et al., Theorem 3); 0 where q <= 1/2. Raises ValueError.
+
+    Args:
+        q: lower bounds of the selected class's probability, in (0, 1), any shape
+        m1: components of sigma times the gradient along the displacement, broadcast
+        m2: norms of the orthogonal part, >= 0
+        form: "equality", or "relaxed": the true component may also be larger than m1
+    """
     shape, q, m1, m2, most, full = _check_moments(q, m1, m2, form)
     radius, proof, status = np.zeros(len(q)), np.full((len(q), 3), np.nan), np.full(len(q), "closed_form", dtype="U11")
     alive = q > 0.5
@@ -440,7 +509,18 @@ def directional_radius(q: ArrayLike,  # lower bounds of the selected class's pro
                        m2: ArrayLike, # norms of the orthogonal part, >= 0
                        form: str = "equality", # "equality", or "relaxed": the true component may also be larger than m1
                       ) -> np.ndarray: # float64, in units of sigma, never above the exact value (closer than 1e-12 to the largest gradient, the half-space's), and within 1e-8 of it where `solve_direction` says converged; 0 where q <= 1/2
-    "Certified radius along a direction (Mohapatra et al., Theorem 3 at one half). Raises ValueError."
+    """Certified radius along a direction (Mohapatra et al., Theorem 3 at one half). Raises ValueError.
+
+    Args:
+        q: lower bounds of the selected class's probability, in (0, 1), any shape
+        m1: components of sigma times the gradient along the displacement, broadcast
+        m2: norms of the orthogonal part, >= 0
+        form: "equality", or "relaxed": the true component may also be larger than m1
+    Returns:
+        float64, in units of sigma, never above the exact value (closer than 1e-12 to the largest
+            gradient, the half-space's), and within 1e-8 of it where `solve_direction` says
+            converged; 0 where q <= 1/2
+    """
     return solve_direction(q, m1, m2, form).radius
 
 # %% ../../nbs/maths/02_first_order.ipynb #fb158ea4
@@ -449,7 +529,16 @@ def region_slice(q: float,      # value, in (1/2, 1)
                  angles: int | ArrayLike = 61, # how many angles from 0 to pi, or the angles to the gradient in radians
                  form: str = "equality", # "equality" or "relaxed"
                 ) -> tuple[np.ndarray, np.ndarray]: # angles and radii in units of sigma, from the gradient (0) to its opposite (pi)
-    "Longitudinal slice of the certified region (Mohapatra et al., Figure 1); the region is this slice turned about the gradient. Raises ValueError."
+    """Longitudinal slice of the certified region (Mohapatra et al., Figure 1); the region is this slice turned about the gradient. Raises ValueError.
+
+    Args:
+        q: value, in (1/2, 1)
+        share: norm of the gradient as a share of the largest possible, in [0, 1]
+        angles: how many angles from 0 to pi, or the angles to the gradient in radians
+        form: "equality" or "relaxed"
+    Returns:
+        angles and radii in units of sigma, from the gradient (0) to its opposite (pi)
+    """
     if not 0 <= share <= 1: raise ValueError(f"share must be in [0, 1], got {share}")
     angles = np.linspace(0, np.pi, angles) if np.ndim(angles) == 0 else np.asarray(angles, dtype=np.float64)
     norm = share * largest_norm(q)
@@ -470,7 +559,20 @@ def radius(q: ArrayLike,       # lower bounds of the selected class's probabilit
            grad_dual: ArrayLike | None = None, # upper bounds of the dual norm: of the l_inf norm for "l1", of the l1 norm for "linf"
            d: int | None = None, # number of inputs, needed for "linf"
           ) -> np.ndarray:     # float64, input units; 0 where q <= 1/2
-    "Certified radius from bounds of the value and of gradient norms (Mohapatra et al., Corollaries 3.1 to 3.3, as mended). Raises ValueError."
+    """Certified radius from bounds of the value and of gradient norms (Mohapatra et al., Corollaries 3.1 to 3.3, as mended). Raises ValueError.
+
+    Args:
+        q: lower bounds of the selected class's probability, in (0, 1), any shape
+        sigma: standard deviation of the noise, input units, > 0
+        norm: "l1", "l2" or "linf"
+        grad_l2: bounds of the l2 norm of sigma times the gradient, >= 0: upper for "l2", lower
+            otherwise
+        grad_dual: upper bounds of the dual norm: of the l_inf norm for "l1", of the l1 norm for
+            "linf"
+        d: number of inputs, needed for "linf"
+    Returns:
+        float64, input units; 0 where q <= 1/2
+    """
     sigma, norm = check_positive(sigma, "sigma"), norm_name(norm)
     if norm == "l2": return sigma * l2_radius(q, grad_l2)
     if norm not in ("l1", "linf"): raise ValueError(f"norm must be 'l1', 'l2' or 'linf', got {norm!r}")

@@ -21,7 +21,13 @@ STAKES = np.array([1.0, 0.5, 0.25, 0.125, 0.0625]) # squared relative stakes of 
 
 def clip_bias(c: ArrayLike, # centre, in [0, 1]
              ) -> np.ndarray: # float64
-    "How much clipping normal noise at `CLIP` can change the mean of u (f - c)."
+    """How much clipping normal noise at `CLIP` can change the mean of u (f - c).
+
+    Args:
+        c: centre, in [0, 1]
+    Returns:
+        float64
+    """
     return 2 * np.maximum(c, 1 - np.asarray(c)) * (_pdf(np.float64(CLIP)) - CLIP * ndtr(-CLIP))
 
 def betting_lower(values: np.ndarray,  # [K] what a draw can be, in [-bound, bound]
@@ -30,7 +36,17 @@ def betting_lower(values: np.ndarray,  # [K] what a draw can be, in [-bound, bou
                   variance: float,     # a guess of the variance made before these draws, > 0
                   alpha: float,        # failure probability, in (0, 1)
                  ) -> float:           # in [-bound, bound]
-    "Lower confidence bound of a mean from bounded draws: average wealth of fixed stakes against 1 / alpha (Markov's inequality)."
+    """Lower confidence bound of a mean from bounded draws: average wealth of fixed stakes against 1 / alpha (Markov's inequality).
+
+    Args:
+        values: [K] what a draw can be, in [-bound, bound]
+        repeats: [K] how often it was seen
+        bound: largest absolute value, > 0
+        variance: a guess of the variance made before these draws, > 0
+        alpha: failure probability, in (0, 1)
+    Returns:
+        in [-bound, bound]
+    """
     seen = repeats > 0
     values, repeats = values[seen], repeats[seen]
     stakes = np.sqrt(2 * np.log(len(STAKES) / alpha) * STAKES / (variance * repeats.sum()))

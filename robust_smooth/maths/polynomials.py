@@ -63,7 +63,17 @@ def coefficients(f: Callable,   # the head: an nn.Module, or a function of an ar
                  *, batch_size: int = 2 ** 16, # lattice points asked at once
                  max_entries: int = MAX_ENTRIES, # refuse larger tables
                 ) -> np.ndarray: # float64 [K, n_1+1, ..., n_d+1]
-    "Values of a head on the lattice: the Bernstein coefficients of Kao et al., Definition 2. Raises MemoryError before building a table that is too large."
+    """Values of a head on the lattice: the Bernstein coefficients of Kao et al., Definition 2. Raises MemoryError before building a table that is too large.
+
+    Args:
+        f: the head: an nn.Module, or a function of an array or tensor [M, d] returning [M, K]
+        d: number of features, >= 1
+        n: degree >= 1, or one per feature
+        batch_size: lattice points asked at once
+        max_entries: refuse larger tables
+    Returns:
+        float64 [K, n_1+1, ..., n_d+1]
+    """
     degrees = _degrees(d, n)
     shape = tuple(v + 1 for v in degrees)
     points = math.prod(shape)
@@ -123,7 +133,14 @@ def _basis_high(n: int, t: np.ndarray) -> np.ndarray:
 def basis(n: int,       # degree, >= 0
           t: ArrayLike, # points, any shape; in [0, 1] when n > 64
          ) -> np.ndarray: # float64 [..., n+1]
-    "The Bernstein basis polynomials binom(n, k) t^k (1-t)^(n-k), k = 0 .. n (Kao et al., equation 5)."
+    """The Bernstein basis polynomials binom(n, k) t^k (1-t)^(n-k), k = 0 .. n (Kao et al., equation 5).
+
+    Args:
+        n: degree, >= 0
+        t: points, any shape; in [0, 1] when n > 64
+    Returns:
+        float64 [..., n+1]
+    """
     t = np.asarray(t, dtype=np.float64)
     if n <= 64: return _basis_low(n, t)
     if not np.all((t >= 0) & (t <= 1)): raise ValueError(f"t must be in [0, 1] for n > 64, got values in [{t.min()}, {t.max()}]")
@@ -163,7 +180,14 @@ def _evaluate(table: Any, x: Any) -> Any:
 def evaluate(coefficients: ArrayLike | torch.Tensor, # [K, n_1+1, ..., n_d+1]
              x: ArrayLike | torch.Tensor,            # features [..., d] in [0, 1]
             ) -> np.ndarray | torch.Tensor:          # smoothed logits [..., K]; float64, or the tensors' dtype (differentiable)
-    "The Bernstein polynomial of a table at feature vectors (Kao et al., equations 7 and 8)."
+    """The Bernstein polynomial of a table at feature vectors (Kao et al., equations 7 and 8).
+
+    Args:
+        coefficients: [K, n_1+1, ..., n_d+1]
+        x: features [..., d] in [0, 1]
+    Returns:
+        smoothed logits [..., K]; float64, or the tensors' dtype (differentiable)
+    """
     if torch.is_tensor(coefficients) or torch.is_tensor(x):
         like = x if torch.is_tensor(x) else coefficients
         table, x = torch.as_tensor(coefficients).to(like.device), torch.as_tensor(x).to(like.device)
@@ -182,7 +206,14 @@ def evaluate(coefficients: ArrayLike | torch.Tensor, # [K, n_1+1, ..., n_d+1]
 def gradient(coefficients: ArrayLike, # [K, n_1+1, ..., n_d+1]
              x: ArrayLike,            # features [..., d] in [0, 1]
             ) -> np.ndarray:          # float64 [..., K, d]
-    "Gradient of the Bernstein polynomial with respect to the features."
+    """Gradient of the Bernstein polynomial with respect to the features.
+
+    Args:
+        coefficients: [K, n_1+1, ..., n_d+1]
+        x: features [..., d] in [0, 1]
+    Returns:
+        float64 [..., K, d]
+    """
     table = _check_table(coefficients)
     points = _check_points(x, table.ndim - 1)
     flat, K = points.reshape(-1, points.shape[-1]), len(table)
@@ -206,7 +237,13 @@ def _value_and_gradient(tables: np.ndarray, degrees: list[int], x: np.ndarray) -
 
 def slopes(coefficients: ArrayLike, # [K, n_1+1, ..., n_d+1]
           ) -> np.ndarray:          # float64 [K, d], rounded up: |partial derivative| <= this on the whole cube
-    "Largest partial derivatives that the control net allows: a Lipschitz bound per class and feature."
+    """Largest partial derivatives that the control net allows: a Lipschitz bound per class and feature.
+
+    Args:
+        coefficients: [K, n_1+1, ..., n_d+1]
+    Returns:
+        float64 [K, d], rounded up: |partial derivative| <= this on the whole cube
+    """
     table = _check_table(coefficients)
     bounds = [(size - 1) * np.abs(np.diff(table, axis=i + 1)).reshape(len(table), -1).max(1) for i, size in enumerate(table.shape[1:])]
     return np.stack(bounds, -1) * (1 + 4 * UNIT)
@@ -239,7 +276,15 @@ def restrict(coefficients: ArrayLike, # [K, n_1+1, ..., n_d+1]
              low: ArrayLike,          # [d] lower corner of the box
              high: ArrayLike,         # [d] upper corner, > low
             ) -> np.ndarray:          # float64, the same shape: coefficients on the box
-    "Bernstein coefficients on a sub-box of the cube."
+    """Bernstein coefficients on a sub-box of the cube.
+
+    Args:
+        coefficients: [K, n_1+1, ..., n_d+1]
+        low: [d] lower corner of the box
+        high: [d] upper corner, > low
+    Returns:
+        float64, the same shape: coefficients on the box
+    """
     table = _check_table(coefficients)
     low, high = _check_points(low, table.ndim - 1, "low"), _check_points(high, table.ndim - 1, "high")
     if not np.all(low < high): raise ValueError(f"low must be below high, got {low} and {high}")

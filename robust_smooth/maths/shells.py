@@ -393,7 +393,18 @@ def llr_cdf(t: ArrayLike,             # log-likelihood ratio, any real number
             family: str,              # "l2", "mixed" or "linf"
             complement: bool = False, # return P(L > t), computed directly
            ) -> np.ndarray:           # float64, broadcast shape
-    "P(L <= t) under the unshifted noise, L the log-likelihood ratio of the worst shift (Zhang et al. 2020, Theorems 2 and 5). Raises ValueError."
+    """P(L <= t) under the unshifted noise, L the log-likelihood ratio of the worst shift (Zhang et al. 2020, Theorems 2 and 5). Raises ValueError.
+
+    Args:
+        t: log-likelihood ratio, any real number
+        R: scaled radius r / sigma at the worst shift, >= 0; broadcasts
+        d: number of inputs, >= 1
+        k: exponent, 0 <= k < d
+        family: "l2", "mixed" or "linf"
+        complement: return P(L > t), computed directly
+    Returns:
+        float64, broadcast shape
+    """
     d, k = _check_family(d, k, family)
     t, R = np.broadcast_arrays(_check_range("t", t, -np.inf, np.inf), _check_range("R", R, 0, np.finfo(float).max))
     def one(t, R):
@@ -406,7 +417,14 @@ def discrepancy(lam: ArrayLike, # multiplier, >= 0
                 R: ArrayLike,   # scaled radius, >= 0; broadcasts
                 d: int, k: float, family: str,
                ) -> np.ndarray: # float64, in [max(lam - 1, 0), lam]
-    "The hockey-stick divergence D(lam) = int (lam pi_0 - pi_delta)_+ at the worst shift (Zhang et al. 2020, Theorem 1 II), from tails only. Raises ValueError."
+    """The hockey-stick divergence D(lam) = int (lam pi_0 - pi_delta)_+ at the worst shift (Zhang et al. 2020, Theorem 1 II), from tails only. Raises ValueError.
+
+    Args:
+        lam: multiplier, >= 0
+        R: scaled radius, >= 0; broadcasts
+    Returns:
+        float64, in [max(lam - 1, 0), lam]
+    """
     lam, R = np.broadcast_arrays(_check_range("lam", lam, 0, np.finfo(float).max), _check_range("R", R, 0, np.finfo(float).max))
     with np.errstate(divide="ignore"): t = np.log(lam)
     small = lam * llr_cdf(t, R, d, k, family) - llr_cdf(-t, R, d, k, family, complement=True)
@@ -448,7 +466,14 @@ def lower_bound(p: ArrayLike, # probability of the class at the image, in [0, 1]
                 R: ArrayLike, # scaled radius, >= 0; broadcasts
                 d: int, k: float, family: str,
                ) -> np.ndarray: # float64, in [0, p]
-    "V(p): the least probability that a class with probability p can have at the worst shift (Zhang et al. 2020, Theorem 1; solved by Neyman-Pearson). Raises ValueError."
+    """V(p): the least probability that a class with probability p can have at the worst shift (Zhang et al. 2020, Theorem 1; solved by Neyman-Pearson). Raises ValueError.
+
+    Args:
+        p: probability of the class at the image, in [0, 1]
+        R: scaled radius, >= 0; broadcasts
+    Returns:
+        float64, in [0, p]
+    """
     d, k = _check_family(d, k, family)
     p, R = np.broadcast_arrays(_check_range("p", p, 0, 1), _check_range("R", R, 0, np.finfo(float).max))
     value = np.array(p, dtype=np.float64)
@@ -462,7 +487,17 @@ def p_min(R: ArrayLike, # scaled radius r / sigma at the worst shift, >= 0
           family: str,  # "l2", "mixed" or "linf"
           complement: bool = False, # return 1 - p_min, computed directly
          ) -> np.ndarray: # float64, shape of R; 1/2 at R = 0
-    "The least probability that certifies scaled radius R: V(p_min) = 1/2, that is p_min = G(-median). Raises ValueError."
+    """The least probability that certifies scaled radius R: V(p_min) = 1/2, that is p_min = G(-median). Raises ValueError.
+
+    Args:
+        R: scaled radius r / sigma at the worst shift, >= 0
+        d: number of inputs, >= 1
+        k: exponent, 0 <= k < d
+        family: "l2", "mixed" or "linf"
+        complement: return 1 - p_min, computed directly
+    Returns:
+        float64, shape of R; 1/2 at R = 0
+    """
     d, k = _check_family(d, k, family)
     R = _check_range("R", R, 0, np.finfo(float).max)
     flat = R.ravel()
@@ -506,7 +541,19 @@ def radius(p: ArrayLike | None,  # lower bounds of the class probability, in [0,
            sigma: float = 1.0,   # scale of the noise, in input units, > 0
            one_minus_p: ArrayLike | None = None, # 1 - p, where it is known more accurately; 0 certifies everything
           ) -> np.ndarray:       # float64: size of the worst shift in input units (l2 norm for "l2", l_inf norm otherwise); 0 where p <= 1/2
-    "Certified radius, the root of p_min(r / sigma) = p, exact to about 1e-12 (mixed: 1e-10 for d >= 40, 1e-8 for d <= 4, 1e-5 at worst, d = 5). Raises ValueError."
+    """Certified radius, the root of p_min(r / sigma) = p, exact to about 1e-12 (mixed: 1e-10 for d >= 40, 1e-8 for d <= 4, 1e-5 at worst, d = 5). Raises ValueError.
+
+    Args:
+        p: lower bounds of the class probability, in [0, 1]; None where one_minus_p is given
+        d: number of inputs, >= 1
+        k: exponent, 0 <= k < d
+        family: "l2", "mixed" or "linf"
+        sigma: scale of the noise, in input units, > 0
+        one_minus_p: 1 - p, where it is known more accurately; 0 certifies everything
+    Returns:
+        float64: size of the worst shift in input units (l2 norm for "l2", l_inf norm otherwise);
+            0 where p <= 1/2
+    """
     d, k = _check_family(d, k, family)
     check_positive(sigma, "sigma")
     if one_minus_p is None:
@@ -535,7 +582,16 @@ def dual_bound(lam: ArrayLike, # multiplier, >= 0; shape [B] or a number
                d: int, k: float, family: str,
                one_minus_p: ArrayLike | None = None, # 1 - p, where it is known more accurately
               ) -> np.ndarray: # float64: lam p - D(lam), a lower bound of V(p) for every lam
-    "Accuracy minus robustness at one multiplier (Zhang et al. 2020, Theorem 1 I), without cancellation. Raises ValueError."
+    """Accuracy minus robustness at one multiplier (Zhang et al. 2020, Theorem 1 I), without cancellation. Raises ValueError.
+
+    Args:
+        lam: multiplier, >= 0; shape [B] or a number
+        p: probability of the class, in [0, 1]
+        R: scaled radius, >= 0
+        one_minus_p: 1 - p, where it is known more accurately
+    Returns:
+        float64: lam p - D(lam), a lower bound of V(p) for every lam
+    """
     d, k = _check_family(d, k, family)
     q = 1 - _check_range("p", p, 0, 1) if one_minus_p is None else _check_range("one_minus_p", one_minus_p, 0, 1)
     lam, R, q = np.broadcast_arrays(_check_range("lam", lam, 0, np.finfo(float).max), _check_range("R", R, 0, np.finfo(float).max), q)
@@ -569,7 +625,13 @@ def _table(d: int, k: float, family: str, reach: float) -> tuple: # polynomials 
 def verified_radius(one_minus_p: np.ndarray, # [B] upper bounds of 1 - p, in [0, 1]
                     d: int, k: float, family: str,
                    ) -> tuple[np.ndarray, np.ndarray]: # [B] scaled radii, 0 where p <= 1/2, and [B] multipliers that prove them
-    "Radii proposed by a table and proved one by one by weak duality; below the exact ones by a relative `GUARD`. Raises ValueError."
+    """Radii proposed by a table and proved one by one by weak duality; below the exact ones by a relative `GUARD`. Raises ValueError.
+
+    Args:
+        one_minus_p: [B] upper bounds of 1 - p, in [0, 1]
+    Returns:
+        [B] scaled radii, 0 where p <= 1/2, and [B] multipliers that prove them
+    """
     d, k = _check_family(d, k, family)
     q, where = np.unique(_check_range("one_minus_p", one_minus_p, 0, 1), return_inverse=True)
     R, lam = np.zeros(len(q)), np.ones(len(q))

@@ -69,7 +69,26 @@ def certify(coefficients: ArrayLike,          # [K, n_1+1, ..., n_d+1]
             keep: bool = False,               # keep a witness per row
             progress: bool = False,           # show a progress bar
            ) -> Certificates:                 # alpha 0, method "bernstein", scope "features" or "input"
-    "Certified radii of a Bernstein-smoothed head, one row per feature vector."
+    """Certified radii of a Bernstein-smoothed head, one row per feature vector.
+
+    Args:
+        coefficients: [K, n_1+1, ..., n_d+1]
+        x0: [B, d] or [d]: features in [0, 1]; pre-activations when space="sigmoid"
+        norm: "l1", "l2", "linf" or any p >= 1
+        lipschitz: Lipschitz constant of the feature map, input norm -> feature norm, the same
+            `norm`; None: radii in feature space
+        mode: "sound", or "paper": Algorithm 2, NOT a certificate
+        rtol: relative gap asked of each radius
+        max_boxes: per point
+        time_limit: seconds per point
+        space: "sigmoid": measure before the sigmoid (sound mode)
+        C: the paper's constant (paper mode)
+        index: [B] dataset indices
+        keep: keep a witness per row
+        progress: show a progress bar
+    Returns:
+        alpha 0, method "bernstein", scope "features" or "input"
+    """
     if mode not in ("sound", "paper"): raise ValueError(f"mode must be 'sound' or 'paper', got {mode!r}")
     if lipschitz is not None and not 0 <= lipschitz < np.inf: raise ValueError(f"lipschitz must be a finite number >= 0, got {lipschitz!r}")
     table = _check_table(coefficients)
@@ -105,7 +124,15 @@ def certify(coefficients: ArrayLike,          # [K, n_1+1, ..., n_d+1]
 
 # %% ../../nbs/methods/10_bernstein.ipynb #54db3675
 class Smoothed(nn.Module):
-    "A classifier head smoothed by Bernstein polynomials, behind its feature extractor. Raises ValueError where the features leave [0, 1]."
+    """A classifier head smoothed by Bernstein polynomials, behind its feature extractor. Raises ValueError where the features leave [0, 1].
+
+    Args:
+        features: images [B, ...] in [0, 1] to features [B, d] in [0, 1]
+        head: features [M, d] to logits [M, K]
+        degree: n, or one per feature
+        d: number of features; None: the inputs of the head's first linear layer
+        through: in training mode, rebuild the table with gradients: the loss sees the smoothed head
+    """
     unit_input = True # reads [0, 1]
 
     def __init__(self,
@@ -125,7 +152,11 @@ class Smoothed(nn.Module):
 
     @property
     def coefficients(self) -> np.ndarray: # float64 [K, n_1+1, ..., n_d+1]
-        "The table of the head as it is now; rebuilt when its weights change."
+        """The table of the head as it is now; rebuilt when its weights change.
+
+        Returns:
+            float64 [K, n_1+1, ..., n_d+1]
+        """
         state, known = [*self.head.parameters(), *self.head.buffers()], self._kept[0]
         kind = lambda values: [(value.shape, value.dtype, value.device) for value in values]
         if not state or known is None or kind(state) != kind(known) or not all(map(torch.equal, state, known)): # by content: not every update leaves another trace
@@ -133,7 +164,11 @@ class Smoothed(nn.Module):
         return self._kept[1]
 
     def forward(self, images: torch.Tensor) -> torch.Tensor: # smoothed logits [B, K]
-        "Smoothed logits, differentiable."
+        """Smoothed logits, differentiable.
+
+        Returns:
+            smoothed logits [B, K]
+        """
         x = self.features(images)
         if not self.training and not bool(((x >= 0) & (x <= 1)).all()): raise ValueError(f"features must be in [0, 1], got [{x.min().item()}, {x.max().item()}]")
         if self.training and self.through:
@@ -159,7 +194,12 @@ class Smoothed(nn.Module):
                   norm: str | float,             # "l1", "l2", "linf" or any p >= 1
                   input_shape: tuple[int, ...],  # shape of one image
                  ) -> float:
-        "Lipschitz bound of the feature extractor, the final sigmoid included."
+        """Lipschitz bound of the feature extractor, the final sigmoid included.
+
+        Args:
+            norm: "l1", "l2", "linf" or any p >= 1
+            input_shape: shape of one image
+        """
         return lipschitz_bound(self.features, norm, input_shape)
 
     def certify(self,
@@ -171,7 +211,20 @@ class Smoothed(nn.Module):
                 progress: bool = True,     # show a progress bar; interrupting it stops the run
                 **options,                 # of `certify`: rtol, max_boxes, time_limit, keep, C
                ) -> Certificates:          # alpha 0, method "bernstein"
-        "Certify a batch of images."
+        """Certify a batch of images.
+
+        Args:
+            images: [B, ...] tensor in [0, 1], or an ImageSet
+            norm: "l1", "l2", "linf" or any p >= 1
+            scope: "input": radii in the image; "features": in feature space
+            mode: "sound", or "paper": the printed radius, extractor taken to be 1-Lipschitz; NOT a
+                certificate
+            index: [B] dataset indices
+            progress: show a progress bar; interrupting it stops the run
+            **options: of `certify`: rtol, max_boxes, time_limit, keep, C
+        Returns:
+            alpha 0, method "bernstein"
+        """
         if scope not in ("input", "features"): raise ValueError(f"scope must be 'input' or 'features', got {scope!r}")
         if hasattr(images, "images"): images, index = images.images, images.index if index is None else index
         images = torch.as_tensor(images)
@@ -193,4 +246,4 @@ class Smoothed(nn.Module):
         details = {key: pick(lambda c: c.details[key]) for key in found[names[0]].details} | dict(route=np.array([names[b] for b in best]), space=np.full(len(best), space))
         chosen = found[names[0]]
         witness = None if chosen.witness is None else dict(tree=np.array([found[names[b]].witness["tree"][i] for i, b in enumerate(best)] + [None], dtype=object)[:-1])
-        return replace(chosen, radius=pick(lambda c: c.radius), norm=norm_name(norm), reason=pick(lambda c: c.reason), witness=witness, details=details)
+        return replace(chosen, claim=None, radius=pick(lambda c: c.radius), norm=norm_name(norm), reason=pick(lambda c: c.reason), witness=witness, details=details)

@@ -50,7 +50,15 @@ def root_system(coefficients: ArrayLike, # [K, n_1+1, ..., n_d+1], d <= K
                 x0: ArrayLike,           # [d] features at which ranks and xi are frozen
                 C: float = np.inf,       # the conservative constant, >= 1
                ) -> Callable:            # maps x, an array of d real numbers, to the d + 1 residuals
-    "The system of Kao et al., equations (9) (C = inf) and (25)."
+    """The system of Kao et al., equations (9) (C = inf) and (25).
+
+    Args:
+        coefficients: [K, n_1+1, ..., n_d+1], d <= K
+        x0: [d] features at which ranks and xi are frozen
+        C: the conservative constant, >= 1
+    Returns:
+        maps x, an array of d real numbers, to the d + 1 residuals
+    """
     table = _check_table(coefficients)
     K, d = len(table), table.ndim - 1
     if d > K: raise ValueError(f"the system needs d <= K, got d={d} features and K={K} classes")
@@ -76,7 +84,17 @@ def root_radius(coefficients: ArrayLike,   # [K, n_1+1, ..., n_d+1], d <= K
                 C: float = np.inf,         # the conservative constant, >= 1
                 solver: str | None = None, # "lm", "dogbox" or "trf"; None: "dogbox" for linf, else "lm", as printed
                ) -> RootRadius:            # the printed radius: no certificate, usually larger than the true distance
-    "Algorithm 2 of Kao et al.: distance to a least-squares root of the system (9) or (25)."
+    """Algorithm 2 of Kao et al.: distance to a least-squares root of the system (9) or (25).
+
+    Args:
+        coefficients: [K, n_1+1, ..., n_d+1], d <= K
+        x0: [d] features in [0, 1]
+        norm: "l1", "l2", "linf" or any p >= 1
+        C: the conservative constant, >= 1
+        solver: "lm", "dogbox" or "trf"; None: "dogbox" for linf, else "lm", as printed
+    Returns:
+        the printed radius: no certificate, usually larger than the true distance
+    """
     table = _check_table(coefficients)
     x0, p = _check_points(x0, table.ndim - 1, "x0").reshape(-1), norm_order(norm)
     residuals = root_system(table, x0, C)
@@ -96,7 +114,14 @@ def root_radius(coefficients: ArrayLike,   # [K, n_1+1, ..., n_d+1], d <= K
 def penalty_radius(coefficients: ArrayLike, # [K, n_1+1, ..., n_d+1]
                    x0: ArrayLike,           # [d] features in [0, 1]
                   ) -> RootRadius:          # l2 distance of a local minimiser: no certificate
-    "The penalised objective of the 2-D example of Kao et al. (appendix), minimised from x0 by a trust-region method."
+    """The penalised objective of the 2-D example of Kao et al. (appendix), minimised from x0 by a trust-region method.
+
+    Args:
+        coefficients: [K, n_1+1, ..., n_d+1]
+        x0: [d] features in [0, 1]
+    Returns:
+        l2 distance of a local minimiser: no certificate
+    """
     table = _check_table(coefficients)
     x0 = _check_points(x0, table.ndim - 1, "x0").reshape(-1)
     if len(table) < 2: raise ValueError("the objective needs at least two classes, got 1")

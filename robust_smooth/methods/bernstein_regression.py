@@ -19,7 +19,13 @@ __all__ = ['SmoothedRegressor', 'smooth_regression', 'cross_validate_degree']
 
 # %% ../../nbs/methods/09_bernstein_regression.ipynb #33cce466
 class SmoothedRegressor:
-    "A regressor smoothed by a Bernstein polynomial; `predict` as in scikit-learn."
+    """A regressor smoothed by a Bernstein polynomial; `predict` as in scikit-learn.
+
+    Args:
+        table: [1, n_1+1, ..., n_d+1]
+        low: [d] lower ends
+        high: [d] upper ends
+    """
     def __init__(self,
                  table: np.ndarray, # [1, n_1+1, ..., n_d+1]
                  low: np.ndarray,   # [d] lower ends
@@ -30,7 +36,13 @@ class SmoothedRegressor:
     def predict(self,
                 X: ArrayLike,  # [M, d], or [M] for one input, inside the interval
                ) -> np.ndarray: # [M]
-        "Smoothed predictions. Raises ValueError outside the interval: a Bernstein polynomial says nothing there."
+        """Smoothed predictions. Raises ValueError outside the interval: a Bernstein polynomial says nothing there.
+
+        Args:
+            X: [M, d], or [M] for one input, inside the interval
+        Returns:
+            [M]
+        """
         X = np.asarray(X, dtype=np.float64)
         X = X[:, None] if X.ndim == 1 and len(self.low) == 1 else X
         if X.ndim != 2 or X.shape[1] != len(self.low): raise ValueError(f"X must have shape [M, {len(self.low)}], got {X.shape}")
@@ -43,7 +55,13 @@ def smooth_regression(model: Any,          # a fitted regressor with `.predict(X
                       n: int | Iterable[int], # degree, or one per input
                       interval: ArrayLike, # (low, high) for one input, or d such pairs
                      ) -> SmoothedRegressor:
-    "Bernstein smoothing of a regressor on a box (Kao et al., remedy of over-fitting)."
+    """Bernstein smoothing of a regressor on a box (Kao et al., remedy of over-fitting).
+
+    Args:
+        model: a fitted regressor with `.predict(X)`, or a function of X [M, d]
+        n: degree, or one per input
+        interval: (low, high) for one input, or d such pairs
+    """
     ends = np.atleast_2d(np.asarray(interval, dtype=np.float64))
     if ends.ndim != 2 or ends.shape[1] != 2 or not np.all(np.isfinite(ends)) or not np.all(ends[:, 0] < ends[:, 1]):
         raise ValueError(f"interval must be (low, high) or one such pair per input with low < high, got {interval!r}")
@@ -58,7 +76,18 @@ def cross_validate_degree(model: Any,            # an unfitted scikit-learn regr
                           folds: int = 5,        # of the cross-validation, >= 2
                           seed: int = 0,         # shuffles the folds
                          ) -> dict[int, float]:  # degree -> mean squared error; key 0: the unsmoothed model
-    "Cross-validated error of each degree on the box spanned by the data."
+    """Cross-validated error of each degree on the box spanned by the data.
+
+    Args:
+        model: an unfitted scikit-learn regressor
+        X: [M, d] training inputs
+        y: [M] targets
+        degrees: candidates
+        folds: of the cross-validation, >= 2
+        seed: shuffles the folds
+    Returns:
+        degree -> mean squared error; key 0: the unsmoothed model
+    """
     X, y = np.asarray(X, dtype=np.float64), np.asarray(y, dtype=np.float64)
     X = X[:, None] if X.ndim == 1 else X
     if folds < 2 or folds > len(X): raise ValueError(f"folds must be in [2, {len(X)}], got {folds}")

@@ -5,18 +5,22 @@
 # %% ../../nbs/methods/00_gaussian.ipynb #c36ab4e3
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import betainc, ndtr
 
-from ..maths.bounds import binomial_lower, probit_gap, ROUNDING
 from ..core.certificates import Certificates
 from ..core.record import Record
 from ..core.registry import register
 from ..core.values import ABSTAIN, check_level, norm_name
+from robust_smooth.maths.bounds import (
+    ROUNDING, binomial_lower, fewest_draws, probit_gap, tail_at_least,
+)
 
 # %% auto #0
-__all__ = ['GAUSSIAN_NOISES', 'SHRINK', 'radius', 'predict', 'certify', 'minimum_n', 'check', 'largest_radius']
+__all__ = ['GAUSSIAN_NOISES', 'SLACK', 'radius', 'predict', 'inscribed', 'minimum_n', 'certify', 'check', 'largest_radius']
 
 # %% ../../nbs/methods/00_gaussian.ipynb #efa187b3
 def radius(p_lower: ArrayLike,               # lower bounds of the top class's probability, in [0, 1]
@@ -26,70 +30,147 @@ def radius(p_lower: ArrayLike,               # lower bounds of the top class's p
            p_lower_complement: ArrayLike | None = None, # 1 - p_lower, where it is known more accurately
            p_upper_complement: ArrayLike | None = None, # 1 - p_upper, likewise
           ) -> np.ndarray:                   # float64 radii in input units, >= 0; 0 where p_lower <= p_upper
-    "Certified l2 radius of Gaussian smoothing (Cohen et al. 2019, Theorem 1), rounded down. Raises ValueError."
+    """Certified l2 radius of Gaussian smoothing (Cohen et al. 2019, Theorem 1), rounded down. Raises ValueError.
+
+    Args:
+        p_lower: lower bounds of the top class's probability, in [0, 1]
+        sigma: noise level, in input units, > 0; broadcasts
+        p_upper: upper bounds of every other class's probability; None: 1 - p_lower
+        p_lower_complement: 1 - p_lower, where it is known more accurately
+        p_upper_complement: 1 - p_upper, likewise
+    Returns:
+        float64 radii in input units, >= 0; 0 where p_lower <= p_upper
+    """
     sigma = np.asarray(sigma, dtype=np.float64)
-    if not np.all((sigma > 0) & np.isfinite(sigma)): raise ValueError(f"sigma must be finite and > 0, got {sigma}")
+    if not np.all((sigma > 0) & np.isfinite(sigma)):
+        raise ValueError(f"sigma must be finite and > 0, got {sigma}")
     return (sigma / 2 * probit_gap(p_lower, p_upper, p_lower_complement, p_upper_complement))[()]
 
 # %% ../../nbs/methods/00_gaussian.ipynb #120441b8
 def predict(record: Record,        # votes under Gaussian noise (any noise: the test asks nothing of it)
             alpha: float = 0.001,  # probability of returning another class than the smoothed classifier's, in (0, 1)
            ) -> np.ndarray:        # [B] int64: class or `ABSTAIN`
-    "The smoothed classifier's class, or an abstention (Cohen et al. 2019, PREDICT; a two-sided binomial test of the two top counts). Raises ValueError."
+    """The smoothed classifier's class, or an abstention (Cohen et al. 2019, PREDICT).
+
+    A two-sided binomial test of the two top counts. Raises ValueError.
+
+    Args:
+        record: votes under Gaussian noise (any noise: the test asks nothing of it)
+        alpha: probability of returning another class than the smoothed classifier's, in (0, 1)
+    Returns:
+        [B] int64: class or `ABSTAIN`
+    """
     check_level(alpha)
-    if record.plan is not None: raise ValueError("predict assumes a fixed number of draws, but this record was stopped early by a plan")
+    if record.plan is not None:
+        raise ValueError("predict assumes a fixed number of draws, but this record was stopped early by a plan")
     ordered = np.sort(record.counts, axis=1)
     first, second = ordered[:, -1], ordered[:, -2]
-    p_value = np.where(first > 0, np.minimum(1.0, 2 * betainc(np.maximum(first, 1), second + 1.0, 0.5)), 1.0)
-    return np.where((p_value <= alpha) & (first > second), record.counts.argmax(1), ABSTAIN)
+    p_value = np.minimum(1.0, 2 * betainc(np.maximum(first, 1), second + 1.0, 0.5))
+    decided = (first > second) & (p_value <= alpha)
+    return np.where(decided, record.counts.argmax(1), ABSTAIN)
 
 # %% ../../nbs/methods/00_gaussian.ipynb #014a219f
 GAUSSIAN_NOISES = ("Gaussian", "RoundedGaussian") # whose certificates are those of the normal distribution
 
+def inscribed(norm: str,      # "l1", "l2" or "linf"
+              dim: ArrayLike, # number of inputs
+             ) -> np.ndarray: # float64
+    """Radius of the largest ball of a norm inside the unit l2 ball, rounded down. Raises ValueError.
+
+    Args:
+        norm: "l1", "l2" or "linf"
+        dim: number of inputs
+    Returns:
+        float64
+    """
+    norm = norm_name(norm)
+    if norm not in ("l1", "l2", "linf"):
+        raise ValueError(f"norm must be one of ['l1', 'l2', 'linf'], got {norm!r}")
+    dim = np.asarray(dim, dtype=np.float64)
+    return (1 - ROUNDING) / np.sqrt(dim) if norm == "linf" else np.ones_like(dim)
+
+def minimum_n(alpha: float, # failure probability, in (0, 1)
+             ) -> int:      # draws
+    """Fewest draws that can certify anything at level alpha: alpha^(1/n) > 1/2.
+
+    Args:
+        alpha: failure probability, in (0, 1)
+    Returns:
+        draws
+    """
+    return fewest_draws(check_level(alpha))
+
+# %% ../../nbs/methods/00_gaussian.ipynb #9b4cc4fc
 def certify(record: Record,       # votes under Gaussian noise, a fixed number of draws
             *,
             norm: str = "l2",     # "l2"; "l1" and "linf" by inclusion of the balls
             alpha: float = 0.001, # failure probability per image, in (0, 1)
            ) -> Certificates:     # with p_lower, and the votes as witness
-    "Certify every image of a Record (Cohen et al. 2019, CERTIFY). Raises ValueError."
+    """Certify every image of a Record (Cohen et al. 2019, CERTIFY). Raises ValueError.
+
+    Args:
+        record: votes under Gaussian noise, a fixed number of draws
+        norm: "l2"; "l1" and "linf" by inclusion of the balls
+        alpha: failure probability per image, in (0, 1)
+    Returns:
+        with p_lower, and the votes as witness
+    """
     check_level(alpha)
-    norm = norm_name(norm)
-    if norm not in SHRINK: raise ValueError(f"norm must be one of {sorted(SHRINK)}, got {norm!r}")
     record.check_noise(*GAUSSIAN_NOISES)
-    if record.plan is not None: raise ValueError("this record was stopped early by a plan; CERTIFY assumes a fixed number of draws (see sequential)")
-    p, q = (binomial_lower(record.hits, record.n, alpha, complement=c) for c in (False, True))
-    found = radius(p, record.noise.sigma, p_lower_complement=q) * SHRINK[norm](record.dim)
-    needed = minimum_n(alpha)
-    reason = np.where(found > 0, "", np.where(record.n < needed, f"n below {needed}: nothing can be certified at alpha = {alpha:g}", "lower bound of the selected class is not above 1/2"))
-    witness = dict(hits=record.hits, selected=record.selected, sigma=np.full(len(record), record.noise.sigma), dim=np.full(len(record), record.dim))
-    return Certificates(label=np.where(found > 0, record.selected, ABSTAIN), radius=found, norm=norm, alpha=alpha, method="gaussian", index=record.index,
-                        p_lower=p, p_upper=q, n=record.n, witness=witness, reason=reason)
+    if record.plan is not None:
+        raise ValueError("this record was stopped early by a plan; CERTIFY assumes a fixed number of draws (see sequential)")
+    sigma, hits, n = record.noise.sigma, record.hits, record.n
+    p = binomial_lower(hits, n, alpha)
+    q = binomial_lower(hits, n, alpha, complement=True)
+    found = radius(p, sigma, p_lower_complement=q) * inscribed(norm, record.dim)
+    kept, few = found > 0, n < minimum_n(alpha)
+    too_few = f"n below {minimum_n(alpha)}: nothing can be certified at alpha = {alpha:g}"
+    reason = np.where(few, too_few, "lower bound of the selected class is not above 1/2")
+    size = len(record)
+    witness = dict(hits=hits, selected=record.selected, sigma=np.full(size, sigma), dim=np.full(size, record.dim))
+    return Certificates(label=np.where(kept, record.selected, ABSTAIN), radius=found, norm=norm, alpha=alpha,
+                        method="gaussian", index=record.index, p_lower=p, p_upper=q, n=n,
+                        witness=witness, reason=np.where(kept, "", reason))
 
-SHRINK = {"l2": lambda d: 1.0, "l1": lambda d: 1.0, "linf": lambda d: (1 - ROUNDING) / np.sqrt(d)} # largest ball of each norm inside the unit l2 ball
-
-def minimum_n(alpha: float, # failure probability, in (0, 1)
-             ) -> int:      # draws
-    "Fewest draws that can certify anything at level alpha: alpha^(1/n) > 1/2."
-    n = int(np.floor(-np.log2(check_level(alpha))))
-    while binomial_lower(n, n, alpha) <= 0.5: n += 1
-    return n
+# %% ../../nbs/methods/00_gaussian.ipynb #a19292e4
+SLACK = 1 + 1e-9 # relative, for the rounding of a forward tail
 
 def check(certificates: Certificates, # as `certify` made them
          ) -> np.ndarray:             # [B] bool; an abstention is always fine
-    "Re-prove each radius from its votes without an inverse: Pr[Bin(n, Phi(r / sigma)) >= hits] <= alpha."
-    w = certificates.witness
-    p = ndtr(certificates.radius / SHRINK[certificates.norm](w["dim"]) / w["sigma"])
-    tail = betainc(np.maximum(w["hits"], 1), certificates.n - w["hits"] + 1.0, p)
-    return (certificates.label == ABSTAIN) | ((certificates.label == w["selected"]) & (certificates.radius >= 0) & (w["hits"] > 0) & (tail <= certificates.alpha * (1 + 1e-9)))
+    """Re-prove each radius from its votes: Pr[Bin(n, Phi(r / sigma)) >= hits] <= alpha, and the same for p_lower.
 
-def largest_radius(noise, # Gaussian noise
-                   n: int, # draws
-                   alpha: float, # failure probability
-                   norm: str = "l2", # norm
-                   dim: int = 1, # number of inputs
-                  ) -> float: # input units
-    "The radius that n unanimous votes prove."
-    return float(radius(binomial_lower(n, n, alpha), noise.sigma, p_lower_complement=binomial_lower(n, n, alpha, complement=True)) * SHRINK[norm_name(norm)](dim))
+    Args:
+        certificates: as `certify` made them
+    Returns:
+        [B] bool; an abstention is always fine
+    """
+    c, w = certificates, certificates.witness
+    needed = ndtr(c.radius / inscribed(c.norm, w["dim"]) / w["sigma"])
+    proved = tail_at_least(w["hits"], c.n, np.maximum(needed, c.p_lower)) <= c.alpha * SLACK
+    shown = c.p_upper >= 1 - c.p_lower - 1e-14 # one limit and its complement, each rounded
+    fine = (c.label == w["selected"]) & (c.radius >= 0) & (c.mode == "sound")
+    return (c.label == ABSTAIN) | (fine & proved & shown)
 
-register(name="gaussian", noises=GAUSSIAN_NOISES, norms=("l2", "l1", "linf"), certify=certify, rank=dict(l2=10, l1=1, linf=1), minimum_n=minimum_n, check=check,
-         predict=predict, largest_radius=largest_radius)
+# %% ../../nbs/methods/00_gaussian.ipynb #844e6f16
+def largest_radius(noise: Any,        # Gaussian noise
+                   n: int,            # draws
+                   alpha: float,      # failure probability
+                   norm: str = "l2",  # norm
+                   dim: int = 1,      # number of inputs
+                  ) -> float:         # input units
+    """The radius that n unanimous votes prove.
+
+    Args:
+        noise: Gaussian noise
+        n: draws
+        alpha: failure probability
+        norm: norm
+        dim: number of inputs
+    Returns:
+        input units
+    """
+    p, q = (binomial_lower(n, n, alpha, complement=side) for side in (False, True))
+    return float(radius(p, noise.sigma, p_lower_complement=q) * inscribed(norm, dim))
+
+register(name="gaussian", noises=GAUSSIAN_NOISES, norms=("l2", "l1", "linf"), rank=dict(l2=10, l1=1, linf=1), counts_only=True,
+         certify=certify, minimum_n=minimum_n, check=check, predict=predict, largest_radius=largest_radius)

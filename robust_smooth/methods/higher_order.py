@@ -63,7 +63,14 @@ _all_ = [
 def channel_mask(shape: Sequence[int], # shape of an image, channels first
                  channel: int,         # which channel may be perturbed
                 ) -> np.ndarray:       # bool, that shape
-    "Coordinate mask of one channel, for certify(subspace=...). Raises ValueError."
+    """Coordinate mask of one channel, for certify(subspace=...). Raises ValueError.
+
+    Args:
+        shape: shape of an image, channels first
+        channel: which channel may be perturbed
+    Returns:
+        bool, that shape
+    """
     if not 0 <= channel < shape[0]: raise ValueError(f"channel must be in [0, {shape[0]}), got {channel}")
     mask = np.zeros(shape, bool)
     mask[channel] = True
@@ -116,7 +123,17 @@ def gradient_statistics(record: Record,        # votes with moments
                         subspace: Any = None,  # mask or spanning rows, for the "sub_" events
                         direction: ArrayLike | None = None, # [d] or [B, d], for "along_lower"
                        ) -> dict[str, np.ndarray]: # event -> [B] bound of (a norm of) sigma times the gradient
-    "Confidence bounds of gradient norms from a Record; each fails with probability at most its level. Raises ValueError."
+    """Confidence bounds of gradient norms from a Record; each fails with probability at most its level. Raises ValueError.
+
+    Args:
+        record: votes with moments
+        levels: event -> failure probability, in (0, 1)
+        estimator: "sharp", "paper" or "adaptive"
+        subspace: mask or spanning rows, for the "sub_" events
+        direction: [d] or [B, d], for "along_lower"
+    Returns:
+        event -> [B] bound of (a norm of) sigma times the gradient
+    """
     if estimator not in ESTIMATORS: raise ValueError(f"estimator must be one of {ESTIMATORS}, got {estimator!r}")
     X, Y, n1, n2 = _half_means(record)
     d, size = record.dim, len(record)
@@ -173,7 +190,22 @@ def vote_adaptive(model: Callable,   # base classifier: [m, ...] float32 -> [m, 
                   batch_size: int | None = None,  # rows per forward pass; None: a short timed sweep
                   progress: bool = True,          # show progress bars
                  ) -> Record:        # with the moments that every estimator of `certify` needs
-    "Vote in the three stages of the variance-adaptive estimator: pilot, direction, estimation; the halves of the moments are the last two. Raises ValueError."
+    """Vote in the three stages of the variance-adaptive estimator: pilot, direction, estimation; the halves of the moments are the last two. Raises ValueError.
+
+    Args:
+        model: base classifier: [m, ...] float32 -> [m, C] logits, in eval mode
+        images: [B, ...] in [0, 1]
+        noise: Gaussian noise
+        n: draws per image over both stages, >= 2
+        num_classes: C >= 2
+        n0: pilot draws, which choose the class, the centre and the estimator
+        seed: seed of the run
+        index: [B] dataset indices; default 0, 1, ...
+        batch_size: rows per forward pass; None: a short timed sweep
+        progress: show progress bars
+    Returns:
+        with the moments that every estimator of `certify` needs
+    """
     if not n >= 2: raise ValueError(f"n must be at least 2, got {n}")
     index = np.arange(len(images)) if index is None else np.asarray(index)
     dim = int(np.prod(images.shape[1:]))
@@ -267,7 +299,20 @@ def certify(record: Record,          # votes under Gaussian noise with moments, 
             estimator: str | None = None, # "sharp" (default), "paper" (default of mode "paper"), "adaptive"
             form: str | None = None,  # "equality" (default) or "relaxed" (default of mode "paper")
            ) -> Certificates:         # with the multipliers as witness and the norm bounds as details
-    "Certify every image from its value and gradient norms (Mohapatra et al., Corollaries 3.1 to 3.4, as mended). Raises ValueError."
+    """Certify every image from its value and gradient norms (Mohapatra et al., Corollaries 3.1 to 3.4, as mended). Raises ValueError.
+
+    Args:
+        record: votes under Gaussian noise with moments, a fixed number of draws
+        norm: "l1", "l2" or "linf"; with direction any p >= 1
+        alpha: failure probability per image, in (0, 1), of everything that the radius uses
+        subspace: bool mask of the inputs or rows that span a subspace; (name, one of these)
+        direction: [d] or [B, d]: certify x + t direction, t >= 0, only
+        mode: "sound", or "paper": as printed, warned and marked
+        estimator: "sharp" (default), "paper" (default of mode "paper"), "adaptive"
+        form: "equality" (default) or "relaxed" (default of mode "paper")
+    Returns:
+        with the multipliers as witness and the norm bounds as details
+    """
     check_level(alpha)
     estimator, form = _check_record(record, mode, estimator, form)
     part = _subspace(subspace, record.dim)
@@ -281,7 +326,17 @@ def joint(record: Record,        # votes under Gaussian noise with moments
           mode: str = "sound",   # only "sound"
           estimator: str | None = None, # "sharp" (default) or "adaptive"
          ) -> list[Certificates]: # one per norm, alpha_scope "joint"
-    "Certify several norms with one failure probability: alpha/2 for the value, alpha/2 over the union of the norm events; each ball also certifies the balls inside it. Raises ValueError."
+    """Certify several norms with one failure probability: alpha/2 for the value, alpha/2 over the union of the norm events; each ball also certifies the balls inside it. Raises ValueError.
+
+    Args:
+        record: votes under Gaussian noise with moments
+        norms: several of "l1", "l2", "linf"
+        alpha: failure probability of all their radii together, per image, in (0, 1)
+        mode: only "sound"
+        estimator: "sharp" (default) or "adaptive"
+    Returns:
+        one per norm, alpha_scope "joint"
+    """
     check_level(alpha)
     if mode != "sound": raise ValueError(f"joint certificates are sound only, got mode {mode!r}")
     estimator, form = _check_record(record, mode, estimator, None)
@@ -310,7 +365,18 @@ def check(certificates: Certificates, # as `certify` or `joint` made them
           subspace: Any = None,       # as given to `certify`
           direction: ArrayLike | None = None, # as given to `certify`
          ) -> np.ndarray:             # [B] bool; an abstention is always fine
-    "Re-prove each radius without the solver: weak duality says that D > 1/2 at the stored multipliers suffices. Raises ValueError for another subspace or direction."
+    """Re-prove each radius without the solver: weak duality says that D > 1/2 at the stored multipliers suffices. Raises ValueError for another subspace or direction.
+
+    Args:
+        certificates: as `certify` or `joint` made them
+        record: the votes: then the value is recomputed as well, and the norm bounds of the input
+            (of a subspace or direction, if it is given; not of joint certificates)
+        estimator: the estimator that was used
+        subspace: as given to `certify`
+        direction: as given to `certify`
+    Returns:
+        [B] bool; an abstention is always fine
+    """
     w = {name: np.asarray(value) for name, value in certificates.witness.items()}
     kept = certificates.label != ABSTAIN
     good = kept & (certificates.label == w["selected"]) & np.isfinite(w["sigma"] * w["scale"]) & (w["sigma"] > 0) & (w["scale"] > 0)
@@ -337,7 +403,16 @@ def image_region(record: Record,       # votes with moments
                  angles: int | ArrayLike = 31, # how many angles from 0 to pi, or the angles to the (unknown) gradient in radians
                  estimator: str = "sharp", # "sharp" or "adaptive"
                 ) -> tuple[np.ndarray, np.ndarray]: # angles [A] and radii [B, A] in input units; 0 where the image abstains
-    "Certified radius of every image at every angle to its gradient: alpha/2 for the value, alpha/4 for each bound of the norm. Raises ValueError."
+    """Certified radius of every image at every angle to its gradient: alpha/2 for the value, alpha/4 for each bound of the norm. Raises ValueError.
+
+    Args:
+        record: votes with moments
+        alpha: failure probability of the whole region, per image, in (0, 1)
+        angles: how many angles from 0 to pi, or the angles to the (unknown) gradient in radians
+        estimator: "sharp" or "adaptive"
+    Returns:
+        angles [A] and radii [B, A] in input units; 0 where the image abstains
+    """
     check_level(alpha)
     _check_record(record, "sound", estimator, None)
     angles = np.linspace(0, np.pi, angles) if np.ndim(angles) == 0 else np.asarray(angles, dtype=np.float64)
@@ -372,7 +447,16 @@ def plot_region(ax: Any,           # matplotlib axes
                 radii: ArrayLike,  # [A] radii of one image
                 zeroth: float,     # radius from the votes alone
                ) -> Any:           # ax
-    "Draw a longitudinal slice of a certified region as in Figure 1 (Mohapatra et al.): gradient to the left, ball of the votes alone, half-space limit."
+    """Draw a longitudinal slice of a certified region as in Figure 1 (Mohapatra et al.): gradient to the left, ball of the votes alone, half-space limit.
+
+    Args:
+        ax: matplotlib axes
+        angles: [A] angles to the gradient, from 0 to pi
+        radii: [A] radii of one image
+        zeroth: radius from the votes alone
+    Returns:
+        ax
+    """
     angles, radii = np.asarray(angles, dtype=np.float64), np.minimum(np.asarray(radii, dtype=np.float64), 50 * zeroth)
     x, y = -radii * np.cos(angles), radii * np.sin(angles)
     t = np.linspace(0, 2 * np.pi, 181)
@@ -385,7 +469,13 @@ def plot_region(ax: Any,           # matplotlib axes
 # %% ../../nbs/methods/07_higher_order.ipynb #54e68d35
 def minimum_n(alpha: float, # failure probability, in (0, 1)
              ) -> int:      # draws
-    "Fewest draws with which unanimous votes certify anything: half of alpha for the value, and both halves need a draw."
+    """Fewest draws with which unanimous votes certify anything: half of alpha for the value, and both halves need a draw.
+
+    Args:
+        alpha: failure probability, in (0, 1)
+    Returns:
+        draws
+    """
     return max(2, int(np.floor(np.log(check_level(alpha) / 2) / np.log(0.5))) + 1)
 
 def largest_radius(noise: Any,   # Gaussian noise
@@ -394,7 +484,17 @@ def largest_radius(noise: Any,   # Gaussian noise
                    norm: str = "l2", # norm
                    dim: int = 1, # number of inputs
                   ) -> float:    # input units
-    "Ceiling of the radius that n unanimous votes prove: they show no gradient, so it is that of the slab without first moment."
+    """Ceiling of the radius that n unanimous votes prove: they show no gradient, so it is that of the slab without first moment.
+
+    Args:
+        noise: Gaussian noise
+        n: draws
+        alpha: failure probability
+        norm: norm
+        dim: number of inputs
+    Returns:
+        input units
+    """
     tail = binomial_lower(n, n, alpha / 2, complement=True)
     return float(noise.sigma * -ndtri(tail / 2) / (np.sqrt(dim) if norm_name(norm) == "linf" else 1.0)) if tail < 0.5 else 0.0
 

@@ -25,7 +25,12 @@ ROUNDING_SHIFT = 2.0 ** -30  # at most this much per coordinate of a mean of u (
 PIECE = 2**22                # numbers converted to float64 at a time
 
 class GradientMoments:
-    "Observer of a vote: half-sums of (f - 1/2) u for the selected class, two float64 vectors of the image's size per image in flight."
+    """Observer of a vote: half-sums of (f - 1/2) u for the selected class, two float64 vectors of the image's size per image in flight.
+
+    Args:
+        noise: Gaussian noise of the vote
+        dim: number of inputs d
+    """
 
     def __init__(self,
                  noise: Any, # Gaussian noise of the vote
@@ -45,7 +50,14 @@ class GradientMoments:
                hits: Tensor, # [m] bool: votes for the selected class
                noise: Tensor, # [m, ...] the noise that was added
               ) -> None:
-        "Add the draws start, start + 1, ... to their halves."
+        """Add the draws start, start + 1, ... to their halves.
+
+        Args:
+            index: dataset index of the image
+            start: number of the first of these draws
+            hits: [m] bool: votes for the selected class
+            noise: [m, ...] the noise that was added
+        """
         step = max(1, PIECE // self.dim)
         for first in range(0, len(hits), step):
             z = (noise[first:first + step].reshape(-1, self.dim).to(torch.float64, copy=True)).mul_(GRID / self.sigma).round_()
@@ -56,7 +68,11 @@ class GradientMoments:
         self.draws[index] += [(later + 1) // 2 - (start + 1) // 2, later // 2 - start // 2]
 
     def finish(self, index: int) -> dict[str, np.ndarray]: # "moments" [2, d]: even draws, odd draws; "moments_n" [2]
-        "The half-sums of an image and the number of draws behind each."
+        """The half-sums of an image and the number of draws behind each.
+
+        Returns:
+            "moments" [2, d]: even draws, odd draws; "moments_n" [2]
+        """
         return dict(moments=self.sums.pop(index).cpu().numpy() / GRID, moments_n=self.draws.pop(index))
 
 # %% ../../nbs/methods/06_moments.ipynb #dd01b4e7

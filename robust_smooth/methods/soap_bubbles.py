@@ -27,10 +27,10 @@ from robust_smooth.maths.shells import (
 )
 
 # %% auto #0
-__all__ = ['FAMILY_OF', 'PAPER_GRID', 'worst_shift', 'certify', 'check', 'minimum_n', 'largest_radius', 'bilateral_radius',
-           'sample_ratios', 'certify_monte_carlo', 'algorithm1', 'algorithm2', 'radius_law', 'compare', 'FAMILIES',
-           'FINE', 'FINER', 'FLAT', 'GUARD', 'discrepancy', 'dual_bound', 'llr_cdf', 'lower_bound', 'p_min', 'radius',
-           'verified_radius']
+__all__ = ['FAMILY_OF', 'PAPER_GRID', 'CERTIFIES', 'worst_shift', 'certify', 'check', 'minimum_n', 'largest_radius',
+           'bilateral_radius', 'sample_ratios', 'certify_monte_carlo', 'algorithm1', 'algorithm2', 'radius_law',
+           'compare', 'FAMILIES', 'FINE', 'FINER', 'FLAT', 'GUARD', 'discrepancy', 'dual_bound', 'llr_cdf',
+           'lower_bound', 'p_min', 'radius', 'verified_radius']
 
 # %% ../../nbs/methods/05_soap_bubbles.ipynb #5fae3ff1
 from robust_smooth.maths.shells import (
@@ -52,7 +52,16 @@ def worst_shift(noise: Any,        # Gaussian, RadialGaussian, MixedNormGaussian
                 norm: str | float, # norm of the perturbation
                 dim: int,          # number of inputs d
                ) -> tuple[str, float, float]: # family, k, and the size of the worst shift for a ball of radius 1 (its l2 norm, or the corner's coordinates)
-    "The worst shift of a ball, where a theorem names it (Zhang et al. 2020, Theorems 2, 3 and 5). Raises ValueError where none does."
+    """The worst shift of a ball, where a theorem names it (Zhang et al. 2020, Theorems 2, 3 and 5). Raises ValueError where none does.
+
+    Args:
+        noise: Gaussian, RadialGaussian, MixedNormGaussian or LinfGaussian
+        norm: norm of the perturbation
+        dim: number of inputs d
+    Returns:
+        family, k, and the size of the worst shift for a ball of radius 1 (its l2 norm, or the
+            corner's coordinates)
+    """
     kind, p = type(noise).__name__, norm_order(norm)
     if kind not in FAMILY_OF: raise ValueError(f"noise must be one of {sorted(FAMILY_OF)}, got {noise!r}")
     family, k = FAMILY_OF[kind], float(getattr(noise, "k", 0.0))
@@ -61,7 +70,6 @@ def worst_shift(noise: Any,        # Gaussian, RadialGaussian, MixedNormGaussian
     if p != np.inf: raise ValueError(f"{kind} has a proved worst shift for norm 'linf' only (the theorem does not rank the points of other balls), got {norm_name(norm)!r}")
     return family, k, 1.0
 
-def _method_name(family: str) -> str: return "soap_bubbles" if family == "l2" else "soap_bubbles_linf"
 
 def certify(record: Record,       # votes under one of the noises of `FAMILY_OF`, a fixed number of draws
             *,
@@ -71,7 +79,18 @@ def certify(record: Record,       # votes under one of the noises of `FAMILY_OF`
             bilateral: bool = False, # bound the runner-up as well (Appendix D); alpha is split
             **options,            # of the paper's algorithm: radii, draws, lam, seed
            ) -> Certificates:     # witness: the multiplier and the votes
-    "Certify every image of a Record (Zhang et al. 2020; exact law in place of Monte Carlo). Raises ValueError."
+    """Certify every image of a Record (Zhang et al. 2020; exact law in place of Monte Carlo). Raises ValueError.
+
+    Args:
+        record: votes under one of the noises of `FAMILY_OF`, a fixed number of draws
+        norm: any l_p for RadialGaussian; "linf" for the others
+        alpha: failure probability per image, in (0, 1)
+        mode: "sound", or "paper": Algorithm 2 on a grid of radii, not proved
+        bilateral: bound the runner-up as well (Appendix D); alpha is split
+        **options: of the paper's algorithm: radii, draws, lam, seed
+    Returns:
+        witness: the multiplier and the votes
+    """
     check_level(alpha)
     if mode not in ("sound", "paper"): raise ValueError(f"mode must be 'sound' or 'paper', got {mode!r}")
     if record.plan is not None: raise ValueError("this record was stopped early by a plan; soap_bubbles assumes a fixed number of draws")
@@ -84,12 +103,18 @@ def certify(record: Record,       # votes under one of the noises of `FAMILY_OF`
     R, lam = verified_radius(q, record.dim, k, family)
     reason = np.where(R > 0, "", "lower bound of the selected class is not above 1/2")
     fixed = dict(hits=record.hits, selected=record.selected, lam=lam, sigma=record.noise.sigma, k=k, dim=record.dim, family=FAMILIES.index(family))
-    return Certificates(label=np.where(R > 0, record.selected, ABSTAIN), radius=R * record.noise.sigma / size, norm=norm, alpha=alpha, method=_method_name(family), index=record.index,
+    return Certificates(label=np.where(R > 0, record.selected, ABSTAIN), radius=R * record.noise.sigma / size, norm=norm, alpha=alpha, method="soap_bubbles", index=record.index,
                         p_lower=p, n=record.n, witness={name: np.broadcast_to(value, len(record)).copy() for name, value in fixed.items()}, reason=reason)
 
 def check(certificates: Certificates, # as `certify` made them
          ) -> np.ndarray:             # [B] bool; an abstention is always fine
-    "Re-prove each radius from its votes and its multiplier by weak duality: lam p - D(lam) > 1/2. No table, no solver."
+    """Re-prove each radius from its votes and its multiplier by weak duality: lam p - D(lam) > 1/2. No table, no solver.
+
+    Args:
+        certificates: as `certify` made them
+    Returns:
+        [B] bool; an abstention is always fine
+    """
     if certificates.mode == "paper": raise ValueError("certificates with mode='paper' carry no proof")
     w, fine = certificates.witness, certificates.label == ABSTAIN
     if "hits" not in w: return _check_bilateral(certificates)
@@ -109,7 +134,13 @@ def check(certificates: Certificates, # as `certify` made them
 
 def minimum_n(alpha: float, # failure probability, in (0, 1)
              ) -> int:      # draws
-    "Fewest draws that can certify anything at level alpha: alpha^(1/n) > 1/2."
+    """Fewest draws that can certify anything at level alpha: alpha^(1/n) > 1/2.
+
+    Args:
+        alpha: failure probability, in (0, 1)
+    Returns:
+        draws
+    """
     n = max(1, int(np.floor(-np.log2(check_level(alpha)))))
     while binomial_lower(n, n, alpha) <= 0.5: n += 1
     return n
@@ -120,7 +151,16 @@ def largest_radius(noise: Any, # smoothing distribution
                    norm: str = "l2",
                    dim: int = 1, # number of inputs
                   ) -> float:  # input units; 0 where no theorem covers the norm
-    "The radius that n unanimous votes prove."
+    """The radius that n unanimous votes prove.
+
+    Args:
+        noise: smoothing distribution
+        n: draws
+        alpha: failure probability
+        dim: number of inputs
+    Returns:
+        input units; 0 where no theorem covers the norm
+    """
     try: family, k, size = worst_shift(noise, norm, dim)
     except ValueError: return 0.0
     return float(verified_radius(np.atleast_1d(binomial_lower(n, n, alpha, complement=True)), dim, k, family)[0][0] * noise.sigma / size)
@@ -131,7 +171,15 @@ def bilateral_radius(p_lower: ArrayLike, # lower bounds of the top class's proba
                      d: int, k: float, family: str,
                      sigma: float = 1.0, # scale of the noise, > 0
                     ) -> np.ndarray:     # float64: size of the worst shift in input units; 0 where p_lower <= p_upper
-    "Largest r with V(p_A, r) > U(p_B, r) (Zhang et al. 2020, Appendix D). Raises ValueError."
+    """Largest r with V(p_A, r) > U(p_B, r) (Zhang et al. 2020, Appendix D). Raises ValueError.
+
+    Args:
+        p_lower: lower bounds of the top class's probability, in [0, 1]
+        p_upper: upper bounds of every other class's probability, in [0, 1]; broadcasts
+        sigma: scale of the noise, > 0
+    Returns:
+        float64: size of the worst shift in input units; 0 where p_lower <= p_upper
+    """
     d, k = _check_family(d, k, family)
     p, q = np.broadcast_arrays(_check_range("p_lower", p_lower, 0, 1), _check_range("p_upper", p_upper, 0, 1))
     found = np.where((p > q) & ((p == 1) | (q == 0)), np.inf, 0.0)
@@ -169,7 +217,7 @@ def _certify_bilateral(record: Record, norm: str, alpha: float) -> Certificates:
         else: R[fails] = 0.0
     fixed = dict(sigma=record.noise.sigma, k=k, dim=record.dim, family=FAMILIES.index(family))
     witness = {name: np.full(len(record), value) for name, value in fixed.items()} | dict(counts=record.counts, selected=record.selected, lam=lam)
-    return Certificates(label=np.where(R > 0, record.selected, ABSTAIN), radius=R * record.noise.sigma / size, norm=norm, alpha=alpha, method=_method_name(family), index=record.index,
+    return Certificates(label=np.where(R > 0, record.selected, ABSTAIN), radius=R * record.noise.sigma / size, norm=norm, alpha=alpha, method="soap_bubbles", index=record.index,
                         p_lower=p, p_upper=q, n=record.n, witness=witness, reason=np.where(R > 0, "", "lower bound of the selected class is not above the upper bound of another"))
 
 def _bilateral_proved(p: np.ndarray, q: np.ndarray, R: np.ndarray, lam: np.ndarray, d: int, k: float, family: str) -> np.ndarray:
@@ -195,7 +243,16 @@ def sample_ratios(noise: Any,        # an additive noise with `log_density_ratio
                   n: int,            # draws
                   seed: int,         # seed of the draws
                  ) -> np.ndarray:    # [n] float64: log-likelihood ratios of the shift under the unshifted noise
-    "Draws of L."
+    """Draws of L.
+
+    Args:
+        noise: an additive noise with `log_density_ratio`
+        shift: [d] shift, input units
+        n: draws
+        seed: seed of the draws
+    Returns:
+        [n] float64: log-likelihood ratios of the shift under the unshifted noise
+    """
     generator, shift = torch.Generator().manual_seed(seed), torch.as_tensor(np.asarray(shift), dtype=torch.float64)
     rows = max(1, min(n, 2_000_000 // len(shift)))
     draws = (noise.sample(torch.empty(min(rows, n - first), len(shift)), generator) for first in range(0, n, rows))
@@ -215,7 +272,20 @@ def certify_monte_carlo(record: Record,              # votes, a fixed number of 
                         shift: Callable[[float], np.ndarray] | None = None, # radius -> worst shift [d]; None: the theorem's
                         seed: int = 0,               # seed of the draws
                        ) -> Certificates:            # radius: the largest of `radii` that is proved
-    "Certify by sampling the likelihood ratio, for any even noise with a known worst shift (mended from Zhang et al. 2020, Algorithm 1). Raises ValueError."
+    """Certify by sampling the likelihood ratio, for any even noise with a known worst shift (mended from Zhang et al. 2020, Algorithm 1). Raises ValueError.
+
+    Args:
+        record: votes, a fixed number of draws
+        radii: radii to be tried, in input units, > 0
+        norm: norm of the perturbation
+        alpha: failure probability per image, in (0, 1), the noise's share included
+        share: part of alpha spent on the noise (once for all images, divided among the radii)
+        draws: draws of L in each of the two batches
+        shift: radius -> worst shift [d]; None: the theorem's
+        seed: seed of the draws
+    Returns:
+        radius: the largest of `radii` that is proved
+    """
     check_level(alpha); check_level(share, "share")
     if record.plan is not None: raise ValueError("this record was stopped early by a plan; certify_monte_carlo assumes a fixed number of draws")
     radii = np.sort(np.ravel(_check_range("radii", radii, np.nextafter(0, 1), np.finfo(float).max)))
@@ -255,7 +325,17 @@ def algorithm1(vote: Callable[[int], int], # n -> votes for the class among n fr
                n1: int = 100_000, n2: int = 100_000, # votes and draws of L per multiplier
                alpha: float = 0.001, seed: int = 0,
               ) -> tuple[bool, np.ndarray]: # certified, and the bound at each multiplier
-    "Algorithm 1 of Zhang et al. (2020) to the letter: fresh votes for every multiplier, maximum of the bounds. Not sound; warns."
+    """Algorithm 1 of Zhang et al. (2020) to the letter: fresh votes for every multiplier, maximum of the bounds. Not sound; warns.
+
+    Args:
+        vote: n -> votes for the class among n fresh draws
+        noise: one of the noises of `FAMILY_OF`
+        shift: [d] worst shift, input units
+        lam: multipliers
+        n2: votes and draws of L per multiplier
+    Returns:
+        certified, and the bound at each multiplier
+    """
     _warn_paper("Algorithm 1")
     lam = np.asarray(lam, dtype=np.float64)
     p = np.array([binomial_lower(vote(n1), n1, alpha) for _ in lam])
@@ -270,7 +350,15 @@ def algorithm2(vote: Callable[[int], int], noise: Any, shift: np.ndarray, # as i
                pilot1: int = 1000, pilot2: int = 10_000,    # pilot votes (per multiplier) and draws; the paper does not print them
                alpha: float = 0.001, seed: int = 0,
               ) -> tuple[bool, float, float]:               # certified, bound, multiplier
-    "Algorithm 2 of Zhang et al. (2020) to the letter: a pilot chooses the multiplier, fresh votes and draws decide. Warns."
+    """Algorithm 2 of Zhang et al. (2020) to the letter: a pilot chooses the multiplier, fresh votes and draws decide. Warns.
+
+    Args:
+        shift: as in `algorithm1`
+        n2: final votes and draws of L
+        pilot2: pilot votes (per multiplier) and draws; the paper does not print them
+    Returns:
+        certified, bound, multiplier
+    """
     _warn_paper("Algorithm 2")
     lam = np.asarray(lam, dtype=np.float64)
     pilot = lam * np.array([binomial_lower(vote(pilot1), pilot1, alpha) for _ in lam]) - _sampled_discrepancy(lam, sample_ratios(noise, shift, pilot2, seed))
@@ -294,17 +382,26 @@ def _certify_paper(record: Record, norm: str, alpha: float, radii: ArrayLike | N
         choice = lam[(lam * first[:, None] - _sampled_discrepancy(lam, sample_ratios(record.noise, shift, pilot, seed + 2 * i))).argmax(1)]
         bound = choice * (p - np.sqrt(np.log(1 / alpha) / (2 * draws))) - _sampled_discrepancy(choice, sample_ratios(record.noise, shift, draws, seed + 2 * i + 1))
         R, used = np.where(bound >= 0.5, r, R), np.where(bound >= 0.5, choice, used)
-    return Certificates(label=np.where(R > 0, record.selected, ABSTAIN), radius=R, norm=norm, alpha=alpha, method=_method_name(worst_shift(record.noise, norm, record.dim)[0]), mode="paper", index=record.index,
+    return Certificates(label=np.where(R > 0, record.selected, ABSTAIN), radius=R, norm=norm, alpha=alpha, method="soap_bubbles", mode="paper", index=record.index,
                         p_lower=p, n=record.n, witness=dict(lam=used), reason=np.where(R > 0, "", "no radius of the grid passes"))
 
-register(name="soap_bubbles", noises=("RadialGaussian",), norms=("l1", "l2", "linf"), certify=certify, check=check, minimum_n=minimum_n, largest_radius=largest_radius)
-register(name="soap_bubbles_linf", noises=("MixedNormGaussian", "LinfGaussian"), norms=("linf",), certify=certify, check=check, minimum_n=minimum_n, largest_radius=largest_radius)
+CERTIFIES = {"RadialGaussian": ("l1", "l2", "linf"), "MixedNormGaussian": ("linf",), "LinfGaussian": ("linf",)} # noise -> norms
+
+register(name="soap_bubbles", certifies=CERTIFIES, counts_only=True,
+         certify=certify, check=check, minimum_n=minimum_n, largest_radius=largest_radius)
 
 # %% ../../nbs/methods/05_soap_bubbles.ipynb #b3601db9
 def radius_law(noise: Any, # one of the noises of `FAMILY_OF`
                d: int,     # number of inputs, > k
               ) -> dict[str, float]: # mode, mean, standard deviation and root mean square, input units
-    "Law of the noise's own norm: l2, or l_inf for LinfGaussian (Zhang et al. 2020, Lemma 2, with Gamma((d - k) / 2)). Raises ValueError."
+    """Law of the noise's own norm: l2, or l_inf for LinfGaussian (Zhang et al. 2020, Lemma 2, with Gamma((d - k) / 2)). Raises ValueError.
+
+    Args:
+        noise: one of the noises of `FAMILY_OF`
+        d: number of inputs, > k
+    Returns:
+        mode, mean, standard deviation and root mean square, input units
+    """
     k = float(getattr(noise, "k", 0.0))
     _check_family(d, k, "l2")
     a = (d - k) / 2
@@ -316,7 +413,16 @@ def compare(noises: Sequence,      # smoothing distributions; the first is the y
             norm: str = "l2",      # norm of the perturbation
             p: ArrayLike | Callable[[Any], ArrayLike] = (0.6, 0.8, 0.95, 0.999), # probabilities of the class, or a function noise -> probabilities (one per image)
            ) -> pd.DataFrame:      # noise, row, p, radius, sigma_eff, gain (radius over the yardstick's at the same row)
-    "Certified radii of several noises at equal p, or at the p a classifier has under each. Raises ValueError."
+    """Certified radii of several noises at equal p, or at the p a classifier has under each. Raises ValueError.
+
+    Args:
+        noises: smoothing distributions; the first is the yardstick
+        d: number of inputs
+        norm: norm of the perturbation
+        p: probabilities of the class, or a function noise -> probabilities (one per image)
+    Returns:
+        noise, row, p, radius, sigma_eff, gain (radius over the yardstick's at the same row)
+    """
     parts = []
     for noise in noises:
         family, k, size = worst_shift(noise, norm, d)

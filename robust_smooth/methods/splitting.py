@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from ..core.certificates import Certificates
 from ..core.record import Record
-from ..core.registry import register
+from ..core.registry import register, register_check
 from ..core.values import ABSTAIN, check_counts, norm_name
-from ..training.models import BaseClassifier, computes_as, Normalize
+from ..training.models import BaseClassifier, Normalize
+from ..training.plain import is_plain
 from ..noise.grid import split_levels, Splitting
 from .uniform import grid_radius
 from ..voting.hardware import FRAGILE, working_precision
@@ -45,7 +46,14 @@ def _check_votes(counts: ArrayLike, name: str = "counts") -> np.ndarray:
 def budget(counts: ArrayLike,                 # [..., C] votes of all N splits, whole numbers; C >= 2
            fragile: ArrayLike | None = None,  # [...] how many of these votes may turn by rounding alone; None: none
           ) -> tuple[np.ndarray, np.ndarray]: # label [...] int64 (`ABSTAIN` if fragile votes could decide), L [...] int64 >= 0
-    "Exact number of rewritten votes that the winner survives (Levine and Feizi 2021, equation 1 and Corollary 1, on integers). Raises ValueError."
+    """Exact number of rewritten votes that the winner survives (Levine and Feizi 2021, equation 1 and Corollary 1, on integers). Raises ValueError.
+
+    Args:
+        counts: [..., C] votes of all N splits, whole numbers; C >= 2
+        fragile: [...] how many of these votes may turn by rounding alone; None: none
+    Returns:
+        label [...] int64 (`ABSTAIN` if fragile votes could decide), L [...] int64 >= 0
+    """
     counts = _check_votes(counts)
     label, lead = _leads(counts)
     if fragile is not None: lead = lead - 2 * check_counts(fragile, "fragile")
@@ -55,7 +63,14 @@ def budget(counts: ArrayLike,                 # [..., C] votes of all N splits, 
 def partial_budget(counts: ArrayLike,   # [..., C] votes so far
                    missing: ArrayLike,  # [...] votes still to come, whole numbers
                   ) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # label (`ABSTAIN`: undecided), lowest and highest L possible, [...] int64
-    "Bounds of the budget while votes are missing. Raises ValueError."
+    """Bounds of the budget while votes are missing. Raises ValueError.
+
+    Args:
+        counts: [..., C] votes so far
+        missing: [...] votes still to come, whole numbers
+    Returns:
+        label (`ABSTAIN`: undecided), lowest and highest L possible, [...] int64
+    """
     counts, missing = _check_votes(counts), check_counts(missing, "missing")
     label, lead = _leads(counts)
     low = lead - missing
@@ -67,7 +82,14 @@ def partial_budget(counts: ArrayLike,   # [..., C] votes so far
 
 @dataclass(frozen=True, kw_only=True)
 class EarlyExit:
-    "Stop of a vote that ends, per image, once `radius` is certified or out of reach: `Smoothed.vote(images, stop=EarlyExit(...))`."
+    """Stop of a vote that ends, per image, once `radius` is certified or out of reach: `Smoothed.vote(images, stop=EarlyExit(...))`.
+
+    Args:
+        radius: the radius of interest, in input units, >= 0
+        noise: the noise of the vote
+        parts: number of looks, spread evenly over the splits
+        deterministic: decides from all splits, without chance: fits deterministic noise only
+    """
     radius: float     # the radius of interest, in input units, >= 0
     noise: Splitting  # the noise of the vote
     parts: int = 8    # number of looks, spread evenly over the splits
@@ -103,7 +125,22 @@ def certify(record: Record,               # all N votes under Splitting noise, o
             audit: bool | None = None,    # use what an audit found (see below); None: if the record holds it
             soft: str | bool | None = None, # rule of `soft_budget` for scores kept by `soft_record`; False: hard votes; None: "touched" if the record holds scores
            ) -> Certificates:             # steps and levels: certified whole steps L and grid steps per unit
-    "Exact l1 certificates of splitting noise (Levine and Feizi 2021, Corollary 1). Raises ValueError."
+    """Exact l1 certificates of splitting noise (Levine and Feizi 2021, Corollary 1). Raises ValueError.
+
+    Args:
+        record: all N votes under Splitting noise, or fewer after an early exit
+        norm: only "l1"
+        alpha: not spent: nothing here is random
+        mode: "sound", or "paper": radius L/q as a real number, no guard
+        adversary: "quantised": perturbed inputs stay on the grid; "continuous": any reals, rounded
+            to the grid before smoothing
+        guard: give fragile votes to the attacker
+        audit: use what an audit found (see below); None: if the record holds it
+        soft: rule of `soft_budget` for scores kept by `soft_record`; False: hard votes; None:
+            "touched" if the record holds scores
+    Returns:
+        steps and levels: certified whole steps L and grid steps per unit
+    """
     if norm_name(norm) != "l1": raise ValueError(f"splitting noise certifies 'l1' only, got {norm!r}")
     if mode not in ("sound", "paper"): raise ValueError(f"mode must be 'sound' or 'paper', got {mode!r}")
     record.check_noise("Splitting")
@@ -134,12 +171,28 @@ def largest_radius(noise: Splitting,           # splitting noise
                    norm: str = "l1",           # "l1"
                    dim: int | None = None,     # not used
                   ) -> float:                  # input units
-    "Radius of a unanimous vote for class 0."
+    """Radius of a unanimous vote for class 0.
+
+    Args:
+        noise: splitting noise
+        n: not used: all splits are visited
+        alpha: not used: nothing is random
+        norm: "l1"
+        dim: not used
+    Returns:
+        input units
+    """
     return noise.n_splits // 2 / noise.q
 
 def check(certificates: Certificates, # from `certify` or `audit`
          ) -> np.ndarray:             # [B] bool; an abstention is always fine
-    "Re-prove each radius from its witness: no rewriting of that many votes, aimed at any single rival, overturns the winner."
+    """Re-prove each radius from its witness: no rewriting of that many votes, aimed at any single rival, overturns the winner.
+
+    Args:
+        certificates: from `certify` or `audit`
+    Returns:
+        [B] bool; an abstention is always fine
+    """
     w, kept = certificates.witness, certificates.label != ABSTAIN
     closed = certificates.steps is not None or certificates.mode == "paper"                   # closed ball L/q, or open ball (L + 1)/2q
     steps = np.round(certificates.radius * w["grid"] * (1 if closed else 2)).astype(np.int64) - (0 if closed else 1)
@@ -155,7 +208,7 @@ def check(certificates: Certificates, # from `certify` or `audit`
 # %% ../../nbs/methods/04_splitting.ipynb #e23e363f
 register(name="splitting", noises=("Splitting",), norms=("l1",), certify=certify, deterministic=True, sequential=True, rank=5, check=check,
          largest_radius=largest_radius)
-register(name="splitting_soft", noises=(), norms=("l1",), certify=certify, deterministic=True, default=False, check=check) # of `certify_soft`: never chosen by noise
+register_check("splitting_soft", check) # of `certify_soft`, which certifies networks, not Records
 
 # %% ../../nbs/methods/04_splitting.ipynb #353213fa
 def _check_model(model: nn.Module) -> None:
@@ -189,7 +242,15 @@ def soft_budget(scores: ArrayLike,        # [..., N, C] probabilities of each sp
                 rule: str = "touched",    # "touched": a reached split costs 1 + its gap; "lipschitz": it costs 2
                 margin: float | None = None, # lead that must remain; None: N * 1e-6 for float32 scores, N * 1e-12 for float64
                ) -> tuple[np.ndarray, np.ndarray]: # label [...] int64 (`ABSTAIN` within the margin), L [...] int64
-    "Number of rewritten soft votes that the winner survives (per-split form of Levine and Feizi 2021, Corollary 1). Raises ValueError."
+    """Number of rewritten soft votes that the winner survives (per-split form of Levine and Feizi 2021, Corollary 1). Raises ValueError.
+
+    Args:
+        scores: [..., N, C] probabilities of each split, in [0, 1]
+        rule: "touched": a reached split costs 1 + its gap; "lipschitz": it costs 2
+        margin: lead that must remain; None: N * 1e-6 for float32 scores, N * 1e-12 for float64
+    Returns:
+        label [...] int64 (`ABSTAIN` within the margin), L [...] int64
+    """
     scores = np.asarray(scores)
     if scores.ndim < 2 or scores.shape[-1] < 2 or not np.all((scores >= 0) & (scores <= 1)):
         raise ValueError(f"scores must be probabilities of shape [..., splits, classes >= 2], got shape {scores.shape}; apply softmax first")
@@ -214,7 +275,17 @@ def soft_record(model: nn.Module,           # base classifier with logits, in ev
                 batch_size: int = 1024,     # rows per forward pass
                 index: ArrayLike | None = None, # [B] dataset indices
                ) -> Record:                 # counts of the hard votes; moments: scores [B, N, C] float32
-    "Evaluate all splits and keep their probabilities. Raises ValueError for a model in training mode, images off the grid, or logits that are not finite."
+    """Evaluate all splits and keep their probabilities. Raises ValueError for a model in training mode, images off the grid, or logits that are not finite.
+
+    Args:
+        model: base classifier with logits, in evaluation mode
+        x: [B, ...] images on the grid of the noise
+        noise: splitting noise
+        batch_size: rows per forward pass
+        index: [B] dataset indices
+    Returns:
+        counts of the hard votes; moments: scores [B, N, C] float32
+    """
     _check_model(model)
     noise.check_images(x)
     rows, guard = [], _guard(model, x.device)
@@ -254,7 +325,18 @@ def certify_soft(model: nn.Module,           # base classifier with logits, in e
                  adversary: str = "quantised", # "quantised" or "continuous"
                  **settings,                 # further settings of `soft_record`
                 ) -> Certificates:           # details: budget (that of the hard votes)
-    "Certificates from soft votes: better predictions, smaller radii than hard votes. Raises ValueError."
+    """Certificates from soft votes: better predictions, smaller radii than hard votes. Raises ValueError.
+
+    Args:
+        model: base classifier with logits, in evaluation mode
+        x: [B, ...] images on the grid of the noise
+        noise: splitting noise
+        rule: see `soft_budget`
+        adversary: "quantised" or "continuous"
+        **settings: further settings of `soft_record`
+    Returns:
+        details: budget (that of the hard votes)
+    """
     return certify(soft_record(model, x, noise, **settings), adversary=adversary, soft=rule)
 
 # %% ../../nbs/methods/04_splitting.ipynb #9105283d
@@ -263,7 +345,16 @@ def crossings(levels: ArrayLike, # [d] levels of one image, in [0, q]
               n_splits: int,     # number of splits N
               q: int,            # grid steps per unit of input
              ) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # row in phases, feature, and new numerator (units of 1/4q) of every neighbour
-    "All views with a single feature moved across its nearest cut, above or below, ordered by row."
+    """All views with a single feature moved across its nearest cut, above or below, ordered by row.
+
+    Args:
+        levels: [d] levels of one image, in [0, q]
+        phases: [T, d] phases of T splits
+        n_splits: number of splits N
+        q: grid steps per unit of input
+    Returns:
+        row in phases, feature, and new numerator (units of 1/4q) of every neighbour
+    """
     levels, phases = np.asarray(levels, dtype=np.int64), np.asarray(phases, dtype=np.int64)
     above = levels + (phases - levels) % n_splits                       # nearest cut at half-step `above`: levels from above + 1 on lie beyond
     below = levels - 1 - (levels - 1 - phases) % n_splits               # nearest cut at half-step `below`: levels up to below lie beyond
@@ -279,7 +370,15 @@ KINDS = ((2, 2), (1, 2), (0, 2), (1, 1), (0, 1)) # (loss if crossed once, loss i
 def audit_cost(kinds: ArrayLike, # [..., 5] how many splits of each of `KINDS`
                need: ArrayLike,  # [...] loss that overturns the winner: lead plus tie-break
               ) -> np.ndarray:   # [...] int64: fewest steps with at least that loss (a huge number if it is out of reach; 0 if need <= 0)
-    "Cheapest attack on the votes, in steps: the knapsack of the single-crossing audit in closed form."
+    """Cheapest attack on the votes, in steps: the knapsack of the single-crossing audit in closed form.
+
+    Args:
+        kinds: [..., 5] how many splits of each of `KINDS`
+        need: [...] loss that overturns the winner: lead plus tie-break
+    Returns:
+        [...] int64: fewest steps with at least that loss (a huge number if it is out of reach; 0
+            if need <= 0)
+    """
     kinds, need = check_counts(kinds, "kinds"), np.asarray(need, dtype=np.int64)
     if kinds.shape[-1:] != (5,): raise ValueError(f"kinds must have 5 entries on its last axis, got shape {kinds.shape}")
     double, steady, late, single, slow = np.moveaxis(kinds, -1, 0)
@@ -303,7 +402,16 @@ def audit_votes(votes: ArrayLike,            # [N] vote of each split
                 unsure: ArrayLike | None = None,  # [N] bool: splits whose neighbours are unknown or fragile; None: none
                 fragile: ArrayLike | None = None, # [N] bool: splits whose own vote is fragile; None: none
                ) -> tuple[int, int, np.ndarray, np.ndarray]: # label (`ABSTAIN` if fragile votes could decide), steps, kinds [C, 5], need [C]
-    "Certified steps of the single-crossing audit, from votes alone; the row of the winner in `kinds` and `need` is out of reach."
+    """Certified steps of the single-crossing audit, from votes alone; the row of the winner in `kinds` and `need` is out of reach.
+
+    Args:
+        votes: [N] vote of each split
+        neighbours: [N, C] bool: which votes occur among the neighbours of each split
+        unsure: [N] bool: splits whose neighbours are unknown or fragile; None: none
+        fragile: [N] bool: splits whose own vote is fragile; None: none
+    Returns:
+        label (`ABSTAIN` if fragile votes could decide), steps, kinds [C, 5], need [C]
+    """
     votes, neighbours = np.asarray(votes, dtype=np.int64), np.asarray(neighbours, dtype=bool)
     count, classes = neighbours.shape
     unsure = np.zeros(count, bool) if unsure is None else np.asarray(unsure, dtype=bool)
@@ -328,23 +436,30 @@ def audit_votes(votes: ArrayLike,            # [N] vote of each split
 # %% ../../nbs/methods/04_splitting.ipynb #2970c9c9
 def _chain(module: nn.Module) -> list[nn.Module]:
     "The modules that are applied one after the other, as far as that is known."
-    if computes_as(module, nn.Sequential): return [part for child in module for part in _chain(child)]
-    if computes_as(module, BaseClassifier): return [part for child in (module.normalize, module.net) if child is not None for part in _chain(child)]
+    if is_plain(module, nn.Sequential): return [part for child in module for part in _chain(child)]
+    if is_plain(module, BaseClassifier): return [part for child in (module.normalize, module.net) if child is not None for part in _chain(child)]
     return [module]
 
 def leading_linear(model: nn.Module,        # base classifier
                    shape: tuple[int, ...],  # shape of one image
                   ) -> tuple[nn.Module, Tensor, nn.Module] | None: # affine head, its weight [d, width] float32, and the rest; None if there is no such head
-    "Split off the affine head of a network: normalisation, flattening and a first linear layer."
+    """Split off the affine head of a network: normalisation, flattening and a first linear layer.
+
+    Args:
+        model: base classifier
+        shape: shape of one image
+    Returns:
+        affine head, its weight [d, width] float32, and the rest; None if there is no such head
+    """
     parts = _chain(model)
     for place, part in enumerate(parts):
-        if computes_as(part, nn.Linear):
+        if is_plain(part, nn.Linear):
             head, rest = nn.Sequential(*parts[:place + 1]), nn.Sequential(*parts[place + 1:])
             exact, d = copy.deepcopy(head).double(), int(np.prod(shape))
             basis = torch.eye(d, dtype=torch.float64, device=part.weight.device).view(d, *shape)
             if exact(basis[:1]).ndim != 2: return None # the layer acts on rows of the image
             return head, (exact(basis) - exact(torch.zeros_like(basis[:1]))).float(), rest
-        if not any(computes_as(part, kind) for kind in (Normalize, nn.Flatten, nn.Identity, nn.Dropout)): return None
+        if not any(is_plain(part, kind) for kind in (Normalize, nn.Flatten, nn.Identity, nn.Dropout)): return None
     return None
 
 # %% ../../nbs/methods/04_splitting.ipynb #bc6e2248
@@ -359,7 +474,21 @@ def audit_record(model: nn.Module,              # base classifier, in evaluation
                  fast: bool = True,             # update the first linear layer instead of full passes, where the network has one
                  index: ArrayLike | None = None, # [B] dataset indices
                 ) -> Record:                    # counts, fragile; moments: label, kinds, need, evaluations, audited (splits looked at)
-    "Evaluate all splits and their neighbours. Raises ValueError for a model in training mode, images off the grid, or logits that are not finite."
+    """Evaluate all splits and their neighbours. Raises ValueError for a model in training mode, images off the grid, or logits that are not finite.
+
+    Args:
+        model: base classifier, in evaluation mode
+        x: [B, ...] images on the grid of the noise
+        noise: splitting noise
+        batch_size: rows per forward pass
+        margin_guard: votes with a margin up to this times max(1, largest |logit|) are fragile;
+            None: what rounding may do; 0: none
+        radius: stop each image once this radius is certain or out of reach; None: exact audit
+        fast: update the first linear layer instead of full passes, where the network has one
+        index: [B] dataset indices
+    Returns:
+        counts, fragile; moments: label, kinds, need, evaluations, audited (splits looked at)
+    """
     _check_model(model)
     noise.check_images(x)
     if margin_guard is None: margin_guard = _guard(model, x.device)
@@ -392,7 +521,17 @@ def audit(model: nn.Module,              # base classifier, in evaluation mode
           adversary: str = "quantised",  # "quantised" or "continuous"
           **settings,                    # further settings of `audit_record`
          ) -> Certificates:              # details: budget (plain L), evaluations, audited
-    "Single-crossing audit: exact l1 certificates from the votes of all neighbours. Raises ValueError."
+    """Single-crossing audit: exact l1 certificates from the votes of all neighbours. Raises ValueError.
+
+    Args:
+        model: base classifier, in evaluation mode
+        x: [B, ...] images on the grid of the noise
+        noise: splitting noise
+        adversary: "quantised" or "continuous"
+        **settings: further settings of `audit_record`
+    Returns:
+        details: budget (plain L), evaluations, audited
+    """
     return certify(audit_record(model, x, noise, **settings), adversary=adversary, audit=True)
 
 def _audit_image(model, head, image, noise, phases, batch_size, margin_guard, goal):

@@ -8,24 +8,27 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import betainc, betaincc, gammaln, ndtr, xlogy
+from scipy.special import gammaln, ndtr, xlogy
 from scipy.stats import binom
 
-from robust_smooth.maths.bounds import (
-    binomial_lower, binomial_upper, probit, probit_gap, runner_up_upper,
-)
 from ..core.certificates import Certificates
 from ..core.record import Record
 from ..core.registry import register
-from ..core.values import ABSTAIN, check_counts, check_level, MODES, norm_name
-from .gaussian import GAUSSIAN_NOISES
+from ..core.values import ABSTAIN, check_counts, check_level, norm_name
+from robust_smooth.maths.bounds import (
+    binomial_lower, binomial_upper, fewest_draws, probit, probit_gap, runner_up_upper,
+    tail_at_least, tail_at_most,
+)
+from .gaussian import GAUSSIAN_NOISES, SLACK
 
 # %% auto #0
-__all__ = ['RATIOS', 'interval_radius', 'limits', 'certify', 'minimum_n', 'check', 'outcomes', 'failure_probability',
-           'verify_joint', 'largest_radius']
+__all__ = ['RATIOS', 'RULES', 'interval_radius', 'limits', 'Sharing', 'minimum_n', 'certify', 'check', 'outcomes',
+           'failure_probability', 'verify_joint', 'largest_radius']
 
 # %% ../../nbs/methods/01_tcertify.ipynb #b52a8678
 def interval_radius(p_lower: ArrayLike,         # lower bounds of the top class's probability, in [0, 1]
@@ -34,11 +37,46 @@ def interval_radius(p_lower: ArrayLike,         # lower bounds of the top class'
                     q_lower: ArrayLike | None = None, # 1 - p_lower, where known more accurately
                     q_upper: ArrayLike | None = None, # 1 - p_upper, likewise
                    ) -> np.ndarray:             # float64 radii >= 0 in input units; 0 where p_lower <= p_upper
-    "Two-sided l2 radius of Gaussian smoothing (Cohen et al. 2019, Theorem 1; Feng et al., eq. 2)."
+    """Two-sided l2 radius of Gaussian smoothing (Cohen et al. 2019, Theorem 1; Feng et al., eq. 2).
+
+    Args:
+        p_lower: lower bounds of the top class's probability, in [0, 1]
+        p_upper: upper bounds of the runner-up's probability, in [0, 1]; broadcasts
+        sigma: noise level, in input units
+        q_lower: 1 - p_lower, where known more accurately
+        q_upper: 1 - p_upper, likewise
+    Returns:
+        float64 radii >= 0 in input units; 0 where p_lower <= p_upper
+    """
     p_lower, p_upper = np.broadcast_arrays(np.asarray(p_lower, np.float64), np.asarray(p_upper, np.float64))
-    return np.where(p_lower > p_upper, sigma / 2 * probit_gap(p_lower, p_upper, q_lower, q_upper), 0.0)[()]
+    gap = probit_gap(p_lower, p_upper, q_lower, q_upper)
+    return np.where(p_lower > p_upper, sigma / 2 * gap, 0.0)[()]
 
 # %% ../../nbs/methods/01_tcertify.ipynb #9ce09b88
+def _split(counts: ArrayLike, # [B, C] votes
+           label: ArrayLike,  # [B] claimed classes
+          ) -> tuple[np.ndarray, np.ndarray]: # [B] votes for the claimed class, [B, C - 1] for the others
+    "The two sides of the votes. Raises ValueError."
+    counts, label = np.atleast_2d(check_counts(counts)), np.atleast_1d(np.asarray(label))
+    size, classes = counts.shape
+    if classes < 2:
+        raise ValueError(f"counts must have at least 2 classes on the last axis, got {classes}")
+    if label.shape != (size,) or label.dtype.kind not in "iu" or np.any((label < 0) | (label >= classes)):
+        raise ValueError(f"label must hold one class in 0..{classes - 1} for each of {size} images, got {label!r}")
+    rest = counts[np.arange(classes)[None, :] != label[:, None]].reshape(size, classes - 1)
+    return counts[np.arange(size), label], rest
+
+def _rivals_upper(rest: np.ndarray, n: ArrayLike, level: ArrayLike, bound: str) -> tuple[np.ndarray, np.ndarray]: # [B], [B]
+    "Upper limit of every other class's probability, and its complement. Raises ValueError."
+    if bound not in ("runner-up", "sum"):
+        raise ValueError(f"bound must be 'runner-up' or 'sum', got {bound!r}")
+    if bound == "sum" and rest.shape[1] > 1:
+        upper = runner_up_upper(rest, n, level)
+        return upper, 1 - upper
+    largest = rest.max(1)
+    return binomial_upper(largest, n, level), binomial_upper(largest, n, level, complement=True)
+
+# %% ../../nbs/methods/01_tcertify.ipynb #f7673de2
 def limits(counts: ArrayLike,      # [B, C] votes, whole numbers
            label: ArrayLike,       # [B] class claimed for each image, fixed without looking at `counts`
            n: ArrayLike,           # [B] or a number: draws
@@ -47,149 +85,316 @@ def limits(counts: ArrayLike,      # [B, C] votes, whole numbers
            bound: str = "runner-up", # "runner-up": limit of the largest rival count; "sum": the paper's sum over all rivals
            cap: bool = True,       # cap the rivals' bound at 1 - p_lower
           ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]: # p_lower, p_upper, 1 - p_lower, 1 - p_upper, each [B]
-    "Lower limit of the top class and upper limit of all others, with complements (Feng et al., Algorithm 2; its sum or Lemma R's maximum). Raises ValueError."
+    """Lower limit of the top class and upper limit of all others, with their complements.
+
+    Feng et al., Algorithm 2, with its sum or with the limit of the largest count (Lemma R of the proof notebook
+    `adre_coverage`: the largest count is at least that of the likeliest rival). Raises ValueError.
+
+    Args:
+        counts: [B, C] votes, whole numbers
+        label: [B] class claimed for each image, fixed without looking at `counts`
+        n: [B] or a number: draws
+        level_top: level of the top side, in [0, 1); broadcasts to [B]
+        level_rival: level of the rivals, in [0, 1); broadcasts to [B]
+        bound: "runner-up": limit of the largest rival count; "sum": the paper's sum over all rivals
+        cap: cap the rivals' bound at 1 - p_lower
+    Returns:
+        p_lower, p_upper, 1 - p_lower, 1 - p_upper, each [B]
+    """
     top, rest = _split(counts, label)
-    p_lower, q_lower = (binomial_lower(top, n, level_top, complement=side) for side in (False, True))
-    if bound == "runner-up" or bound == "sum" and rest.shape[1] == 1: p_upper, q_upper = (binomial_upper(rest.max(1), n, level_rival, complement=side) for side in (False, True))
-    elif bound == "sum":
-        p_upper = runner_up_upper(rest, n, level_rival)
-        q_upper = 1 - p_upper
-    else: raise ValueError(f"bound must be 'runner-up' or 'sum', got {bound!r}")
+    p_lower = binomial_lower(top, n, level_top)
+    q_lower = binomial_lower(top, n, level_top, complement=True)
+    p_upper, q_upper = _rivals_upper(rest, n, level_rival, bound)
     if cap:
         capped = q_lower <= p_upper
         p_upper, q_upper = np.where(capped, q_lower, p_upper), np.where(capped, p_lower, q_upper)
     return p_lower, p_upper, q_lower, q_upper
 
-def _split(counts: ArrayLike, label: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    counts, label = np.atleast_2d(check_counts(counts)), np.atleast_1d(np.asarray(label))
-    size, classes = counts.shape
-    if classes < 2: raise ValueError(f"counts must have at least 2 classes on the last axis, got {classes}")
-    if label.shape != (size,) or label.dtype.kind not in "iu" or np.any((label < 0) | (label >= classes)):
-        raise ValueError(f"label must hold one class in 0..{classes - 1} for each of {size} images, got {label!r}")
-    rest = counts[np.arange(classes)[None, :] != label[:, None]].reshape(size, classes - 1)
-    return counts[np.arange(size), label], rest
-
 # %% ../../nbs/methods/01_tcertify.ipynb #7d1db811
 RATIOS = tuple(k / 10 for k in range(1, 11)) # the paper's grid of t = alpha' / alpha
-
-def _best_ratio(counts: np.ndarray, label: np.ndarray, n: np.ndarray, alpha: float, ratios: Sequence[float], cap: bool, half: bool, bound: str) -> np.ndarray:
-    "[B] ratio of the largest radius, the smallest of equals; NaN where none is positive."
-    if counts.shape[1] == 2: bound = "runner-up" # with one rival the sum is its limit
-    ratios, chosen, best = np.sort(np.asarray(ratios, np.float64)), np.full(len(counts), np.nan), np.zeros(len(counts))
-    def radii(t, rows, bound):
-        p_lower, p_upper, q_lower, q_upper = limits(counts[rows], label[rows], n[rows], t * alpha, (1 - t) * alpha, bound, cap)
-        return np.where((p_lower > 0.5) | (not half), interval_radius(p_lower, p_upper, 1.0, q_lower, q_upper), 0.0)
-    hope = np.array([radii(t, np.arange(len(counts)), "runner-up") for t in ratios]) # [T, B], never below the sum's radius
-    for turn in np.argsort(-hope, axis=0, kind="stable"): # each image tries its ratios, the most hopeful first
-        here = hope[turn, np.arange(len(counts))]
-        for k in np.unique(turn):
-            rows = np.flatnonzero((turn == k) & (here > 0) & (here >= best))
-            if not len(rows): continue
-            value = hope[k, rows] if bound == "runner-up" or ratios[k] == 1 else radii(ratios[k], rows, bound)
-            better = (value > best[rows]) | ((value == best[rows]) & (value > 0) & ~(chosen[rows] <= ratios[k]))
-            chosen[rows[better]], best[rows[better]] = ratios[k], value[better]
-    return chosen
+RULES = ("sound", "paper", "joint") # "joint": both sides at the full level; a conjecture, kept for its study
 
 def _check_ratios(t: ArrayLike, name: str) -> np.ndarray:
+    "Ratios of alpha as a vector. Raises ValueError."
     t = np.atleast_1d(np.asarray(t, np.float64))
-    if not (t.size and np.all((t > 0) & (t <= 1))): raise ValueError(f"{name} must lie in (0, 1], a ratio of alpha, got {t.tolist()}")
+    if not (t.size and np.all((t > 0) & (t <= 1))):
+        raise ValueError(f"{name} must lie in (0, 1], a ratio of alpha, got {t.tolist()}")
     return t
 
-def _levels(selection: np.ndarray, counts: np.ndarray, label: np.ndarray, n: np.ndarray, alpha: float, mode: str, t: float | str,
-            ratios: Sequence[float], cap: bool, half: bool) -> tuple[np.ndarray, np.ndarray]:
-    "Levels of the two sides per image, [B] each."
-    if mode == "verified": return np.full(len(counts), alpha), np.full(len(counts), alpha)
-    if mode == "paper": share = _best_ratio(counts, label, n, alpha, _check_ratios(ratios, "ratios"), cap, half, "sum")
-    elif isinstance(t, str):
-        if t != "selection": raise ValueError(f"t must be a number in (0, 1] or 'selection', got {t!r}")
-        n0, classes = selection.sum(1, keepdims=True), selection.shape[1]
-        scaled = np.minimum(np.rint(n[:, None] * (selection + 0.5) / (n0 + classes / 2)), n[:, None]).astype(np.int64)
-        share = _best_ratio(scaled, label, n, alpha, _check_ratios(ratios, "ratios"), cap, half, "runner-up")
-    else: share = np.full(len(counts), _check_ratios(t, "t")[0])
-    share = np.where(np.isnan(share), 0.5 if mode == "sound" else 1.0, share)
-    return share * alpha, (1 - share) * alpha
+@dataclass(frozen=True)
+class Sharing:
+    """How alpha is shared between the two sides of an image; what `certify` was asked for, in one place.
+
+    Args:
+        mode: one of `RULES`
+        reuse: the class is selected from the votes that are certified
+        t: mode "sound": share of the top class, or "selection"
+        cap: cap the rivals' bound at 1 - p_lower
+        ratios: grid of shares
+        half_rule: demand p_lower > 1/2; None: in mode "paper" and with reuse only
+    """
+    alpha: float
+    mode: str = "sound"              # one of `RULES`
+    reuse: bool = False              # the class is selected from the votes that are certified
+    t: float | str = 0.5             # mode "sound": share of the top class, or "selection"
+    cap: bool = True                 # cap the rivals' bound at 1 - p_lower
+    ratios: Sequence[float] = RATIOS # grid of shares
+    half_rule: bool | None = None    # demand p_lower > 1/2; None: in mode "paper" and with reuse only
+
+    def __post_init__(self):
+        if self.mode not in RULES:
+            raise ValueError(f"mode must be one of ('sound', 'paper'), got {self.mode!r}")
+        if self.reuse and self.mode != "paper" and self.half_rule is False:
+            raise ValueError("half_rule=False is unsound with reuse=True: the proof needs p_lower > 1/2")
+
+    @property
+    def majority(self) -> bool:
+        "Whether p_lower must exceed 1/2."
+        return (self.mode == "paper" or self.reuse) if self.half_rule is None else bool(self.half_rule)
+
+    @property
+    def level(self) -> float:
+        "What both sides together may spend: half of alpha where the class was chosen from the same votes (Theorem U)."
+        return self.alpha / 2 if self.reuse and self.mode != "paper" else self.alpha
+
+    @property
+    def bound(self) -> str:
+        "Which bound the rivals get."
+        return "sum" if self.mode == "paper" else "runner-up"
+
+# %% ../../nbs/methods/01_tcertify.ipynb #7d6078f1
+@dataclass(frozen=True)
+class _Votes:
+    "Votes of a batch with the classes that are claimed."
+    counts: np.ndarray # [B, C]
+    label: np.ndarray  # [B]
+    n: np.ndarray      # [B]
+
+    def __getitem__(self, rows: np.ndarray) -> _Votes:
+        return _Votes(self.counts[rows], self.label[rows], self.n[rows])
+
+    def radius(self, top: ArrayLike, rival: ArrayLike, rule: Sharing, bound: str) -> np.ndarray: # [B], at sigma = 1
+        """The radius at given levels of the two sides.
+
+        Returns:
+            [B], at sigma = 1
+        """
+        p_lower, p_upper, q_lower, q_upper = limits(self.counts, self.label, self.n, top, rival, bound, rule.cap)
+        claimed = interval_radius(p_lower, p_upper, 1.0, q_lower, q_upper)
+        return np.where((p_lower > 0.5) | (not rule.majority), claimed, 0.0)
+
+# %% ../../nbs/methods/01_tcertify.ipynb #b3c3bc8e
+def _best_ratio(votes: _Votes, # of a batch
+                rule: Sharing, # with its grid of ratios
+                bound: str,    # "sum" or "runner-up"
+               ) -> np.ndarray: # [B] the ratio of the largest radius, the smallest of equals; NaN where none is positive
+    "The search over the grid: the cheap bound first, which is never below the sum's radius, and the sum only where it may still win."
+    if votes.counts.shape[1] == 2:
+        bound = "runner-up" # with one rival the sum is its limit
+    ratios, images = np.sort(_check_ratios(rule.ratios, "ratios")), np.arange(len(votes.counts))
+    hope = np.array([votes.radius(t * rule.level, (1 - t) * rule.level, rule, "runner-up") for t in ratios]) # [T, B]
+    chosen, best = np.full(len(images), np.nan), np.zeros(len(images))
+    for turn in np.argsort(-hope, axis=0, kind="stable"): # each image tries its ratios, the most hopeful first
+        here = hope[turn, images]
+        for k in np.unique(turn):
+            rows = np.flatnonzero((turn == k) & (here > 0) & (here >= best))
+            if len(rows):
+                t = ratios[k]
+                exact = bound == "runner-up" or t == 1
+                value = hope[k, rows] if exact else votes[rows].radius(t * rule.level, (1 - t) * rule.level, rule, bound)
+                tie = (value == best[rows]) & (value > 0) & ~(chosen[rows] <= t)
+                better = (value > best[rows]) | tie
+                chosen[rows[better]], best[rows[better]] = t, value[better]
+    return chosen
+
+# %% ../../nbs/methods/01_tcertify.ipynb #2c759679
+def _scaled_up(selection: np.ndarray, # [B, C] selection votes
+               n: np.ndarray,         # [B] estimation draws
+              ) -> np.ndarray:        # [B, C] int64
+    "The estimation votes that the selection votes let one expect, with half a vote added to each class."
+    n0, classes = selection.sum(1, keepdims=True), selection.shape[1]
+    share = (selection + 0.5) / (n0 + classes / 2)
+    return np.minimum(np.rint(n[:, None] * share), n[:, None]).astype(np.int64)
+
+def _levels(selection: np.ndarray, # [B, C] selection votes
+            votes: _Votes,         # the votes that are certified
+            rule: Sharing,
+           ) -> tuple[np.ndarray, np.ndarray]: # [B], [B]
+    "Levels of the two sides of each image. Raises ValueError."
+    size = len(votes.counts)
+    if rule.mode == "joint":
+        return np.full(size, rule.level), np.full(size, rule.level)
+    if rule.mode == "paper":
+        share = _best_ratio(votes, rule, "sum")
+    elif rule.t == "selection":
+        share = _best_ratio(replace(votes, counts=_scaled_up(selection, votes.n)), rule, "runner-up")
+    elif isinstance(rule.t, str):
+        raise ValueError(f"t must be a number in (0, 1] or 'selection', got {rule.t!r}")
+    else:
+        share = np.full(size, _check_ratios(rule.t, "t")[0])
+    share = np.where(np.isnan(share), 0.5 if rule.mode == "sound" else 1.0, share)
+    return share * rule.level, (1 - share) * rule.level
 
 # %% ../../nbs/methods/01_tcertify.ipynb #70aabc0a
-def _claims(selection: np.ndarray, counts: np.ndarray, n: np.ndarray, alpha: float, mode: str, reuse: bool, t: float | str, cap: bool,
-            ratios: Sequence[float], half_rule: bool | None, label: np.ndarray | None = None) -> dict[str, np.ndarray]:
+def _claims(selection: np.ndarray, # [B, C] selection votes
+            counts: np.ndarray,    # [B, C] estimation votes
+            n: np.ndarray,         # [B] estimation draws
+            rule: Sharing,
+            label: np.ndarray | None = None, # [B] classes claimed; None: selected from the votes
+           ) -> dict[str, np.ndarray]:
     "Everything `certify` returns per image, at sigma = 1."
-    if mode not in MODES: raise ValueError(f"mode must be one of {MODES}, got {mode!r}")
-    half = (mode == "paper" or reuse) if half_rule is None else bool(half_rule)
-    if reuse and not half and mode != "paper": raise ValueError("half_rule=False is unsound with reuse=True: the proof needs p_lower > 1/2")
-    level = alpha / 2 if reuse and mode != "paper" else alpha
-    if label is None: label = (counts if reuse else selection).argmax(1)
-    top_level, rival_level = _levels(selection, counts, label, n, level, mode, t, ratios, cap, half)
-    p_lower, p_upper, q_lower, q_upper = limits(counts, label, n, top_level, rival_level, "sum" if mode == "paper" else "runner-up", cap)
-    radius = np.where((p_lower > 0.5) | (not half), interval_radius(p_lower, p_upper, 1.0, q_lower, q_upper), 0.0)
-    return dict(label=label, radius=radius, p_lower=p_lower, p_upper=p_upper, level_top=top_level, level_rival=rival_level)
+    if label is None:
+        label = (counts if rule.reuse else selection).argmax(1)
+    votes = _Votes(counts, label, n)
+    top, rival = _levels(selection, votes, rule)
+    p_lower, p_upper, *_ = limits(counts, label, n, top, rival, rule.bound, rule.cap)
+    radius = votes.radius(top, rival, rule, rule.bound)
+    return dict(label=label, radius=radius, p_lower=p_lower, p_upper=p_upper, level_top=top, level_rival=rival)
+
+def minimum_n(alpha: float, # failure probability, in (0, 1)
+             ) -> int:      # draws
+    """Fewest draws that can certify anything with an even split: (alpha / 2)^(1/n) > 1/2.
+
+    Args:
+        alpha: failure probability, in (0, 1)
+    Returns:
+        draws
+    """
+    return fewest_draws(check_level(alpha) / 2)
+
+# %% ../../nbs/methods/01_tcertify.ipynb #11340edf
+def _check_request(record: Record, norm: str | float, mode: str, reuse: bool) -> None:
+    "Raise ValueError unless the votes can be certified as asked."
+    if norm_name(norm) != "l2":
+        raise ValueError(f"norm must be 'l2', got {norm!r}")
+    if mode not in ("sound", "paper"):
+        hint = "; what 'verified' claimed is proved, or more, by robust_smooth.exact.certify" if mode == "verified" else ""
+        raise ValueError(f"mode must be one of ('sound', 'paper'), got {mode!r}{hint}")
+    record.check_noise(*GAUSSIAN_NOISES)
+    if record.plan is not None:
+        raise ValueError("record was stopped early by a plan; certify it with the method 'sequential'")
+    if np.any(record.n < 1):
+        raise ValueError(f"n must be at least 1 for every image, got {record.n.min()}")
+    if not reuse and np.any(record.selection.sum(1) == 0):
+        raise ValueError("selection holds no votes for some image; pass reuse=True to select from the estimation votes")
 
 def certify(record: Record,              # votes under Gaussian noise, a fixed number of draws
             *,
             norm: str | float = "l2",    # l2 only
             alpha: float = 0.001,        # failure probability per image, in (0, 1)
-            mode: str = "sound",         # "sound": proved; "verified": the full alpha on both sides; "paper": Algorithm 2 as printed
+            mode: str = "sound",         # "sound": proved; "paper": Algorithm 2 as printed
             reuse: bool = False,         # True: select the class from the estimation votes themselves
             t: float | str = 0.5,        # mode "sound": share of alpha for the top class, in (0, 1], or "selection"
             cap: bool = True,            # cap the rivals' bound at 1 - p_lower
             ratios: Sequence[float] = RATIOS, # grid of t for mode "paper" and t="selection", in (0, 1]
             half_rule: bool | None = None, # demand p_lower > 1/2; None: in mode "paper" and with reuse only
            ) -> Certificates:            # details: level_top and level_rival, what each side of an image was given of alpha
-    "l2 certificates from a lower limit of the top class and an upper limit of its rivals (Feng et al., Algorithm 2, repaired). Raises ValueError."
-    check_level(alpha)
-    if norm_name(norm) != "l2": raise ValueError(f"norm must be 'l2', got {norm!r}")
-    record.check_noise(*GAUSSIAN_NOISES)
-    if record.plan is not None: raise ValueError("record was stopped early by a plan; certify it with the method 'sequential'")
-    if np.any(record.n < 1): raise ValueError(f"n must be at least 1 for every image, got {record.n.min()}")
-    if mode == "paper":
-        warnings.warn("mode='paper' chooses the split of alpha after seeing the votes, which the paper's proof does not cover" +
-                      ("; with reuse=True its error reaches 1.96 alpha" if reuse else ""), stacklevel=2)
-    found = _claims(record.selection, record.counts, record.n, alpha, mode, reuse, t, cap, ratios, half_rule)
-    kept, needed = found["radius"] > 0, minimum_n(alpha)
-    if not reuse and np.any(record.selection.sum(1) == 0): raise ValueError("selection holds no votes for some image; pass reuse=True to select from the estimation votes")
-    reason = np.where(kept, "", np.where(record.n < needed, f"n too small: alpha = {alpha:g} needs at least {needed} draws", "the limits of the two sides overlap"))
-    return Certificates(label=np.where(kept, found["label"], ABSTAIN), radius=record.noise.sigma * found["radius"], norm="l2", alpha=alpha, method="tcertify", mode=mode,
-                        index=record.index, p_lower=found["p_lower"], p_upper=found["p_upper"], n=record.n, reason=reason,
-                        witness=dict(counts=record.counts, sigma=np.full(len(record), record.noise.sigma), reuse=np.full(len(record), bool(reuse))),
-                        details=dict(level_top=found["level_top"], level_rival=found["level_rival"]))
+    """l2 certificates from a lower limit of the top class and an upper limit of its rivals.
 
-def minimum_n(alpha: float, # failure probability, in (0, 1)
-             ) -> int:      # draws
-    "Fewest draws that can certify anything with an even split: alpha/2 must exceed 2^-n."
-    return math.floor(-math.log2(check_level(alpha) / 2)) + 1
+    Feng et al., Algorithm 2, repaired. Raises ValueError.
+
+    Args:
+        record: votes under Gaussian noise, a fixed number of draws
+        norm: l2 only
+        alpha: failure probability per image, in (0, 1)
+        mode: "sound": proved; "paper": Algorithm 2 as printed
+        reuse: True: select the class from the estimation votes themselves
+        t: mode "sound": share of alpha for the top class, in (0, 1], or "selection"
+        cap: cap the rivals' bound at 1 - p_lower
+        ratios: grid of t for mode "paper" and t="selection", in (0, 1]
+        half_rule: demand p_lower > 1/2; None: in mode "paper" and with reuse only
+    Returns:
+        details: level_top and level_rival, what each side of an image was given of alpha
+    """
+    check_level(alpha)
+    _check_request(record, norm, mode, reuse)
+    if mode == "paper":
+        doubled = "; with reuse=True its error reaches 1.96 alpha" if reuse else ""
+        warnings.warn("mode='paper' chooses the split of alpha after seeing the votes, "
+                      f"which the paper's proof does not cover{doubled}", stacklevel=2)
+    rule = Sharing(alpha, mode, bool(reuse), t, cap, ratios, half_rule)
+    found = _claims(record.selection, record.counts, record.n, rule)
+    kept, needed, size = found["radius"] > 0, minimum_n(alpha), len(record)
+    too_few = f"n too small: alpha = {alpha:g} needs at least {needed} draws"
+    reason = np.where(record.n < needed, too_few, "the limits of the two sides overlap")
+    witness = dict(counts=record.counts, sigma=np.full(size, record.noise.sigma), reuse=np.full(size, bool(reuse)),
+                   selected=record.selection.argmax(1), printed=np.full(size, mode == "paper"))
+    return Certificates(label=np.where(kept, found["label"], ABSTAIN), radius=record.noise.sigma * found["radius"],
+                        norm="l2", alpha=alpha, method="tcertify", mode=mode, index=record.index,
+                        p_lower=found["p_lower"], p_upper=found["p_upper"], n=record.n, witness=witness,
+                        reason=np.where(kept, "", reason),
+                        details=dict(level_top=found["level_top"], level_rival=found["level_rival"]))
 
 # %% ../../nbs/methods/01_tcertify.ipynb #22465d8c
 def check(certificates: Certificates, # as `certify` made them
          ) -> np.ndarray:             # [B] bool; an abstention is always fine
-    "Re-prove each radius from its votes by forward binomial tails at the stated limits, without an inverse."
-    c, slack = certificates, 1 + 1e-9
-    kept = c.label != ABSTAIN
-    (top, rest), n, w = _split(c.witness["counts"], np.where(kept, c.label, 0)), c.n, c.witness
-    top_holds = np.where(top > 0, betainc(np.maximum(top, 1), n - top + 1.0, c.p_lower), 1.0) <= c.details["level_top"] * slack # Pr[Bin(n, p_lower) >= top]
-    tails = np.where(rest < n[:, None], betaincc(rest + 1.0, np.maximum(n[:, None] - rest, 1.0), c.p_upper[:, None]), 1.0)      # Pr[Bin(n, p_upper) <= rest]
-    tail = tails.sum(1) if c.mode == "paper" else tails.max(1) # the largest count has the largest tail
+    """Re-prove each radius from its votes by forward binomial tails at the stated limits, without an inverse.
+
+    Args:
+        certificates: as `certify` made them
+    Returns:
+        [B] bool; an abstention is always fine
+    """
+    c, w = certificates, certificates.witness
+    kept, printed = c.label != ABSTAIN, w["printed"]
+    top, rest = _split(w["counts"], np.where(kept, c.label, 0))
+    level_top, level_rival = c.details["level_top"], c.details["level_rival"]
+    top_holds = tail_at_least(top, c.n, c.p_lower) <= level_top * SLACK
+    tails = tail_at_most(rest, c.n[:, None], c.p_upper[:, None])
+    tail = np.where(printed, tails.sum(1), tails.max(1)) # the largest count has the largest tail
     capped = c.p_upper >= (1 - c.p_lower) * (1 - 1e-12)
-    radius = interval_radius(c.p_lower, c.p_upper, w["sigma"], q_lower=np.where(capped, c.p_upper, 1 - c.p_lower))
-    budget = np.maximum(c.details["level_top"], c.details["level_rival"]) if c.mode == "verified" else c.details["level_top"] + c.details["level_rival"]
-    reused = w["reuse"] & (c.mode != "paper")
-    allowed = (c.p_lower > c.p_upper) & (budget <= c.alpha / np.where(reused, 2, 1) * slack) & (~reused | (c.p_lower > 0.5))
-    return ~kept | (top_holds & (capped | (tail <= c.details["level_rival"] * slack)) & (c.radius <= radius * slack) & allowed)
+    rivals_hold = capped | (tail <= level_rival * SLACK)
+    reach = interval_radius(c.p_lower, c.p_upper, w["sigma"], q_lower=np.where(capped, c.p_upper, 1 - c.p_lower))
+    halved = w["reuse"] & ~printed
+    within = level_top + level_rival <= c.alpha / np.where(halved, 2, 1) * SLACK
+    chosen = w["reuse"] | (c.label == w["selected"])
+    asked = (printed == (c.mode == "paper")) & (c.norm == "l2") & (c.n == w["counts"].sum(1))
+    fine = (c.p_lower > c.p_upper) & (~halved | (c.p_lower > 0.5)) & (c.radius <= reach * SLACK)
+    return ~kept | (top_holds & rivals_hold & within & chosen & asked & fine)
 
 # %% ../../nbs/methods/01_tcertify.ipynb #cc63cdc3
 def outcomes(n: int,       # draws, >= 1
              classes: int, # C >= 2
             ) -> np.ndarray: # [M, C] int64: every vector of counts that adds up to n
-    "All outcomes of n votes for C classes. Raises ValueError above two million."
-    if math.comb(n + classes - 1, classes - 1) > 2_000_000: raise ValueError(f"n = {n} and {classes} classes have more than 2,000,000 outcomes; take a smaller n")
+    """All outcomes of n votes for C classes. Raises ValueError above two million.
+
+    Args:
+        n: draws, >= 1
+        classes: C >= 2
+    Returns:
+        [M, C] int64: every vector of counts that adds up to n
+    """
+    if math.comb(n + classes - 1, classes - 1) > 2_000_000:
+        raise ValueError(f"n = {n} and {classes} classes have more than 2,000,000 outcomes; take a smaller n")
     rows = np.arange(n + 1)[:, None]
     for _ in range(classes - 2):
         left = n - rows.sum(1)
-        rows = np.column_stack([np.repeat(rows, left + 1, axis=0), np.concatenate([np.arange(m + 1) for m in left])])
+        following = np.concatenate([np.arange(m + 1) for m in left])
+        rows = np.column_stack([np.repeat(rows, left + 1, axis=0), following])
     return np.column_stack([rows, n - rows.sum(1)]).astype(np.int64)
+
+# %% ../../nbs/methods/01_tcertify.ipynb #5f440a43
+def _check_probabilities(p: ArrayLike, n: int, t: float, selected: int | None) -> np.ndarray: # [C]
+    "Class probabilities as a vector. Raises ValueError for these or the other arguments of `failure_probability`."
+    p = np.asarray(p, np.float64)
+    if p.ndim != 1 or len(p) < 2 or np.any(p < 0) or abs(p.sum() - 1) > 1e-9:
+        raise ValueError(f"p must be at least 2 probabilities that add up to 1, got {p.tolist()}")
+    if int(n) != n or n < 1:
+        raise ValueError(f"n must be a whole number >= 1, got {n!r}")
+    if isinstance(t, str):
+        raise ValueError(f"t must be a number in (0, 1] here, got {t!r}")
+    if selected is not None and selected not in range(len(p)):
+        raise ValueError(f"selected must be a class in 0..{len(p) - 1}, got {selected!r}")
+    return p
+
+def _multinomial(counts: np.ndarray, n: int, p: np.ndarray) -> np.ndarray: # [M]
+    "Probabilities of outcomes."
+    return np.exp(gammaln(n + 1) - gammaln(counts + 1).sum(1) + xlogy(counts, p).sum(1))
 
 def failure_probability(p: ArrayLike,          # [C] true class probabilities, adding up to 1
                         n: int,                # draws; C = 3 allows about 1900, C = 4 about 220
                         alpha: float,          # nominal failure probability, in (0, 1)
-                        mode: str = "sound",   # as in `certify`
+                        mode: str = "sound",   # as in `certify`; "joint": both sides at the full alpha, a conjecture
                         reuse: bool = False,   # as in `certify`
                         selected: int | None = None, # without reuse, the class fixed beforehand; None: the worst
                         t: float = 0.5,        # as in `certify`; "selection" is refused, since there are no selection votes
@@ -197,24 +402,39 @@ def failure_probability(p: ArrayLike,          # [C] true class probabilities, a
                         ratios: Sequence[float] = RATIOS, # as in `certify`
                         half_rule: bool | None = None,    # as in `certify`
                        ) -> float:             # exact probability of a false claim
-    "Exact probability that `certify` returns a false claim, by enumeration of the multinomial law. Raises ValueError."
-    p = np.asarray(p, np.float64)
-    if p.ndim != 1 or len(p) < 2 or np.any(p < 0) or abs(p.sum() - 1) > 1e-9: raise ValueError(f"p must be at least 2 probabilities that add up to 1, got {p.tolist()}")
-    if int(n) != n or n < 1: raise ValueError(f"n must be a whole number >= 1, got {n!r}")
-    if isinstance(t, str): raise ValueError(f"t must be a number in (0, 1] here, got {t!r}")
-    if selected is not None and selected not in range(len(p)): raise ValueError(f"selected must be a class in 0..{len(p) - 1}, got {selected!r}")
-    check_level(alpha)
+    """Exact probability that `certify` returns a false claim, by enumeration of the multinomial law. Raises ValueError.
+
+    Args:
+        p: [C] true class probabilities, adding up to 1
+        n: draws; C = 3 allows about 1900, C = 4 about 220
+        alpha: nominal failure probability, in (0, 1)
+        mode: as in `certify`; "joint": both sides at the full alpha, a conjecture
+        reuse: as in `certify`
+        selected: without reuse, the class fixed beforehand; None: the worst
+        t: as in `certify`; "selection" is refused, since there are no selection votes
+        cap: as in `certify`
+        ratios: as in `certify`
+        half_rule: as in `certify`
+    Returns:
+        exact probability of a false claim
+    """
+    p = _check_probabilities(p, n, t, selected)
+    rule = Sharing(check_level(alpha), mode, reuse, t, cap, ratios, half_rule)
     counts = outcomes(int(n), len(p))
-    chance = np.exp(gammaln(n + 1) - gammaln(counts + 1).sum(1) + xlogy(counts, p).sum(1))
+    chance = _multinomial(counts, n, p)
     counts, chance = counts[chance > 1e-30], chance[chance > 1e-30] # the others cannot matter: together below 1e-23
     totals = np.full(len(counts), n)
     rival = np.array([np.delete(p, c).max() for c in range(len(p))])
     truth = np.where(p > rival, (probit(p) - probit(rival)) / 2, 0.0) * (1 + 1e-12) # radius at sigma = 1
-    def failure(label):
-        found = _claims(counts, counts, totals, alpha, mode, reuse, t, cap, ratios, half_rule, label)
+
+    def failure(label: np.ndarray | None) -> float:
+        found = _claims(counts, counts, totals, rule, label)
         return float(chance @ (found["radius"] > truth[found["label"]]))
-    if reuse: return failure(None)
-    return max(failure(np.full(len(counts), c)) for c in (range(len(p)) if selected is None else [selected]))
+
+    if reuse:
+        return failure(None)
+    classes = range(len(p)) if selected is None else [selected]
+    return max(failure(np.full(len(counts), c)) for c in classes)
 
 # %% ../../nbs/methods/01_tcertify.ipynb #e5a3aba5
 def verify_joint(n: int,         # draws, >= 1
@@ -222,9 +442,21 @@ def verify_joint(n: int,         # draws, >= 1
                  thresholds: ArrayLike | None = None, # [S] pairs (a, b) of counts with 0 < a <= b <= n; None: all
                  deltas: ArrayLike | None = None,     # [D] half distances of the two quantiles, >= 0; None: 41 values in [0, 4]
                 ) -> np.ndarray: # [S, D] probability of a false claim at s = h(a) + h(b), divided by alpha
-    "Exact error of the joint mode along the worst curve of each attainable radius (all of it, for `thresholds=None`). Raises ValueError."
+    """Exact error of the conjecture along the worst curve of each attainable radius.
+
+    All of it for `thresholds=None`. Beyond alpha = 1/2 it does exceed 1. Raises ValueError.
+
+    Args:
+        n: draws, >= 1
+        alpha: level of both sides, in (0, 1)
+        thresholds: [S] pairs (a, b) of counts with 0 < a <= b <= n; None: all
+        deltas: [D] half distances of the two quantiles, >= 0; None: 41 values in [0, 4]
+    Returns:
+        [S, D] probability of a false claim at s = h(a) + h(b), divided by alpha
+    """
     check_level(alpha)
-    if thresholds is None: thresholds = [(a, b) for a in range(1, n + 1) for b in range(a, n + 1)]
+    if thresholds is None:
+        thresholds = [(a, b) for a in range(1, n + 1) for b in range(a, n + 1)]
     pairs = np.atleast_2d(check_counts(thresholds, "thresholds"))
     if pairs.shape[1] != 2 or np.any(pairs[:, 0] < 1) or np.any(pairs[:, 0] > pairs[:, 1]) or np.any(pairs > n):
         raise ValueError(f"thresholds must be pairs 0 < a <= b <= n = {n}, got {thresholds!r}")
@@ -233,22 +465,39 @@ def verify_joint(n: int,         # draws, >= 1
     h = probit(binomial_lower(count, n, alpha), binomial_lower(count, n, alpha, complement=True)) # h[0] = -inf
     return np.array([[_joint_error(n, s, delta, h) for delta in deltas] for s in h[pairs].sum(1)]) / alpha
 
-def _joint_error(n: int, s: float, delta: float, h: np.ndarray) -> float:
+def _joint_error(n: int,        # draws
+                 s: float,      # the claimed distance of the two quantiles
+                 delta: float,  # half the distance between p and p' on the curve
+                 h: np.ndarray, # [n + 1] quantiles of the lower limits
+                ) -> float:     # Pr[h(A) + h(B) >= s]
+    "A binomial sum over B; given B, A is binomial too."
     p, larger = ndtr(s / 2 - delta), ndtr(s / 2 + delta)
     low, high = (0, n) if n <= 1000 else (binom.ppf(1e-18, n, larger), binom.isf(1e-18, n, larger))
     b = np.arange(max(int(low) - 1, 1), min(int(high) + 2, n) + 1)
     need = np.searchsorted(h, (s - h[b]) - 1e-12 * max(1.0, abs(s))) # fewest hits a with h(a) + h(b) >= s
-    return float(binom.pmf(b, n, larger) @ np.where(need <= b, betainc(np.maximum(need, 1), np.maximum(b - need, 0) + 1.0, min(p / larger, 1.0)), 0.0))
+    tail = tail_at_least(np.minimum(need, b), b, min(p / larger, 1.0))
+    return float(binom.pmf(b, n, larger) @ np.where(need <= b, tail, 0.0))
 
 # %% ../../nbs/methods/01_tcertify.ipynb #1b7ce171
-def largest_radius(noise,        # Gaussian noise
-                   n: int,       # draws
-                   alpha: float, # failure probability
-                   norm: str = "l2", # l2
-                   dim: int = 1, # number of inputs
-                  ) -> float:    # input units
-    "The radius that n unanimous votes prove in the default mode."
-    return float(noise.sigma / 2 * probit_gap(binomial_lower(n, n, alpha / 2), q_lower=binomial_lower(n, n, alpha / 2, complement=True)))
+def largest_radius(noise: Any,        # Gaussian noise
+                   n: int,            # draws
+                   alpha: float,      # failure probability
+                   norm: str = "l2",  # l2
+                   dim: int = 1,      # number of inputs
+                  ) -> float:         # input units
+    """The radius that n unanimous votes prove in the default mode.
 
-# %% ../../nbs/methods/01_tcertify.ipynb #f54d7061
-register(name="tcertify", noises=GAUSSIAN_NOISES, norms=("l2",), certify=certify, rank=5, minimum_n=minimum_n, check=check, largest_radius=largest_radius)
+    Args:
+        noise: Gaussian noise
+        n: draws
+        alpha: failure probability
+        norm: l2
+        dim: number of inputs
+    Returns:
+        input units
+    """
+    p, q = (binomial_lower(n, n, alpha / 2, complement=side) for side in (False, True))
+    return float(noise.sigma / 2 * probit_gap(p, q_lower=q))
+
+register(name="tcertify", noises=GAUSSIAN_NOISES, norms=("l2",), rank=5, counts_only=True,
+         certify=certify, minimum_n=minimum_n, check=check, largest_radius=largest_radius)

@@ -6,36 +6,56 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import betainc
 
-from ..maths.bounds import binomial_lower
 from ..core.certificates import Certificates
 from ..core.record import Record
 from ..core.registry import register
 from ..core.values import ABSTAIN, check_level, check_positive, norm_name
+from ..maths.bounds import binomial_lower, fewest_draws, tail_at_least
 
 # %% auto #0
-__all__ = ['ADVERSARIES', 'radius', 'grid_radius', 'certify', 'check', 'minimum_n', 'largest_radius']
+__all__ = ['HALF_OF_A_DOUBLE', 'ADVERSARIES', 'UNIFORM_NOISES', 'radius', 'grid_radius', 'certify', 'check', 'minimum_n',
+           'largest_radius']
 
 # %% ../../nbs/methods/03_uniform.ipynb #be2a8a01
+HALF_OF_A_DOUBLE = 2.0**27 + 1 # Veltkamp's constant: splits a double into two of 26 bits
+
+def _halves(value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    "A double as the sum of two whose products are exact."
+    high = value * HALF_OF_A_DOUBLE
+    high = high - (high - value)
+    return high, value - high
+
 def _product_down(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     "a * b rounded towards minus infinity, by the exact error of the product (Dekker 1971)."
-    split = lambda v: (v * 134217729.0) - (v * 134217729.0 - v)
-    product, a_high, b_high = a * b, split(a), split(b)
-    a_low, b_low = a - a_high, b - b_high
+    product = a * b
+    a_high, a_low = _halves(a)
+    b_high, b_low = _halves(b)
     error = ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
     return np.where(error < 0, np.nextafter(product, -np.inf), product)
 
+# %% ../../nbs/methods/03_uniform.ipynb #f1d39085
 def radius(p_lower: ArrayLike, # lower bounds of the top class's probability, in [0, 1], any shape
            lam: ArrayLike,     # half-width of the noise, in input units, > 0; broadcasts
           ) -> np.ndarray:     # float64: l1 radius in input units, rounded down; 0 where p_lower <= 1/2
-    "Certified l1 radius 2 lam (p - 1/2) (Lee et al. 2019; Levine and Feizi 2021, Theorem 1). Raises ValueError."
+    """Certified l1 radius 2 lam (p - 1/2) (Lee et al. 2019; Levine and Feizi 2021, Theorem 1). Raises ValueError.
+
+    Args:
+        p_lower: lower bounds of the top class's probability, in [0, 1], any shape
+        lam: half-width of the noise, in input units, > 0; broadcasts
+    Returns:
+        float64: l1 radius in input units, rounded down; 0 where p_lower <= 1/2
+    """
     p, lam = np.asarray(p_lower, dtype=np.float64), np.asarray(lam, dtype=np.float64)
-    if not np.all((p >= 0) & (p <= 1)): raise ValueError(f"p_lower must be in [0, 1], got {p_lower!r}")
-    if not np.all((lam > 0) & np.isfinite(lam)): raise ValueError(f"lam must be a finite number above 0, got {lam!r}")
+    if not np.all((p >= 0) & (p <= 1)):
+        raise ValueError(f"p_lower must be in [0, 1], got {p_lower!r}")
+    if not np.all((lam > 0) & np.isfinite(lam)):
+        raise ValueError(f"lam must be a finite number above 0, got {lam!r}")
     return np.maximum(_product_down(2 * lam, np.maximum(p - 0.5, 0.0)), 0.0)[()]
 
 # %% ../../nbs/methods/03_uniform.ipynb #e804871d
@@ -45,18 +65,65 @@ def grid_radius(steps: ArrayLike,              # certified whole steps L >= 0
                 q: ArrayLike,                  # grid steps per unit of input, >= 1; broadcasts
                 adversary: str = "quantised",  # one of `ADVERSARIES`
                ) -> np.ndarray:                # float64: L/q, or (L + 1)/2q
-    "Radius of L whole steps: closed ball L/q on the grid; open ball (L+1)/2q for real inputs that are rounded first. Raises ValueError."
-    if adversary not in ADVERSARIES: raise ValueError(f"adversary must be one of {ADVERSARIES}, got {adversary!r}")
+    """Radius of L whole steps.
+
+    Closed ball L/q on the grid; open ball (L+1)/2q for real inputs that are rounded first. Raises ValueError.
+
+    Args:
+        steps: certified whole steps L >= 0
+        q: grid steps per unit of input, >= 1; broadcasts
+        adversary: one of `ADVERSARIES`
+    Returns:
+        float64: L/q, or (L + 1)/2q
+    """
+    if adversary not in ADVERSARIES:
+        raise ValueError(f"adversary must be one of {ADVERSARIES}, got {adversary!r}")
     steps = np.asarray(steps, dtype=np.int64)
     return steps / q if adversary == "quantised" else (steps + 1) / (2 * q)
 
-def _whole_steps(lower: np.ndarray, lam: ArrayLike, q: ArrayLike, splits: ArrayLike) -> np.ndarray:
-    "ceil(2 lam q (p - 1/2)) - 1; splits = 2 lam q where it is a whole number, else 0."
-    width = np.where(np.asarray(splits) > 0, np.float64(splits), _product_down(2 * np.float64(lam), np.float64(q)))
-    return np.maximum(np.ceil(_product_down(width, np.maximum(lower - 0.5, 0))) - 1, 0).astype(np.int64)
-
 # %% ../../nbs/methods/03_uniform.ipynb #55704462
-def certify(record: Record,               # votes under Uniform, IndependentSplitting or ContinuousSplitting noise
+def _whole_steps(lower: np.ndarray, # [B] lower bounds of the top class's probability
+                 lam: ArrayLike,    # half-width of the noise
+                 q: ArrayLike,      # grid steps per unit
+                 splits: ArrayLike, # 2 lam q where it is a whole number, else 0
+                ) -> np.ndarray:    # [B] int64
+    "ceil(2 lam q (p - 1/2)) - 1."
+    rounded = _product_down(2 * np.asarray(lam, np.float64), np.asarray(q, np.float64))
+    width = np.where(np.asarray(splits) > 0, np.asarray(splits, np.float64), rounded)
+    steps = np.ceil(_product_down(width, np.maximum(lower - 0.5, 0))) - 1
+    return np.maximum(steps, 0).astype(np.int64)
+
+# %% ../../nbs/methods/03_uniform.ipynb #80cf0041
+UNIFORM_NOISES = ("Uniform", "IndependentSplitting", "ContinuousSplitting")
+
+def _grid_of(noise: Any,        # one of `UNIFORM_NOISES`
+             levels: int | None, # as the caller asks
+             adversary: str,    # one of `ADVERSARIES`
+            ) -> int | None:    # grid steps per unit; None: real inputs
+    "The grid on which perturbed inputs stay. Raises ValueError where noise, levels and adversary do not fit."
+    own = getattr(noise, "q", None)
+    if levels is None and adversary != "quantised" and own is None:
+        raise ValueError("adversary='continuous' is for noise on a grid; this noise needs no rounding of its inputs")
+    if levels is None:
+        return own
+    if isinstance(levels, bool) or not levels >= 1 or int(levels) != levels:
+        raise ValueError(f"levels must be a whole number >= 1, got {levels!r}")
+    if own is not None and levels != own:
+        raise ValueError(f"levels must be the grid of the noise, {own}, got {levels}")
+    if adversary != "quantised" and own is None:
+        raise ValueError("adversary='continuous' is for noise on a grid; this noise needs no rounding of its inputs")
+    return int(levels)
+
+def _lower_limit(record: Record, alpha: float, mode: str) -> np.ndarray: # [B]
+    "Lower bound of the selected class's probability, as the mode accounts for it."
+    if mode == "sound":
+        return binomial_lower(record.hits, record.n, alpha)
+    warnings.warn("mode='paper' rounds the confidence limit to float32, possibly upwards; "
+                  "its radii are for comparison with published numbers only", stacklevel=3)
+    return binomial_lower(record.hits, record.n, alpha / 2).astype(np.float32).astype(np.float64)
+
+# %% ../../nbs/methods/03_uniform.ipynb #79920f9f
+def certify(record: Record,               # votes under one of `UNIFORM_NOISES`
             *,
             norm: str | float = "l1",     # only "l1"
             alpha: float = 0.001,         # failure probability per image, in (0, 1)
@@ -64,63 +131,97 @@ def certify(record: Record,               # votes under Uniform, IndependentSpli
             levels: int | None = None,    # grid steps per unit of input, if attackers stay on that grid
             adversary: str = "quantised", # for IndependentSplitting: "quantised" or "continuous"
            ) -> Certificates:
-    "Certified l1 radii of uniform and independently split noise (Lee et al. 2019; Yang et al. 2020). Raises ValueError."
-    if norm_name(norm) != "l1": raise ValueError(f"uniform noise certifies 'l1' only, got {norm!r}")
-    kind = record.check_noise("Uniform", "IndependentSplitting", "ContinuousSplitting")
-    if record.plan is not None: raise ValueError("this record was stopped early by a plan; this certificate assumes a fixed number of draws")
-    if mode not in ("sound", "paper"): raise ValueError(f"mode must be 'sound' or 'paper', got {mode!r}")
+    """Certified l1 radii of uniform and independently split noise (Lee et al. 2019; Yang et al. 2020). Raises ValueError.
+
+    Args:
+        record: votes under one of `UNIFORM_NOISES`
+        norm: only "l1"
+        alpha: failure probability per image, in (0, 1)
+        mode: "sound", or "paper": two-sided interval, limit stored in float32
+        levels: grid steps per unit of input, if attackers stay on that grid
+        adversary: for IndependentSplitting: "quantised" or "continuous"
+    """
+    if norm_name(norm) != "l1":
+        raise ValueError(f"uniform noise certifies 'l1' only, got {norm!r}")
+    record.check_noise(*UNIFORM_NOISES)
+    if record.plan is not None:
+        raise ValueError("this record was stopped early by a plan; this certificate assumes a fixed number of draws")
+    if mode not in ("sound", "paper"):
+        raise ValueError(f"mode must be 'sound' or 'paper', got {mode!r}")
     alpha, lam = check_level(alpha), check_positive(record.noise.lam, "noise.lam")
-    own = getattr(record.noise, "q", None)
-    if levels is not None and own is not None and levels != own: raise ValueError(f"levels must be the grid of the noise, {own}, got {levels}")
-    if adversary != "quantised" and own is None: raise ValueError("adversary='continuous' is for noise on a grid; this noise needs no rounding of its inputs")
-    if levels is not None and (isinstance(levels, bool) or not levels >= 1 or int(levels) != levels): raise ValueError(f"levels must be a whole number >= 1, got {levels!r}")
-    q = own if levels is None else int(levels)
-    lower = binomial_lower(record.hits, record.n, alpha if mode == "sound" else alpha / 2)
-    if mode == "paper":
-        warnings.warn("mode='paper' rounds the confidence limit to float32, possibly upwards; its radii are for comparison with published numbers only")
-        lower = lower.astype(np.float32).astype(np.float64)
+    q, splits = _grid_of(record.noise, levels, adversary), getattr(record.noise, "n_splits", 0)
+    lower = _lower_limit(record, alpha, mode)
     label = np.where(lower > 0.5, record.selected, ABSTAIN)
     radii, steps = radius(lower, lam), None
     if q is not None and mode == "sound":
-        steps = _whole_steps(lower, lam, q, getattr(record.noise, "n_splits", 0))
-        radii = grid_radius(steps, q, adversary)
-        if adversary == "continuous": steps = None
+        whole = _whole_steps(lower, lam, q, splits)
+        radii = grid_radius(whole, q, adversary)
+        steps = whole if adversary == "quantised" else None
     size = len(record)
-    witness = dict(hits=record.hits, selected=record.selected, lam=np.full(size, lam), grid=np.full(size, q or 0), splits=np.full(size, getattr(record.noise, "n_splits", 0)),
-                   rounded=np.full(size, adversary == "continuous"))
-    return Certificates(label=label, radius=radii, norm="l1", alpha=alpha, method="uniform", mode=mode, index=record.index, p_lower=lower, n=record.n,
-                        steps=steps, levels=None if steps is None else q, witness=witness, reason=np.where(label == ABSTAIN, "p_lower is not above 1/2", ""))
+    witness = dict(hits=record.hits, selected=record.selected, lam=np.full(size, lam), grid=np.full(size, q or 0),
+                   splits=np.full(size, splits), rounded=np.full(size, adversary == "continuous"))
+    return Certificates(label=label, radius=radii, norm="l1", alpha=alpha, method="uniform", mode=mode, index=record.index,
+                        p_lower=lower, n=record.n, steps=steps, levels=None if steps is None else q, witness=witness,
+                        reason=np.where(label == ABSTAIN, "p_lower is not above 1/2", ""))
 
 # %% ../../nbs/methods/03_uniform.ipynb #b74616ce
+def _reach(w: Mapping[str, np.ndarray], # witness
+           lower: np.ndarray,           # [B] lower bounds of the top class's probability
+          ) -> tuple[np.ndarray, np.ndarray]: # radius, and whole steps on the grid of the witness
+    "What a lower bound proves."
+    grid = np.maximum(w["grid"], 1)
+    whole = _whole_steps(lower, w["lam"], grid, w["splits"])
+    real = radius(lower, w["lam"])
+    return np.where(w["rounded"], grid_radius(whole, grid, "continuous"), real), whole
+
 def check(certificates: Certificates, # from `certify`
          ) -> np.ndarray:             # [B] bool; an abstention is always fine
-    "Re-prove each radius from its witness: the tail probability at p_lower is at most alpha, and the radius follows from p_lower."
-    w, kept = certificates.witness, certificates.label != ABSTAIN
-    lower = np.where(kept, certificates.p_lower, 0.75)
-    tail = betainc(np.maximum(w["hits"], 1), certificates.n - w["hits"] + 1.0, lower) # Pr[Bin(n, p_lower) >= hits]
-    reach, grid = radius(lower, w["lam"]), np.maximum(w["grid"], 1)
-    whole = _whole_steps(lower, w["lam"], grid, w["splits"])
-    reach = np.where(w["rounded"], grid_radius(whole, grid, "continuous"), reach)
-    fine = (certificates.label == w["selected"]) & (lower > 0.5)
-    if certificates.steps is not None: fine &= (w["grid"] == certificates.levels) & (certificates.steps <= whole) & (certificates.radius <= certificates.steps / grid)
-    return ~kept | (fine & (tail <= certificates.alpha * (1 + 1e-9)) & (w["hits"] > 0) & (certificates.radius <= reach))
+    """Re-prove each radius from its votes: the tail at p_lower is at most alpha, and the radius follows from p_lower.
 
-def minimum_n(alpha: float, # failure probability, in (0, 1)
-             ) -> int:      # fewest draws that can certify anything
-    "Fewest draws with alpha^(1/n) > 1/2."
-    n = int(np.floor(-np.log2(check_level(alpha))))
-    while n < 1 or binomial_lower(n, n, alpha) <= 0.5: n += 1
-    return n
-
-def largest_radius(noise,              # uniform or randomised splitting noise
-                   n: int,             # draws
-                   alpha: float,       # failure probability, in (0, 1)
-                   norm: str = "l1",   # "l1"
-                   dim: int | None = None, # not used
-                  ) -> float:          # input units
-    "Radius when all n votes agree."
-    return float(radius(binomial_lower(n, n, alpha), noise.lam))
+    Args:
+        certificates: from `certify`
+    Returns:
+        [B] bool; an abstention is always fine
+    """
+    c, w, kept = certificates, certificates.witness, certificates.label != ABSTAIN
+    lower = np.where(kept, c.p_lower, 0.75)
+    proved = tail_at_least(w["hits"], c.n, lower) <= c.alpha * (1 + 1e-9)
+    reach, whole = _reach(w, lower)
+    fine = (c.label == w["selected"]) & (lower > 0.5) & (c.radius <= reach) & (norm_name(c.norm) == "l1")
+    if c.steps is not None:
+        fine &= (w["grid"] == c.levels) & (c.steps <= whole) & (c.radius <= c.steps / np.maximum(w["grid"], 1))
+    return ~kept | (fine & proved)
 
 # %% ../../nbs/methods/03_uniform.ipynb #5d3a1d27
-register(name="uniform", noises=("Uniform", "IndependentSplitting", "ContinuousSplitting"), norms=("l1",), certify=certify, rank=5, minimum_n=minimum_n,
-         check=check, largest_radius=largest_radius)
+def minimum_n(alpha: float, # failure probability, in (0, 1)
+             ) -> int:      # draws
+    """Fewest draws that can certify anything at level alpha: alpha^(1/n) > 1/2.
+
+    Args:
+        alpha: failure probability, in (0, 1)
+    Returns:
+        draws
+    """
+    return fewest_draws(check_level(alpha))
+
+def largest_radius(noise: Any,          # uniform or randomised splitting noise
+                   n: int,              # draws
+                   alpha: float,        # failure probability, in (0, 1)
+                   norm: str = "l1",    # "l1"
+                   dim: int | None = None, # not used
+                  ) -> float:           # input units
+    """Radius when all n votes agree.
+
+    Args:
+        noise: uniform or randomised splitting noise
+        n: draws
+        alpha: failure probability, in (0, 1)
+        norm: "l1"
+        dim: not used
+    Returns:
+        input units
+    """
+    return float(radius(binomial_lower(n, n, alpha), noise.lam))
+
+register(name="uniform", noises=UNIFORM_NOISES, norms=("l1",), rank=5, counts_only=True,
+         certify=certify, minimum_n=minimum_n, check=check, largest_radius=largest_radius)

@@ -1,14 +1,17 @@
 "Smoothing distributions: their settings, laws and draws."
 from importlib import import_module as _import_module
 
-_ROOMS = ('additive', 'grid', 'shells')
+from ..core._table import FACES as _FACES
+
+_HOMES = _FACES["noise"]
 
 
 def __getattr__(name):
-    if name in _ROOMS:
-        return _import_module(f"{__name__}.{name}")
-    for room in () if name.startswith("__") else _ROOMS:
-        module = _import_module(f"{__name__}.{room}")
-        if name in module.__all__:
-            return getattr(module, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    room = _import_module(f"{__name__}.{_HOMES[name]}")
+    return room if name == _HOMES[name] else getattr(room, name)
+
+
+def __dir__():
+    return sorted(_HOMES)

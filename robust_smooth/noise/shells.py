@@ -41,7 +41,16 @@ class _SoapBubble(Additive):
                 d: int,            # number of inputs, >= 1
                 how: str = "mode", # what to keep of the radius law: "mode" (needs k < d - 1), "rms" or "mean"
                ) -> _SoapBubble:   # the member with this k whose radius is as large
-        "The member with exponent `k` whose radius matches that of k = 0 (Zhang et al. 2020, section 5: `mode`). Raises ValueError."
+        """The member with exponent `k` whose radius matches that of k = 0 (Zhang et al. 2020, section 5: `mode`). Raises ValueError.
+
+        Args:
+            sigma0: sigma of the member with k = 0 to be matched, in input units, > 0
+            k: exponent, 0 <= k < d
+            d: number of inputs, >= 1
+            how: what to keep of the radius law: "mode" (needs k < d - 1), "rms" or "mean"
+        Returns:
+            the member with this k whose radius is as large
+        """
         check_positive(sigma0, "sigma0")
         _check_exponent(k, d)
         if how == "mode":
@@ -86,7 +95,12 @@ def _log_ratio(shifted: Tensor, plain: Tensor) -> Tensor:
 @register_noise
 @dataclass(frozen=True, kw_only=True)
 class RadialGaussian(_SoapBubble):
-    "Density ~ |z|_2^-k exp(-|z|_2^2 / 2 sigma^2) (Zhang et al. 2020, equation 8). Raises ValueError unless sigma > 0 and k >= 0."
+    """Density ~ |z|_2^-k exp(-|z|_2^2 / 2 sigma^2) (Zhang et al. 2020, equation 8). Raises ValueError unless sigma > 0 and k >= 0.
+
+    Args:
+        sigma: scale in input units, > 0
+        k: exponent of the norm in front, 0 <= k < d
+    """
 
     def sample(self, out: Tensor, generator: torch.Generator) -> Tensor:
         "Fill `out` with exact draws: a Gaussian direction times a radius. Raises ValueError unless k < d."
@@ -125,7 +139,12 @@ def _largest_table(d: int, k: float) -> tuple[np.ndarray, np.ndarray]:
 @register_noise
 @dataclass(frozen=True, kw_only=True)
 class MixedNormGaussian(_SoapBubble):
-    "Density ~ |z|_inf^-k exp(-|z|_2^2 / 2 sigma^2) (Zhang et al. 2020, equation 9). Raises ValueError unless sigma > 0 and k >= 0."
+    """Density ~ |z|_inf^-k exp(-|z|_2^2 / 2 sigma^2) (Zhang et al. 2020, equation 9). Raises ValueError unless sigma > 0 and k >= 0.
+
+    Args:
+        sigma: scale in input units, > 0
+        k: exponent of the norm in front, 0 <= k < d
+    """
 
     def sample(self, out: Tensor, generator: torch.Generator) -> Tensor:
         "Fill `out` with exact draws: the largest coordinate, then normals truncated by it. Raises ValueError unless k < d."
@@ -156,7 +175,12 @@ class MixedNormGaussian(_SoapBubble):
 @register_noise
 @dataclass(frozen=True, kw_only=True)
 class LinfGaussian(_SoapBubble):
-    "Density ~ |z|_inf^-k exp(-|z|_inf^2 / 2 sigma^2) (Zhang et al. 2020, equation 10; Theorem 4 shows how little it protects). Raises ValueError unless sigma > 0 and k >= 0."
+    """Density ~ |z|_inf^-k exp(-|z|_inf^2 / 2 sigma^2) (Zhang et al. 2020, equation 10; Theorem 4 shows how little it protects). Raises ValueError unless sigma > 0 and k >= 0.
+
+    Args:
+        sigma: scale in input units, > 0
+        k: exponent of the norm in front, 0 <= k < d
+    """
 
     def sample(self, out: Tensor, generator: torch.Generator) -> Tensor:
         "Fill `out` with exact draws: a point of the cube's surface times a radius. Raises ValueError unless k < d."

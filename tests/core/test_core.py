@@ -85,7 +85,7 @@ def test_missing_moments_and_early_stops_are_refused():
 
 
 def test_registry_prefers_the_highest_rank():
-    assert find_methods("Gaussian", "l2")[0].name == "gaussian"
+    assert find_methods("Gaussian", "l2")[0].name == "exact"
     assert [norm_name(p) for p in (1, 2.0, float("inf"), "Linf")] == ["l1", "l2", "linf", "linf"]
 
 

@@ -80,5 +80,27 @@ def test_refusals_name_the_argument(call, words):
 
 
 def test_limits_stay_in_the_unit_interval_where_densities_vanish():
-    for value in (binomial_lower(5, 10, 1e-300, complement=True), binomial_upper(5, 10, 1e-300), binomial_lower(2, 10**15, 0.001, complement=True)): assert 1 - 1e-9 <= value <= 1
-    assert 0 <= binomial_lower(5, 10, 1e-300) < 1e-50
+    for value in (binomial_lower(5, 10, 1e-100, complement=True), binomial_upper(5, 10, 1e-100), binomial_lower(2, 10**15, 0.001, complement=True)):
+        assert 1 - 1e-9 <= value <= 1
+    assert 0 <= binomial_lower(5, 10, 1e-100) < 1e-19
+    for alpha in (1e-150, 1e-300):
+        with pytest.raises(ValueError, match="at least 1e-100"): binomial_lower(4, 6, alpha)
+
+
+@pytest.mark.parametrize("missing", [1, 2, 5, 10, 20, 39, 40, 60])
+@pytest.mark.parametrize("n", [10**6, 10**8, 906692078, 10**11])
+def test_limits_stay_safe_where_few_votes_are_missing_from_very_many(n, missing):
+    "Pr[Bin(n, q) <= missing] = alpha, summed in 40 digits; the complement must not be below its root."
+    for alpha in (0.1, 0.001, 1e-9):
+        value = binomial_lower(n - missing, n, alpha, complement=True)
+        with mpmath.workdps(40):
+            q, root = mpmath.mpf(value), None
+            for _ in range(4):
+                term = mpmath.exp(n * mpmath.log1p(-q))
+                tail = term
+                for j in range(missing):
+                    term *= mpmath.mpf(n - j) / (j + 1) * q / (1 - q)
+                    tail += term
+                slope = -term * (n - missing) / (1 - q) # of the tail in q
+                q -= (tail - mpmath.mpf(alpha)) / slope
+            assert 0 <= (value - q) / q < 1e-14

@@ -1,6 +1,7 @@
 "T-CERTIFY: precision against 40-digit references, exact coverage, edge cases, bad input, certificates that can be checked."
 import math
 import warnings
+from types import SimpleNamespace
 from dataclasses import replace
 
 import numpy as np
@@ -30,7 +31,7 @@ REFERENCES = [
     ([55, 20, 25], 100, 0.2, dict(sound=0.2183582716350399, verified=0.27519706515041757, cohen=0.0072845272210446141, paper=0.0072845272210446141, paper_no_cap=0.0)),
     ([999999, 1, 0], 1000000, 0.001, dict(sound=4.2649213288696396, verified=4.2826657077515676, cohen=4.2826657077515676, paper=4.2826657077515676, paper_no_cap=4.2638665196197602)),
 ]
-MODES = ("sound", "verified", "paper")
+MODES = ("sound", "paper")
 
 def votes(counts, n=None, sigma=1.0, selection=None):
     counts = np.atleast_2d(counts)
@@ -42,6 +43,12 @@ def certify(record, **options):
         warnings.simplefilter("ignore")
         return tcertify.certify(record, **options)
 
+def joint(record, alpha=0.001):
+    "Radii of the conjecture, both sides at the full level; no certificate is made of it."
+    found = tcertify._claims(record.selection, record.counts, record.n, tcertify.Sharing(alpha, "joint"))
+    kept = found["radius"] > 0
+    return SimpleNamespace(radius=record.noise.sigma * found["radius"], label=np.where(kept, found["label"], ABSTAIN))
+
 def random_votes(rng, images=60, classes=6, n=2000, sigma=0.5, spread=0.5):
     masses = rng.dirichlet(np.full(classes, spread), images)
     return Record.from_counts(rng.multinomial(100, masses), rng.multinomial(n, masses), n, Gaussian(sigma=sigma), 64)
@@ -49,7 +56,7 @@ def random_votes(rng, images=60, classes=6, n=2000, sigma=0.5, spread=0.5):
 @pytest.mark.parametrize("counts, n, alpha, expected", REFERENCES)
 def test_radii_agree_with_high_precision(counts, n, alpha, expected):
     record = votes(counts)
-    found = dict(sound=certify(record, alpha=alpha), verified=certify(record, alpha=alpha, mode="verified"), cohen=certify(record, alpha=alpha, t=1.0, half_rule=True),
+    found = dict(sound=certify(record, alpha=alpha), verified=joint(record, alpha), cohen=certify(record, alpha=alpha, t=1.0, half_rule=True),
                  paper=certify(record, alpha=alpha, mode="paper"), paper_no_cap=certify(record, alpha=alpha, mode="paper", cap=False))
     for name, value in expected.items():
         radius = found[name].radius[0]
@@ -64,16 +71,16 @@ def test_batch_is_loop_and_radius_scales_with_sigma():
         twice = certify(Record.from_counts(record.selection, record.counts, record.n, Gaussian(sigma=1.0), 64), mode=mode)
         assert np.allclose(twice.radius, 2 * whole.radius, rtol=1e-14)
 
-def test_verified_dominates_and_even_split_of_two_classes_is_cohen_at_half_alpha():
+def test_the_conjecture_dominates_and_even_split_of_two_classes_is_cohen_at_half_alpha():
     rng = np.random.default_rng(1)
     for spread in (0.1, 0.5, 3.0):
         record = random_votes(rng, spread=spread)
-        best = certify(record, mode="verified").radius
+        best = joint(record).radius
         assert np.all(best >= gaussian.certify(record).radius - 1e-15)
         for options in (dict(), dict(t=0.9), dict(t="selection"), dict(mode="paper"), dict(mode="paper", cap=False)): assert np.all(best >= certify(record, **options).radius - 1e-15)
     two = random_votes(rng, classes=2)
     assert np.allclose(certify(two, t=0.5).radius, gaussian.certify(two, alpha=0.0005).radius, rtol=1e-12)
-    assert np.allclose(certify(two, mode="verified").radius, gaussian.certify(two).radius, rtol=1e-12)
+    assert np.allclose(joint(two).radius, gaussian.certify(two).radius, rtol=1e-12)
 
 def test_more_hits_never_shrink_the_radius():
     for mode in MODES:
@@ -97,8 +104,8 @@ def test_paper_search_equals_brute_force():
 def test_failure_probability_is_within_alpha(classes, n, alpha):
     rng = np.random.default_rng(3)
     for p in [*rng.dirichlet(np.ones(classes), 4), np.full(classes, 1 / classes), np.r_[0.5, 0.5, np.zeros(classes - 2)]]:
-        for mode in MODES: assert tcertify.failure_probability(p, n, alpha, mode) <= alpha * (1 + 1e-9)
-        for mode in ("sound", "verified"): assert tcertify.failure_probability(p, n, alpha, mode, reuse=True) <= alpha * (1 + 1e-9)
+        for mode in (*MODES, "joint"): assert tcertify.failure_probability(p, n, alpha, mode) <= alpha * (1 + 1e-9)
+        for mode in ("sound", "joint"): assert tcertify.failure_probability(p, n, alpha, mode, reuse=True) <= alpha * (1 + 1e-9)
 
 def test_failure_probability_values():
     assert tcertify.failure_probability((0.5, 0.5), 100, 0.001, "paper", True) / 0.001 == pytest.approx(1.78993, abs=1e-5)
@@ -180,4 +187,15 @@ def test_joint_verifier_finds_alpha_at_two_classes_and_less_beyond():
 def test_record_certify_reaches_the_method():
     record = votes([450, 150, 200, 200])
     assert record.certify("l2", method="tcertify").radius[0] == pytest.approx(0.2173165816, abs=1e-10)
-    assert record.certify("l2").method == "gaussian"
+    assert record.certify("l2").method == "exact"
+
+
+def test_the_retired_mode_says_what_to_use_and_a_paper_claim_is_never_sound():
+    record = random_votes(np.random.default_rng(6))
+    with pytest.raises(ValueError, match="exact.certify"): tcertify.certify(record, mode="verified")
+    printed = certify(record, mode="paper")
+    kept = printed.label != ABSTAIN
+    assert tcertify.check(printed).all() and not tcertify.check(replace(printed, mode="sound"))[kept].any()
+    for certificates in (printed, certify(record)):
+        for change in (dict(alpha=1e-300), dict(n=np.ones(len(record), int)), dict(norm="linf"), dict(label=(certificates.label + 1) % 6)):
+            assert not tcertify.check(replace(certificates, **change))[certificates.label != ABSTAIN].any(), change

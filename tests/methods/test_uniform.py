@@ -35,7 +35,7 @@ def _record(hits, n, noise, selected=0, **more):
 
 @pytest.mark.parametrize("hits, n, alpha, lower, reach", REFERENCE)
 def test_precision(hits, n, alpha, lower, reach):
-    table = _record(hits, n, Uniform(lam=1.5)).certify("l1", alpha=alpha)
+    table = _record(hits, n, Uniform(lam=1.5)).certify("l1", method="uniform", alpha=alpha)
     assert table.p_lower[0] == pytest.approx(lower, rel=2e-14) and table.p_lower[0] <= lower
     assert table.radius[0] == pytest.approx(reach, rel=1e-10, abs=1e-13) and table.radius[0] <= reach
     assert uniform.radius(lower, 1.5) == pytest.approx(reach, rel=1e-10, abs=1e-15)
@@ -52,7 +52,7 @@ def test_radius_function():
         with pytest.raises(ValueError, match="lam"): uniform.radius(0.9, bad)
 
 def test_edges_of_the_confidence_bound():
-    table = _record([0, 100], 100, Uniform(lam=1.0)).certify("l1")
+    table = _record([0, 100], 100, Uniform(lam=1.0)).certify("l1", method="uniform")
     assert table.label.tolist() == [ABSTAIN, 0] and table.radius[0] == 0 and table.radius[1] == pytest.approx(2 * (0.001**0.01 - 0.5), rel=1e-12) and table.radius[1] < 2 * (0.001**0.01 - 0.5)
     assert "1/2" in table.reason[0] and table.reason[1] == ""
     assert uniform.minimum_n(0.001) == 10 and uniform.minimum_n(0.6) == 1
@@ -65,41 +65,42 @@ def test_coverage_is_exact(alpha):
     "Over all outcomes, weighted exactly: the radius exceeds the true one with probability at most alpha."
     n, lam, q = 120, 0.5, 16
     for noise, options in ((Uniform(lam=lam), {}), (Uniform(lam=lam), dict(levels=q)), (IndependentSplitting(n_splits=16, q=q), {}), (ContinuousSplitting(lam=lam), {})):
-        table = _record(np.arange(n + 1), n, noise).certify("l1", alpha=alpha, **options)
+        table = _record(np.arange(n + 1), n, noise).certify("l1", method="uniform", alpha=alpha, **options)
         for p in np.linspace(0.502, 0.998, 60):
             true_steps = int(np.ceil(2 * lam * q * (p - 0.5) - 1e-9)) - 1                   # whole steps strictly inside 2 lam (p - 1/2)
             wrong = table.steps > true_steps if table.steps is not None else table.radius > 2 * lam * (p - 0.5)
             assert binom.pmf(np.arange(n + 1), n, p)[wrong & (table.label != ABSTAIN)].sum() <= alpha
 
 def test_whole_steps():
-    table = _record(REFERENCE[0][0], 1000, IndependentSplitting(n_splits=441, q=255)).certify("l1")
+    table = _record(REFERENCE[0][0], 1000, IndependentSplitting(n_splits=441, q=255)).certify("l1", method="uniform")
     assert table.steps[0] == int(np.ceil(441 * (table.p_lower[0] - 0.5))) - 1 and table.levels == 255 and table.radius[0] == table.steps[0] / 255
-    same = _record(REFERENCE[0][0], 1000, Uniform(lam=441 / 510)).certify("l1", levels=255)
+    same = _record(REFERENCE[0][0], 1000, Uniform(lam=441 / 510)).certify("l1", method="uniform", levels=255)
     assert same.steps[0] == table.steps[0]
-    rounded = _record(REFERENCE[0][0], 1000, IndependentSplitting(n_splits=441, q=255)).certify("l1", adversary="continuous")
+    rounded = _record(REFERENCE[0][0], 1000, IndependentSplitting(n_splits=441, q=255)).certify("l1", method="uniform", adversary="continuous")
     assert rounded.radius[0] == (table.steps[0] + 1) / 510 and rounded.steps is None
 
 def test_paper_mode_is_marked_and_warns():
     record = _record(100_000, 100_000, Uniform(lam=1.0))
-    with pytest.warns(UserWarning, match="float32"): table = record.certify("l1", mode="paper")
+    with pytest.warns(UserWarning, match="float32"): table = record.certify("l1", method="uniform", mode="paper")
     assert table.mode == "paper" and table.p_lower[0] == np.float64(np.float32(0.999924004)) > 0.0005**1e-5
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert record.certify("l1").radius[0] > 0
+        assert record.certify("l1", method="uniform").radius[0] > 0
 
 def test_registry_and_check():
-    assert [find_methods(name, "l1")[0].name for name in ("Uniform", "IndependentSplitting", "ContinuousSplitting")] == ["uniform"] * 3
+    assert [find_methods(name, "l1")[0].name for name in ("IndependentSplitting", "ContinuousSplitting")] == ["uniform"] * 2
+    assert "uniform" in [method.name for method in find_methods("Uniform", "l1")]
     for noise in (Uniform(lam=2.0), IndependentSplitting(n_splits=55, q=16), ContinuousSplitting(lam=0.3)):
         assert noise_from_spec(noise_spec(noise)) == noise
         record = _record([100, 400, 700, 990, 1000], 1000, noise, selected=1)
         for options in ({}, dict(adversary="continuous")) if hasattr(noise, "q") else ({},):
-            table = record.certify("l1", **options)
+            table = record.certify("l1", method="uniform", **options)
             assert uniform.check(table).all() and table.label.tolist() == [ABSTAIN, ABSTAIN, 1, 1, 1]
             kept = table.label != ABSTAIN
             assert not uniform.check(replace(table, radius=table.radius + 0.2, steps=None, levels=None))[kept].any()
             assert not uniform.check(replace(table, p_lower=np.minimum(table.p_lower + 0.01, 1)))[kept].any()
             assert not uniform.check(replace(table, alpha=table.alpha / 10))[kept].any()
-        unanimous = record[[4]].certify("l1", mode="sound")
+        unanimous = record[[4]].certify("l1", method="uniform", mode="sound")
         assert unanimous.radius[0] <= uniform.largest_radius(noise, 1000, 0.001)
 
 def test_bad_records():

@@ -8,7 +8,7 @@ from robust_smooth import Record, RoundedGaussian, Smoothed
 from robust_smooth.methods import sequential
 from robust_smooth.core.registry import find_methods, noise_from_spec, noise_spec
 from robust_smooth.core.values import ABSTAIN
-from robust_smooth.noise.grid import alias_table, LAW_BITS, rounded_law
+from robust_smooth.noise.rounded import LAW_BITS, alias_table, rounded_law
 from robust_smooth.smoothed import check
 from robust_smooth.voting.votes import count_votes
 

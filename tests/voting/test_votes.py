@@ -2,9 +2,11 @@
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,6 @@ import torch
 from torch import nn
 
 from robust_smooth.training import models
-from robust_smooth.voting import votes as votes_module
 from robust_smooth.core.record import Record
 from robust_smooth.noise.additive import Gaussian
 from robust_smooth.noise.grid import Splitting
@@ -92,6 +93,8 @@ torch.set_num_threads(1)
 from robust_smooth import models
 from robust_smooth.noise.additive import Gaussian
 from robust_smooth.voting.votes import vote
+from robust_smooth.core import votes_file
+votes_file.DELAY = 0.0 # a frame for each image, so that kills fall between frames and into them
 torch.manual_seed(0)
 net = models.small_convnet(num_classes=10).eval()
 images = torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(3))
@@ -112,7 +115,7 @@ def test_killed_in_the_middle_of_writing_and_resumed(tmp_path, root):
         process = subprocess.Popen([sys.executable, script, path], env=environment, stdout=subprocess.PIPE, text=True)
         process.stdout.readline()
         size = path.stat().st_size if path.exists() else 0
-        while process.poll() is None and (not path.exists() or path.stat().st_size < size + 4000): time.sleep(0.002)
+        while process.poll() is None and (not path.exists() or path.stat().st_size < size + 1500): time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
         process.wait()
         with open(path, "r+b") as file: file.truncate(path.stat().st_size - 37)  # a frame cut in the middle
@@ -138,16 +141,18 @@ def test_resuming_with_other_pixels_is_refused(convnet, digits, tmp_path):
 
 def test_a_hostile_votes_file_cannot_execute_code(tmp_path):
     import pickle
-    from robust_smooth.core.hashes import _json
-    from robust_smooth.core.votes_file import _frame, JOURNAL_MAGIC
+    from robust_smooth.core.frames import JOURNAL_MAGIC, MAGIC_1, pack_frame
     class Bomb:
         def __reduce__(self): return (os.system, (f"touch {tmp_path}/boom",))
-    header = _json(dict(format=1, noise=dict(name="Gaussian", sigma=0.5), dim=4, classes=2, plan=None, provenance={}))
+    header = dict(noise=dict(name="Gaussian", sigma=0.5), dim=4, classes=2, plan=None, provenance={})
+    frame_1 = lambda payload: struct.pack("<QI", len(payload), zlib.crc32(payload)) + payload
     hostile = tmp_path / "hostile.npz"
     np.savez(hostile, counts=np.array([Bomb()], dtype=object))
     for payload in (hostile.read_bytes(), pickle.dumps(Bomb())):
-        (tmp_path / "a.votes").write_bytes(JOURNAL_MAGIC + _frame(header) + _frame(payload))
-        with pytest.raises(Exception): Record.load(tmp_path / "a.votes")
+        old, new = (json.dumps(header | dict(format=number)).encode() for number in (1, 2))
+        for data in (MAGIC_1 + frame_1(old) + frame_1(payload), JOURNAL_MAGIC + pack_frame(new, 0) + pack_frame(payload, 1)):
+            (tmp_path / "a.votes").write_bytes(data)
+            with pytest.raises(ValueError, match="votes file|damaged"): Record.load(tmp_path / "a.votes")
     (tmp_path / "b.votes").write_bytes(pickle.dumps(Bomb()))
     with pytest.raises(ValueError, match="not a votes file"): Record.load(tmp_path / "b.votes")
     assert not (tmp_path / "boom").exists()
@@ -192,7 +197,7 @@ def test_counting_on_a_device_equals_counting_in_numpy(convnet, digits, tmp_path
     "The path of other devices, taken on the CPU: counts, fragile votes, observers, deterministic noise, and a logit that is not finite."
     runs = []
     for host in (("cpu",), ()):
-        monkeypatch.setattr(votes_module, "HOST", host)
+        monkeypatch.setattr(hardware, "HOST", host)
         settings = dict(num_classes=10, seed=0, batch_size=64, progress=False)
         seen = Noises()
         plain = count_votes(convnet, digits, Gaussian(sigma=0.5), 1500, targets=[1] * 11, observers=[seen], **settings)

@@ -1,0 +1,171 @@
+"The exact certificate: at least every proved method, the default, its witness, its refusals, simulated claims."
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.special import ndtri
+
+from robust_smooth.core.record import Record
+from robust_smooth.core.registry import find_methods
+from robust_smooth.core.values import ABSTAIN
+from robust_smooth.maths.two_sided import limit
+from robust_smooth.methods import exact, gaussian
+from robust_smooth.noise import Gaussian, RoundedGaussian, Uniform
+from robust_smooth.smoothed import check
+
+
+def votes(counts, noise=None, selection=None):
+    counts = np.atleast_2d(counts)
+    first = np.eye(counts.shape[1], dtype=int)[np.zeros(len(counts), int)]
+    return Record.from_counts(first if selection is None else selection, counts, counts.sum(1), noise or Gaussian(sigma=1.0), 10)
+
+
+def random_votes(seed, images=40, classes=6, n=1000, noise=None):
+    rng = np.random.default_rng(seed)
+    masses = rng.dirichlet(np.full(classes, 0.5), images)
+    return Record.from_counts(rng.multinomial(100, masses), rng.multinomial(n, masses), n, noise or Gaussian(sigma=0.5), 64)
+
+
+def lattice(n):
+    shares = [(p, q, 1 - p - q) for p in np.arange(0.1, 1.01, 0.1) for q in np.arange(0, 0.51, 0.1)]
+    shares += [(1 - q - r, q, r) for q in (0.001, 0.01, 0.05) for r in (0.0, 0.0005, 0.01)]
+    counts = np.round(n * np.array([share for share in shares if share[0] > share[1] and share[2] > -1e-9])).astype(int)
+    top, rival = counts[:, 0], counts[:, 1]
+    rest = n - top - rival
+    classes = 12 # enough for the rest to stay below the rival
+    others = np.stack([np.maximum(np.minimum(rest - k * rival, rival), 0) for k in range(classes)], axis=1)
+    whole = np.column_stack([top, rival, others])
+    return whole[whole.sum(1) == n]
+
+
+@pytest.mark.parametrize("n", [100, 1000, 10_000])
+def test_at_least_every_other_proved_method(n):
+    counts = lattice(n)
+    assert len(counts) > 15
+    for noise, norm, others in ((Gaussian(sigma=1.0), "l2", ("gaussian", "tcertify")), (Uniform(lam=1.0), "l1", ("uniform",))):
+        record = votes(counts, noise)
+        mine = record.certify(norm).radius
+        for name in others:
+            gain = mine - record.certify(norm, method=name).radius
+            assert gain.min() > -1e-3 and gain.mean() > 0, (name, counts[gain.argmin()])
+
+
+@pytest.mark.parametrize("noise, norm, name", [(Gaussian(sigma=0.5), "l2", "exact"), (RoundedGaussian(sigma=0.5, q=255), "l2", "exact"),
+                                               (Uniform(lam=0.5), "l1", "exact_l1")])
+def test_it_is_the_default(noise, norm, name):
+    assert find_methods(type(noise).__name__, norm)[0].name == name
+    table = random_votes(0, noise=noise).certify(norm)
+    assert table.method == name and check(table).all() and (table.radius > 0).sum() > 15
+    scale = noise.sigma / 2 if norm == "l2" else noise.lam
+    assert table.radius.max() == pytest.approx(scale * table.witness["s"].max(), rel=1e-12)
+
+
+def test_radius_is_half_the_limit_and_scales_with_sigma():
+    record = random_votes(1)
+    table = exact.certify(record)
+    others = record.counts.copy()
+    others[np.arange(len(record)), record.selected] = -1
+    expected = 0.25 * limit(record.hits, others.max(1), record.n)
+    assert np.allclose(table.radius, expected, rtol=1e-12)
+    twice = exact.certify(replace(record, noise=Gaussian(sigma=1.0)))
+    assert np.allclose(twice.radius, 2 * table.radius, rtol=1e-12)
+
+
+def test_batch_is_loop_and_order_does_not_matter():
+    record = random_votes(2, images=12)
+    whole = exact.certify(record).radius
+    assert np.array_equal(whole, np.concatenate([exact.certify(record[i]).radius for i in range(len(record))]))
+    assert np.array_equal(whole[::-1], exact.certify(record[np.arange(len(record))[::-1]]).radius)
+
+
+def test_only_the_largest_rival_counts():
+    "Neither the number of classes nor how the rest is spread."
+    wide = np.zeros(1000, int)
+    wide[:12] = [600, 100, *[30] * 10]
+    assert exact.certify(votes([600, 100, 100, 100, 100])).radius == exact.certify(votes(wide)).radius
+
+
+def test_witness_is_checked_through_the_front_door():
+    table = random_votes(3).certify("l2")
+    kept = table.label != ABSTAIN
+    assert kept.sum() > 20 and check(table).all()
+    w = table.witness
+    planted = {**w, "s": w["s"] + 2e-4}
+    radius = np.where(kept, table.radius + 1e-4 * 0.5, 0)
+    assert not check(replace(table, witness=planted, radius=radius))[kept].any()
+    assert not check(replace(table, radius=table.radius * (1 + 1e-9)))[kept].any()
+    assert not check(replace(table, witness={**w, "top": w["top"] - 1}))[kept].any()
+    assert not check(replace(table, witness={**w, "rival": w["rival"] + 1}))[kept].any()
+    assert not check(replace(table, witness={**w, "t": w["t"] * 1.001}))[kept].any()
+    assert not check(replace(table, label=np.where(kept, table.label + 1, table.label)))[kept].any()
+    assert not check(replace(table, alpha=0.0009))[kept].any()
+
+
+def test_abstentions_say_why():
+    table = exact.certify(votes([[9, 0], [0, 9]], selection=[[1, 0], [1, 0]]))
+    assert (table.label == ABSTAIN).all() and all("n below 10" in reason for reason in table.reason)
+    table = exact.certify(votes([[40, 60], [51, 49], [100, 0]], selection=[[1, 0]] * 3))
+    assert table.label.tolist() == [ABSTAIN, ABSTAIN, 0] and table.reason[2] == "" and "runner-up" in table.reason[0]
+
+
+def test_minimum_n():
+    for alpha in (0.3, 0.01, 0.001, 1e-6):
+        n = exact.minimum_n(alpha)
+        assert exact.certify(votes([n, 0]), alpha=alpha).radius[0] > 0 == exact.certify(votes([n - 1, 0]), alpha=alpha).radius[0]
+
+
+def test_largest_radius():
+    noise = Gaussian(sigma=0.5)
+    assert exact.largest_radius(noise, 1000, 0.001) == exact.certify(votes([1000, 0, 0], noise)).radius[0]
+    assert exact.largest_radius(noise, 1000, 0.001) == pytest.approx(gaussian.largest_radius(noise, 1000, 0.001), abs=4e-4)
+    assert exact.largest_radius(Uniform(lam=0.5), 1000, 0.001, "l1") == exact.certify(votes([1000, 0], Uniform(lam=0.5)), norm="l1").radius[0]
+
+
+@pytest.mark.parametrize("p", [(0.42, 0.33, 0.25), (0.34, 0.33, 0.33), (0.5, 0.5, 0.0)])
+def test_simulated_claims_are_false_at_most_alpha(p):
+    rng, images, n, alpha = np.random.default_rng(4), 20_000, 200, 0.05
+    counts = rng.multinomial(n, p, images)
+    record = Record.from_counts(rng.multinomial(100, p, images), counts, n, Gaussian(sigma=1.0), 2)
+    table = exact.certify(record, alpha=alpha, progress=False)
+    best = np.array(p)[record.selected]
+    rivals = np.array([np.delete(p, c).max() for c in range(3)])[record.selected]
+    truth = np.maximum((ndtri(best) - ndtri(rivals)) / 2, 0.0)
+    false = (table.label != ABSTAIN) & (table.radius > truth)
+    assert false.mean() <= alpha + 4 * np.sqrt(alpha / images)
+
+
+def test_whole_steps_under_uniform_noise():
+    record = random_votes(5, noise=Uniform(lam=0.5))
+    table, plain = exact.certify(record, norm="l1", levels=255), exact.certify(record, norm="l1")
+    kept = table.label != ABSTAIN
+    assert check(table).all() and np.array_equal(kept, plain.label != ABSTAIN) and kept.sum() > 20
+    assert np.all(table.steps[kept] < plain.radius[kept] * 255) and np.all(table.steps[kept] + 1 >= plain.radius[kept] * 255 - 1e-9)
+    assert np.array_equal(table.radius[kept], table.steps[kept] / 255)
+    assert not check(replace(table, steps=table.steps + 1, radius=(table.steps + 1) / 255))[kept].any()
+    for levels in (0, 2.5, True):
+        with pytest.raises(ValueError, match="levels"):
+            exact.certify(record, norm="l1", levels=levels)
+    with pytest.raises(ValueError, match="levels"):
+        exact.certify(random_votes(5), levels=255)
+
+
+def test_refusals_name_what_is_wrong():
+    record = votes([70, 20, 10])
+    for change, words in ((dict(norm="linf"), "norm"), (dict(norm="l1"), "Uniform"), (dict(alpha=1.0), "alpha"), (dict(alpha=float("nan")), "alpha")):
+        with pytest.raises(ValueError, match=words):
+            exact.certify(record, **change)
+    with pytest.raises(ValueError, match="Gaussian"):
+        exact.certify(votes([70, 20, 10], Uniform(lam=1.0)))
+    with pytest.raises(ValueError, match="plan"):
+        exact.certify(replace(record, plan=dict(looks=[100])))
+    with pytest.raises(ValueError, match="selection"):
+        exact.certify(replace(record, selection=0 * record.selection))
+    with pytest.raises(ValueError, match="n must"):
+        exact.certify(votes([0, 0, 0]))
+
+
+def test_progress_bar_on_request(capsys):
+    exact.certify(votes([70, 20, 10]), progress=True)
+    assert "exact" in capsys.readouterr().err
+    exact.certify(votes([70, 20, 10]))
+    assert capsys.readouterr().err == ""
