@@ -231,3 +231,51 @@ def test_own_generators_are_found(own):
 def test_global_generators_are_nobodys_own():
     for used in (random.random, random.shuffle, np.random.normal, np.random.rand, torch.rand, torch.default_generator):
         assert own_generators([closed(used), used]) == []
+
+
+# -- whose code counts --------------------------------------------------------
+
+LAM = 1.0
+
+
+class HasLam:
+    def __init__(self, lam):
+        self.LAM = lam
+
+    def weight(self):
+        return self.LAM
+
+
+def reads_the_global():
+    return LAM
+
+
+def test_an_attribute_is_no_global_of_the_same_name(monkeypatch):
+    before = identity(HasLam.weight), identity(reads_the_global)
+    monkeypatch.setitem(globals(), "LAM", 2.0)
+    assert identity(HasLam.weight) == before[0] and identity(reads_the_global) != before[1]
+
+
+def test_installed_packages_count_by_name_and_version():
+    import pandas
+    import sklearn.base
+    assert identity(sklearn.base.clone) == identity(sklearn.base.clone)
+    told = identity(sklearn.base.BaseEstimator)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sklearn.base.BaseEstimator, "somewhat", lambda self: 1, raising=False)
+        assert identity(sklearn.base.BaseEstimator) == told, "its code is not read"
+    assert identity(lambda frame: pandas.concat(frame)) == identity(lambda frame: pandas.concat(frame))
+
+
+def test_a_module_of_ones_own_counts_with_what_is_used_of_it(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    prints = []
+    for number, code in enumerate(("x + 1", "x + 2", "x + 1")):
+        (tmp_path / f"own_room_{number}.py").write_text(f"def step(x): return {code}\ndef unused(x): return {number}\n")
+        __import__(f"own_room_{number}")
+        module = sys.modules[f"own_room_{number}"]
+        module.__name__ = "own_room"
+        names = dict(room=module)
+        exec("def run(x): return room.step(x)", names)
+        prints.append(identity(names["run"]))
+    assert prints[0] == prints[2] != prints[1]
