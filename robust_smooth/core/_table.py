@@ -72,13 +72,16 @@ NAMES: dict[str, str] = {
     'Splitting': 'noise.grid',
     'Uniform': 'noise.additive',
     'check': 'core.registry',
+    'draws_needed': 'methods.draws',
     'list_methods': 'core.registry',
     'sweep': 'lab.reproduce',
+    'typical_radius': 'methods.draws',
     'wrap': 'training.models',
 }
 
 # name of the front -> module that it is
 ROOMS: dict[str, str] = {
+    'accuracy': 'maths.accuracy',
     'adre': 'training.adre',
     'attacks': 'training.attacks',
     'bernstein': 'methods.bernstein',
@@ -94,6 +97,7 @@ ROOMS: dict[str, str] = {
     'core': 'core',
     'curves': 'maths.curves',
     'data': 'training.data',
+    'draws': 'methods.draws',
     'engine': 'voting.engine',
     'exact': 'methods.exact',
     'experiment': 'lab.experiment',
