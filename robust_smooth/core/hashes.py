@@ -5,20 +5,15 @@
 # %% ../../nbs/core/01_hashes.ipynb #5c5f19f9
 from __future__ import annotations
 
-import ast
 import hashlib
-import importlib.util
 import json
 import struct
-from collections.abc import Sequence
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 # %% auto #0
-__all__ = ['QUIET_MODULES', 'content_hash', 'code_version']
+__all__ = ['content_hash']
 
 # %% ../../nbs/core/01_hashes.ipynb #ed88e366
 def _json(value: Any) -> bytes:
@@ -43,56 +38,3 @@ def content_hash(*parts: Any, # bytes, arrays, or values that JSON can write
             data = part if isinstance(part, bytes) else _json(part)
         digest.update(struct.pack("<Q", len(data)) + data)
     return digest.hexdigest()[:16]
-
-# %% ../../nbs/core/01_hashes.ipynb #25e67a72
-def _is_docstring(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-
-@lru_cache(maxsize=None)
-def _tree(path: str, changed: int) -> str:
-    "Hash of a file's syntax tree without docstrings; `changed`, its time of change, is there for the cache."
-    tree = ast.parse(Path(path).read_bytes())
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and body and _is_docstring(body[0]):
-            body[0] = ast.Pass()
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
-
-# %% ../../nbs/core/01_hashes.ipynb #bbf4aeb3
-QUIET_MODULES = ("__init__", "_modidx", "_table", "papers", "report", "cli") # do not change what an experiment computes
-
-def _files_of(folder: Path) -> set[Path]:
-    "The modules below a folder that count."
-    return {path for path in folder.rglob("*.py") if path.stem not in QUIET_MODULES}
-
-def _origin(name: str) -> Path | None:
-    "The file of a module, wherever it is; None where it has none."
-    spec = importlib.util.find_spec(name) if name != "__main__" else None
-    return Path(spec.origin) if spec is not None and spec.origin is not None and spec.origin.endswith(".py") else None
-
-def _sources(root: Path, name: str) -> set[Path]:
-    "The files of a module, or of all modules of a wing; of a module elsewhere its file, if it has one."
-    place = root.joinpath(*name.removeprefix("robust_smooth.").split("."))
-    if place.is_dir():
-        return _files_of(place)
-    if place.with_suffix(".py").exists():
-        return {place.with_suffix(".py")}
-    found = _origin(name)
-    return {found} if found else set()
-
-# %% ../../nbs/core/01_hashes.ipynb #ed2644e6
-def code_version(modules: Sequence[str] | None = None, # names of modules; None: the whole package
-                ) -> str:                              # 16 hex digits
-    """Hash of the code of modules; comments and docstrings do not count.
-
-    Args:
-        modules: names of modules; None: the whole package
-    Returns:
-        16 hex digits
-    """
-    package = _origin("robust_smooth")
-    if package is None:
-        raise FileNotFoundError("the package robust_smooth has no source files here")
-    root = package.parent
-    paths = _files_of(root) if modules is None else set().union(*(_sources(root, name) for name in modules))
-    return content_hash([(path.stem, _tree(str(path), path.stat().st_mtime_ns)) for path in sorted(paths)])
