@@ -1,6 +1,7 @@
 # Written by `make export`: what `import robust_smooth as rs` brings, for editors and type checkers.
 from pathlib import Path
 
+from .maths import accuracy as accuracy
 from .training import adre as adre
 from .training import attacks as attacks
 from .methods import bernstein as bernstein
@@ -19,6 +20,7 @@ from .maths import corners as corners
 from .maths import curves as curves
 from .training import data as data
 from .lab import definitions as definitions
+from .methods import draws as draws
 from .maths import dual as dual
 from .maths import dual_solver as dual_solver
 from .voting import engine as engine
@@ -96,8 +98,10 @@ from .smoothed import Smoothed as Smoothed
 from .noise.grid import Splitting as Splitting
 from .noise.additive import Uniform as Uniform
 from .core.registry import check as check
+from .methods.draws import draws_needed as draws_needed
 from .core.registry import list_methods as list_methods
 from .lab.reproduce import sweep as sweep
+from .methods.draws import typical_radius as typical_radius
 from .training.models import wrap as wrap
 
 __version__: str

@@ -81,13 +81,16 @@ NAMES: dict[str, str] = {
     'Splitting': 'noise.grid',
     'Uniform': 'noise.additive',
     'check': 'core.registry',
+    'draws_needed': 'methods.draws',
     'list_methods': 'core.registry',
     'sweep': 'lab.reproduce',
+    'typical_radius': 'methods.draws',
     'wrap': 'training.models',
 }
 
 # name of the front -> module that it is
 ROOMS: dict[str, str] = {
+    'accuracy': 'maths.accuracy',
     'adre': 'training.adre',
     'attacks': 'training.attacks',
     'bernstein': 'methods.bernstein',
@@ -106,6 +109,7 @@ ROOMS: dict[str, str] = {
     'curves': 'maths.curves',
     'data': 'training.data',
     'definitions': 'lab.definitions',
+    'draws': 'methods.draws',
     'dual': 'maths.dual',
     'dual_solver': 'maths.dual_solver',
     'engine': 'voting.engine',
