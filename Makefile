@@ -9,15 +9,25 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: environment reproduce test export docs hooks clean
 
+STATED := settings.ini setup.py pyproject.toml constraints.txt # what an environment is made from
+
 environment: $(V)/.ok
 
-$(V)/.ok: settings.ini setup.py pyproject.toml constraints.txt
+# Everything: tests, notebooks, site. It can reproduce, too.
+$(V)/.ok: $(STATED)
 	$(PYTHON) -m venv $(V)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $(V)/.repro $@
+
+# What runs experiments, and no more.
+$(V)/.repro: $(STATED)
+	$(PYTHON) -m venv $(V)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[repro]"
 	touch $@
 
-reproduce: environment
+reproduce: $(V)/.repro
 	robust-smooth reproduce $(ARGS)
 
 test: environment

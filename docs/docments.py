@@ -16,12 +16,14 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 WIDTH = 100
 HEADS = ("Args:", "Returns:")
 GENERATED = re.compile(r"\n\s*\n?[ \t]*(?:Args|Returns):\n.*", re.S) # what was written under a docstring
+TYPED = re.compile(r"^type:\s*ignore(?:\[[\w\-, ]*\])?\s*#?\s*") # a word to the type checker, before the meaning
 
 
 def comments(source: str) -> dict[int, str]:
     "Line number -> comment at its end."
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    return {t.start[0]: t.string.lstrip("# ").strip() for t in tokens if t.type == tokenize.COMMENT}
+    found = {t.start[0]: t.string.lstrip("# ").strip() for t in tokens if t.type == tokenize.COMMENT}
+    return {line: TYPED.sub("", text) for line, text in found.items()}
 
 
 def _pairs(node: Function) -> list[tuple[ast.arg, ast.expr | None]]:

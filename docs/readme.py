@@ -1,9 +1,11 @@
 """README.md and index_files/ from nbs/index.ipynb.
 
     python docs/readme.py              write them
-    python docs/readme.py --execute    run the notebook first (its map of notebooks follows the tree), then write them
+    python docs/readme.py --map        let the notebook's map of notebooks follow the tree first, without running anything else
+    python docs/readme.py --execute    run the whole notebook first, then write them
     python docs/readme.py --check      exit 1 if they are not in step
 """
+import ast
 import os
 import posixpath
 import re
@@ -58,17 +60,48 @@ def execute() -> None:
     notebook = nbformat.read(SOURCE, as_version=4)
     NotebookClient(notebook, timeout=600, kernel_name="python3", resources=dict(metadata=dict(path=str(NBS)))).execute()
     nbformat.write(notebook, SOURCE)
+    clean()
+
+
+def follow_the_tree() -> None:
+    "Run the cell that lists the notebooks, and it alone, and put its new list into the notebook."
+    from IPython.display import Markdown
+
+    from robust_smooth.lab.papers import PAPERS
+    notebook = nbformat.read(SOURCE, as_version=4)
+    cell = next(c for c in notebook.cells if c.cell_type == "code" and 'glob("[0-9]*.ipynb")' in c.source)
+    *lines, last = ast.parse(cell.source).body
+    names = dict(Path=Path, Markdown=Markdown, PAPERS=PAPERS)
+    here = Path.cwd()
+    os.chdir(NBS)
+    try:
+        exec(compile(ast.Module(lines, []), "the map", "exec"), names)
+        shown = eval(compile(ast.Expression(last.value), "the map", "eval"), names)
+    finally:
+        os.chdir(here)
+    cell.outputs[0]["data"]["text/markdown"] = shown.data
+    nbformat.write(notebook, SOURCE)
+    clean()
+
+
+def clean() -> None:
+    "Bring the notebook to the form in which notebooks are committed."
     subprocess.run([sys.executable, "-c", "from nbdev.clean import nbdev_clean; nbdev_clean()", "--fname", str(SOURCE)], check=True, cwd=ROOT)
 
 
 def main(arguments: list[str]) -> int:
-    if "--help" in arguments or set(arguments) - {"--execute", "--check"}:
+    if "--help" in arguments or set(arguments) - {"--execute", "--map", "--check"}:
         print(__doc__)
         return 0 if "--help" in arguments else 2
-    if "--execute" in arguments: execute()
+    if "--map" in arguments:
+        sys.path.insert(0, str(ROOT))
+        follow_the_tree()
+    if "--execute" in arguments:
+        execute()
     if "--check" in arguments:
         changed = stale()
-        if changed: print(f"not in step with nbs/index.ipynb: {', '.join(changed)}; run: python docs/readme.py", file=sys.stderr)
+        if changed:
+            print(f"not in step with nbs/index.ipynb: {', '.join(changed)}; run: python docs/readme.py", file=sys.stderr)
         return 1 if changed else 0
     files = render()
     for name in stale(): (ROOT / name).unlink(missing_ok=True)

@@ -1,5 +1,5 @@
 "Certified adversarial robustness by smoothing: the front door. Rooms are imported by name, e.g. `rs.bernstein`."
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 from importlib import import_module as _import_module
 

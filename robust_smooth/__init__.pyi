@@ -1,9 +1,9 @@
 # Written by `make export`: what `import robust_smooth as rs` brings, for editors and type checkers.
 from pathlib import Path
 
+from .maths import accuracy as accuracy
 from .training import adre as adre
 from .training import attacks as attacks
-from .training import batches as batches
 from .methods import bernstein as bernstein
 from .lab import bernstein_models as bernstein_models
 from .methods import bernstein_paper as bernstein_paper
@@ -12,19 +12,28 @@ from .maths import bounds as bounds
 from .maths import boxes as boxes
 from .lab import budgets as budgets
 from .lab import cache as cache
-from .training import checkpoints as checkpoints
+from .lab import claims as claims
 from . import cli as cli
 from .training import conduct as conduct
 from . import core as core
+from .maths import corners as corners
 from .maths import curves as curves
 from .training import data as data
+from .lab import definitions as definitions
+from .methods import draws as draws
+from .maths import dual as dual
+from .maths import dual_solver as dual_solver
 from .voting import engine as engine
 from .methods import exact as exact
 from .lab import experiment as experiment
+from .lab import fast as fast
 from .lab import figures as figures
+from .lab import findings as findings
 from .maths import first_order as first_order
 from .methods import gaussian as gaussian
+from .methods import gradient as gradient
 from .maths import gradient_bounds as gradient_bounds
+from .lab import grids as grids
 from .voting import hardware as hardware
 from .methods import higher_order as higher_order
 from .training import holders as holders
@@ -32,30 +41,43 @@ from .training import identity as identity
 from .lab import kernels as kernels
 from .training import lipschitz as lipschitz
 from .lab import logs as logs
+from .maths import looks as looks
 from .training import models as models
 from .methods import moments as moments
-from .training import networks as networks
+from .maths import nearest as nearest
 from . import noise as noise
+from .lab import notebooks as notebooks
+from .lab import outcome as outcome
 from .lab import papers as papers
 from .training import plain as plain
 from .maths import polynomials as polynomials
 from .lab import publish as publish
-from .training import recipes as recipes
+from .maths import quick as quick
+from .methods import regions as regions
 from .lab import report as report
 from .lab import reproduce as reproduce
 from .lab import results as results
+from .maths import rewriting as rewriting
+from .methods import sampled_ratios as sampled_ratios
 from .lab import schedulers as schedulers
 from .methods import sequential as sequential
+from .maths import shell_radii as shell_radii
+from .maths import shell_values as shell_values
 from .maths import shells as shells
+from .maths import slabs as slabs
 from .training import smoothadv as smoothadv
 from . import smoothed as smoothed
 from .methods import soap_bubbles as soap_bubbles
 from .training import speed as speed
 from .methods import splitting as splitting
+from .methods import splitting_runs as splitting_runs
+from .lab import stock as stock
 from .voting import tally as tally
 from .lab import tasks as tasks
 from .methods import tcertify as tcertify
+from . import testing as testing
 from .training import train as train
+from .maths import truncated_sums as truncated_sums
 from .maths import two_sided as two_sided
 from .methods import uniform as uniform
 from .training import vision as vision
@@ -76,8 +98,10 @@ from .smoothed import Smoothed as Smoothed
 from .noise.grid import Splitting as Splitting
 from .noise.additive import Uniform as Uniform
 from .core.registry import check as check
+from .methods.draws import draws_needed as draws_needed
 from .core.registry import list_methods as list_methods
 from .lab.reproduce import sweep as sweep
+from .methods.draws import typical_radius as typical_radius
 from .training.models import wrap as wrap
 
 __version__: str

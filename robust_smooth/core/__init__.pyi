@@ -3,6 +3,7 @@ from .values import ABSTAIN as ABSTAIN
 from .certificates import ADVERSARIES as ADVERSARIES
 from .seeds import APART as APART
 from .frames import ARCHIVE as ARCHIVE
+from .frames import ARCHIVE_END as ARCHIVE_END
 from .places import ASSETS as ASSETS
 from .seeds import BLOCK as BLOCK
 from .frames import Blocks as Blocks
@@ -44,7 +45,6 @@ from .registry import P as P
 from .frames import PEEK as PEEK
 from .seeds import PLACES as PLACES
 from .record import PROVENANCE_MUST_MATCH as PROVENANCE_MUST_MATCH
-from .hashes import QUIET_MODULES as QUIET_MODULES
 from .registry import R as R
 from .certificates import ROWS as ROWS
 from .votes_file import ROWS_A_FRAME as ROWS_A_FRAME
@@ -74,7 +74,6 @@ from .places import checkout as checkout
 from .seeds import chunk_key as chunk_key
 from .seeds import chunk_seed as chunk_seed
 from .seeds import chunk_size as chunk_size
-from .hashes import code_version as code_version
 from .hashes import content_hash as content_hash
 from .votes_file import convert as convert
 from .votes_file import count_rows as count_rows
@@ -90,7 +89,6 @@ from .registry import load_methods as load_methods
 from .registry import load_noises as load_noises
 from .seeds import mersenne_state as mersenne_state
 from .registry import method_named as method_named
-from .values import minimum_n as minimum_n
 from .registry import noise_from_spec as noise_from_spec
 from .registry import noise_named as noise_named
 from .registry import noise_spec as noise_spec

@@ -5,6 +5,7 @@
 # %% ../../nbs/core/05_certificates.ipynb #e8631b75
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
@@ -75,13 +76,13 @@ class _Table:
     method: str                         # name of the method, as registered
     mode: str = "sound"                 # "sound" (proved) or "paper" (as printed, may be unsound)
     scope: str = "input"                # "input", "features", "subspace:NAME" or "direction"
-    index: np.ndarray | None = None     # [B] int64: dataset indices; default 0, 1, ...
+    index: np.ndarray = None            # type: ignore[assignment] # [B] int64: dataset indices; default 0, 1, ...
     labels: np.ndarray | None = None    # [B] int64: true classes, where the votes knew them
-    p_lower: np.ndarray | None = None   # [B] lower bounds of the top class's probability
-    p_upper: np.ndarray | None = None   # [B] upper bounds of the runner-up's probability
-    n: np.ndarray | None = None         # [B] int64: draws behind each row
-    witness: Mapping[str, np.ndarray] | None = None # [B, ...] arrays from which `check` re-proves the radius
-    reason: np.ndarray | None = None    # [B] str: why a row abstains or is limited, "" otherwise
+    p_lower: np.ndarray = None          # type: ignore[assignment] # [B] lower bounds of the top class's probability
+    p_upper: np.ndarray = None          # type: ignore[assignment] # [B] upper bounds of the runner-up's probability
+    n: np.ndarray = None                # type: ignore[assignment] # [B] int64: draws behind each row
+    witness: Mapping[str, np.ndarray] = None # type: ignore[assignment] # [B, ...] arrays from which `check` re-proves the radius
+    reason: np.ndarray = None           # type: ignore[assignment] # [B] str: why a row abstains or is limited, "" otherwise
     alpha_scope: str = "single"         # "single": alpha for this norm alone; "joint": one alpha for several at once
     steps: np.ndarray | None = None     # [B] int64, deterministic lattice methods: radius = steps / levels, the closed ball
     levels: int | None = None           # grid steps per unit of input, for noise on a grid
@@ -97,7 +98,7 @@ class _Table:
         _check_vectors(label, radius)
         _check_words(self)
         size = len(label)
-        known = {name: _column(name, value, size) for name in COLUMNS if (value := getattr(self, name)) is not None}
+        known: dict[str, Any] = {name: _column(name, value, size) for name in COLUMNS if (value := getattr(self, name)) is not None}
         known.setdefault("index", np.arange(size))
         known.setdefault("reason", np.full(size, "", dtype=object))
         _check_rows({**(self.witness or {}), **self.details}, size)
@@ -137,6 +138,22 @@ class _Rows(_Table):
         claim |= _pick({name: claim[name] for name in CLAIMED_ROWS if name in claim}, chosen)
         witness = None if self.witness is None else _pick(self.witness, chosen)
         return _with(self, **vectors, witness=witness, details=_pick(self.details, chosen), claim=claim)
+
+    def sealed(self,
+               **facts: Any, # fields that the votes know: noise, dim, index, labels, levels, adversary
+              ) -> Certificates: # with its claim noted down anew
+        """The certificates with facts of the votes that they are of; for the door, which has checked them.
+
+        Args:
+            **facts: fields that the votes know: noise, dim, index, labels, levels, adversary
+        Returns:
+            with its claim noted down anew
+        """
+        table: Any = copy.copy(self)
+        for name, value in facts.items():
+            object.__setattr__(table, name, value)
+        object.__setattr__(table, "claim", _claim_of(table))
+        return table
 
     def stands(self) -> np.ndarray: # [B] bool
         """Which rows still say what they said at birth; nothing does where a word that is true of all rows was changed.

@@ -5,73 +5,36 @@
 # %% ../../nbs/core/01_hashes.ipynb #5c5f19f9
 from __future__ import annotations
 
-import ast
 import hashlib
-import importlib.util
 import json
 import struct
-from collections.abc import Sequence
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 # %% auto #0
-__all__ = ['QUIET_MODULES', 'content_hash', 'code_version']
+__all__ = ['content_hash']
 
 # %% ../../nbs/core/01_hashes.ipynb #ed88e366
-def _json(value: Any) -> bytes: return json.dumps(value, sort_keys=True, default=lambda v: v.item() if hasattr(v, "item") else str(v)).encode()
+def _json(value: Any) -> bytes:
+    "A value as JSON, keys in order; NumPy's scalars as plain numbers, what JSON does not know as text."
+    return json.dumps(value, sort_keys=True, default=lambda v: v.item() if hasattr(v, "item") else str(v)).encode()
 
-# %% ../../nbs/core/01_hashes.ipynb #e8900935
-def content_hash(*parts: Any) -> str: # 16 hex digits
+def content_hash(*parts: Any, # bytes, arrays, or values that JSON can write
+                ) -> str:     # 16 hex digits
     """Hash of bytes, arrays and JSON-able values: the identity of models, images and settings in provenance and caches.
 
+    Args:
+        *parts: bytes, arrays, or values that JSON can write
     Returns:
         16 hex digits
     """
     digest = hashlib.sha256()
     for part in parts:
-        if isinstance(part, np.ndarray): digest.update(str((part.dtype.str, part.shape)).encode()); part = np.ascontiguousarray(part).tobytes()
-        elif not isinstance(part, bytes): part = _json(part)
-        digest.update(struct.pack("<Q", len(part)) + part)
+        if isinstance(part, np.ndarray):
+            digest.update(str((part.dtype.str, part.shape)).encode())
+            data = np.ascontiguousarray(part).tobytes()
+        else:
+            data = part if isinstance(part, bytes) else _json(part)
+        digest.update(struct.pack("<Q", len(data)) + data)
     return digest.hexdigest()[:16]
-
-# %% ../../nbs/core/01_hashes.ipynb #25e67a72
-@lru_cache(maxsize=None)
-def _tree(path: str, changed: int) -> str:
-    tree = ast.parse(Path(path).read_bytes())
-    for node in ast.walk(tree): # docstrings do not compute
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant) and isinstance(body[0].value.value, str):
-            body[0] = ast.Pass()
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
-
-QUIET_MODULES = ("__init__", "_modidx", "papers", "report", "cli") # do not change what an experiment computes
-
-def code_version(modules: Sequence[str] | None = None, # names of modules; None: the whole package
-                ) -> str:                              # 16 hex digits
-    """Hash of the code of modules; comments and docstrings do not count.
-
-    Args:
-        modules: names of modules; None: the whole package
-    Returns:
-        16 hex digits
-    """
-    root = Path(importlib.util.find_spec("robust_smooth").origin).parent
-    paths = {path for path in root.rglob("*.py") if path.stem not in QUIET_MODULES}
-    if modules is not None:
-        paths = set().union(*(_sources(root, name) for name in modules))
-    return content_hash([(p.stem, _tree(str(p), p.stat().st_mtime_ns)) for p in sorted(paths)])
-
-def _sources(root: Path, name: str) -> set[Path]:
-    "The files of a module, or of all modules of a wing; of a module elsewhere its file, if it has one."
-    place = root.joinpath(*name.removeprefix("robust_smooth.").split("."))
-    if place.is_dir():
-        return {path for path in place.rglob("*.py") if path.stem not in QUIET_MODULES}
-    if place.with_suffix(".py").exists():
-        return {place.with_suffix(".py")}
-    spec = importlib.util.find_spec(name) if name != "__main__" else None
-    found = spec is not None and spec.origin is not None and spec.origin.endswith(".py")
-    return {Path(spec.origin)} if found else set()
-

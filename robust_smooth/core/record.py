@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import numbers
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -67,7 +66,7 @@ class _Votes:
     n: np.ndarray                     # [B] int64: draws of the estimation stage
     noise: Any                        # smoothing distribution
     dim: int                          # number of inputs d
-    index: np.ndarray | None = None   # [B] int64: indices as the data set gave them; default 0, 1, ...
+    index: np.ndarray = None          # type: ignore[assignment] # [B] int64: indices as the data set gave them; default 0, 1, ...
     labels: np.ndarray | None = None  # [B] int64: true classes, where the data had them
     fragile: np.ndarray | None = None # [B] int64: estimation votes whose two best logits nearly tie
     images: np.ndarray | None = None  # [B] str: hash of each image
@@ -160,11 +159,10 @@ def _default_method(record: Any, norm: str) -> Method:
     "The method that certifies when none is named. Raises ValueError where none can."
     kind = type(record.noise).__name__
     draws = int(record.n.max()) if len(record) else None
-    fits = find_methods(kind, norm, n=draws)
-    for method in fits:
-        held = all(need in record.moments for need in method.needs)
-        if method.default and held and (method.sequential or record.plan is None):
+    for method in find_methods(kind, norm, n=draws, held=record.moments):
+        if method.default and (method.sequential or record.plan is None):
             return method
+    fits = find_methods(kind, norm)
     hint = f" (methods that fit but need more: {[(m.name, m.needs) for m in fits]})" if fits else ""
     stopped = " that was stopped early by a plan" if record.plan is not None else ""
     raise ValueError(f"no method certifies {norm!r} from this record of {kind} noise{stopped}{hint}")
@@ -230,7 +228,7 @@ class _Certifies(_Votes):
             one table, or one per norm
         """
         check_level(alpha)
-        if isinstance(norm, (str, numbers.Real)):
+        if isinstance(norm, (str, int, float, np.number)):
             if joint:
                 raise ValueError("joint=True needs a list of norms, got one norm")
             name = norm_name(norm)
@@ -397,7 +395,7 @@ class Record(_Reads, _Certifies, _Files, _Shows):
         if not getattr(noise, "deterministic", False):
             _check_two_stages(chosen, counted)
         return cls(selection=chosen, counts=counted, n=np.asarray(n), noise=noise, dim=dim, domain=domain, provenance=dict(source="from_counts"),
-                   index=None if index is None else np.atleast_1d(np.asarray(index)),
+                   index=np.arange(len(counted)) if index is None else np.atleast_1d(np.asarray(index)),
                    labels=None if labels is None else np.atleast_1d(np.asarray(labels)))
 
     @staticmethod

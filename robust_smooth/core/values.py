@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
@@ -15,7 +16,7 @@ from numpy.typing import ArrayLike
 
 # %% auto #0
 __all__ = ['ABSTAIN', 'MODES', 'MOST_STEPS', 'norm_name', 'norm_order', 'check_level', 'check_positive', 'check_whole',
-           'check_counts', 'check_mode', 'minimum_n', 'steps_within']
+           'check_counts', 'check_mode', 'steps_within']
 
 # %% ../../nbs/core/00_values.ipynb #fedc21bc
 ABSTAIN = -1 # the label of an abstention
@@ -55,6 +56,12 @@ def norm_order(norm: str | float, # a norm in any accepted spelling
     return float(norm_name(norm)[1:])
 
 # %% ../../nbs/core/00_values.ipynb #106c1409
+def _is_number(value: Any) -> bool:
+    "Whether a value is one real number: of Python, of NumPy, or in an array without axes."
+    if isinstance(value, np.ndarray):
+        return value.ndim == 0 and value.dtype.kind in "iuf"
+    return isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_))
+
 def check_level(alpha: float,        # failure probability
                 name: str = "alpha", # name of the argument, for the error
                ) -> float:           # alpha
@@ -66,7 +73,7 @@ def check_level(alpha: float,        # failure probability
     Returns:
         alpha
     """
-    if not (np.ndim(alpha) == 0 and np.isreal(alpha) and 0 < alpha < 1):
+    if not (_is_number(alpha) and 0 < alpha < 1):
         raise ValueError(f"{name} must be a number in (0, 1), got {alpha!r}")
     return float(alpha)
 
@@ -82,7 +89,7 @@ def check_positive(value: float, # a number
     Returns:
         the number
     """
-    if not (np.ndim(value) == 0 and np.isreal(value) and 0 < value < np.inf):
+    if not (_is_number(value) and 0 < value < math.inf):
         raise ValueError(f"{name} must be a finite number above 0, got {value!r}")
     return float(value)
 
@@ -100,8 +107,7 @@ def check_whole(value: Any,    # a number
     Returns:
         the number
     """
-    kind = np.asarray(value).dtype.kind
-    whole = np.ndim(value) == 0 and kind in "iuf" and math.isfinite(value) and int(value) == value
+    whole = _is_number(value) and math.isfinite(value) and int(value) == value
     if not whole or value < least:
         raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
     return int(value)
@@ -143,19 +149,6 @@ def check_mode(mode: str,                               # as it was asked for
         names = " or ".join(map(repr, allowed))
         raise ValueError(f"mode must be {names}, got {mode!r}")
     return mode
-
-# %% ../../nbs/core/00_values.ipynb #9c557531
-def minimum_n(alpha: float, # failure probability, in (0, 1)
-             ) -> int:      # draws
-    """Fewest draws with which unanimous votes put the lower limit of the class above 1/2: the smallest n with 2^-n < alpha.
-
-    Args:
-        alpha: failure probability, in (0, 1)
-    Returns:
-        draws
-    """
-    mantissa, exponent = math.frexp(check_level(alpha)) # alpha = mantissa 2^exponent, 1/2 <= mantissa < 1
-    return 2 - exponent if mantissa == 0.5 else 1 - exponent
 
 # %% ../../nbs/core/00_values.ipynb #b50705ee
 MOST_STEPS = 2**62 # above any grid, and still an int64

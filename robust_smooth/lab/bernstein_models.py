@@ -15,22 +15,16 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from numpy.typing import ArrayLike
-from safetensors.torch import load as load_weights
-from safetensors.torch import save as save_weights
 from torch import Tensor, nn
 
 from ..training.attacks import fgsm, frozen, pgd
 from ..methods.bernstein import Smoothed
 from ..core.certificates import Certificates
-from ..core.hashes import content_hash
-from ..core.places import write_atomic
 from ..core.values import norm_order
-from ..core.places import home
 from ..training.data import ImageSet
 from ..training.lipschitz import Concat, Skip, spectral
-from ..training.identity import fingerprint
 from ..training.models import ResNet
-from ..training.train import fit
+from .stock import Training, initial, trained
 
 # %% auto #0
 __all__ = ['dense_features', 'conv_features', 'vgg_features', 'resnet_features', 'wide_features', 'densenet_features', 'head',
@@ -308,7 +302,7 @@ def fit_pipeline(make: Callable[[], nn.Module], # makes the untrained network
                  learning_rate: float = 3e-3, # of Adam, constant
                  batch_size: int = 64,  # images per step
                 ) -> nn.Module:         # in evaluation mode
-    """Train a network (on the GPU if there is one), or take it from the cache if the same was trained before; an interrupted training is resumed.
+    """Train a network (on the GPU if there is one), or take it from the stock if the same was trained before; an interrupted training is resumed.
 
     Args:
         make: makes the untrained network
@@ -321,19 +315,8 @@ def fit_pipeline(make: Callable[[], nn.Module], # makes the untrained network
     Returns:
         in evaluation mode
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = make()
-    key = content_hash("bernstein", fingerprint(model), repr(recipe), data.hash, epochs, seed, learning_rate, batch_size, torch.__version__)
-    path = home() / "classifiers" / f"bernstein-{key}.safetensors"
-    if path.is_file(): model.load_state_dict(load_weights(path.read_bytes()))
-    else:
-        unfinished = path.with_suffix(".training") # a killed training goes on from here
-        fit(model, data, recipe, epochs=epochs, seed=seed, batch_size=batch_size, progress=False, schedule=None, checkpoint=unfinished,
-            device="cuda" if torch.cuda.is_available() else None, optimizer=lambda parameters: torch.optim.Adam(parameters, learning_rate))
-        write_atomic(path, save_weights({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}))
-        unfinished.unlink(missing_ok=True)
-    return model.cpu().eval()
+    training = Training(recipe=recipe, data=data, epochs=epochs, seed=seed, batch_size=batch_size, learning_rate=learning_rate)
+    return trained(initial(make, seed), training).cpu().eval()
 
 # %% ../../nbs/lab/15_bernstein_models.ipynb #18db0b42
 def accuracy_table(base: FeatureClassifier,     # trained

@@ -6,300 +6,195 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import ndtri
-from torch import Tensor
 
 from ..core.certificates import Certificates
-from ..core.hashes import content_hash
 from ..core.record import Record
 from ..core.registry import register
 from ..core.values import ABSTAIN, check_level, norm_name, norm_order
-from robust_smooth.maths.bounds import (
-    binomial_lower, gradient_l1_bounds, gradient_linf_bounds, gradient_norm_bounds,
-    SUB_GAUSSIAN,
-)
+from ..maths.bounds import binomial_lower, fewest_draws, tail_at_least
+from ..maths.dual import GAUSS_NODES, GAUSS_WEIGHTS, LEVELS, dual_value, exact_dual_value
 from robust_smooth.maths.first_order import (
-    _corner, _pdf, _proved, _quantile, NEARLY_FULL, solve_direction,
+    ACCURATE, DirectionalRadius, FORMS, NEARLY_FULL, NEGLIGIBLE, SATURATED, directional_radius,
+    is_proved, lower_bound, radius, region_slice, solve_direction, worst_corner,
 )
-from robust_smooth.methods.moments import (
-    _adaptive_linf, _adaptive_lower, _AdaptiveSums, _half_means, GradientMoments,
-    ROUNDING_SHIFT,
+from ..maths.gradient_bounds import CELLS, CLIP, STAKES, betting_lower, clip_bias
+from ..maths.slabs import ROOT_2PI, l2_radius, largest_norm, pdf, quantile, slab_ends
+from robust_smooth.methods.gradient import (
+    ESTIMATORS, Subspace, as_subspace, channel_mask, gradient_statistics, unit_directions,
 )
-from ..voting.hardware import device_of, working_precision
-from ..voting.votes import count_votes, fingerprint
+from .moments import GradientMoments, vote_adaptive
+from .regions import image_region, plot_region, value_lower
 
 # %% auto #0
-__all__ = ['EVENTS', 'SUBSPACE_EVENTS', 'ESTIMATORS', 'channel_mask', 'gradient_statistics', 'vote_adaptive', 'certify', 'joint',
-           'check', 'image_region', 'plot_region', 'minimum_n', 'largest_radius', 'ACCURATE', 'CELLS', 'CLIP',
-           'DirectionalRadius', 'FORMS', 'GradientMoments', 'LEVELS', 'NEARLY_FULL', 'NEGLIGIBLE', 'ROOT_2PI',
-           'SATURATED', 'STAKES', 'betting_lower', 'clip_bias', 'directional_radius', 'dual_value', 'exact_dual_value',
-           'l2_radius', 'largest_norm', 'lower_bound', 'radius', 'region_slice', 'slab_ends', 'solve_direction']
+__all__ = ['EVENTS', 'SUBSPACE_EVENTS', 'Threat', 'threat_of', 'certify', 'joint', 'check', 'minimum_n', 'largest_radius',
+           'ACCURATE', 'CELLS', 'CLIP', 'DirectionalRadius', 'ESTIMATORS', 'FORMS', 'GAUSS_NODES', 'GAUSS_WEIGHTS',
+           'GradientMoments', 'LEVELS', 'NEARLY_FULL', 'NEGLIGIBLE', 'ROOT_2PI', 'SATURATED', 'STAKES', 'betting_lower',
+           'channel_mask', 'clip_bias', 'directional_radius', 'dual_value', 'exact_dual_value', 'gradient_statistics',
+           'image_region', 'l2_radius', 'largest_norm', 'lower_bound', 'plot_region', 'radius', 'region_slice',
+           'slab_ends', 'solve_direction', 'vote_adaptive']
 
 # %% ../../nbs/methods/07_higher_order.ipynb #e8695b21
-from robust_smooth.maths.first_order import (
-    ACCURATE, DirectionalRadius, FORMS, LEVELS, NEARLY_FULL, NEGLIGIBLE, ROOT_2PI, SATURATED,
-    directional_radius, dual_value, exact_dual_value, l2_radius, largest_norm, lower_bound,
-    radius, region_slice, slab_ends, solve_direction,
-)
-from .moments import GradientMoments
-from ..maths.gradient_bounds import CELLS, CLIP, STAKES, betting_lower, clip_bias
-
-
-# %% ../../nbs/methods/07_higher_order.ipynb #52eb9baa
 _all_ = [
-    "ACCURATE", "CELLS", "CLIP", "DirectionalRadius", "FORMS", "GradientMoments", "LEVELS",
-    "NEARLY_FULL", "NEGLIGIBLE", "ROOT_2PI", "SATURATED", "STAKES", "betting_lower",
-    "clip_bias", "directional_radius", "dual_value", "exact_dual_value", "l2_radius",
-    "largest_norm", "lower_bound", "radius", "region_slice", "slab_ends", "solve_direction",
+    "ACCURATE", "CELLS", "CLIP", "DirectionalRadius", "ESTIMATORS", "FORMS", "GAUSS_NODES", "GAUSS_WEIGHTS",
+    "GradientMoments", "LEVELS", "NEARLY_FULL", "NEGLIGIBLE", "ROOT_2PI", "SATURATED", "STAKES", "betting_lower",
+    "channel_mask", "clip_bias", "directional_radius", "dual_value", "exact_dual_value", "gradient_statistics",
+    "image_region", "l2_radius", "largest_norm", "lower_bound", "plot_region", "radius", "region_slice", "slab_ends",
+    "solve_direction", "vote_adaptive",
 ]
 
 # %% ../../nbs/methods/07_higher_order.ipynb #5f4ce8a1
-def channel_mask(shape: Sequence[int], # shape of an image, channels first
-                 channel: int,         # which channel may be perturbed
-                ) -> np.ndarray:       # bool, that shape
-    """Coordinate mask of one channel, for certify(subspace=...). Raises ValueError.
+EVENTS = { # bounds behind a radius, besides the value's; the last is the one against the threat
+    "l2": ("l2_upper",),
+    "l1": ("l2_lower", "linf_upper"),
+    "linf": ("l2_lower", "l1_upper"),
+    "direction": ("l2_lower", "along_lower"),
+}
+SUBSPACE_EVENTS = {
+    "l2": ("l2_lower", "sub_l2_upper"),
+    "l1": ("l2_lower", "sub_linf_upper"),
+    "linf": ("l2_lower", "sub_l1_upper"),
+}
 
-    Args:
-        shape: shape of an image, channels first
-        channel: which channel may be perturbed
-    Returns:
-        bool, that shape
-    """
-    if not 0 <= channel < shape[0]: raise ValueError(f"channel must be in [0, {shape[0]}), got {channel}")
-    mask = np.zeros(shape, bool)
-    mask[channel] = True
-    return mask
-
-@dataclass(frozen=True)
-class _Subspace:
-    name: str
-    basis: np.ndarray | None # [d_S, d] orthonormal rows, or None for a mask
-    mask: np.ndarray | None  # [d] bool
-    dim: int                 # d_S
-    spread: float            # upper bound of ||x||_2^2 / ||x||_inf^2 in S
-    axes: int                # coordinate directions that the l_inf and l1 bounds must cover
-
-    def project(self, vectors: np.ndarray) -> np.ndarray: # [..., d] -> [..., d]
-        return np.where(self.mask, vectors, 0.0) if self.basis is None else (vectors @ self.basis.T) @ self.basis
-
-def _subspace(subspace: Any, d: int) -> _Subspace | None:
-    if subspace is None: return None
-    name, array = subspace if isinstance(subspace, tuple) else (None, subspace)
-    array = np.asarray(array)
-    if array.dtype == bool:
-        mask = array.ravel()
-        if mask.size != d: raise ValueError(f"subspace mask must have {d} entries, got {mask.size}")
-        if not mask.any(): raise ValueError("subspace must have at least one dimension, got an empty mask")
-        return _Subspace(name or f"mask{content_hash(mask)[:6]}", None, mask, int(mask.sum()), float(mask.sum()), int(mask.sum()))
-    if array.ndim != 2 or array.shape[1] != d or not np.isfinite(array).all():
-        raise ValueError(f"subspace must be a bool mask of {d} inputs or finite rows of {d} numbers that span it, got {array.dtype} of shape {array.shape}")
-    length = np.linalg.norm(array.astype(np.float64), axis=1, keepdims=True)
-    if not (length > 0).any(): raise ValueError("subspace must have at least one dimension, got rows of zeros")
-    _, values, rows = np.linalg.svd((array / np.where(length > 0, length, 1))[length[:, 0] > 0], full_matrices=False) # the scale of a row does not matter
-    if np.any((values > 1e-13) & (values < 1e-7)): raise ValueError(f"subspace rows are nearly dependent (singular values {values}); give an orthogonal basis")
-    basis = rows[values >= 1e-7]
-    return _Subspace(name or f"span{content_hash(basis)[:6]}", basis, None, len(basis), float(d), d)
-
-EVENTS = {"l2": ("l2_upper",), "l1": ("l2_lower", "linf_upper"), "linf": ("l2_lower", "l1_upper"), # events behind a radius, besides the value's
-          "direction": ("l2_lower", "along_lower")}
-SUBSPACE_EVENTS = {"l2": ("l2_lower", "sub_l2_upper"), "l1": ("l2_lower", "sub_linf_upper"), "linf": ("l2_lower", "sub_l1_upper")}
-ESTIMATORS = ("sharp", "paper", "adaptive")
-
-def _printed_norm_bounds(xy, n1, n2, d, alpha) -> tuple[np.ndarray, np.ndarray]: # the released program: t = k sqrt(2 d L) / sqrt(n1 n2)
-    k, L = SUB_GAUSSIAN["paper"], np.log(2 / alpha)
-    t, h = k * np.sqrt(2 * d * L / (n1 * n2)), np.sqrt(2 * k * (1 / n1 + 1 / n2) * L)
-    lower = -h / 2 + np.sqrt(h * h / 4 + np.maximum(0, xy - t))
-    return lower, h / 2 + np.sqrt(np.maximum(0, h * h / 4 + xy + t))
-
-def gradient_statistics(record: Record,        # votes with moments
-                        levels: dict[str, float], # event -> failure probability, in (0, 1)
-                        estimator: str = "sharp", # "sharp", "paper" or "adaptive"
-                        subspace: Any = None,  # mask or spanning rows, for the "sub_" events
-                        direction: ArrayLike | None = None, # [d] or [B, d], for "along_lower"
-                       ) -> dict[str, np.ndarray]: # event -> [B] bound of (a norm of) sigma times the gradient
-    """Confidence bounds of gradient norms from a Record; each fails with probability at most its level. Raises ValueError.
-
-    Args:
-        record: votes with moments
-        levels: event -> failure probability, in (0, 1)
-        estimator: "sharp", "paper" or "adaptive"
-        subspace: mask or spanning rows, for the "sub_" events
-        direction: [d] or [B, d], for "along_lower"
-    Returns:
-        event -> [B] bound of (a norm of) sigma times the gradient
-    """
-    if estimator not in ESTIMATORS: raise ValueError(f"estimator must be one of {ESTIMATORS}, got {estimator!r}")
-    X, Y, n1, n2 = _half_means(record)
-    d, size = record.dim, len(record)
-    Z = (n1[:, None] * X + n2[:, None] * Y) / (n1 + n2)[:, None]
-    part = _subspace(subspace, d)
-    constant = "paper" if estimator == "paper" else "sharp"
-    norms = _printed_norm_bounds if estimator == "paper" else lambda *args: gradient_norm_bounds(*args, constant=constant)
-    length = lambda v: np.sqrt((v * v).sum(1))
-    def l2(A, B, dims, level): # rounding of the noise moves each half mean by at most `shift` in norm
-        shift = np.sqrt(d) * ROUNDING_SHIFT
-        slack = shift * (length(A) + length(B) + shift)
-        inner = (A * B).sum(1)
-        return norms(inner - slack, n1, n2, dims, level)[0], norms(inner + slack, n1, n2, dims, level)[1]
-    found: dict[str, np.ndarray] = {}
-    for event, level in levels.items():
-        check_level(level, f"levels[{event!r}]")
-        if event.startswith("sub_") and part is None: raise ValueError(f"{event} needs subspace")
-        V = part.project(Z) if event.startswith("sub_") else Z
-        if event == "l2_upper": found[event] = l2(X, Y, d, level)[1]
-        elif event == "l2_lower": found[event] = _adaptive_lower(record, level) if estimator == "adaptive" else l2(X, Y, d, level)[0]
-        elif event == "linf_upper" and estimator == "adaptive": found[event] = _adaptive_linf(record, level)
-        elif event == "sub_l2_upper": found[event] = l2(part.project(X), part.project(Y), part.dim, level)[1]
-        elif event in ("linf_upper", "sub_linf_upper"):
-            axes = part.axes if event.startswith("sub_") else d
-            found[event] = gradient_linf_bounds(np.abs(V).max(1), n1, n2, axes, level, constant)[1] + np.sqrt(d) * ROUNDING_SHIFT
-        elif event in ("l1_upper", "sub_l1_upper"):
-            axes = part.axes if event.startswith("sub_") else d
-            found[event] = gradient_l1_bounds(np.abs(V).sum(1), n1, n2, axes, level, constant)[1] + d * ROUNDING_SHIFT
-        elif event == "along_lower":
-            unit = _unit_directions(direction, size, d)
-            found[event] = (Z * unit).sum(1) - np.sqrt(2 * SUB_GAUSSIAN[constant] * np.log(1 / level) / (n1 + n2)) - np.sqrt(d) * ROUNDING_SHIFT
-        else: raise ValueError(f"levels must name events among {sorted({e for v in (*EVENTS.values(), *SUBSPACE_EVENTS.values()) for e in v})}, got {event!r}")
-    return found
-
-def _unit_directions(direction: ArrayLike | None, size: int, d: int) -> np.ndarray: # [B, d]
-    if direction is None: raise ValueError("along_lower needs direction")
-    array = np.atleast_1d(np.asarray(direction, dtype=np.float64))
-    array = array.reshape(1, d) if array.size == d else array.reshape(len(array), -1)
-    if array.shape not in ((1, d), (size, d)): raise ValueError(f"direction must have {d} numbers, or {d} per image, got shape {np.shape(direction)}")
-    length = np.linalg.norm(array, axis=1, keepdims=True)
-    if not np.all(np.isfinite(array)) or np.any(length == 0): raise ValueError("direction must be finite and not zero")
-    return np.broadcast_to(array / length, (size, d))
-
-# %% ../../nbs/methods/07_higher_order.ipynb #96316922
-def vote_adaptive(model: Callable,   # base classifier: [m, ...] float32 -> [m, C] logits, in eval mode
-                  images: Tensor,    # [B, ...] in [0, 1]
-                  noise: Any,        # Gaussian noise
-                  n: int = 100_000,  # draws per image over both stages, >= 2
-                  *,
-                  num_classes: int,  # C >= 2
-                  n0: int = 1000,    # pilot draws, which choose the class, the centre and the estimator
-                  seed: int = 0,     # seed of the run
-                  index: ArrayLike | None = None, # [B] dataset indices; default 0, 1, ...
-                  batch_size: int | None = None,  # rows per forward pass; None: a short timed sweep
-                  progress: bool = True,          # show progress bars
-                 ) -> Record:        # with the moments that every estimator of `certify` needs
-    """Vote in the three stages of the variance-adaptive estimator: pilot, direction, estimation; the halves of the moments are the last two. Raises ValueError.
-
-    Args:
-        model: base classifier: [m, ...] float32 -> [m, C] logits, in eval mode
-        images: [B, ...] in [0, 1]
-        noise: Gaussian noise
-        n: draws per image over both stages, >= 2
-        num_classes: C >= 2
-        n0: pilot draws, which choose the class, the centre and the estimator
-        seed: seed of the run
-        index: [B] dataset indices; default 0, 1, ...
-        batch_size: rows per forward pass; None: a short timed sweep
-        progress: show progress bars
-    Returns:
-        with the moments that every estimator of `certify` needs
-    """
-    if not n >= 2: raise ValueError(f"n must be at least 2, got {n}")
-    index = np.arange(len(images)) if index is None else np.asarray(index)
-    dim = int(np.prod(images.shape[1:]))
-    settings = dict(num_classes=num_classes, seed=seed, index=index, batch_size=batch_size, progress=progress)
-    pilot = count_votes(model, images, noise, n0, stage="pilot", **settings)
-    targets = pilot.counts.argmax(1)
-    centre = pilot.counts.max(1) / n0
-    half = n // 2
-    first = count_votes(model, images, noise, half, stage="direction", targets=targets, observers=[_AdaptiveSums(noise, dim)], **settings)
-    sums = first.observed["adaptive_first"]
-    direction = (1 - centre)[:, None] * sums[:, 1] - centre[:, None] * sums[:, 0]
-    length = np.linalg.norm(direction, axis=1, keepdims=True)
-    direction = np.where(length > 0, direction / np.where(length > 0, length, 1), np.eye(1, dim))
-    directions = {int(i): v / max(np.linalg.norm(v), 1.0) for i, v in zip(index, direction)}
-    second = count_votes(model, images, noise, n - half, stage="estimation", targets=targets, observers=[_AdaptiveSums(noise, dim, directions)], **settings)
-    moments = {name: first.observed[name] + second.observed[name] for name in ("adaptive_first", "adaptive_square")}
-    moments |= dict(adaptive_cells=second.observed["adaptive_cells"], adaptive_centre=centre,
-                    moments=np.stack([first.observed["moments"].sum(1), second.observed["moments"].sum(1)], 1),
-                    moments_n=np.stack([first.observed["moments_n"].sum(1), second.observed["moments_n"].sum(1)], 1))
-    provenance = dict(model=fingerprint(model), seed=int(seed), n0=int(n0), n=int(n), moments=["adaptive"], batch_size=second.batch_size,
-                      precision=working_precision(model, device_of(model)), preprocessing=str(getattr(model, "preprocessing", "none")))
-    return Record(selection=pilot.counts, counts=first.counts + second.counts, n=first.n + second.n, noise=noise, dim=dim, index=index,
-                  fragile=first.fragile + second.fragile, moments=moments, provenance=provenance)
-
-# %% ../../nbs/methods/07_higher_order.ipynb #84738e67
-def _levels(events: Sequence[str], alpha: float, mode: str) -> dict[str, float]: # failure probability of each norm event
-    if mode == "paper": return {event: alpha / 4 if event.endswith("linf_upper") else alpha / 2 for event in events}
+def _levels(events: Sequence[str], alpha: float, mode: str) -> dict[str, float]:
+    "Failure probability of each bound: equal shares of half of alpha; in mode paper as printed, which is more."
+    if mode == "paper":
+        return {event: alpha / 4 if event.endswith("linf_upper") else alpha / 2 for event in events}
     return {event: alpha / 2 / len(events) for event in events}
 
-def _value_lower(record: Record, alpha: float) -> np.ndarray: return binomial_lower(record.hits, record.n, alpha / 2)
-
 @dataclass(frozen=True)
-class _Threat: # one radius to certify
+class Threat:
+    """One radius to certify.
+
+    Args:
+        scope: "input", "subspace:NAME" or "direction"
+        events: bounds that it uses
+        spread: the dual norm is divided by it
+        scale: radius in input units = sigma * r * scale
+    """
     norm: str
-    scope: str
-    events: tuple[str, ...]
-    upper: str   # the event that bounds the gradient against the threat
-    spread: float # the dual norm is divided by it
+    scope: str                # "input", "subspace:NAME" or "direction"
+    events: tuple[str, ...]   # bounds that it uses
+    spread: float             # the dual norm is divided by it
     scale: np.ndarray | float # radius in input units = sigma * r * scale
 
-def _threat(norm: str, d: int, part: _Subspace | None, direction: ArrayLike | None, size: int) -> _Threat:
+    @property
+    def upper(self) -> str:
+        "The bound against the threat."
+        return self.events[-1]
+
+    def worst(self, q: np.ndarray, bounds: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]: # m1, m2
+        """The worst gradient that the bounds allow.
+
+        Returns:
+            m1, m2
+        """
+        upper = bounds[self.upper]
+        if self.norm == "l2" and self.scope == "input":
+            return worst_corner(q, np.zeros_like(q), upper)
+        if self.scope != "direction":
+            return worst_corner(q, bounds["l2_lower"], upper / self.spread, NEARLY_FULL)
+        most = pdf(quantile(np.maximum(q, 0.5)))
+        m1 = np.clip(upper, -most, NEARLY_FULL * most)
+        L = np.minimum(bounds["l2_lower"], NEARLY_FULL * most)
+        return m1, np.sqrt(np.maximum((L - m1) * (L + m1), 0))
+
+# %% ../../nbs/methods/07_higher_order.ipynb #96316922
+def threat_of(norm: str,                  # canonical name
+              d: int,                     # number of inputs
+              part: Subspace | None,      # where perturbations stay
+              direction: ArrayLike | None, # along which they go
+              size: int,                  # number of images
+             ) -> Threat:
+    """What is asked. Raises ValueError.
+
+    Args:
+        norm: canonical name
+        d: number of inputs
+        part: where perturbations stay
+        direction: along which they go
+        size: number of images
+    """
+    if direction is not None and part is not None:
+        raise ValueError("give subspace or direction, not both")
     if direction is not None:
-        if part is not None: raise ValueError("give subspace or direction, not both")
-        unit = _unit_directions(direction, size, d)
-        return _Threat(norm, "direction", EVENTS["direction"], "along_lower", 1.0, np.linalg.norm(unit, ord=norm_order(norm), axis=1))
-    if norm not in EVENTS: raise ValueError(f"norm must be 'l1', 'l2' or 'linf', got {norm!r}")
-    events = EVENTS[norm] if part is None else SUBSPACE_EVENTS[norm]
+        unit = unit_directions(direction, size, d)
+        return Threat(norm, "direction", EVENTS["direction"], 1.0, np.linalg.norm(unit, ord=norm_order(norm), axis=1))
+    if norm not in ("l1", "l2", "linf"):
+        raise ValueError(f"norm must be 'l1', 'l2' or 'linf', got {norm!r}")
     spread = 1.0 if norm != "linf" else np.sqrt(d if part is None else part.spread)
-    return _Threat(norm, "input" if part is None else f"subspace:{part.name}", events, events[-1], spread, 1 / spread)
+    if part is None:
+        return Threat(norm, "input", EVENTS[norm], spread, 1 / spread)
+    return Threat(norm, f"subspace:{part.name}", SUBSPACE_EVENTS[norm], spread, 1 / spread)
 
-def _moments_of(threat: _Threat, q: np.ndarray, bounds: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]: # (m1, m2) to certify with
-    upper = bounds[threat.upper]
-    if threat.norm == "l2" and threat.scope == "input": return _corner(q, np.zeros_like(q), upper)
-    lower = bounds["l2_lower"]
-    if threat.scope != "direction": return _corner(q, lower, upper / threat.spread, NEARLY_FULL)
-    most = _pdf(_quantile(np.maximum(q, 0.5)))
-    m1 = np.clip(upper, -most, NEARLY_FULL * most)
-    L = np.minimum(lower, NEARLY_FULL * most)
-    return m1, np.sqrt(np.maximum((L - m1) * (L + m1), 0))
+# %% ../../nbs/methods/07_higher_order.ipynb #84738e67
+def _reasons(q: np.ndarray, bounds: Mapping[str, np.ndarray]) -> np.ndarray: # [B] str
+    "Why a row abstains, or is an unlikely sample."
+    most = pdf(quantile(np.maximum(q, 0.5)))
+    excess = (q > 0.5) & (bounds.get("l2_lower", np.zeros_like(q)) > most)
+    unlikely = np.where(excess, "lower bound of the gradient above its maximum: an unlikely sample", "")
+    return np.where(q <= 0.5, "lower bound of the selected class is not above 1/2", unlikely)
 
-def _certificates(record: Record, threat: _Threat, q: np.ndarray, bounds: dict[str, np.ndarray], alpha: float, mode: str, form: str, alpha_scope: str) -> Certificates:
-    sigma = record.noise.sigma
-    m1, m2 = _moments_of(threat, q, bounds)
-    value = np.where(q > 0.5, q, 0.75)                                     # placeholders for abstentions
-    m1, m2 = np.where(q > 0.5, m1, 0.0), np.where(q > 0.5, m2, 0.0)
-    solved = solve_direction(value, m1, m2, form)
-    r = np.where(q > 0.5, solved.radius, 0.0)
-    scale = np.broadcast_to(np.asarray(threat.scale, dtype=np.float64), r.shape)
-    witness = dict(selected=record.selected, q=q, m1=m1, m2=m2, r=r, l0=solved.multipliers[:, 0], l1=solved.multipliers[:, 1], l2=solved.multipliers[:, 2],
-                   sigma=np.full(len(r), sigma), scale=scale, relaxed=np.full(len(r), form == "relaxed"))
-    excess = (q > 0.5) & (bounds.get("l2_lower", np.zeros_like(q)) > _pdf(_quantile(np.maximum(q, 0.5))))
-    reason = np.where(q <= 0.5, "lower bound of the selected class is not above 1/2", np.where(excess, "lower bound of the gradient above its maximum: an unlikely sample", ""))
-    return Certificates(label=np.where(q > 0.5, record.selected, ABSTAIN), radius=sigma * scale * r * (1 - 1e-15), norm=threat.norm, alpha=alpha, method="higher_order",
-                        mode=mode, scope=threat.scope, index=record.index, p_lower=q, n=record.n, witness=witness, reason=reason, alpha_scope=alpha_scope,
-                        details=dict(status=solved.status, **bounds))
+@dataclass(frozen=True)
+class _Request:
+    "How votes are certified, whatever the threat."
+    alpha: float
+    mode: str        # "sound" or "paper"
+    estimator: str   # one of `ESTIMATORS`
+    form: str        # one of `FORMS`
+    alpha_scope: str # "single" or "joint"
 
-def _check_record(record: Record, mode: str, estimator: str | None, form: str | None) -> tuple[str, str]: # estimator and form
+    def certificates(self, record: Record, threat: Threat, q: np.ndarray, bounds: Mapping[str, np.ndarray]) -> Certificates:
+        "Solve each row, and keep the multipliers that prove it."
+        size, sigma, alive = len(q), record.noise.sigma, q > 0.5
+        m1, m2 = threat.worst(q, bounds)
+        m1, m2 = np.where(alive, m1, 0.0), np.where(alive, m2, 0.0)
+        solved = solve_direction(np.where(alive, q, 0.75), m1, m2, self.form) # 0.75: a placeholder for abstentions
+        r = np.where(alive, solved.radius, 0.0)
+        scale = np.broadcast_to(np.asarray(threat.scale, dtype=np.float64), r.shape)
+        l0, l1, l2 = solved.multipliers.T
+        witness = dict(selected=record.selected, hits=record.hits, q=q, m1=m1, m2=m2, r=r, l0=l0, l1=l1, l2=l2,
+                       sigma=np.full(size, sigma), scale=scale, relaxed=np.full(size, self.form == "relaxed"))
+        return Certificates(label=np.where(alive, record.selected, ABSTAIN), radius=sigma * scale * r * (1 - 1e-15),
+                            norm=threat.norm, alpha=self.alpha, method="higher_order", mode=self.mode, scope=threat.scope,
+                            index=record.index, p_lower=q, n=record.n, witness=witness, reason=_reasons(q, bounds),
+                            alpha_scope=self.alpha_scope, details=dict(status=solved.status, **bounds))
+
+def _request(record: Record, alpha: float, mode: str, estimator: str | None, form: str | None, alpha_scope: str = "single") -> _Request:
+    "What is asked, with the mode's own defaults. Raises ValueError."
+    check_level(alpha)
     record.check_noise("Gaussian")
-    if record.plan is not None: raise ValueError("this record was stopped early by a plan; first-order certificates assume a fixed number of draws")
-    if mode not in ("sound", "paper"): raise ValueError(f"mode must be 'sound' or 'paper', got {mode!r}")
-    if mode == "paper": warnings.warn("mode='paper' follows the printed procedure: its failure probability is more than alpha, and its form gives away radius", stacklevel=3)
-    return estimator or ("paper" if mode == "paper" else "sharp"), form or ("relaxed" if mode == "paper" else "equality")
+    if record.plan is not None:
+        raise ValueError("this record was stopped early by a plan; first-order certificates assume a fixed number of draws")
+    if mode not in ("sound", "paper"):
+        raise ValueError(f"mode must be 'sound' or 'paper', got {mode!r}")
+    printed = mode == "paper"
+    if printed:
+        warnings.warn("mode='paper' follows the printed procedure: its failure probability is more than alpha, "
+                      "and its form gives away radius", stacklevel=3)
+    return _Request(alpha, mode, estimator or ("paper" if printed else "sharp"), form or ("relaxed" if printed else "equality"), alpha_scope)
 
-def certify(record: Record,          # votes under Gaussian noise with moments, a fixed number of draws
-            *,
-            norm: str | float = "l1", # "l1", "l2" or "linf"; with direction any p >= 1
-            alpha: float = 0.001,     # failure probability per image, in (0, 1), of everything that the radius uses
-            subspace: Any = None,     # bool mask of the inputs or rows that span a subspace; (name, one of these)
-            direction: ArrayLike | None = None, # [d] or [B, d]: certify x + t direction, t >= 0, only
-            mode: str = "sound",      # "sound", or "paper": as printed, warned and marked
-            estimator: str | None = None, # "sharp" (default), "paper" (default of mode "paper"), "adaptive"
-            form: str | None = None,  # "equality" (default) or "relaxed" (default of mode "paper")
-           ) -> Certificates:         # with the multipliers as witness and the norm bounds as details
-    """Certify every image from its value and gradient norms (Mohapatra et al., Corollaries 3.1 to 3.4, as mended). Raises ValueError.
+# %% ../../nbs/methods/07_higher_order.ipynb #35a37c62
+def certify(
+    record: Record,          # votes under Gaussian noise with moments, a fixed number of draws
+    *,
+    norm: str | float = "l1", # "l1", "l2" or "linf"; with direction any p >= 1
+    alpha: float = 0.001,     # failure probability per image, in (0, 1), of everything that the radius uses
+    subspace: Any = None,     # bool mask of the inputs or rows that span a subspace; (name, one of these)
+    direction: ArrayLike | None = None, # [d] or [B, d]: certify x + t direction, t >= 0, only
+    mode: str = "sound",      # "sound", or "paper": as printed, warned and marked
+    estimator: str | None = None, # "sharp" (default), "paper" (default of mode "paper"), "adaptive"
+    form: str | None = None,  # "equality" (default) or "relaxed" (default of mode "paper")
+) -> Certificates:         # with the multipliers as witness and the norm bounds as details
+    """Certify every image from its value and gradient norms.
+
+    Mohapatra et al., Corollaries 3.1 to 3.4, as mended. Raises ValueError.
 
     Args:
         record: votes under Gaussian noise with moments, a fixed number of draws
@@ -313,20 +208,38 @@ def certify(record: Record,          # votes under Gaussian noise with moments, 
     Returns:
         with the multipliers as witness and the norm bounds as details
     """
-    check_level(alpha)
-    estimator, form = _check_record(record, mode, estimator, form)
-    part = _subspace(subspace, record.dim)
-    threat = _threat(norm_name(norm), record.dim, part, direction, len(record))
-    bounds = gradient_statistics(record, _levels(threat.events, alpha, mode), estimator, subspace, direction)
-    return _certificates(record, threat, _value_lower(record, alpha), bounds, alpha, mode, form, "single")
+    asked = _request(record, alpha, mode, estimator, form)
+    part = as_subspace(subspace, record.dim)
+    threat = threat_of(norm_name(norm), record.dim, part, direction, len(record))
+    levels = _levels(threat.events, alpha, mode)
+    bounds = gradient_statistics(record, levels, asked.estimator, subspace, direction)
+    return asked.certificates(record, threat, value_lower(record, alpha), bounds)
 
-def joint(record: Record,        # votes under Gaussian noise with moments
-          norms: Sequence,       # several of "l1", "l2", "linf"
-          alpha: float = 0.001,  # failure probability of all their radii together, per image, in (0, 1)
-          mode: str = "sound",   # only "sound"
-          estimator: str | None = None, # "sharp" (default) or "adaptive"
-         ) -> list[Certificates]: # one per norm, alpha_scope "joint"
-    """Certify several norms with one failure probability: alpha/2 for the value, alpha/2 over the union of the norm events; each ball also certifies the balls inside it. Raises ValueError.
+# %% ../../nbs/methods/07_higher_order.ipynb #9057fcbb
+def _inscribed(d: int) -> dict[tuple[str, str], float]: # (outer norm, inner norm) -> share
+    "Radius of the outer norm's ball inside the unit ball of the inner norm."
+    root = 1 / np.sqrt(d)
+    return {("l1", "l2"): 1.0, ("l2", "linf"): 1.0, ("l1", "linf"): 1.0, ("linf", "l2"): root, ("l2", "l1"): root, ("linf", "l1"): 1 / d}
+
+def _take_better(ours: Certificates, other: Certificates, share: float) -> Certificates:
+    "Ours, with the rows of the other where its ball contains a larger one of ours."
+    reach = other.radius * share * (1 - 1e-15)
+    better = reach > ours.radius
+    theirs = dict(other.witness, scale=other.witness["scale"] * share)
+    witness = {name: np.where(better, theirs[name], value) for name, value in ours.witness.items()}
+    status = np.where(better, other.details["status"], ours.details["status"])
+    return replace(ours, radius=np.where(better, reach, ours.radius), witness=witness, details=dict(ours.details, status=status))
+
+def joint(
+    record: Record,        # votes under Gaussian noise with moments
+    norms: Sequence,       # several of "l1", "l2", "linf"
+    alpha: float = 0.001,  # failure probability of all their radii together, per image, in (0, 1)
+    mode: str = "sound",   # only "sound"
+    estimator: str | None = None, # "sharp" (default) or "adaptive"
+) -> list[Certificates]: # one per norm, alpha_scope "joint"
+    """Certify several norms with one failure probability.
+
+    alpha/2 for the value, alpha/2 over the union of the bounds; each ball also certifies the balls inside it. Raises ValueError.
 
     Args:
         record: votes under Gaussian noise with moments
@@ -337,134 +250,85 @@ def joint(record: Record,        # votes under Gaussian noise with moments
     Returns:
         one per norm, alpha_scope "joint"
     """
-    check_level(alpha)
-    if mode != "sound": raise ValueError(f"joint certificates are sound only, got mode {mode!r}")
-    estimator, form = _check_record(record, mode, estimator, None)
+    if mode != "sound":
+        raise ValueError(f"joint certificates are sound only, got mode {mode!r}")
+    asked = _request(record, alpha, mode, estimator, None, "joint")
     names = list(dict.fromkeys(norm_name(p) for p in norms))
-    threats = {p: _threat(p, record.dim, None, None, len(record)) for p in names}
-    bounds = gradient_statistics(record, _levels(tuple(dict.fromkeys(e for t in threats.values() for e in t.events)), alpha, mode), estimator)
-    q = _value_lower(record, alpha)
-    found = {p: _certificates(record, t, q, {e: bounds[e] for e in t.events}, alpha, mode, form, "joint") for p, t in threats.items()}
-    inside = {("l1", "l2"): 1.0, ("l2", "linf"): 1.0, ("l1", "linf"): 1.0,        # (outer norm, inner norm): radius of the outer ball inside the unit inner ball
-              ("linf", "l2"): 1 / np.sqrt(record.dim), ("l2", "l1"): 1 / np.sqrt(record.dim), ("linf", "l1"): 1 / record.dim}
+    threats = {p: threat_of(p, record.dim, None, None, len(record)) for p in names}
+    events = tuple(dict.fromkeys(event for threat in threats.values() for event in threat.events))
+    bounds = gradient_statistics(record, _levels(events, alpha, mode), asked.estimator)
+    q = value_lower(record, alpha)
+    found = {p: asked.certificates(record, t, q, {event: bounds[event] for event in t.events}) for p, t in threats.items()}
     best = dict(found)
-    for (small, large), share in inside.items():
-        if small in best and large in best: best[small] = _take_better(best[small], found[large], share)
+    for (small, large), share in _inscribed(record.dim).items():
+        if small in best and large in best:
+            best[small] = _take_better(best[small], found[large], share)
     return [best[norm_name(p)] for p in norms]
 
-def _take_better(ours: Certificates, other: Certificates, share: float) -> Certificates: # where the other ball contains a larger one of ours
-    better = other.radius * share * (1 - 1e-15) > ours.radius
-    theirs = dict(other.witness, scale=other.witness["scale"] * share)
-    witness = {name: np.where(better, theirs[name], value) for name, value in ours.witness.items()}
-    status = np.where(better, other.details["status"], ours.details["status"])
-    return replace(ours, radius=np.where(better, other.radius * share * (1 - 1e-15), ours.radius), witness=witness, details=dict(ours.details, status=status))
+# %% ../../nbs/methods/07_higher_order.ipynb #10f7edfb
+def _proved_rows(c: Certificates, w: Mapping[str, np.ndarray]) -> np.ndarray: # [B] bool
+    "Rows whose witness is in order and whose multipliers prove the radius."
+    numbers = sum(w[name] for name in ("l0", "l1", "l2", "r", "m1", "m2", "sigma", "scale"))
+    signs = (w["l0"] >= 0) & (w["l2"] >= 0) & (~w["relaxed"].astype(bool) | (w["l1"] >= 0))
+    sizes = (w["sigma"] > 0) & (w["scale"] > 0) & (w["r"] > 0) & (w["q"] > 0.5) & (w["q"] < 1)
+    good = np.isfinite(numbers) & signs & sizes & (c.label == w["selected"])
+    good &= c.radius <= w["sigma"] * w["scale"] * w["r"]
+    if c.scope == "input":
+        good &= w["scale"] <= 1
+    if c.p_lower is not None:
+        good &= c.p_lower >= w["q"] # the value grows with q, so a smaller one is safe
+    rows = np.flatnonzero(good)
+    if len(rows):
+        multipliers = np.stack([w[name][rows] for name in ("l0", "l1", "l2")], 1)
+        good[rows] = is_proved(*(w[name][rows] for name in ("q", "m1", "m2", "r")), multipliers)
+    return good
 
-def check(certificates: Certificates, # as `certify` or `joint` made them
-          record: Record | None = None, # the votes: then the value is recomputed as well, and the norm bounds of the input (of a subspace or direction, if it is given; not of joint certificates)
-          estimator: str = "sharp",   # the estimator that was used
-          subspace: Any = None,       # as given to `certify`
-          direction: ArrayLike | None = None, # as given to `certify`
-         ) -> np.ndarray:             # [B] bool; an abstention is always fine
-    """Re-prove each radius without the solver: weak duality says that D > 1/2 at the stored multipliers suffices. Raises ValueError for another subspace or direction.
+def _value_is_proved(c: Certificates, w: Mapping[str, np.ndarray]) -> np.ndarray: # [B] bool
+    "Whether the votes prove q, and the shown bound, at half of alpha."
+    shown = w["q"] if c.p_lower is None else np.maximum(w["q"], c.p_lower)
+    return tail_at_least(w["hits"], c.n, np.clip(shown, 0, 1)) <= c.alpha / 2 * (1 + 1e-9)
+
+def _bounds_agree(c: Certificates, w: Mapping[str, np.ndarray], record: Record, estimator: str, subspace: Any, direction: Any) -> np.ndarray:
+    "Whether the Record gives these moments again. Raises ValueError for another subspace or direction."
+    threat = threat_of(c.norm, record.dim, as_subspace(subspace, record.dim), direction, len(record))
+    if threat.scope != c.scope:
+        raise ValueError(f"these certificates are of scope {c.scope!r}, got subspace or direction of scope {threat.scope!r}")
+    used = "paper" if c.mode == "paper" else estimator
+    bounds = gradient_statistics(record, _levels(threat.events, c.alpha, c.mode), used, subspace, direction)
+    m1, m2 = threat.worst(w["q"], bounds)
+    return (np.abs(w["m1"] - m1) <= 1e-12) & (w["m2"] <= m2 + 1e-12) & (w["scale"] <= threat.scale * (1 + 1e-12))
+
+# %% ../../nbs/methods/07_higher_order.ipynb #c0fe71e3
+def check(
+    certificates: Certificates, # as `certify` or `joint` made them
+    record: Record | None = None, # the votes: then the norm bounds of the input are computed again as well (of a subspace or direction, if it is given; not of joint certificates)
+    estimator: str = "sharp",   # the estimator that was used
+    subspace: Any = None,       # as given to `certify`
+    direction: ArrayLike | None = None, # as given to `certify`
+) -> np.ndarray:             # [B] bool; an abstention is always fine
+    """Re-prove each radius without the solver, by weak duality. Raises ValueError for another subspace or direction.
 
     Args:
         certificates: as `certify` or `joint` made them
-        record: the votes: then the value is recomputed as well, and the norm bounds of the input
-            (of a subspace or direction, if it is given; not of joint certificates)
+        record: the votes: then the norm bounds of the input are computed again as well (of a
+            subspace or direction, if it is given; not of joint certificates)
         estimator: the estimator that was used
         subspace: as given to `certify`
         direction: as given to `certify`
     Returns:
         [B] bool; an abstention is always fine
     """
-    w = {name: np.asarray(value) for name, value in certificates.witness.items()}
-    kept = certificates.label != ABSTAIN
-    good = kept & (certificates.label == w["selected"]) & np.isfinite(w["sigma"] * w["scale"]) & (w["sigma"] > 0) & (w["scale"] > 0)
-    if certificates.scope == "input": good &= w["scale"] <= 1
-    good &= (w["q"] > 0.5) & (w["q"] < 1) & (w["r"] > 0) & (certificates.radius <= w["sigma"] * w["scale"] * w["r"])
-    good &= np.isfinite(w["l0"] + w["l1"] + w["l2"] + w["r"] + w["m1"] + w["m2"])
-    if certificates.p_lower is not None: good &= certificates.p_lower >= w["q"] # V grows with q, so a smaller value is safe
-    good &= (w["l0"] >= 0) & (w["l2"] >= 0) & (~w["relaxed"].astype(bool) | (w["l1"] >= 0))
-    rows = np.flatnonzero(good)
-    if len(rows): good[rows] = _proved(*(w[name][rows] for name in ("q", "m1", "m2", "r")), np.stack([w[name][rows] for name in ("l0", "l1", "l2")], 1))
+    c = certificates
+    w = {name: np.asarray(value) for name, value in c.witness.items()}
+    kept = c.label != ABSTAIN
+    good = kept & _proved_rows(c, w) & _value_is_proved(c, w)
     if record is not None:
-        good &= (_value_lower(record, certificates.alpha) >= w["q"] * (1 - 1e-12)) & (w["sigma"] == record.noise.sigma) & (certificates.label == record.selected)
-        if certificates.alpha_scope == "single" and (certificates.scope == "input" or subspace is not None or direction is not None):
-            threat = _threat(certificates.norm, record.dim, _subspace(subspace, record.dim), direction, len(record))
-            if threat.scope != certificates.scope: raise ValueError(f"these certificates are of scope {certificates.scope!r}, got subspace or direction of scope {threat.scope!r}")
-            used = "paper" if certificates.mode == "paper" else estimator
-            m1, m2 = _moments_of(threat, w["q"], gradient_statistics(record, _levels(threat.events, certificates.alpha, certificates.mode), used, subspace, direction))
-            good &= (np.abs(w["m1"] - m1) <= 1e-12) & (w["m2"] <= m2 + 1e-12) & (w["scale"] <= threat.scale * (1 + 1e-12))
+        good &= (value_lower(record, c.alpha) >= w["q"] * (1 - 1e-12)) & (w["sigma"] == record.noise.sigma)
+        good &= c.label == record.selected
+        named = c.scope == "input" or subspace is not None or direction is not None
+        if c.alpha_scope == "single" and named:
+            good &= _bounds_agree(c, w, record, estimator, subspace, direction)
     return good | ~kept
-
-# %% ../../nbs/methods/07_higher_order.ipynb #9057fcbb
-def image_region(record: Record,       # votes with moments
-                 alpha: float = 0.001, # failure probability of the whole region, per image, in (0, 1)
-                 angles: int | ArrayLike = 31, # how many angles from 0 to pi, or the angles to the (unknown) gradient in radians
-                 estimator: str = "sharp", # "sharp" or "adaptive"
-                ) -> tuple[np.ndarray, np.ndarray]: # angles [A] and radii [B, A] in input units; 0 where the image abstains
-    """Certified radius of every image at every angle to its gradient: alpha/2 for the value, alpha/4 for each bound of the norm. Raises ValueError.
-
-    Args:
-        record: votes with moments
-        alpha: failure probability of the whole region, per image, in (0, 1)
-        angles: how many angles from 0 to pi, or the angles to the (unknown) gradient in radians
-        estimator: "sharp" or "adaptive"
-    Returns:
-        angles [A] and radii [B, A] in input units; 0 where the image abstains
-    """
-    check_level(alpha)
-    _check_record(record, "sound", estimator, None)
-    angles = np.linspace(0, np.pi, angles) if np.ndim(angles) == 0 else np.asarray(angles, dtype=np.float64)
-    q = _value_lower(record, alpha)
-    bounds = gradient_statistics(record, dict(l2_lower=alpha / 4, l2_upper=alpha / 4), estimator)
-    value = np.where(q > 0.5, q, 0.75)
-    most = NEARLY_FULL * _pdf(_quantile(value))
-    low, high = np.minimum(bounds["l2_lower"], most), np.minimum(np.maximum(bounds["l2_upper"], bounds["l2_lower"]), most)
-    shape = (len(record), len(angles))
-    flat = [np.broadcast_to(a, shape).ravel() for a in (value[:, None], low[:, None], high[:, None], np.cos(angles), np.maximum(np.sin(angles), 0))]
-    value, low, high, cosine, sine = flat
-    left, right = low.copy(), high.copy()
-    best, proof = np.full(value.size, np.inf), np.full((value.size, 3), np.nan)
-    for step in range(10):
-        norm = (low, high)[step] if step < 2 else (left + right) / 2
-        found = solve_direction(value, norm * cosine, norm * sine)
-        smaller = found.radius < best
-        best, proof = np.where(smaller, found.radius, best), np.where(smaller[:, None], found.multipliers, proof)
-        if step < 2: continue
-        rising = found.multipliers[:, 1] * cosine + found.multipliers[:, 2] * sine > 0
-        left, right = np.where(rising, left, norm), np.where(rising, norm, right)
-    zero, proved = _quantile(value), np.zeros(value.size, bool)
-    for share in (1.0, 1 - 1e-6, 1 - 1e-5, 1 - 1e-4, 1 - 1e-3, 0.99, 0.97): # the worst norm was only bracketed: shrink until both ends are proved
-        trial = np.maximum(best * share, zero) * (1 - 2e-11)
-        fine = np.isfinite(trial) & np.all([_proved(value, norm * cosine, norm * sine, trial, proof) for norm in (low, high)], axis=0) & ~proved
-        best, proved = np.where(fine, trial, best), proved | fine
-    best = np.where(proved, best, zero * (1 - 2e-11))
-    return angles, np.where((q > 0.5)[:, None], record.noise.sigma * best.reshape(shape), 0.0)
-
-def plot_region(ax: Any,           # matplotlib axes
-                angles: ArrayLike, # [A] angles to the gradient, from 0 to pi
-                radii: ArrayLike,  # [A] radii of one image
-                zeroth: float,     # radius from the votes alone
-               ) -> Any:           # ax
-    """Draw a longitudinal slice of a certified region as in Figure 1 (Mohapatra et al.): gradient to the left, ball of the votes alone, half-space limit.
-
-    Args:
-        ax: matplotlib axes
-        angles: [A] angles to the gradient, from 0 to pi
-        radii: [A] radii of one image
-        zeroth: radius from the votes alone
-    Returns:
-        ax
-    """
-    angles, radii = np.asarray(angles, dtype=np.float64), np.minimum(np.asarray(radii, dtype=np.float64), 50 * zeroth)
-    x, y = -radii * np.cos(angles), radii * np.sin(angles)
-    t = np.linspace(0, 2 * np.pi, 181)
-    ax.fill(np.concatenate([x, x[::-1]]), np.concatenate([y, -y[::-1]]), color="#bcd9f2", label="value and gradient")
-    ax.fill(zeroth * np.cos(t), zeroth * np.sin(t), color="#8fce8f", label="value alone")
-    ax.axvline(zeroth, color="0.4", ls="--", lw=0.8)
-    ax.set(aspect="equal", xlabel="against the gradient")
-    return ax
 
 # %% ../../nbs/methods/07_higher_order.ipynb #54e68d35
 def minimum_n(alpha: float, # failure probability, in (0, 1)
@@ -476,7 +340,7 @@ def minimum_n(alpha: float, # failure probability, in (0, 1)
     Returns:
         draws
     """
-    return max(2, int(np.floor(np.log(check_level(alpha) / 2) / np.log(0.5))) + 1)
+    return max(2, fewest_draws(check_level(alpha) / 2))
 
 def largest_radius(noise: Any,   # Gaussian noise
                    n: int,       # draws
@@ -496,7 +360,10 @@ def largest_radius(noise: Any,   # Gaussian noise
         input units
     """
     tail = binomial_lower(n, n, alpha / 2, complement=True)
-    return float(noise.sigma * -ndtri(tail / 2) / (np.sqrt(dim) if norm_name(norm) == "linf" else 1.0)) if tail < 0.5 else 0.0
+    if tail >= 0.5:
+        return 0.0
+    spread = np.sqrt(dim) if norm_name(norm) == "linf" else 1.0
+    return float(noise.sigma * -ndtri(tail / 2) / spread)
 
-register(name="higher_order", noises=("Gaussian",), norms=("l1", "l2", "linf"), certify=certify, needs=("moments",), rank=3, minimum_n=minimum_n, check=check, joint=joint,
-         observer=GradientMoments, largest_radius=largest_radius)
+register(name="higher_order", noises=("Gaussian",), norms=("l1", "l2", "linf"), needs=("moments",), rank=3,
+         certify=certify, minimum_n=minimum_n, check=check, joint=joint, observer=GradientMoments, largest_radius=largest_radius)

@@ -5,81 +5,36 @@
 # %% ../../nbs/methods/04_splitting.ipynb #4d27d67e
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
-from fractions import Fraction
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from ..core.certificates import Certificates
 from ..core.record import Record
 from ..core.registry import register, register_check
-from ..core.values import ABSTAIN, check_counts, norm_name
-from ..training.models import BaseClassifier, Normalize
-from ..training.plain import is_plain
-from ..noise.grid import split_levels, Splitting
+from ..core.values import ABSTAIN, norm_name
+from robust_smooth.maths.rewriting import (
+    KINDS, audit_cost, audit_votes, audited_steps, budget, partial_budget, soft_budget,
+    soft_survives, steps_within,
+)
+from .splitting_runs import audit_record, crossings, leading_linear, soft_record
 from .uniform import grid_radius
-from ..voting.hardware import FRAGILE, working_precision
+from ..noise.grid import Splitting
+from ..voting.hardware import FRAGILE
 
 # %% auto #0
-__all__ = ['KINDS', 'budget', 'partial_budget', 'EarlyExit', 'certify', 'largest_radius', 'check', 'soft_budget', 'soft_record',
-           'certify_soft', 'crossings', 'audit_cost', 'audit_votes', 'leading_linear', 'audit_record', 'audit']
+__all__ = ['EarlyExit', 'certify', 'check', 'largest_radius', 'certify_soft', 'audit', 'KINDS', 'audit_cost', 'audit_record',
+           'audit_votes', 'budget', 'crossings', 'leading_linear', 'partial_budget', 'soft_budget', 'soft_record']
 
-# %% ../../nbs/methods/04_splitting.ipynb #de1296a1
-def _leads(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    "Winner (lowest index on ties) and the smallest of n_A - n_c - [c < A]."
-    label = counts.argmax(-1)
-    classes = np.arange(counts.shape[-1])
-    lead = np.take_along_axis(counts, label[..., None], -1) - counts - (classes < label[..., None])
-    return label, np.where(classes == label[..., None], np.iinfo(np.int64).max, lead).min(-1)
+# %% ../../nbs/methods/04_splitting.ipynb #2e9cdd35
+_all_ = ["KINDS", "audit_cost", "audit_record", "audit_votes", "budget", "crossings", "leading_linear", "partial_budget",
+         "soft_budget", "soft_record"]
 
-def _check_votes(counts: ArrayLike, name: str = "counts") -> np.ndarray:
-    counts = check_counts(counts, name)
-    if counts.ndim < 1 or counts.shape[-1] < 2: raise ValueError(f"{name} must have at least two classes on its last axis, got shape {counts.shape}")
-    return counts
-
-def budget(counts: ArrayLike,                 # [..., C] votes of all N splits, whole numbers; C >= 2
-           fragile: ArrayLike | None = None,  # [...] how many of these votes may turn by rounding alone; None: none
-          ) -> tuple[np.ndarray, np.ndarray]: # label [...] int64 (`ABSTAIN` if fragile votes could decide), L [...] int64 >= 0
-    """Exact number of rewritten votes that the winner survives (Levine and Feizi 2021, equation 1 and Corollary 1, on integers). Raises ValueError.
-
-    Args:
-        counts: [..., C] votes of all N splits, whole numbers; C >= 2
-        fragile: [...] how many of these votes may turn by rounding alone; None: none
-    Returns:
-        label [...] int64 (`ABSTAIN` if fragile votes could decide), L [...] int64 >= 0
-    """
-    counts = _check_votes(counts)
-    label, lead = _leads(counts)
-    if fragile is not None: lead = lead - 2 * check_counts(fragile, "fragile")
-    return np.where(lead < 0, ABSTAIN, label)[()], np.maximum(lead // 2, 0)[()]
-
-# %% ../../nbs/methods/04_splitting.ipynb #791940c5
-def partial_budget(counts: ArrayLike,   # [..., C] votes so far
-                   missing: ArrayLike,  # [...] votes still to come, whole numbers
-                  ) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # label (`ABSTAIN`: undecided), lowest and highest L possible, [...] int64
-    """Bounds of the budget while votes are missing. Raises ValueError.
-
-    Args:
-        counts: [..., C] votes so far
-        missing: [...] votes still to come, whole numbers
-    Returns:
-        label (`ABSTAIN`: undecided), lowest and highest L possible, [...] int64
-    """
-    counts, missing = _check_votes(counts), check_counts(missing, "missing")
-    label, lead = _leads(counts)
-    low = lead - missing
-    classes = np.arange(counts.shape[-1])
-    earlier = classes[None, :] < classes[:, None]                                  # [a, c]: c precedes a
-    leads = (counts[..., :, None] + missing[..., None, None] - counts[..., None, :] - earlier) // 2
-    leads = np.where(np.eye(len(classes), dtype=bool), np.iinfo(np.int64).max, leads)
-    return np.where(low < 0, ABSTAIN, label)[()], np.maximum(low // 2, 0)[()], np.maximum(leads.min(-1).max(-1), 0)[()]
-
+# %% ../../nbs/methods/04_splitting.ipynb #fceafa07
 @dataclass(frozen=True, kw_only=True)
 class EarlyExit:
     """Stop of a vote that ends, per image, once `radius` is certified or out of reach: `Smoothed.vote(images, stop=EarlyExit(...))`.
@@ -97,8 +52,8 @@ class EarlyExit:
 
     @property
     def steps(self) -> int:
-        "Whole steps to certify: floor(radius q), in exact arithmetic."
-        return int(Fraction(str(self.radius)) * self.noise.q // 1)
+        "Whole steps to certify: the most that fit into the radius."
+        return steps_within(self.radius, self.noise.q)
 
     @property
     def looks(self) -> tuple[int, ...]:
@@ -108,23 +63,90 @@ class EarlyExit:
     def __call__(self, counts: np.ndarray, n: np.ndarray, targets: np.ndarray | None = None) -> np.ndarray:
         "[B] bool: which images are decided."
         label, low, high = partial_budget(counts, self.noise.n_splits - np.asarray(n))
-        return ((label != ABSTAIN) & (low >= self.steps)) | (high < self.steps)
+        certain = (label != ABSTAIN) & (low >= self.steps)
+        return certain | (high < self.steps)
 
     def spec(self) -> dict:
         "The rule as plain JSON."
         return dict(kind="splitting early exit", radius=self.radius, parts=self.parts)
 
 # %% ../../nbs/methods/04_splitting.ipynb #084fadf5
-def certify(record: Record,               # all N votes under Splitting noise, or fewer after an early exit
-            *,
-            norm: str | float = "l1",     # only "l1"
-            alpha: float = 0.0,           # not spent: nothing here is random
-            mode: str = "sound",          # "sound", or "paper": radius L/q as a real number, no guard
-            adversary: str = "quantised", # "quantised": perturbed inputs stay on the grid; "continuous": any reals, rounded to the grid before smoothing
-            guard: bool = True,           # give fragile votes to the attacker
-            audit: bool | None = None,    # use what an audit found (see below); None: if the record holds it
-            soft: str | bool | None = None, # rule of `soft_budget` for scores kept by `soft_record`; False: hard votes; None: "touched" if the record holds scores
-           ) -> Certificates:             # steps and levels: certified whole steps L and grid steps per unit
+def _check_request(record: Record, norm: str | float, mode: str) -> None:
+    "Raise ValueError unless these are the votes of splits, all of them or stopped by a rule."
+    if norm_name(norm) != "l1":
+        raise ValueError(f"splitting noise certifies 'l1' only, got {norm!r}")
+    if mode not in ("sound", "paper"):
+        raise ValueError(f"mode must be 'sound' or 'paper', got {mode!r}")
+    record.check_noise("Splitting")
+    count, stored = record.noise.n_splits, record.provenance.get("offsets")
+    if stored not in (None, own := record.noise.fingerprint(record.dim)):
+        raise ValueError(f"offsets differ: the votes were cast with {stored[:12]}..., the noise now gives {own[:12]}...")
+    if np.any(record.n > count):
+        raise ValueError(f"n must be at most the number of splits {count}, got {record.n.max()}; were splits drawn instead of visited?")
+    if np.any(record.n < count) and record.plan is None:
+        raise ValueError(f"n must be the number of splits {count}, got {record.n.min()}; only a vote with a stop may end early")
+
+def _claimed(record: Record,        # votes of all splits
+             label: np.ndarray,     # [B] classes
+             steps: np.ndarray,     # [B] certified steps
+             adversary: str,        # "quantised" or "continuous"
+             lost: str | np.ndarray, # why a row abstains
+             witness: Mapping[str, np.ndarray],
+             **more: Any,           # method, mode, details
+            ) -> Certificates:
+    "Certificates of so many steps; the grid of the noise joins the witness."
+    q = record.noise.q
+    on_grid = adversary == "quantised" and more.get("mode", "sound") == "sound"
+    grid = dict(steps=steps, levels=q) if on_grid else {}
+    return Certificates(label=label, radius=grid_radius(steps, q, adversary), norm="l1", alpha=0.0, index=record.index, n=record.n,
+                        reason=np.where(label == ABSTAIN, lost, ""), witness={**witness, "grid": np.full(len(record), q)}, **grid, **more)
+
+# %% ../../nbs/methods/04_splitting.ipynb #bce0bb70
+def _certify_votes(record: Record, adversary: str, mode: str, guard: bool) -> Certificates:
+    "From hard votes; missing and fragile ones belong to the attacker."
+    count = record.noise.n_splits
+    spare = count - record.n
+    if mode == "sound" and guard and record.fragile is not None:
+        spare = spare + 2 * record.fragile
+    label, steps, _ = partial_budget(record.counts, spare)
+    lost = np.where(record.n < count, "stopped before the class was decided", "fragile votes could decide")
+    return _claimed(record, label, steps, adversary, lost, dict(counts=record.counts, spare=spare), method="splitting", mode=mode)
+
+def _certify_audit(record: Record, adversary: str) -> Certificates:
+    "From the votes of all neighbours. Raises ValueError where the record holds none."
+    lacking = [name for name in ("label", "kinds", "need", "evaluations", "audited") if name not in record.moments]
+    if lacking:
+        raise ValueError(f"this record holds no audit ({lacking} are missing); audit_record makes one")
+    seen = record.moments
+    steps = np.where(seen["label"] == ABSTAIN, 0, audited_steps(seen["kinds"], seen["need"]))
+    witness = dict(kinds=seen["kinds"], need=seen["need"], winner=seen["label"])
+    details = dict(budget=budget(record.counts, record.fragile)[1], evaluations=seen["evaluations"], audited=seen["audited"])
+    return _claimed(record, seen["label"], steps, adversary, "fragile votes could decide", witness, method="splitting", details=details)
+
+def _certify_soft(record: Record, adversary: str, rule: str) -> Certificates:
+    "From the probabilities of all splits. Raises ValueError where the record holds none."
+    if "scores" not in record.moments:
+        raise ValueError("this record holds no scores; soft_record makes one")
+    scores, precision = record.moments["scores"], record.provenance.get("precision", "float32")
+    rounding = 1e-6 if precision == "float32" else FRAGILE[precision] # each score may be off by this
+    margin = record.noise.n_splits * rounding
+    label, steps = soft_budget(scores, rule, margin)
+    witness = dict(scores=scores, margin=np.full(len(record), margin))
+    details = dict(budget=budget(record.counts, record.fragile)[1])
+    return _claimed(record, label, steps, adversary, "lead within the rounding margin", witness, method="splitting_soft", details=details)
+
+# %% ../../nbs/methods/04_splitting.ipynb #23f31f93
+def certify(
+    record: Record,               # all N votes under Splitting noise, or fewer after an early exit
+    *,
+    norm: str | float = "l1",     # only "l1"
+    alpha: float = 0.0,           # not spent: nothing here is random
+    mode: str = "sound",          # "sound", or "paper": radius L/q as a real number, no guard
+    adversary: str = "quantised", # "quantised": perturbed inputs stay on the grid; "continuous": any reals, rounded to the grid before smoothing
+    guard: bool = True,           # give fragile votes to the attacker
+    audit: bool | None = None,    # use what an audit found (see below); None: if the record holds it
+    soft: str | bool | None = None, # rule of `soft_budget` for scores kept by `soft_record`; False: hard votes; None: "touched" if the record holds scores
+) -> Certificates:             # steps and levels: certified whole steps L and grid steps per unit
     """Exact l1 certificates of splitting noise (Levine and Feizi 2021, Corollary 1). Raises ValueError.
 
     Args:
@@ -141,30 +163,56 @@ def certify(record: Record,               # all N votes under Splitting noise, o
     Returns:
         steps and levels: certified whole steps L and grid steps per unit
     """
-    if norm_name(norm) != "l1": raise ValueError(f"splitting noise certifies 'l1' only, got {norm!r}")
-    if mode not in ("sound", "paper"): raise ValueError(f"mode must be 'sound' or 'paper', got {mode!r}")
-    record.check_noise("Splitting")
-    count, q = record.noise.n_splits, record.noise.q
-    stored = record.provenance.get("offsets")
-    if stored is not None and stored != record.noise.fingerprint(record.dim): raise ValueError(f"offsets differ: the votes were cast with {stored[:12]}..., "
-                                                                                             f"the noise now gives {record.noise.fingerprint(record.dim)[:12]}...")
-    if np.any(record.n > count): raise ValueError(f"n must be at most the number of splits {count}, got {record.n.max()}; were splits drawn instead of visited?")
-    if np.any(record.n < count) and record.plan is None:
-        raise ValueError(f"n must be the number of splits {count}, got {record.n.min()}; only a vote with a stop may end early")
-    if audit is None: audit = "kinds" in record.moments and mode == "sound" and guard
-    if audit: return _certify_audit(record, adversary)
-    if soft is None and "scores" in record.moments and mode == "sound" and guard: soft = "touched"
-    if soft: return _certify_soft(record, adversary, soft)
-    missing = count - record.n
-    if mode == "sound" and guard and record.fragile is not None: missing = missing + 2 * record.fragile
-    label, steps, _ = partial_budget(record.counts, missing)
-    on_grid = mode == "sound" and adversary == "quantised"
-    reason = np.where(label != ABSTAIN, "", np.where(record.n < count, "stopped before the class was decided", "fragile votes could decide"))
-    witness = dict(counts=record.counts, spare=missing, grid=np.full(len(record), q))
-    return Certificates(label=label, radius=grid_radius(steps, q, adversary), norm="l1", alpha=0.0, method="splitting", mode=mode, index=record.index, n=record.n,
-                        reason=reason, steps=steps if on_grid else None, levels=q if on_grid else None, witness=witness)
+    _check_request(record, norm, mode)
+    plain = mode == "paper" or not guard
+    if audit or (audit is None and "kinds" in record.moments and not plain):
+        return _certify_audit(record, adversary)
+    if soft is None and "scores" in record.moments and not plain:
+        soft = "touched"
+    if soft:
+        return _certify_soft(record, adversary, str(soft))
+    return _certify_votes(record, adversary, mode, guard)
 
 # %% ../../nbs/methods/04_splitting.ipynb #1a37c8b7
+def _claimed_steps(c: Certificates) -> tuple[np.ndarray, np.ndarray]: # [B] steps, [B] whether the radius says just that
+    "The whole steps behind each radius: of the closed ball L/q, or of the open ball (L + 1)/2q."
+    grid, closed = c.witness["grid"], c.steps is not None or c.mode == "paper"
+    steps = np.round(c.radius * grid * (1 if closed else 2)).astype(np.int64) - (0 if closed else 1)
+    reach = grid_radius(np.maximum(steps, 0), grid, "quantised" if closed else "continuous")
+    same = reach >= c.radius
+    if c.steps is not None:
+        same &= (steps == c.steps) & (grid == c.levels)
+    return steps, same
+
+def _votes_survive(w: Mapping[str, np.ndarray], label: np.ndarray, steps: np.ndarray) -> np.ndarray: # [B] bool
+    "Whether each label wins after its votes lose `steps`, and each rival gains these and the spare ones."
+    rows, counts = np.arange(len(label)), w["counts"]
+    rivals = counts + (w["spare"] + steps)[:, None] + (np.arange(counts.shape[1]) < label[:, None])
+    rivals[rows, label] = np.iinfo(np.int64).min
+    return counts[rows, label] - steps >= rivals.max(1)
+
+def check(certificates: Certificates, # from `certify` or `audit`
+         ) -> np.ndarray:             # [B] bool; an abstention is always fine
+    """Re-prove each radius from its witness: no rewriting of that many votes, aimed at any single rival, overturns the winner.
+
+    Args:
+        certificates: from `certify` or `audit`
+    Returns:
+        [B] bool; an abstention is always fine
+    """
+    c, w = certificates, certificates.witness
+    kept = c.label != ABSTAIN
+    label = np.where(kept, c.label, 0)
+    steps, same = _claimed_steps(c)
+    if "scores" in w:
+        proved = soft_survives(w["scores"], label, steps, w["margin"])
+    elif "kinds" in w:
+        proved = (c.label == w["winner"]) & (audit_cost(w["kinds"], w["need"]).min(-1) > steps)
+    else:
+        proved = _votes_survive(w, label, steps)
+    return ~kept | (same & proved & (c.norm == "l1"))
+
+# %% ../../nbs/methods/04_splitting.ipynb #e23e363f
 def largest_radius(noise: Splitting,           # splitting noise
                    n: int | None = None,       # not used: all splits are visited
                    alpha: float | None = None, # not used: nothing is random
@@ -184,146 +232,18 @@ def largest_radius(noise: Splitting,           # splitting noise
     """
     return noise.n_splits // 2 / noise.q
 
-def check(certificates: Certificates, # from `certify` or `audit`
-         ) -> np.ndarray:             # [B] bool; an abstention is always fine
-    """Re-prove each radius from its witness: no rewriting of that many votes, aimed at any single rival, overturns the winner.
-
-    Args:
-        certificates: from `certify` or `audit`
-    Returns:
-        [B] bool; an abstention is always fine
-    """
-    w, kept = certificates.witness, certificates.label != ABSTAIN
-    closed = certificates.steps is not None or certificates.mode == "paper"                   # closed ball L/q, or open ball (L + 1)/2q
-    steps = np.round(certificates.radius * w["grid"] * (1 if closed else 2)).astype(np.int64) - (0 if closed else 1)
-    exact = grid_radius(np.maximum(steps, 0), w["grid"], "quantised" if closed else "continuous") >= certificates.radius
-    if certificates.steps is not None: exact &= (steps == certificates.steps) & (w["grid"] == certificates.levels)
-    if "scores" in w: return ~kept | (exact & _survives(w["scores"], np.where(kept, certificates.label, 0), steps, w["margin"]))
-    if "kinds" in w: return ~kept | (exact & (certificates.label == w["winner"]) & (audit_cost(w["kinds"], w["need"]).min(-1) > steps))
-    rows, label = np.arange(len(certificates)), np.where(kept, certificates.label, 0)
-    rivals = w["counts"] + (w["spare"] + steps)[:, None] + (np.arange(w["counts"].shape[1]) < label[:, None])
-    rivals[rows, label] = np.iinfo(np.int64).min
-    return ~kept | (exact & (w["counts"][rows, label] - steps >= rivals.max(1)))
-
-# %% ../../nbs/methods/04_splitting.ipynb #e23e363f
-register(name="splitting", noises=("Splitting",), norms=("l1",), certify=certify, deterministic=True, sequential=True, rank=5, check=check,
-         largest_radius=largest_radius)
+register(name="splitting", noises=("Splitting",), norms=("l1",), rank=5, deterministic=True, sequential=True,
+         certify=certify, check=check, largest_radius=largest_radius)
 register_check("splitting_soft", check) # of `certify_soft`, which certifies networks, not Records
 
 # %% ../../nbs/methods/04_splitting.ipynb #353213fa
-def _check_model(model: nn.Module) -> None:
-    training = [name or type(model).__name__ for name, part in model.named_modules() if part.training]
-    if training: raise ValueError(f"model must be in evaluation mode, but {training[0]!r} is training; call model.eval()")
-
-def _outputs(model: Callable[[Tensor], Tensor], fill: Callable[[int, Tensor], Tensor], total: int, shape: tuple[int, ...], batch_size: int,
-             device: torch.device | str) -> Iterator[tuple[int, Tensor]]:
-    "Yield (start, logits) of `total` rows; fill(start, out) writes rows start, ..., start + len(out) - 1. Every batch has the same shape."
-    buffer = torch.zeros((min(batch_size, total), *shape), device=device)
-    for start in range(0, total, batch_size):
-        size = min(batch_size, total - start)
-        fill(start, buffer[:size])
-        logits = model(buffer)[:size]
-        if logits.ndim != 2 or logits.shape[1] < 2: raise ValueError(f"model must return [batch, classes >= 2], got {list(logits.shape)}")
-        if not torch.isfinite(logits).all(): raise ValueError("model returned NaN or infinite logits")
-        yield start, logits
-
-def _guard(model: nn.Module, device: torch.device) -> float:
-    "Margin below which a vote is fragile, relative to the largest logit: what rounding may do in the arithmetic of the forward pass, and at least 1e-4."
-    return max(1e-4, FRAGILE[working_precision(model, device)])
-
-def _decide(logits: Tensor, margin_guard: float) -> tuple[Tensor, Tensor]:
-    "Vote (lowest index on equal logits) and whether it is fragile."
-    top = logits.topk(2, dim=1).values
-    fragile = top[:, 0] - top[:, 1] <= margin_guard * logits.abs().amax(1).clamp(min=1)
-    return logits.argmax(1), fragile if margin_guard > 0 else torch.zeros_like(fragile)
-
-# %% ../../nbs/methods/04_splitting.ipynb #f94850e0
-def soft_budget(scores: ArrayLike,        # [..., N, C] probabilities of each split, in [0, 1]
-                rule: str = "touched",    # "touched": a reached split costs 1 + its gap; "lipschitz": it costs 2
-                margin: float | None = None, # lead that must remain; None: N * 1e-6 for float32 scores, N * 1e-12 for float64
-               ) -> tuple[np.ndarray, np.ndarray]: # label [...] int64 (`ABSTAIN` within the margin), L [...] int64
-    """Number of rewritten soft votes that the winner survives (per-split form of Levine and Feizi 2021, Corollary 1). Raises ValueError.
-
-    Args:
-        scores: [..., N, C] probabilities of each split, in [0, 1]
-        rule: "touched": a reached split costs 1 + its gap; "lipschitz": it costs 2
-        margin: lead that must remain; None: N * 1e-6 for float32 scores, N * 1e-12 for float64
-    Returns:
-        label [...] int64 (`ABSTAIN` within the margin), L [...] int64
-    """
-    scores = np.asarray(scores)
-    if scores.ndim < 2 or scores.shape[-1] < 2 or not np.all((scores >= 0) & (scores <= 1)):
-        raise ValueError(f"scores must be probabilities of shape [..., splits, classes >= 2], got shape {scores.shape}; apply softmax first")
-    if rule not in ("touched", "lipschitz"): raise ValueError(f"rule must be 'touched' or 'lipschitz', got {rule!r}")
-    count = scores.shape[-2]
-    margin = count * (1e-12 if scores.dtype == np.float64 else 1e-6) if margin is None else float(margin)
-    scores = scores.astype(np.float64)
-    label = scores.sum(-2).argmax(-1)
-    gaps = np.take_along_axis(scores, label[..., None, None], -1) - scores                        # [..., N, C]
-    costs = -np.sort(-(1 + gaps), axis=-2) if rule == "touched" else np.full_like(gaps, 2.0)
-    left = gaps.sum(-2)[..., None, :] - np.cumsum(costs, axis=-2)                                 # lead over each class after L + 1 rewritten votes
-    survives = np.minimum.accumulate(left > margin, axis=-2).sum(-2)
-    own = np.arange(scores.shape[-1]) == label[..., None]
-    lead = np.where(own, np.inf, gaps.sum(-2)).min(-1)
-    return np.where(lead > margin, label, ABSTAIN)[()], np.where(lead > margin, np.where(own, count, survives).min(-1), 0)[()]
-
-@torch.inference_mode()
-def soft_record(model: nn.Module,           # base classifier with logits, in evaluation mode
-                x: Tensor,                  # [B, ...] images on the grid of the noise
-                noise: Splitting,           # splitting noise
-                *,
-                batch_size: int = 1024,     # rows per forward pass
-                index: ArrayLike | None = None, # [B] dataset indices
-               ) -> Record:                 # counts of the hard votes; moments: scores [B, N, C] float32
-    """Evaluate all splits and keep their probabilities. Raises ValueError for a model in training mode, images off the grid, or logits that are not finite.
-
-    Args:
-        model: base classifier with logits, in evaluation mode
-        x: [B, ...] images on the grid of the noise
-        noise: splitting noise
-        batch_size: rows per forward pass
-        index: [B] dataset indices
-    Returns:
-        counts of the hard votes; moments: scores [B, N, C] float32
-    """
-    _check_model(model)
-    noise.check_images(x)
-    rows, guard = [], _guard(model, x.device)
-    for image in x:
-        logits = torch.cat([logits for _, logits in _outputs(model, lambda start, out: noise.visit(image, start, out), noise.n_splits, image.shape, batch_size, x.device)])
-        votes, weak = _decide(logits, guard)
-        rows.append((logits.softmax(1).clamp(0, 1).float().cpu().numpy(), votes.bincount(minlength=logits.shape[1]).cpu().numpy(), int(weak.sum())))
-    (scores, counts, fragile), d = map(np.array, zip(*rows)), x[0].numel()
-    return Record(selection=counts, counts=counts, n=np.full(len(x), noise.n_splits), noise=noise, dim=d, index=index, fragile=fragile, moments=dict(scores=scores),
-                  provenance=dict(offsets=noise.fingerprint(d), precision=working_precision(model, x.device)))
-
-def _survives(scores: np.ndarray, label: np.ndarray, steps: np.ndarray, margin: np.ndarray) -> np.ndarray:
-    "Whether each label keeps its lead over every rival after its `steps` most expensive splits are rewritten."
-    kept = np.zeros(len(scores), bool)
-    for row, (score, winner, count, least) in enumerate(zip(scores.astype(np.float64), label, steps, margin)):
-        gaps = np.delete(score[:, [winner]] - score, winner, axis=1)
-        lost = 1 + np.partition(gaps, len(gaps) - count, axis=0)[len(gaps) - count:] if 0 < count <= len(gaps) else np.zeros((0, 1))
-        kept[row] = count <= len(gaps) and (gaps.sum(0) - lost.sum(0) > least).all()
-    return kept
-
-def _certify_soft(record: Record, adversary: str, rule: str) -> Certificates:
-    if "scores" not in record.moments: raise ValueError("this record holds no scores; soft_record makes one")
-    scores, q = record.moments["scores"], record.noise.q
-    precision = record.provenance.get("precision", "float32")
-    margin = record.noise.n_splits * (1e-6 if precision == "float32" else FRAGILE[precision]) # each score may be off by its rounding
-    label, steps = soft_budget(scores, rule, margin)
-    on_grid = adversary == "quantised"
-    return Certificates(label=label, radius=grid_radius(steps, q, adversary), norm="l1", alpha=0.0, method="splitting_soft", index=record.index, n=record.n,
-                        steps=steps if on_grid else None, levels=q if on_grid else None, witness=dict(scores=scores, grid=np.full(len(record), q), margin=np.full(len(record), margin)),
-                        reason=np.where(label == ABSTAIN, "lead within the rounding margin", ""), details=dict(budget=budget(record.counts, record.fragile)[1]))
-
 def certify_soft(model: nn.Module,           # base classifier with logits, in evaluation mode
                  x: Tensor,                  # [B, ...] images on the grid of the noise
                  noise: Splitting,           # splitting noise
                  *,
                  rule: str = "touched",      # see `soft_budget`
                  adversary: str = "quantised", # "quantised" or "continuous"
-                 **settings,                 # further settings of `soft_record`
+                 **settings: Any,            # further settings of `soft_record`
                 ) -> Certificates:           # details: budget (that of the hard votes)
     """Certificates from soft votes: better predictions, smaller radii than hard votes. Raises ValueError.
 
@@ -339,187 +259,12 @@ def certify_soft(model: nn.Module,           # base classifier with logits, in e
     """
     return certify(soft_record(model, x, noise, **settings), adversary=adversary, soft=rule)
 
-# %% ../../nbs/methods/04_splitting.ipynb #9105283d
-def crossings(levels: ArrayLike, # [d] levels of one image, in [0, q]
-              phases: ArrayLike, # [T, d] phases of T splits
-              n_splits: int,     # number of splits N
-              q: int,            # grid steps per unit of input
-             ) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # row in phases, feature, and new numerator (units of 1/4q) of every neighbour
-    """All views with a single feature moved across its nearest cut, above or below, ordered by row.
-
-    Args:
-        levels: [d] levels of one image, in [0, q]
-        phases: [T, d] phases of T splits
-        n_splits: number of splits N
-        q: grid steps per unit of input
-    Returns:
-        row in phases, feature, and new numerator (units of 1/4q) of every neighbour
-    """
-    levels, phases = np.asarray(levels, dtype=np.int64), np.asarray(phases, dtype=np.int64)
-    above = levels + (phases - levels) % n_splits                       # nearest cut at half-step `above`: levels from above + 1 on lie beyond
-    below = levels - 1 - (levels - 1 - phases) % n_splits               # nearest cut at half-step `below`: levels up to below lie beyond
-    (up_row, up), (down_row, down) = np.nonzero(above < q), np.nonzero(below >= 0)
-    row, feature = np.concatenate([up_row, down_row]), np.concatenate([up, down])
-    level = np.concatenate([above[up_row, up] + 1, below[down_row, down]])
-    order = np.argsort(row, kind="stable")
-    return row[order], feature[order], split_levels(level[order], phases[row[order], feature[order]], n_splits, q)
-
-# %% ../../nbs/methods/04_splitting.ipynb #b50432a3
-KINDS = ((2, 2), (1, 2), (0, 2), (1, 1), (0, 1)) # (loss if crossed once, loss if crossed more often) of the splits that can be lost at all
-
-def audit_cost(kinds: ArrayLike, # [..., 5] how many splits of each of `KINDS`
-               need: ArrayLike,  # [...] loss that overturns the winner: lead plus tie-break
-              ) -> np.ndarray:   # [...] int64: fewest steps with at least that loss (a huge number if it is out of reach; 0 if need <= 0)
-    """Cheapest attack on the votes, in steps: the knapsack of the single-crossing audit in closed form.
-
-    Args:
-        kinds: [..., 5] how many splits of each of `KINDS`
-        need: [...] loss that overturns the winner: lead plus tie-break
-    Returns:
-        [...] int64: fewest steps with at least that loss (a huge number if it is out of reach; 0
-            if need <= 0)
-    """
-    kinds, need = check_counts(kinds, "kinds"), np.asarray(need, dtype=np.int64)
-    if kinds.shape[-1:] != (5,): raise ValueError(f"kinds must have 5 entries on its last axis, got shape {kinds.shape}")
-    double, steady, late, single, slow = np.moveaxis(kinds, -1, 0)
-    units = 2 * steady + single                                        # losses of 1 at one step each
-    taken = np.minimum(double, (need + 1) // 2)
-    rest = np.maximum(need - 2 * taken, 0)
-    cheap = np.minimum(units, rest)
-    pairs_left = rest - cheap                                          # loss still needed from (0, 2) splits, two steps each
-    pairs = np.minimum(late, (pairs_left + 1) // 2)
-    odd = (pairs_left % 2 == 1) & (pairs == (pairs_left + 1) // 2) & (cheap > 0) # the last pair overshoots: return one single loss
-    last = np.maximum(pairs_left - 2 * pairs, 0)
-    cost = taken + cheap + 2 * pairs - odd + 2 * last
-    return np.where(need <= 0, 0, np.where(last > slow, np.iinfo(np.int32).max, cost)).astype(np.int64)
-
-def _audited_steps(kinds: np.ndarray, need: np.ndarray) -> np.ndarray:
-    return audit_cost(kinds, need).min(-1) - 1
-
-# %% ../../nbs/methods/04_splitting.ipynb #545b4864
-def audit_votes(votes: ArrayLike,            # [N] vote of each split
-                neighbours: ArrayLike,       # [N, C] bool: which votes occur among the neighbours of each split
-                unsure: ArrayLike | None = None,  # [N] bool: splits whose neighbours are unknown or fragile; None: none
-                fragile: ArrayLike | None = None, # [N] bool: splits whose own vote is fragile; None: none
-               ) -> tuple[int, int, np.ndarray, np.ndarray]: # label (`ABSTAIN` if fragile votes could decide), steps, kinds [C, 5], need [C]
-    """Certified steps of the single-crossing audit, from votes alone; the row of the winner in `kinds` and `need` is out of reach.
-
-    Args:
-        votes: [N] vote of each split
-        neighbours: [N, C] bool: which votes occur among the neighbours of each split
-        unsure: [N] bool: splits whose neighbours are unknown or fragile; None: none
-        fragile: [N] bool: splits whose own vote is fragile; None: none
-    Returns:
-        label (`ABSTAIN` if fragile votes could decide), steps, kinds [C, 5], need [C]
-    """
-    votes, neighbours = np.asarray(votes, dtype=np.int64), np.asarray(neighbours, dtype=bool)
-    count, classes = neighbours.shape
-    unsure = np.zeros(count, bool) if unsure is None else np.asarray(unsure, dtype=bool)
-    solid = np.ones(count, bool) if fragile is None else ~np.asarray(fragile, dtype=bool)
-    counts = np.bincount(votes[solid], minlength=classes)
-    label = int(counts.argmax())
-    need = counts[label] - counts - (count - solid.sum()) + (label < np.arange(classes))
-    worth = lambda vote, rival: (vote == label).astype(np.int64) - (vote == rival)      # what a vote adds to the lead over a rival
-    rivals = np.arange(classes)
-    twice = worth(votes[:, None], rivals) + 1                                           # [N, C]
-    lowest = np.where(neighbours, -1, 1)                                                # the rival itself among the neighbours
-    others = neighbours.any(1) & ~(neighbours[:, label] & (neighbours.sum(1) == 1))     # some vote other than the winner's
-    lowest = np.minimum(lowest, np.where(others, 0, 1)[:, None])
-    once = np.where(neighbours.any(1)[:, None], np.maximum(worth(votes[:, None], rivals) - lowest, 0), 0)
-    once = np.where(unsure[:, None], twice, once)
-    kinds = np.stack([((once == a) & (twice == b) & solid[:, None]).sum(0) for a, b in KINDS], axis=-1)
-    kinds[label], need[label] = 0, 1
-    rival_need = np.delete(need, label)
-    if (rival_need <= 0).any(): return ABSTAIN, 0, kinds, need
-    return label, int(_audited_steps(kinds, need)), kinds, need
-
-# %% ../../nbs/methods/04_splitting.ipynb #2970c9c9
-def _chain(module: nn.Module) -> list[nn.Module]:
-    "The modules that are applied one after the other, as far as that is known."
-    if is_plain(module, nn.Sequential): return [part for child in module for part in _chain(child)]
-    if is_plain(module, BaseClassifier): return [part for child in (module.normalize, module.net) if child is not None for part in _chain(child)]
-    return [module]
-
-def leading_linear(model: nn.Module,        # base classifier
-                   shape: tuple[int, ...],  # shape of one image
-                  ) -> tuple[nn.Module, Tensor, nn.Module] | None: # affine head, its weight [d, width] float32, and the rest; None if there is no such head
-    """Split off the affine head of a network: normalisation, flattening and a first linear layer.
-
-    Args:
-        model: base classifier
-        shape: shape of one image
-    Returns:
-        affine head, its weight [d, width] float32, and the rest; None if there is no such head
-    """
-    parts = _chain(model)
-    for place, part in enumerate(parts):
-        if is_plain(part, nn.Linear):
-            head, rest = nn.Sequential(*parts[:place + 1]), nn.Sequential(*parts[place + 1:])
-            exact, d = copy.deepcopy(head).double(), int(np.prod(shape))
-            basis = torch.eye(d, dtype=torch.float64, device=part.weight.device).view(d, *shape)
-            if exact(basis[:1]).ndim != 2: return None # the layer acts on rows of the image
-            return head, (exact(basis) - exact(torch.zeros_like(basis[:1]))).float(), rest
-        if not any(is_plain(part, kind) for kind in (Normalize, nn.Flatten, nn.Identity, nn.Dropout)): return None
-    return None
-
-# %% ../../nbs/methods/04_splitting.ipynb #bc6e2248
-@torch.inference_mode()
-def audit_record(model: nn.Module,              # base classifier, in evaluation mode
-                 x: Tensor,                     # [B, ...] images on the grid of the noise
-                 noise: Splitting,              # splitting noise
-                 *,
-                 batch_size: int = 1024,        # rows per forward pass
-                 margin_guard: float | None = None, # votes with a margin up to this times max(1, largest |logit|) are fragile; None: what rounding may do; 0: none
-                 radius: float | None = None,   # stop each image once this radius is certain or out of reach; None: exact audit
-                 fast: bool = True,             # update the first linear layer instead of full passes, where the network has one
-                 index: ArrayLike | None = None, # [B] dataset indices
-                ) -> Record:                    # counts, fragile; moments: label, kinds, need, evaluations, audited (splits looked at)
-    """Evaluate all splits and their neighbours. Raises ValueError for a model in training mode, images off the grid, or logits that are not finite.
-
-    Args:
-        model: base classifier, in evaluation mode
-        x: [B, ...] images on the grid of the noise
-        noise: splitting noise
-        batch_size: rows per forward pass
-        margin_guard: votes with a margin up to this times max(1, largest |logit|) are fragile;
-            None: what rounding may do; 0: none
-        radius: stop each image once this radius is certain or out of reach; None: exact audit
-        fast: update the first linear layer instead of full passes, where the network has one
-        index: [B] dataset indices
-    Returns:
-        counts, fragile; moments: label, kinds, need, evaluations, audited (splits looked at)
-    """
-    _check_model(model)
-    noise.check_images(x)
-    if margin_guard is None: margin_guard = _guard(model, x.device)
-    shape, d, count, q = tuple(x.shape[1:]), x[0].numel(), noise.n_splits, noise.q
-    head = leading_linear(model, shape) if fast and margin_guard > 0 else None
-    phases = (np.arange(count)[:, None] + noise.offsets(d)) % count
-    goal = None if radius is None else int(Fraction(str(radius)) * q // 1)
-    rows = [_audit_image(model, head, image, noise, phases, batch_size, margin_guard, goal) for image in x]
-    names = ("counts", "fragile", "label", "kinds", "need", "evaluations", "audited")
-    seen = {name: np.array(column) for name, column in zip(names, zip(*rows))}
-    counts, fragile = seen.pop("counts"), seen.pop("fragile")
-    return Record(selection=counts, counts=counts, n=np.full(len(x), count), noise=noise, dim=d, index=index, fragile=fragile, moments=seen,
-                  provenance=dict(offsets=noise.fingerprint(d), margin_guard=margin_guard))
-
-def _certify_audit(record: Record, adversary: str) -> Certificates:
-    lacking = [name for name in ("label", "kinds", "need", "evaluations", "audited") if name not in record.moments]
-    if lacking: raise ValueError(f"this record holds no audit ({lacking} are missing); audit_record makes one")
-    seen, q = record.moments, record.noise.q
-    steps = np.where(seen["label"] == ABSTAIN, 0, _audited_steps(seen["kinds"], seen["need"]))
-    on_grid = adversary == "quantised"
-    return Certificates(label=seen["label"], radius=grid_radius(steps, q, adversary), norm="l1", alpha=0.0, method="splitting", index=record.index, n=record.n,
-                        steps=steps if on_grid else None, levels=q if on_grid else None, witness=dict(kinds=seen["kinds"], need=seen["need"], winner=seen["label"], grid=np.full(len(record), q)),
-                        reason=np.where(seen["label"] == ABSTAIN, "fragile votes could decide", ""),
-                        details=dict(budget=budget(record.counts, record.fragile)[1], evaluations=seen["evaluations"], audited=seen["audited"]))
-
 def audit(model: nn.Module,              # base classifier, in evaluation mode
           x: Tensor,                     # [B, ...] images on the grid of the noise
           noise: Splitting,              # splitting noise
           *,
           adversary: str = "quantised",  # "quantised" or "continuous"
-          **settings,                    # further settings of `audit_record`
+          **settings: Any,               # further settings of `audit_record`
          ) -> Certificates:              # details: budget (plain L), evaluations, audited
     """Single-crossing audit: exact l1 certificates from the votes of all neighbours. Raises ValueError.
 
@@ -533,58 +278,3 @@ def audit(model: nn.Module,              # base classifier, in evaluation mode
         details: budget (plain L), evaluations, audited
     """
     return certify(audit_record(model, x, noise, **settings), adversary=adversary, audit=True)
-
-def _audit_image(model, head, image, noise, phases, batch_size, margin_guard, goal):
-    count, q, shape, device, classes = noise.n_splits, noise.q, tuple(image.shape), image.device, None
-    votes, fragile = np.zeros(count, np.int64), np.zeros(count, bool)
-    for start, logits in _outputs(model, lambda start, out: noise.visit(image, start, out), count, shape, batch_size, device):
-        vote, weak = _decide(logits, margin_guard)
-        votes[start:start + len(vote)], fragile[start:start + len(vote)], classes = vote.cpu().numpy(), weak.cpu().numpy(), logits.shape[1]
-    levels = noise.levels(image).view(-1).cpu().numpy()
-    neighbours, unsure, evaluations, done = np.zeros((count, classes), bool), np.ones(count, bool), count, 0
-    piece = count if goal is None else max(1, -(-count // 16))
-    while done < count:
-        low = audit_votes(votes, neighbours, unsure, fragile)
-        high = audit_votes(votes, neighbours, unsure & (np.arange(count) < done), fragile)
-        if low[0] == ABSTAIN or goal is not None and (low[1] >= goal or high[1] < goal): break
-        last = min(done + piece, count)
-        row, feature, value = crossings(levels, phases[done:last], count, q)
-        keep = ~fragile[done:last][row]
-        row, feature, value = row[keep], feature[keep], value[keep]
-        unsure[done:last] = False
-        for start, vote, weak in _neighbour_votes(model, head, image, noise, done, last, row, feature, value, batch_size, margin_guard):
-            where = done + row[start:start + len(vote)]
-            neighbours[where[~weak], vote[~weak]] = True
-            unsure[where[weak]] = True
-        evaluations, done = evaluations + len(row), last
-    label, steps, kinds, need = audit_votes(votes, neighbours, unsure, fragile)
-    return np.bincount(votes, minlength=classes), fragile.sum(), label, kinds, need, evaluations, done
-
-def _neighbour_votes(model, head, image, noise, first, last, row, feature, value, batch_size, margin_guard):
-    "Yield (start, votes, fragile) of the neighbours of splits first, ..., last - 1."
-    shape, device = tuple(image.shape), image.device
-    views = noise.visit(image, first, torch.empty((last - first, *shape), device=device)).view(last - first, -1)
-    row, feature = torch.as_tensor(row, device=device), torch.as_tensor(feature, device=device)
-    entry = torch.as_tensor((value / (4 * noise.q)).astype(np.float32), device=device)
-    def full(pick):
-        def fill(start, out):
-            chosen = pick[start:start + len(out)]
-            out.view(len(out), -1).copy_(views[row[chosen]])
-            out.view(len(out), -1)[torch.arange(len(out), device=device), feature[chosen]] = entry[chosen]
-        return _outputs(model, fill, len(pick), shape, batch_size, device)
-    everyone = torch.arange(len(row), device=device)
-    if head is None:
-        for start, logits in full(everyone):
-            vote, weak = _decide(logits, margin_guard)
-            yield start, vote.cpu().numpy(), weak.cpu().numpy()
-        return
-    front, weight, rest = head
-    hidden, change = front(views.view(-1, *shape)), entry - views[row, feature]
-    for start in range(0, len(row), batch_size):
-        part = slice(start, start + batch_size)
-        vote, weak = _decide(rest(torch.addcmul(hidden[row[part]], change[part, None], weight[feature[part]])), margin_guard)
-        again = start + weak.nonzero().view(-1)
-        for begin, logits in full(again) if len(again) else ():
-            chosen = again[begin:begin + len(logits)] - start
-            vote[chosen], weak[chosen] = _decide(logits, margin_guard)
-        yield start, vote.cpu().numpy(), weak.cpu().numpy()

@@ -20,12 +20,11 @@ from .models import BaseClassifier, Normalize, ResidualBlock, ResNet
 from .plain import deviation, is_plain
 
 # %% auto #0
-__all__ = ['SAFE', 'TINY', 'Bounds', 'SLOPES', 'CHAINS', 'Row', 'conv_bound', 'layer_bound', 'Skip', 'Concat', 'lipschitz_report',
-           'lipschitz_bound', 'spectral']
+__all__ = ['SAFE', 'conv_bound', 'layer_bound', 'Skip', 'Concat', 'lipschitz_report', 'lipschitz_bound', 'spectral']
 
-# %% ../../nbs/training/06_lipschitz.ipynb #3897c1e1
+# %% ../../nbs/training/06_lipschitz.ipynb #238b1b14
 SAFE = 1 + 1e-9 # covers the rounding of float64 in transforms and singular values
-TINY = 1e-300   # keeps a matrix of zeros from dividing by zero
+_TINY = 1e-300   # keeps a matrix of zeros from dividing by zero
 
 def _gram_bounds(matrices: np.ndarray) -> np.ndarray:
     "Upper bounds of the spectral norms of a stack of complex matrices."
@@ -35,7 +34,7 @@ def _gram_bounds(matrices: np.ndarray) -> np.ndarray:
     scale = np.ones(len(power))
     exponent = 1
     for _ in range(4):
-        size = np.maximum(np.abs(power).max((-1, -2)), TINY)
+        size = np.maximum(np.abs(power).max((-1, -2)), _TINY)
         scale = scale * size ** (1 / exponent)
         power = power / size[:, None, None]
         power = power @ power
@@ -93,13 +92,13 @@ def conv_bound(kernel: np.ndarray,        # [out, in, kh, kw] float64; dilation 
         return overlap * SAFE
     return min(overlap, _largest(_symbols(kernel, grid, stride))) * SAFE
 
-# %% ../../nbs/training/06_lipschitz.ipynb #9b6ad79a
-Bounds = tuple[float, float, float] # Lipschitz constants in l1, l2, linf
+# %% ../../nbs/training/06_lipschitz.ipynb #9629d36b
+_Bounds = tuple[float, float, float] # Lipschitz constants in l1, l2, linf
 
 @singledispatch
 def layer_bound(layer: nn.Module, # a layer in evaluation mode
                 shape: tuple,     # shape of its input, without the batch
-               ) -> Bounds:       # Lipschitz constants in l1, l2, linf
+               ) -> _Bounds:       # Lipschitz constants in l1, l2, linf
     """Lipschitz constants of one layer; register a function of (layer, shape) for a new kind of layer.
 
     Args:
@@ -111,8 +110,8 @@ def layer_bound(layer: nn.Module, # a layer in evaluation mode
     kind = type(layer).__name__
     raise ValueError(f"no Lipschitz bound is known for {kind}; register one with layer_bound.register({kind})")
 
-# %% ../../nbs/training/06_lipschitz.ipynb #81b9acc9
-SLOPES: dict[type[nn.Module], float] = {
+# %% ../../nbs/training/06_lipschitz.ipynb #9e0f2752
+_SLOPES: dict[type[nn.Module], float] = {
     nn.Identity: 1.0, nn.Flatten: 1.0, nn.Dropout: 1.0, nn.Dropout2d: 1.0, # in evaluation mode
     nn.ReLU: 1.0, nn.ReLU6: 1.0, nn.Hardtanh: 1.0, nn.Tanh: 1.0,
     nn.Sigmoid: 0.25, nn.Hardsigmoid: 1 / 6,
@@ -120,32 +119,32 @@ SLOPES: dict[type[nn.Module], float] = {
     nn.SiLU: 1.1,  # 1.0998 at 2.3994
 }
 
-def _constant(value: float) -> Callable[[nn.Module, tuple], Bounds]:
-    def rule(layer: nn.Module, shape: tuple) -> Bounds:
+def _constant(value: float) -> Callable[[nn.Module, tuple], _Bounds]:
+    def rule(layer: nn.Module, shape: tuple) -> _Bounds:
         return value, value, value
     return rule
 
-for _kind, _slope in SLOPES.items():
+for _kind, _slope in _SLOPES.items():
     layer_bound.register(_kind)(_constant(_slope))
 
-# %% ../../nbs/training/06_lipschitz.ipynb #87363629
+# %% ../../nbs/training/06_lipschitz.ipynb #08cc53d9
 @layer_bound.register
-def _(layer: nn.LeakyReLU, shape: tuple) -> Bounds:
+def _(layer: nn.LeakyReLU, shape: tuple) -> _Bounds:
     return _constant(max(1.0, abs(layer.negative_slope)))(layer, shape)
 
 @layer_bound.register
-def _(layer: nn.ELU, shape: tuple) -> Bounds:
+def _(layer: nn.ELU, shape: tuple) -> _Bounds:
     return _constant(max(1.0, abs(layer.alpha)))(layer, shape)
 
 @layer_bound.register
-def _(layer: nn.Softplus, shape: tuple) -> Bounds:
+def _(layer: nn.Softplus, shape: tuple) -> _Bounds:
     jump = math.log1p(math.exp(-layer.threshold)) / abs(layer.beta)
     if not jump < 3e-9:
         raise ValueError(f"softplus must jump by less than 3e-9 at its threshold (20 at beta 1), got threshold "
                          f"{layer.threshold} at beta {layer.beta}, where it jumps by {jump:.3g}")
     return 1.0, 1.0, 1.0
 
-# %% ../../nbs/training/06_lipschitz.ipynb #a99556ee
+# %% ../../nbs/training/06_lipschitz.ipynb #558e0356
 def _weight(layer: nn.Module) -> np.ndarray:
     "The weight, float64. Raises ValueError where it is not finite, or another at each look."
     first, second = (torch.as_tensor(layer.weight).detach().cpu().double().numpy() for _ in range(2))
@@ -155,19 +154,20 @@ def _weight(layer: nn.Module) -> np.ndarray:
         raise ValueError(f"the weight of {type(layer).__name__} must be the same at each look, got two that differ")
     return first
 
-def _matrix_bounds(matrix: np.ndarray) -> Bounds:
+def _matrix_bounds(matrix: np.ndarray) -> _Bounds:
     l1, l2, linf = (float(np.linalg.norm(matrix, p)) * SAFE for p in (1, 2, np.inf))
     return l1, l2, linf
 
 @layer_bound.register
-def _(layer: nn.Linear, shape: tuple) -> Bounds:
+def _(layer: nn.Linear, shape: tuple) -> _Bounds:
     return _matrix_bounds(_weight(layer))
 
-# %% ../../nbs/training/06_lipschitz.ipynb #534b4252
+# %% ../../nbs/training/06_lipschitz.ipynb #d5aca55c
 def _affine_scale(layer: nn.Module) -> np.ndarray:
     "By what a batch normalisation in evaluation mode multiplies each channel, in size."
     if layer.running_var is None:
-        raise ValueError("batch normalisation must have running statistics: without them it has no fixed Lipschitz constant")
+        raise ValueError("batch normalisation must have running statistics: "
+                         "without them it has no fixed Lipschitz constant")
     variance = torch.as_tensor(layer.running_var).detach().cpu().double().numpy() + layer.eps
     if not np.all(variance > 0):
         raise ValueError(f"running_var + eps of a batch normalisation must be above 0, got {variance.min()}")
@@ -176,12 +176,12 @@ def _affine_scale(layer: nn.Module) -> np.ndarray:
 
 @layer_bound.register(nn.BatchNorm1d)
 @layer_bound.register(nn.BatchNorm2d)
-def _(layer: nn.Module, shape: tuple) -> Bounds:
+def _(layer: nn.Module, shape: tuple) -> _Bounds:
     largest = float(_affine_scale(layer).max()) * SAFE
     return largest, largest, largest
 
 @layer_bound.register
-def _(layer: Normalize, shape: tuple) -> Bounds:
+def _(layer: Normalize, shape: tuple) -> _Bounds:
     std = torch.as_tensor(layer.std).detach().double().abs()
     if not bool((std > 0).all()):
         raise ValueError(f"std of the normalisation must not be 0 or NaN, got {std.flatten().tolist()}")
@@ -211,14 +211,14 @@ def _check_padding(layer: nn.Conv2d, kernel: np.ndarray) -> None:
     if not same or tuple(layer.stride) != (1, 1):
         raise ValueError("circular padding is supported where it keeps the size: stride 1, padding (k - 1) / 2")
 
-# %% ../../nbs/training/06_lipschitz.ipynb #4fe06ca2
+# %% ../../nbs/training/06_lipschitz.ipynb #18384daa
 def _conv_l1(kernel: np.ndarray, stride: tuple[int, ...]) -> float:
     "Largest sum of sizes over the outputs that one input pixel reaches, of one group."
     offsets = [range(min(s, k)) for s, k in zip(stride, kernel.shape[2:])]
-    sums = [np.abs(kernel[:, :, i::stride[0], j::stride[1]]).sum((0, 2, 3)).max() for i in offsets[0] for j in offsets[1]]
-    return max(sums)
+    parts = [kernel[:, :, i::stride[0], j::stride[1]] for i in offsets[0] for j in offsets[1]]
+    return max(np.abs(part).sum((0, 2, 3)).max() for part in parts)
 
-def _conv(layer: nn.Conv2d, shape: tuple, scale: np.ndarray | None = None) -> Bounds:
+def _conv(layer: nn.Conv2d, shape: tuple, scale: np.ndarray | None = None) -> _Bounds:
     "The three constants of a convolution; `scale` multiplies its output channels (a folded batch normalisation)."
     kernel = _weight(layer)
     if scale is not None:
@@ -236,7 +236,7 @@ def _conv(layer: nn.Conv2d, shape: tuple, scale: np.ndarray | None = None) -> Bo
 
 layer_bound.register(nn.Conv2d)(_conv)
 
-# %% ../../nbs/training/06_lipschitz.ipynb #f908f54c
+# %% ../../nbs/training/06_lipschitz.ipynb #c828ea16
 def _pair(value: Any) -> tuple[int, ...]:
     return (value, value) if isinstance(value, int) else tuple(value)
 
@@ -246,14 +246,14 @@ def _windows(layer: nn.MaxPool2d | nn.AvgPool2d) -> int:
     return math.prod(math.ceil(k / s) for k, s in pairs)
 
 @layer_bound.register
-def _(layer: nn.MaxPool2d, shape: tuple) -> Bounds:
+def _(layer: nn.MaxPool2d, shape: tuple) -> _Bounds:
     if _pair(layer.dilation) != (1, 1):
         raise ValueError(f"max-pooling must have dilation 1, got {layer.dilation}")
     windows = _windows(layer) # that a pixel can win
     return float(windows), math.sqrt(windows), 1.0
 
 @layer_bound.register
-def _(layer: nn.AvgPool2d, shape: tuple) -> Bounds:
+def _(layer: nn.AvgPool2d, shape: tuple) -> _Bounds:
     whole = layer.count_include_pad or _pair(layer.padding) == (0, 0)
     if layer.ceil_mode or layer.divisor_override or not whole:
         raise ValueError("average pooling must divide by the whole window: "
@@ -262,7 +262,7 @@ def _(layer: nn.AvgPool2d, shape: tuple) -> Bounds:
     return windows / area, math.sqrt(windows / area), 1.0
 
 @layer_bound.register
-def _(layer: nn.AdaptiveAvgPool2d, shape: tuple) -> Bounds:
+def _(layer: nn.AdaptiveAvgPool2d, shape: tuple) -> _Bounds:
     if _pair(layer.output_size) != (1, 1):
         raise ValueError(f"adaptive pooling must have output size 1, got {layer.output_size}")
     area = math.prod(shape[-2:])
@@ -314,28 +314,29 @@ class Concat(nn.Module):
         "[x, branch(x)]."
         return torch.cat([x, _apart(self.branch, x)], 1)
 
-# %% ../../nbs/training/06_lipschitz.ipynb #4048bd6a
-CHAINS = (nn.Sequential, BaseClassifier) # are walked through, part by part
+# %% ../../nbs/training/06_lipschitz.ipynb #bc55a813
+_CHAINS = (nn.Sequential, BaseClassifier) # are walked through, part by part
 
 def _rule_class(layer: nn.Module) -> type | None:
-    "The class whose rule holds for a layer; None without one. Raises ValueError where the layer computes something else."
-    known = {*CHAINS, *layer_bound.registry} - {object}
+    "The class whose rule holds for a layer, None without one. Raises ValueError where it computes something else."
+    known = {*_CHAINS, *layer_bound.registry} - {object}
     kind = next((kind for kind in type(layer).__mro__ if kind in known), None)
     if kind is not None and (why := deviation(layer, kind)):
         name = type(layer).__name__
-        raise ValueError(f"{name} must compute what {kind.__name__} computes, without overrides or hooks (torch.nn.utils."
-                         f"weight_norm and spectral_norm attach hooks, their namesakes in torch.nn.utils.parametrizations do "
-                         f"not), but it {why}. Register a rule with layer_bound.register({name})")
+        raise ValueError(
+            f"{name} must compute what {kind.__name__} computes, without overrides or hooks, but it {why}. "
+            f"Register a rule with layer_bound.register({name}). (torch.nn.utils.weight_norm and spectral_norm attach "
+            "hooks; their namesakes in torch.nn.utils.parametrizations do not.)")
     return kind
 
-# %% ../../nbs/training/06_lipschitz.ipynb #8b50e842
+# %% ../../nbs/training/06_lipschitz.ipynb #5c7b7364
 def _folds(layer: nn.Module, after: nn.Module | None, shape: tuple) -> bool:
     "Whether a batch normalisation follows a layer on the same channels."
     if is_plain(layer, nn.Linear):
         return is_plain(after, nn.BatchNorm1d) and len(shape) == 1
     return is_plain(layer, nn.Conv2d) and is_plain(after, nn.BatchNorm2d)
 
-def _folded(layer: nn.Module, after: nn.Module, shape: tuple) -> Bounds:
+def _folded(layer: nn.Module, after: nn.Module, shape: tuple) -> _Bounds:
     "The three constants of a layer and the batch normalisation behind it."
     scale = _affine_scale(after)
     if isinstance(layer, nn.Conv2d):
@@ -350,8 +351,8 @@ def _through(layer: nn.Module, shape: tuple) -> tuple:
         out = layer(torch.zeros(1, *shape, dtype=like.dtype, device=like.device))
     return tuple(out.shape[1:])
 
-# %% ../../nbs/training/06_lipschitz.ipynb #aed9f164
-Row = tuple[str, nn.Module, float, float, float] # name, layer, its three constants
+# %% ../../nbs/training/06_lipschitz.ipynb #32e873d1
+_Row = tuple[str, nn.Module, float, float, float] # name, layer, its three constants
 
 def _parts(chain: nn.Module) -> list[tuple[str, nn.Module]]:
     "What a chain applies one after the other; a module that is used twice stands twice."
@@ -360,12 +361,12 @@ def _parts(chain: nn.Module) -> list[tuple[str, nn.Module]]:
         chain = nn.Sequential(*layers)
     return [(label, part) for label, part in chain._modules.items() if part is not None]
 
-def _rows(layer: nn.Module, shape: tuple, name: str) -> list[Row]:
+def _rows(layer: nn.Module, shape: tuple, name: str) -> list[_Row]:
     "One row for each part of a chain."
     kind = _rule_class(layer)
-    if kind not in CHAINS:
+    if kind not in _CHAINS:
         return [(name, layer, *layer_bound(layer, shape))]
-    rows: list[Row] = []
+    rows: list[_Row] = []
     parts = _parts(layer)
     while parts:
         label, part = parts.pop(0)
@@ -380,38 +381,38 @@ def _rows(layer: nn.Module, shape: tuple, name: str) -> list[Row]:
         shape = _through(part, shape)
     return rows
 
-# %% ../../nbs/training/06_lipschitz.ipynb #977624f4
+# %% ../../nbs/training/06_lipschitz.ipynb #0f93913a
 def _product(layer: nn.Module, shape: tuple) -> np.ndarray:
     "The three constants of a chain."
     rows = [row[2:] for row in _rows(layer, shape, "")]
     return np.prod(rows or [(1.0, 1.0, 1.0)], axis=0)
 
 @layer_bound.register
-def _(layer: Skip, shape: tuple) -> Bounds:
+def _(layer: Skip, shape: tuple) -> _Bounds:
     total = _product(layer.shortcut, shape) + _product(layer.branch, shape)
     l1, l2, linf = total * (0.5 if layer.average else 1.0)
     return l1, l2, linf
 
 @layer_bound.register
-def _(layer: Concat, shape: tuple) -> Bounds:
+def _(layer: Concat, shape: tuple) -> _Bounds:
     l1, l2, linf = _product(layer.branch, shape)
     return 1 + l1, math.sqrt(1 + l2 ** 2), max(1.0, linf)
 
 @layer_bound.register
-def _(layer: ResidualBlock, shape: tuple) -> Bounds:
+def _(layer: ResidualBlock, shape: tuple) -> _Bounds:
     branch = nn.Sequential(layer.conv1, layer.bn1, nn.ReLU(), layer.conv2, layer.bn2)
     l1, l2, linf = 1 + _product(branch, shape)
     return l1, l2, linf
 
 @layer_bound.register
-def _(layer: ResNet, shape: tuple) -> Bounds:
+def _(layer: ResNet, shape: tuple) -> _Bounds:
     start = (layer.normalize, layer.conv1, layer.bn1, nn.ReLU())
     stages = (layer.layer1, layer.layer2, layer.layer3)
     l1, l2, linf = _product(nn.Sequential(*start, *stages, nn.AdaptiveAvgPool2d(1), nn.Flatten(), layer.linear), shape)
     return l1, l2, linf
 
-# %% ../../nbs/training/06_lipschitz.ipynb #8dd4c6c0
-def _between(bounds: Bounds, p: float) -> float:
+# %% ../../nbs/training/06_lipschitz.ipynb #27a88b86
+def _between(bounds: _Bounds, p: float) -> float:
     "The constant in l_p, interpolated (Riesz-Thorin)."
     l1, l2, linf = bounds
     if p == math.inf:
@@ -420,7 +421,7 @@ def _between(bounds: Bounds, p: float) -> float:
         return float(l2 ** (2 / p) * linf ** (1 - 2 / p))
     return float(l1 ** (2 / p - 1) * l2 ** (2 - 2 / p)) if l1 > 0 else 0.0
 
-def _read(model: nn.Module, shape: tuple) -> list[Row]:
+def _read(model: nn.Module, shape: tuple) -> list[_Row]:
     "The rows of a network, read in evaluation mode."
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -433,13 +434,15 @@ def _read(model: nn.Module, shape: tuple) -> list[Row]:
         for module, mode in modes:
             module.training = mode
 
-# %% ../../nbs/training/06_lipschitz.ipynb #b58bf2ce
+# %% ../../nbs/training/06_lipschitz.ipynb #f8160d84
 def lipschitz_report(model: nn.Module,   # network, in evaluation mode from its [0, 1] input on
                      norm: str | float,  # "l1", "l2", "linf" or any p >= 1, the same before and after each layer
                      input_shape: tuple[int, ...], # shape of one input, e.g. (1, 28, 28)
                     ) -> list[tuple[str, str, float]]: # name, layer, constant
-    """Lipschitz constants layer by layer, in float64 from the weights as they are. Raises ValueError for a layer without a
-    rule, for one that does not compute what its class computes, and where a constant is not a number.
+    """Lipschitz constants layer by layer, in float64 from the weights as they are.
+
+    Raises ValueError for a layer without a rule, for one that does not compute what its class computes, and where a
+    constant is not a number.
 
     Args:
         model: network, in evaluation mode from its [0, 1] input on
@@ -452,23 +455,25 @@ def lipschitz_report(model: nn.Module,   # network, in evaluation mode from its 
     report = []
     for name, layer, l1, l2, linf in _read(model, tuple(input_shape)):
         if any(map(math.isnan, (l1, l2, linf))):
-            raise ValueError(f"the Lipschitz constants of {name or type(layer).__name__} must be numbers, got {(l1, l2, linf)}")
+            where = name or type(layer).__name__
+            raise ValueError(f"the Lipschitz constants of {where} must be numbers, got {(l1, l2, linf)}")
         report.append((name, type(layer).__name__, _between((l1, l2, linf), p)))
     return report
 
 def lipschitz_bound(model: nn.Module,              # network, in evaluation mode from its [0, 1] input on
-                    norm: str | float,             # "l1", "l2", "linf" or any p >= 1: ||G(x) - G(y)||_p <= bound * ||x - y||_p
+                    norm: str | float,             # "l1", "l2", "linf" or any p >= 1
                     input_shape: tuple[int, ...],  # shape of one input, e.g. (1, 28, 28)
-                   ) -> float:                     # the bound
-    """A Lipschitz constant of a network, honest for convolutions, strides, normalisation and skips (Kao et al., equations 1
-    to 4, as mended). Raises ValueError as `lipschitz_report` does.
+                   ) -> float:                     # ||G(x) - G(y)||_p <= this * ||x - y||_p
+    """A Lipschitz constant of a network, honest for convolutions, strides, normalisation and skips.
+
+    Kao et al., equations 1 to 4, as mended. Raises ValueError as `lipschitz_report` does.
 
     Args:
         model: network, in evaluation mode from its [0, 1] input on
-        norm: "l1", "l2", "linf" or any p >= 1: ||G(x) - G(y)||_p <= bound * ||x - y||_p
+        norm: "l1", "l2", "linf" or any p >= 1
         input_shape: shape of one input, e.g. (1, 28, 28)
     Returns:
-        the bound
+        ||G(x) - G(y)||_p <= this * ||x - y||_p
     """
     return math.prod(row[2] for row in lipschitz_report(model, norm, input_shape)) * SAFE
 
@@ -489,16 +494,15 @@ def _taps(layer: nn.Conv2d) -> int:
     sides = zip(layer.kernel_size, layer.stride, layer.dilation)
     return math.prod(math.ceil(k * math.gcd(s, d) / s) for k, s, d in sides)
 
-# %% ../../nbs/training/06_lipschitz.ipynb #0d7c3272
+# %% ../../nbs/training/06_lipschitz.ipynb #1d1f713b
 def spectral(layer: nn.Module,      # a Linear or Conv2d
-             how: str = "exact",    # "exact": Lipschitz constant at most 1; "reshaped": as published, up to sqrt(kh kw) too large; "none"
+             how: str = "exact",    # "exact": constant at most 1; "reshaped": as published, too large; "none"
             ) -> nn.Module:         # the same layer, parametrised
     """Spectral normalisation of a layer (Kao et al., equation 1, as mended).
 
     Args:
         layer: a Linear or Conv2d
-        how: "exact": Lipschitz constant at most 1; "reshaped": as published, up to sqrt(kh kw) too
-            large; "none"
+        how: "exact": constant at most 1; "reshaped": as published, too large; "none"
     Returns:
         the same layer, parametrised
     """

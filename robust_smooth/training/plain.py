@@ -19,14 +19,14 @@ from torch.nn.modules import module as base
 from torch.nn.utils import parametrize
 
 # %% auto #0
-__all__ = ['HOOKS', 'HARMLESS', 'LOOKS_UP', 'TORCH', 'CALLED', 'deviation', 'is_plain']
+__all__ = ['deviation', 'is_plain']
 
-# %% ../../nbs/training/00_plain.ipynb #3b25220b
-HOOKS = ("forward_pre_hooks", "forward_hooks", "backward_pre_hooks", "backward_hooks")
+# %% ../../nbs/training/00_plain.ipynb #14c7b3b6
+_HOOKS = ("forward_pre_hooks", "forward_hooks", "backward_pre_hooks", "backward_hooks")
 
 def _hooks(module: nn.Module) -> Iterator[str]:
     "The kinds of hooks that a call of a module passes."
-    for kind in HOOKS:
+    for kind in _HOOKS:
         name = kind.replace("_", " ")
         if getattr(module, f"_{kind}"):
             yield f"has {name}"
@@ -46,18 +46,19 @@ def _own_attributes(module: nn.Module) -> Iterator[str]:
         if value is not None and type(value) not in (torch.Tensor, nn.Parameter):
             yield f"holds {name} as a {type(value).__name__}"
 
-# %% ../../nbs/training/00_plain.ipynb #8a4ea97a
-HARMLESS = frozenset("""
-    __init__ __repr__ extra_repr reset_parameters __module__ __qualname__ __doc__ __annotations__ __annotate__ __annotate_func__
-    __annotations_cache__ __conditional_annotations__ __constants__ __dict__ __weakref__ __firstlineno__ __static_attributes__
-    __parameters__ __orig_bases__ __type_params__ __abstractmethods__ _abc_impl __classcell__ __init_subclass__
+# %% ../../nbs/training/00_plain.ipynb #1f6e22f9
+_HARMLESS = frozenset("""
+    __init__ __repr__ extra_repr reset_parameters __module__ __qualname__ __doc__ __dict__ __weakref__ __constants__
+    __annotations__ __annotate__ __annotate_func__ __annotations_cache__ __conditional_annotations__ __firstlineno__
+    __static_attributes__ __parameters__ __orig_bases__ __type_params__ __abstractmethods__ _abc_impl __classcell__
+    __init_subclass__
 """.split())
 
-LOOKS_UP = ("LOAD_ATTR", "LOAD_METHOD", "STORE_ATTR", "LOAD_SUPER_ATTR")
+_LOOKS_UP = ("LOAD_ATTR", "LOAD_METHOD", "STORE_ATTR", "LOAD_SUPER_ATTR")
 
 def _looked_up(code: types.CodeType) -> set[str]:
     "The attributes that a piece of code reads or writes, on whatever object."
-    names = {step.argval for step in dis.get_instructions(code) if step.opname in LOOKS_UP}
+    names = {step.argval for step in dis.get_instructions(code) if step.opname in _LOOKS_UP}
     inner = [item for item in code.co_consts if isinstance(item, types.CodeType)]
     return names.union(*map(_looked_up, inner))
 
@@ -72,9 +73,9 @@ def _vocabulary(kind: type) -> frozenset[str]:
             item = getattr(item, "fget", None) or getattr(item, "__func__", item)
             if isinstance(item, types.FunctionType):
                 names |= _looked_up(item.__code__)
-    return frozenset(names - HARMLESS)
+    return frozenset(names - _HARMLESS)
 
-# %% ../../nbs/training/00_plain.ipynb #559676bc
+# %% ../../nbs/training/00_plain.ipynb #4c346bbe
 def _expected_of_parametrised(module: nn.Module) -> set[str]:
     "What the class of a parametrised module may define."
     if not parametrize.is_parametrized(module):
@@ -91,26 +92,27 @@ def _overrides(module: nn.Module, kind: type) -> Iterator[str]:
             continue
         expected = _expected_of_parametrised(module) if part.__module__ == parametrize.__name__ else set()
         for name in vars(part):
-            if name in known and name not in HARMLESS and name not in expected:
+            if name in known and name not in _HARMLESS and name not in expected:
                 yield f"overrides {name} of {kind.__name__}"
 
-# %% ../../nbs/training/00_plain.ipynb #c386ae25
-TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
-CALLED = ("forward", "__call__", "_call_impl", "_wrapped_call_impl", "_conv_forward", "__getattr__", "__iter__", "train", "eval")
+# %% ../../nbs/training/00_plain.ipynb #42a7c96c
+_TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
+_CALLED = ("__call__", "_wrapped_call_impl", "_call_impl", "forward", "_conv_forward", "__getattr__", "__iter__",
+           "train", "eval")
 
 def _patched(kind: type) -> Iterator[str]:
     "The methods of torch's classes that are not torch's."
-    for name in CALLED:
+    for name in _CALLED:
         for part in kind.__mro__:
             if name not in vars(part):
                 continue
             code = getattr(vars(part)[name], "__code__", None)
             ours = not part.__module__.startswith("torch.")
-            if not ours and code is not None and not os.path.abspath(code.co_filename).startswith(TORCH):
+            if not ours and code is not None and not os.path.abspath(code.co_filename).startswith(_TORCH):
                 yield f"is a {part.__name__} whose {name} was patched"
             break
 
-# %% ../../nbs/training/00_plain.ipynb #9ab6ffec
+# %% ../../nbs/training/00_plain.ipynb #55ea05d3
 def deviation(module: nn.Module, # a module
               kind: type[nn.Module] | None = None, # the class whose rule is to be used; None: the module's own
              ) -> str: # "" for a plain module
@@ -137,7 +139,7 @@ def _own_class(module: nn.Module) -> type[nn.Module]:
 def is_plain(module: Any, # anything
              kind: type[nn.Module] | None = None, # the class whose rule is to be used; None: the module's own
             ) -> bool:
-    """Whether a module is of a kind and computes exactly what that kind computes. One module: its children are asked one by one.
+    """Whether a module is of a kind and computes exactly what that kind computes; its children are asked one by one.
 
     Args:
         module: anything

@@ -301,6 +301,15 @@ def test_format_1_is_read_and_converted(path, tmp_path):
     assert path.read_bytes() == (tmp_path / "new.votes").read_bytes()
 
 
+def test_a_conversion_knows_the_stream(path, tmp_path):
+    "Votes that do not say how their noise was seeded are of the first stream."
+    for change, stream in [({}, 1), (dict(provenance=dict(stream=2)), 2), (dict(stream=2), 2)]:
+        to = tmp_path / f"{len(change)}{stream}{list(change)}"
+        write_journal(path, HEADER | change, [rows(1)])
+        convert(path, to)
+        assert read_journal(to)[0]["stream"] == stream
+
+
 def test_format_1_of_one_block_keeps_its_order(path):
     path.write_bytes(old_format(HEADER | dict(format=1), rows(20, 0, 7)))
     header, blocks = read_journal(path)
@@ -483,6 +492,22 @@ def test_the_callers_arrays_may_change_afterwards(path):
         block["counts"][:] = 0
         block["index"][:] = 9
     assert same(read_journal(path)[1], 1)
+
+
+def test_a_file_that_may_only_be_read_can_be_replaced(path):
+    write_journal(path, HEADER, [rows(1)])
+    path.chmod(0o444)
+    write_journal(path, HEADER, [rows(2)])
+    assert same(read_journal(path)[1], 2) and path.stat().st_mode & 0o777 == 0o444
+
+
+def test_a_growing_file_can_be_converted_elsewhere(path, tmp_path, at_once):
+    with Journal(path) as journal:
+        journal.start(HEADER)
+        journal.append(rows(1))
+        convert(path, tmp_path / "b.votes")
+        journal.append(rows(2))
+    assert same(read_journal(tmp_path / "b.votes")[1], 1) and same(read_journal(path)[1], 1, 2)
 
 
 def test_rows_are_kept_when_a_vote_fails(path):

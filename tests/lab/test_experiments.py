@@ -3,20 +3,20 @@ import json
 import os
 
 from robust_smooth.lab import reproduce
-from robust_smooth.lab import tasks
-from robust_smooth.lab import experiment
+from robust_smooth.lab import claims
+from robust_smooth.lab import notebooks
 
 
 def test_all_experiments_run_at_smoke(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("ROBUST_SMOOTH_HOME", str(tmp_path / "home"))
-    names = tasks.experiments()
+    names = notebooks.experiments()
     assert len(names) >= 37
     outcome = reproduce.run("all", budget="smoke", out=tmp_path / "out", jobs=min(2, os.cpu_count() or 1))
     assert not outcome.failed, "\n".join(f"{r['experiment']}: {r['error']}" for r in outcome.failed)
     for task in outcome.tasks:
         facts = json.loads((task.folder / "result.json").read_text())
         assert facts["claims"] and (facts["tables"] or facts["figures"]), task.experiment  # each says what it found, and shows it
-        assert {c["verdict"] for c in facts["claims"]} <= set(experiment.VERDICTS.values())
+        assert {c["verdict"] for c in facts["claims"]} <= set(claims.VERDICTS)
     again = reproduce.run("all", budget="smoke", out=tmp_path / "out", jobs=1)
     assert all(r["status"] == "cached" for r in again.reports)
     slow = sorted(((r["seconds"], r["experiment"]) for r in outcome.reports), reverse=True)[:5]

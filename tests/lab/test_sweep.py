@@ -19,6 +19,8 @@ from robust_smooth.lab import reproduce
 from robust_smooth.lab import experiment
 from robust_smooth.lab import cache
 from robust_smooth.lab import schedulers
+from robust_smooth.lab import grids
+from robust_smooth.lab import notebooks
 from robust_smooth.lab import tasks
 from robust_smooth.lab import kernels
 
@@ -211,12 +213,12 @@ def test_a_name_is_not_code_either(home):
     ("experiment: tiny\ngrid: {sigma: ['1e-3']}", "looks like a number"), ("experiment: tiny\ngrid: {sigma: [1e-3]}", None), ("experiment: tiny\ngrid: {sigma: [1:30]}", "text"),
     ("experiment: tiny\ngrid: {text: [7]}", "quotes"), ("experiment: tiny\ngrid: {sigma: []}", "alternatives"), ("experiment: nothere\ngrid: {sigma: [1]}", "unknown"),
     ("experiment: tiny\nsigma: [1]", "must hold"), ("- 1\n- 2", "must hold"), ("experiment: tiny\ngrid: {seed: [0.5]}", "whole number"), ("experiment: tiny\ngrid: {sigma: [true]}", "true/false"),
-    ("experiment: !!python/object/apply:os.system ['touch pwned']\ngrid: {}", "not YAML"), ("a: *b", "not YAML")])
+    ("experiment: !!python/object/apply:os.system ['touch pwned']\ngrid: {}", "not YAML"), ("a: *b", "aliases")])
 def test_yaml_traps(home, monkeypatch, text, said):
     path = notebook(home)
-    monkeypatch.setattr(tasks, "assets", lambda kind: path.parent if kind == "experiments" else ROOT / "data" / "papers")
+    monkeypatch.setattr(notebooks, "assets", lambda kind: path.parent if kind == "experiments" else ROOT / "data" / "papers")
     (home / "grid.yaml").write_text(text)
-    plan = lambda: reproduce.sweep(tasks.read_grid(home / "grid.yaml"), out=home / "out", dry_run=True)
+    plan = lambda: reproduce.sweep(grids.read_grid(home / "grid.yaml"), out=home / "out", dry_run=True)
     if said is None: assert len(plan()) == 1
     else:
         with pytest.raises(ValueError, match=said): plan()
@@ -225,7 +227,7 @@ def test_yaml_traps(home, monkeypatch, text, said):
 
 def test_1e_3_in_yaml_is_the_number(home):
     (home / "grid.yaml").write_text("experiment: tiny\ngrid:\n  sigma: [1e-3, 1.0E+2, -.5, 1_000, 12]\n  text: ['007', \"no\", 1e-3x, 1:30]")
-    assert tasks.read_grid(home / "grid.yaml")[0]["grid"] == dict(sigma=[0.001, 100.0, -0.5, 1000, 12], text=["007", "no", "1e-3x", "1:30"])
+    assert grids.read_grid(home / "grid.yaml")[0]["grid"] == dict(sigma=[0.001, 100.0, -0.5, 1000, 12], text=["007", "no", "1e-3x", "1:30"])
 
 
 def test_an_unwritable_folder_is_said_before_anything_runs(home):
@@ -280,15 +282,10 @@ def test_an_address_where_no_scheduler_is(home):
     with pytest.raises((ConnectionError, ValueError), match="scheduler"): reproduce.sweep(notebook(home), dict(seed=[0]), scheduler="nonsense", out=home / "out", quiet=True)
 
 
-def test_overhead_of_a_run_is_at_most_three_seconds(home):
-    outcome = reproduce.sweep(notebook(home), dict(seed=[0, 1]), out=home / "out", quiet=True)
-    assert min(r["overhead"] for r in outcome.reports) <= 3.0
-
-
 def test_a_log_gets_a_line_per_stage_and_a_sign_of_life_a_minute(tmp_path, monkeypatch):
     stream, clock = io.StringIO(), [0.0]
     monkeypatch.setattr(sys, "stderr", stream)
-    monkeypatch.setattr(reproduce.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(schedulers.time, "monotonic", lambda: clock[0])
     task = SimpleNamespace(folder=tmp_path / "key", key="key", experiment="gaussian_table1")
     (tmp_path / "key.tmp-1").mkdir()
     board = schedulers._Board(1)

@@ -10,7 +10,7 @@ from robust_smooth.core.registry import find_methods
 from robust_smooth.core.values import ABSTAIN
 from robust_smooth.maths.two_sided import limit
 from robust_smooth.methods import exact, gaussian
-from robust_smooth.noise import Gaussian, RoundedGaussian, Uniform
+from robust_smooth.noise import Gaussian, RoundedGaussian, Splitting, Uniform
 from robust_smooth.smoothed import check
 
 
@@ -51,7 +51,7 @@ def test_at_least_every_other_proved_method(n):
 
 
 @pytest.mark.parametrize("noise, norm, name", [(Gaussian(sigma=0.5), "l2", "exact"), (RoundedGaussian(sigma=0.5, q=255), "l2", "exact"),
-                                               (Uniform(lam=0.5), "l1", "exact_l1")])
+                                               (Uniform(lam=0.5), "l1", "exact")])
 def test_it_is_the_default(noise, norm, name):
     assert find_methods(type(noise).__name__, norm)[0].name == name
     table = random_votes(0, noise=noise).certify(norm)
@@ -151,11 +151,13 @@ def test_whole_steps_under_uniform_noise():
 
 def test_refusals_name_what_is_wrong():
     record = votes([70, 20, 10])
-    for change, words in ((dict(norm="linf"), "norm"), (dict(norm="l1"), "Uniform"), (dict(alpha=1.0), "alpha"), (dict(alpha=float("nan")), "alpha")):
+    for change, words in ((dict(norm="linf"), "norm"), (dict(norm="l1"), "norm"), (dict(alpha=1.0), "alpha"), (dict(alpha=float("nan")), "alpha")):
         with pytest.raises(ValueError, match=words):
             exact.certify(record, **change)
-    with pytest.raises(ValueError, match="Gaussian"):
+    with pytest.raises(ValueError, match="l1.*under Uniform"):
         exact.certify(votes([70, 20, 10], Uniform(lam=1.0)))
+    with pytest.raises(ValueError, match="Gaussian.*noise"):
+        exact.certify(votes([70, 20, 10], Splitting.from_sigma(0.5, q=255)))
     with pytest.raises(ValueError, match="plan"):
         exact.certify(replace(record, plan=dict(looks=[100])))
     with pytest.raises(ValueError, match="selection"):

@@ -539,3 +539,11 @@ def test_attack_cannot_break_a_certificate(digits):
                     options.append((smoothed((moved / 16).view(1, 8, 8))[label], moved))
                 levels = min(options, key=lambda option: option[0])[1]
             assert smoothed((levels / 16).view(1, 8, 8)).argmax() == label
+
+
+@pytest.mark.parametrize("q", [3, 4, 16, 255])
+def test_a_radius_of_whole_steps_is_asked_for_in_whole_steps(q):
+    "k / q is a double a little above or below the fraction; it asks for k steps."
+    noise = Splitting(n_splits=2 * q + 1, q=q)
+    assert [EarlyExit(radius=k / q, noise=noise).steps for k in range(1, q + 1)] == list(range(1, q + 1))
+    assert EarlyExit(radius=np.nextafter(1 / q, 0), noise=noise).steps == 0

@@ -8,7 +8,7 @@ from torch import nn
 
 import robust_smooth as rs
 from robust_smooth.core.record import Record
-from robust_smooth.noise.additive import restart
+from robust_smooth.noise.additive import Stream
 from robust_smooth.training import models
 from robust_smooth.voting import hardware
 from robust_smooth.voting.votes import count_votes, vote
@@ -151,7 +151,8 @@ def test_the_noise_is_what_the_stream_defines():
     settings = dict(num_classes=3, seed=11, targets=[0], observers=[keeping], batch_size=77, progress=False)
     count_votes(network(), IMAGES[:1], rs.Gaussian(sigma=0.4), 2500, index=[42], **settings)
     drawn = torch.cat(keeping.noise[42])
-    chunks = [torch.empty(1000, 1, 4, 4).normal_(0.0, 0.4, generator=restart(torch.Generator(), 11, 42, "estimation", c)) for c in range(3)]
+    stream = Stream(torch.device("cpu"))
+    chunks = [torch.empty(1000, 1, 4, 4).normal_(0.0, 0.4, generator=stream.at(11, 42, "estimation", c)) for c in range(3)]
     assert torch.equal(drawn, torch.cat(chunks)[:2500])
 
 
