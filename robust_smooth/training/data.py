@@ -92,10 +92,10 @@ class ImageSet:
     Args:
         images: [N, C, H, W] (any [N, ...]) float32 in [0, 1]
         labels: [N] int64 in [0, num_classes)
-        index: type: ignore[assignment] # [N] int64: position in the data set; None: 0, 1, ...
+        index: [N] int64: position in the data set; None: 0, 1, ...
         name: what and which part, e.g. "cifar10 test"
         levels: pixel values are multiples of 1 / levels
-        num_classes: type: ignore[assignment] # number of classes; None: the largest label + 1
+        num_classes: number of classes; None: the largest label + 1
     """
     images: Tensor          # [N, C, H, W] (any [N, ...]) float32 in [0, 1]
     labels: Tensor          # [N] int64 in [0, num_classes)
