@@ -25,7 +25,10 @@ METHODS: dict[str, tuple[str, tuple[tuple[str, str], ...] | None, tuple[str, ...
     'splitting': ('methods.splitting', (('Splitting', 'l1'),), ()),
     'tcertify': ('methods.tcertify', (('Gaussian', 'l2'), ('RoundedGaussian', 'l2')), ()),
     'uniform': ('methods.uniform',
-         (('ContinuousSplitting', 'l1'), ('IndependentSplitting', 'l1'), ('Uniform', 'l1')),
+         (('ContinuousSplitting', 'l1'),
+          ('IndependentSplitting', 'l1'),
+          ('RoundedUniform', 'l1'),
+          ('Uniform', 'l1')),
          ()),
 }
 

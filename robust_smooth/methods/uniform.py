@@ -94,7 +94,7 @@ def _whole_steps(lower: np.ndarray, # [B] lower bounds of the top class's probab
     return np.maximum(steps, 0).astype(np.int64)
 
 # %% ../../nbs/methods/03_uniform.ipynb #80cf0041
-UNIFORM_NOISES = ("Uniform", "IndependentSplitting", "ContinuousSplitting")
+UNIFORM_NOISES = ("Uniform", "RoundedUniform", "IndependentSplitting", "ContinuousSplitting")
 
 def _grid_of(noise: Any,        # one of `UNIFORM_NOISES`
              levels: int | None, # as the caller asks
@@ -129,7 +129,7 @@ def certify(record: Record,               # votes under one of `UNIFORM_NOISES`
             alpha: float = 0.001,         # failure probability per image, in (0, 1)
             mode: str = "sound",          # "sound", or "paper": two-sided interval, limit stored in float32
             levels: int | None = None,    # grid steps per unit of input, if attackers stay on that grid
-            adversary: str = "quantised", # for IndependentSplitting: "quantised" or "continuous"
+            adversary: str = "quantised", # noise on a grid: "quantised" or "continuous"
            ) -> Certificates:
     """Certified l1 radii of uniform and independently split noise (Lee et al. 2019; Yang et al. 2020). Raises ValueError.
 
@@ -139,7 +139,7 @@ def certify(record: Record,               # votes under one of `UNIFORM_NOISES`
         alpha: failure probability per image, in (0, 1)
         mode: "sound", or "paper": two-sided interval, limit stored in float32
         levels: grid steps per unit of input, if attackers stay on that grid
-        adversary: for IndependentSplitting: "quantised" or "continuous"
+        adversary: noise on a grid: "quantised" or "continuous"
     """
     if norm_name(norm) != "l1":
         raise ValueError(f"uniform noise certifies 'l1' only, got {norm!r}")
