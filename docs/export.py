@@ -24,6 +24,7 @@ FRONT = { # home -> the names that `rs.` brings; registered noises come by thems
     "core.record": ("Record",),
     "core.registry": ("check", "list_methods"),
     "training.models": ("wrap",),
+    "methods.draws": ("draws_needed", "typical_radius"),
     "smoothed": ("Smoothed",),
     "lab.reproduce": ("sweep",),
 }
@@ -144,7 +145,7 @@ class Table:
 
     def __init__(self, house: House):
         self.house = house
-        self.methods: dict[str, tuple[str, tuple | None]] = {}
+        self.methods: dict[str, tuple[str, tuple | None, tuple]] = {}
         self.checks: dict[str, str] = {}
         self.noises: dict[str, str] = {}
         self.unread: list[str] = []
@@ -191,7 +192,7 @@ class Table:
 
     def _note_method(self, module: Module, kind: str, name: str, given: dict[str, ast.expr]) -> None:
         if kind == "register":
-            self._put(self.methods, name, (module.name, self._pairs(module, given)))
+            self._put(self.methods, name, (module.name, self._pairs(module, given), self._needs(module, given)))
         check = given.get("check")
         if kind == "register_check" or (check is not None and not (isinstance(check, ast.Constant) and check.value is None)):
             self._put(self.checks, name, module.name)
@@ -204,6 +205,13 @@ class Table:
             return None
         wanted = {noise: value.get("norms", ()) for noise in value.get("noises", ())} | dict(value.get("certifies") or {})
         return tuple(sorted((noise, norm) for noise, norms in wanted.items() for norm in norms))
+
+    def _needs(self, module: Module, given: dict[str, ast.expr]) -> tuple:
+        "What votes must hold for a method, () where it cannot be read: then it is asked itself."
+        try:
+            return tuple(self.house.value(module, given["needs"])) if "needs" in given else ()
+        except Unreadable:
+            return ()
 
     @staticmethod
     def _put(table: dict, name: str, value: Any) -> None:
@@ -249,7 +257,8 @@ def faces(house: House, wing: str) -> dict[str, str]:
 def table_text(house: House, table: Table) -> str:
     "core/_table.py."
     parts = {
-        "METHODS: dict[str, tuple[str, tuple[tuple[str, str], ...] | None]]": (table.methods, "name -> module, and (noise, norm) pairs or None"),
+        "METHODS: dict[str, tuple[str, tuple[tuple[str, str], ...] | None, tuple[str, ...]]]": (
+            table.methods, "name -> module, (noise, norm) pairs or None where they cannot be read, and what votes must hold"),
         "CHECKS: dict[str, str]": (table.checks, "what certificates call their method -> module that re-proves them"),
         "NOISES: dict[str, str]": (table.noises, "class name -> module"),
         "UNREAD: tuple[str, ...]": (tuple(table.unread), "modules whose registrations could not be read"),

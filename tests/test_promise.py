@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -24,8 +25,8 @@ import numpy as np
 from robust_smooth import core
 from robust_smooth.core.certificates import Certificates
 from robust_smooth.core.record import Record
-from robust_smooth.core.values import ABSTAIN, check_positive, minimum_n
-from robust_smooth.maths.bounds import binomial_lower
+from robust_smooth.core.values import ABSTAIN, check_positive
+from robust_smooth.maths.bounds import binomial_lower, fewest_draws
 from robust_smooth.noise.additive import Additive
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def check(certificates: Certificates, # as `certify` made them
     "Re-prove each radius from its lower limit, which the door has proved from the votes."
     return certificates.radius <= radius(certificates.p_lower, certificates.witness["b"])"""),
     ("code", """#| export
-core.register(name="laplace", noises=("Laplace",), norms=("l1",), certify=certify, check=check, minimum_n=minimum_n, counts_only=True)"""),
+core.register(name="laplace", noises=("Laplace",), norms=("l1",), certify=certify, check=check, minimum_n=fewest_draws, counts_only=True)"""),
     ("markdown", "Half of the votes certify nothing."),
     ("code", "assert radius(np.array([0.5]), 1.0)[0] == 0"),
 ]
@@ -117,61 +118,63 @@ def scratch(root, tmp_path_factory):
     make = dict(markdown=nbformat.v4.new_markdown_cell, code=nbformat.v4.new_code_cell)
     book.cells = [make[kind](source) for kind, source in CELLS]
     nbformat.write(book, copy / "nbs" / "methods" / "40_laplace.ipynb")
+    before = contents(copy)
     export = "from nbdev.export import nb_export; nb_export('nbs/methods/40_laplace.ipynb', 'robust_smooth')"
     run(copy, "-c", export) # of `nbdev_export` the part that concerns the new notebook
     run(copy, "docs/export.py")
-    return copy
+    run(copy, "docs/readme.py", "--map")
+    return SimpleNamespace(path=copy, before=before)
 
 
-def run(copy, *command, cwd=None):
+def contents(copy):
+    "Name -> bytes of the files of a folder, links and caches aside."
+    files = [path for path in copy.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    names = {path: path.relative_to(copy) for path in files}
+    return {name.as_posix(): path.read_bytes() for path, name in names.items() if name.parts[0] not in ("data", "figures", "index_files", "home")}
+
+
+def run(copy, *command):
     "The output of a Python command in the copy."
     environment = {**os.environ, "PYTHONPATH": str(copy), "ROBUST_SMOOTH_HOME": str(copy / "home")}
-    done = subprocess.run([sys.executable, *command], cwd=cwd or copy, env=environment, capture_output=True, text=True, timeout=600)
+    done = subprocess.run([sys.executable, *command], cwd=copy, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     return done.stdout
 
 
 def test_a_votes_file_is_read_certified_and_checked_in_a_new_process(scratch):
-    run(scratch, "-W", "ignore", "-c", VOTE)
-    told = json.loads(run(scratch, "-c", READ).splitlines()[-1])
+    run(scratch.path, "-W", "ignore", "-c", VOTE)
+    told = json.loads(run(scratch.path, "-c", READ).splitlines()[-1])
     assert told["noise"] == "Laplace(b=0.2)" and told["method"] == "laplace" and told["listed"] == ["laplace"]
     assert 0 < told["radius"][0] <= 0.5 and told["radius"][1] == 0 and 0 < told["radius"][2] <= 0.5 and all(told["checked"])
     assert told["room"] == "robust_smooth.methods.laplace" and told["names"] == ["Laplace", "laplace"]
 
 
 def test_the_command_line_finds_it(scratch):
-    run(scratch, "-W", "ignore", "-c", VOTE)
-    said = run(scratch, "-W", "ignore", "-m", "robust_smooth.cli", "certify", "--votes", "some.votes", "--norm", "l1")
+    run(scratch.path, "-W", "ignore", "-c", VOTE)
+    said = run(scratch.path, "-W", "ignore", "-m", "robust_smooth.cli", "certify", "--votes", "some.votes", "--norm", "l1")
     assert "laplace" in said
 
 
 def test_the_property_table_holds_for_it(scratch):
-    run(scratch, "-W", "ignore", "-c", PROPERTIES)
+    run(scratch.path, "-W", "ignore", "-c", PROPERTIES)
 
 
 def test_the_site_and_editors_know_it(scratch):
-    stub = (scratch / "robust_smooth" / "__init__.pyi").read_text(encoding="utf-8")
+    stub = (scratch.path / "robust_smooth" / "__init__.pyi").read_text(encoding="utf-8")
     assert "from .methods.laplace import Laplace as Laplace" in stub and "from .methods import laplace as laplace" in stub
-    run(scratch, "docs/readme.py", "--map")
-    assert "(nbs/methods/40_laplace.ipynb)" in (scratch / "README.md").read_text(encoding="utf-8")
-    listed = run(scratch, "-c", "import sys; sys.path.insert(0, 'docs'); import build; print(build.sources()); print((build.SITE / 'index.ipynb').read_text())")
+    assert "(nbs/methods/40_laplace.ipynb)" in (scratch.path / "README.md").read_text(encoding="utf-8")
+    listed = run(scratch.path, "-c", "import sys; sys.path.insert(0, 'docs'); import build; print(build.sources()); print((build.SITE / 'index.ipynb').read_text())")
     assert "methods/40_laplace" in listed
-    page = (scratch / "_proc" / "site" / "api" / "methods.laplace.md").read_text(encoding="utf-8")
+    page = (scratch.path / "_proc" / "site" / "api" / "methods.laplace.md").read_text(encoding="utf-8")
     assert "{py:function} radius" in page and "scale of the noise" in page
-    module = (scratch / "robust_smooth" / "methods" / "laplace.py").read_text(encoding="utf-8")
+    module = (scratch.path / "robust_smooth" / "methods" / "laplace.py").read_text(encoding="utf-8")
     assert "Args:\n        p_lower: lower bounds of the top class's probability\n        b: scale of the noise" in module
 
 
-def test_no_other_file_was_edited_by_hand(scratch, root):
-    "What differs from the checkout is the notebook and what `make export` writes."
-    changed = set()
-    for path in scratch.rglob("*"):
-        name = path.relative_to(scratch)
-        if not path.is_file() or name.parts[0] in ("home", "_proc", "data", "figures", "index_files") or "__pycache__" in name.parts or name.suffix == ".votes":
-            continue
-        here = root / name
-        if not here.is_file() or here.read_bytes() != path.read_bytes():
-            changed.add(name.as_posix())
+def test_no_other_file_was_edited_by_hand(scratch):
+    "What the export changed or wrote is what it writes always: modules, table, stubs, the map of notebooks."
+    after = contents(scratch.path)
+    changed = {name for name in after if after[name] != scratch.before.get(name)} - {name for name in after if name.startswith("_proc/") or name.endswith(".votes")}
     written = {"robust_smooth/methods/laplace.py", "robust_smooth/core/_table.py", "robust_smooth/__init__.pyi", "robust_smooth/_modidx.py",
-               "README.md", "nbs/index.ipynb"} # the map of notebooks
-    assert "nbs/methods/40_laplace.ipynb" in changed and changed - {"nbs/methods/40_laplace.ipynb"} <= written, changed
+               "README.md", "nbs/index.ipynb"}
+    assert changed <= written and "robust_smooth/methods/laplace.py" in changed, changed

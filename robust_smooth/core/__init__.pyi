@@ -89,7 +89,6 @@ from .registry import load_methods as load_methods
 from .registry import load_noises as load_noises
 from .seeds import mersenne_state as mersenne_state
 from .registry import method_named as method_named
-from .values import minimum_n as minimum_n
 from .registry import noise_from_spec as noise_from_spec
 from .registry import noise_named as noise_named
 from .registry import noise_spec as noise_spec

@@ -159,11 +159,10 @@ def _default_method(record: Any, norm: str) -> Method:
     "The method that certifies when none is named. Raises ValueError where none can."
     kind = type(record.noise).__name__
     draws = int(record.n.max()) if len(record) else None
-    fits = find_methods(kind, norm, n=draws)
-    for method in fits:
-        held = all(need in record.moments for need in method.needs)
-        if method.default and held and (method.sequential or record.plan is None):
+    for method in find_methods(kind, norm, n=draws, held=record.moments):
+        if method.default and (method.sequential or record.plan is None):
             return method
+    fits = find_methods(kind, norm)
     hint = f" (methods that fit but need more: {[(m.name, m.needs) for m in fits]})" if fits else ""
     stopped = " that was stopped early by a plan" if record.plan is not None else ""
     raise ValueError(f"no method certifies {norm!r} from this record of {kind} noise{stopped}{hint}")

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 # %% auto #0
 __all__ = ['ABSTAIN', 'MODES', 'MOST_STEPS', 'norm_name', 'norm_order', 'check_level', 'check_positive', 'check_whole',
-           'check_counts', 'check_mode', 'minimum_n', 'steps_within']
+           'check_counts', 'check_mode', 'steps_within']
 
 # %% ../../nbs/core/00_values.ipynb #fedc21bc
 ABSTAIN = -1 # the label of an abstention
@@ -149,19 +149,6 @@ def check_mode(mode: str,                               # as it was asked for
         names = " or ".join(map(repr, allowed))
         raise ValueError(f"mode must be {names}, got {mode!r}")
     return mode
-
-# %% ../../nbs/core/00_values.ipynb #9c557531
-def minimum_n(alpha: float, # failure probability, in (0, 1)
-             ) -> int:      # draws
-    """Fewest draws with which unanimous votes put the lower limit of the class above 1/2: the smallest n with 2^-n < alpha.
-
-    Args:
-        alpha: failure probability, in (0, 1)
-    Returns:
-        draws
-    """
-    mantissa, exponent = math.frexp(check_level(alpha)) # alpha = mantissa 2^exponent, 1/2 <= mantissa < 1
-    return 2 - exponent if mantissa == 0.5 else 1 - exponent
 
 # %% ../../nbs/core/00_values.ipynb #b50705ee
 MOST_STEPS = 2**62 # above any grid, and still an int64

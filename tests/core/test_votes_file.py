@@ -301,6 +301,15 @@ def test_format_1_is_read_and_converted(path, tmp_path):
     assert path.read_bytes() == (tmp_path / "new.votes").read_bytes()
 
 
+def test_a_conversion_knows_the_stream(path, tmp_path):
+    "Votes that do not say how their noise was seeded are of the first stream."
+    for change, stream in [({}, 1), (dict(provenance=dict(stream=2)), 2), (dict(stream=2), 2)]:
+        to = tmp_path / f"{len(change)}{stream}{list(change)}"
+        write_journal(path, HEADER | change, [rows(1)])
+        convert(path, to)
+        assert read_journal(to)[0]["stream"] == stream
+
+
 def test_format_1_of_one_block_keeps_its_order(path):
     path.write_bytes(old_format(HEADER | dict(format=1), rows(20, 0, 7)))
     header, blocks = read_journal(path)

@@ -1,0 +1,52 @@
+"Labels and indices go with their images from the data into the Record, the file and the certificates."
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Subset, TensorDataset
+
+import robust_smooth as rs
+
+IMAGES = torch.rand(9, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+SETTINGS = dict(n=200, n0=20, progress=False)
+
+
+def smooth() -> rs.Smoothed:
+    torch.manual_seed(0)
+    return rs.Smoothed(rs.wrap(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), num_classes=3, mean=0, std=1), rs.Gaussian(sigma=0.01))
+
+
+LABELS = torch.as_tensor(smooth().predict(IMAGES, n=50))
+PHOTOS = TensorDataset(IMAGES, LABELS)
+
+
+@pytest.mark.parametrize("data, rows", [(PHOTOS, range(9)), ((IMAGES, LABELS), range(9)), (Subset(PHOTOS, [7, 2, 5]), [7, 2, 5]),
+                                        (DataLoader(Subset(PHOTOS, [7, 2, 5]), batch_size=2), [7, 2, 5]),
+                                        (DataLoader(PHOTOS, sampler=[8, 0], batch_size=2), [8, 0])])
+def test_certified_accuracy_needs_no_labels(data, rows, tmp_path):
+    rows = list(rows)
+    record = smooth().vote(data, save=tmp_path / "a.votes", **SETTINGS)
+    assert record.labels.tolist() == LABELS[rows].tolist() and record.index.tolist() == rows
+    for again in (record, rs.load(tmp_path / "a.votes")):
+        table = again.certify("l2")
+        assert np.array_equal(table.labels, LABELS.numpy()[table.index])
+        assert table.certified_accuracy(radii=[0.0]) == table.certified_accuracy(LABELS.numpy()[table.index], [0.0]) == [1.0]
+
+
+def test_other_labels_are_refused_when_a_vote_goes_on(tmp_path):
+    path = tmp_path / "a.votes"
+    smooth().vote((IMAGES[:4], LABELS[:4]), save=path, **SETTINGS)
+    with pytest.raises(ValueError, match="labels differ: dataset index 2"):
+        other = LABELS.clone()
+        other[2] = (other[2] + 1) % 3
+        smooth().vote((IMAGES, other), save=path, **SETTINGS)
+    with pytest.raises(ValueError, match="labels must be given"):
+        smooth().vote(IMAGES, save=path, **SETTINGS)
+    assert smooth().vote((IMAGES, LABELS), save=path, **SETTINGS).labels.tolist() == LABELS.tolist()
+
+
+def test_labels_may_come_later_but_the_file_stays_as_it_was(tmp_path):
+    path = tmp_path / "a.votes"
+    smooth().vote(IMAGES[:4], save=path, **SETTINGS)
+    assert smooth().vote((IMAGES, LABELS), save=path, **SETTINGS).labels.tolist() == LABELS.tolist()
+    assert rs.load(path).labels is None and len(rs.load(path)) == 9
