@@ -25,6 +25,7 @@ FRONT = { # home -> the names that `rs.` brings; registered noises come by thems
     "core.checks": ("check",),
     "core.registry": ("list_methods",),
     "training.models": ("wrap",),
+    "methods.draws": ("draws_needed", "typical_radius"),
     "smoothed": ("Smoothed",),
     "lab.reproduce": ("sweep",),
 }
