@@ -6,6 +6,7 @@ from .training import adre as adre
 from .training import attacks as attacks
 from .training import batches as batches
 from .methods import bernstein as bernstein
+from .methods import bernstein_heads as bernstein_heads
 from .lab import bernstein_models as bernstein_models
 from .methods import bernstein_paper as bernstein_paper
 from .methods import bernstein_regression as bernstein_regression

@@ -95,6 +95,7 @@ ROOMS: dict[str, str] = {
     'attacks': 'training.attacks',
     'batches': 'training.batches',
     'bernstein': 'methods.bernstein',
+    'bernstein_heads': 'methods.bernstein_heads',
     'bernstein_models': 'lab.bernstein_models',
     'bernstein_paper': 'methods.bernstein_paper',
     'bernstein_regression': 'methods.bernstein_regression',
