@@ -19,8 +19,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from .core.certificates import Certificates
+from .core.checks import check
 from .core.record import Record
-from .core.registry import Method, check, find_methods, load_methods
+from .core.registry import Method, find_methods, load_methods
 from .core.values import check_level
 from .noise.additive import Noise
 from .training.holders import as_images
