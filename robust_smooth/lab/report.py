@@ -152,6 +152,8 @@ def _entry(run: Mapping[str, Any]) -> dict[str, Any]: # what the page shows of o
               if name not in ("dataset", "budget")]
     for claim in facts.get("claims") or []:
         claim["verdict"] = FORMERLY.get(claim["verdict"], claim["verdict"])
+    if run.get("note"):
+        chosen.append(str(run["note"])) # such as: as committed, for what it was made from is not here
     return dict(run, result=facts, said=", ".join(chosen),
                 tables=[_table(folder, name) for name in facts.get("tables") or []],
                 pictures=[(name, _picture(folder, name)) for name in facts.get("figures") or []])
