@@ -10,7 +10,7 @@ import warnings
 import numpy as np
 from scipy import stats
 
-from robust_smooth.maths import bounds
+from robust_smooth.maths import bounds, looks
 from robust_smooth.methods import gaussian, sequential, tcertify
 from robust_smooth.core.record import Record
 from robust_smooth.noise.additive import Gaussian
@@ -56,9 +56,9 @@ def main() -> None:
     for name, options in {"sound": {}, "paper, grid of 10": dict(mode="paper"), "sound, t from selection": dict(t="selection")}.items():
         report(f"500 images x 1000 classes: T-CERTIFY, {name}", seconds(lambda: tcertify.certify(record, **options), 3))
 
-    sequential._plan.cache_clear()
+    looks._plan.cache_clear()
     def boundaries():
-        sequential._plan.cache_clear()
+        looks._plan.cache_clear()
         return sequential.plan(None, sigma=0.5, alpha=0.001)
     rule = boundaries()
     report(f"boundaries and futility: {len(rule.targets)} targets x {len(rule.looks)} looks", seconds(boundaries))

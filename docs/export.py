@@ -24,6 +24,7 @@ FRONT = { # home -> the names that `rs.` brings; registered noises come by thems
     "core.record": ("Record",),
     "core.registry": ("check", "list_methods"),
     "training.models": ("wrap",),
+    "methods.draws": ("draws_needed", "typical_radius"),
     "smoothed": ("Smoothed",),
     "lab.reproduce": ("sweep",),
 }

@@ -16,8 +16,8 @@ from ..core.values import check_counts
 
 # %% auto #0
 __all__ = ['ROUNDING', 'SMALLEST_LEVEL', 'FEW', 'SUB_GAUSSIAN', 'tail_at_most', 'tail_at_least', 'binomial_lower',
-           'binomial_upper', 'fewest_draws', 'runner_up_upper', 'probit', 'probit_gap', 'inner_product_deviation',
-           'gradient_norm_bounds', 'gradient_linf_bounds', 'gradient_l1_bounds']
+           'binomial_upper', 'fewest_draws', 'runner_up_upper', 'probit', 'probit_gap', 'interval_radius',
+           'inner_product_deviation', 'gradient_norm_bounds', 'gradient_linf_bounds', 'gradient_l1_bounds']
 
 # %% ../../nbs/maths/00_bounds.ipynb #d7c41509
 ROUNDING = 2e-15 # relative allowance for rounding; measured against 40-digit arithmetic: at most 7e-16, for n up to 1e11
@@ -104,11 +104,12 @@ def tail_at_least(k: ArrayLike, # successes, whole numbers in [0, n]
     return np.where(k > 0, betainc(np.maximum(k, 1.0), np.maximum(n - k, 0.0) + 1.0, p), 1.0)[()]
 
 # %% ../../nbs/maths/00_bounds.ipynb #e5f6391f
-def binomial_lower(k: ArrayLike,             # successes, whole numbers in [0, n], any shape
-                   n: ArrayLike,             # trials, whole numbers >= 1, broadcasts
-                   alpha: ArrayLike,         # failure probability of each limit, one-sided, 0 or in [1e-100, 1); broadcasts
-                   complement: bool = False, # return 1 - p instead, computed directly
-                  ) -> np.ndarray:           # float64, broadcast shape, in [0, 1]
+def binomial_lower(
+    k: ArrayLike,             # successes, whole numbers in [0, n], any shape
+    n: ArrayLike,             # trials, whole numbers >= 1, broadcasts
+    alpha: ArrayLike,         # failure probability of each limit, one-sided, 0 or in [1e-100, 1); broadcasts
+    complement: bool = False, # return 1 - p instead, computed directly
+) -> np.ndarray:           # float64, broadcast shape, in [0, 1]
     """Lower Clopper-Pearson limit of a binomial probability (Clopper and Pearson 1934), on the safe side.
 
     0 at k = 0 and at alpha = 0, alpha^(1/n) at k = n. Raises ValueError.
@@ -138,11 +139,12 @@ def binomial_lower(k: ArrayLike,             # successes, whole numbers in [0, n
     return (p * (1 - ROUNDING))[()]
 
 # %% ../../nbs/maths/00_bounds.ipynb #a2c3a41a
-def binomial_upper(k: ArrayLike,             # successes, whole numbers in [0, n], any shape
-                   n: ArrayLike,             # trials, whole numbers >= 1, broadcasts
-                   alpha: ArrayLike,         # failure probability of each limit, one-sided, 0 or in [1e-100, 1); broadcasts
-                   complement: bool = False, # return 1 - p instead, computed directly
-                  ) -> np.ndarray:           # float64, broadcast shape, in [0, 1]
+def binomial_upper(
+    k: ArrayLike,             # successes, whole numbers in [0, n], any shape
+    n: ArrayLike,             # trials, whole numbers >= 1, broadcasts
+    alpha: ArrayLike,         # failure probability of each limit, one-sided, 0 or in [1e-100, 1); broadcasts
+    complement: bool = False, # return 1 - p instead, computed directly
+) -> np.ndarray:           # float64, broadcast shape, in [0, 1]
     """Upper Clopper-Pearson limit of a binomial probability, on the safe side.
 
     1 at k = n and at alpha = 0, 1 - alpha^(1/n) at k = 0. Raises ValueError.
@@ -202,10 +204,11 @@ def _sum_root(counts: np.ndarray, # [J] votes of the other classes
     return float(min(root * (1 + 2 * ROUNDING), 1.0))
 
 # %% ../../nbs/maths/00_bounds.ipynb #e8e4c89f
-def runner_up_upper(counts: ArrayLike, # [..., J] votes of every class but the top one, whole numbers in [0, n]
-                    n: ArrayLike,      # draws, whole numbers >= 1, shape [...] or a number
-                    alpha: ArrayLike,  # failure probability, in [0, 1); shape [...] or a number
-                   ) -> np.ndarray:    # float64 [...]: upper bound of the largest of their probabilities
+def runner_up_upper(
+    counts: ArrayLike, # [..., J] votes of every class but the top one, whole numbers in [0, n]
+    n: ArrayLike,      # draws, whole numbers >= 1, shape [...] or a number
+    alpha: ArrayLike,  # failure probability, in [0, 1); shape [...] or a number
+) -> np.ndarray:    # float64 [...]: upper bound of the largest of their probabilities
     """Upper bound of the runner-up's probability by a sum over the classes (Feng et al., Algorithm 2). Raises ValueError.
 
     Args:
@@ -227,9 +230,10 @@ def runner_up_upper(counts: ArrayLike, # [..., J] votes of every class but the t
     return np.array(values, dtype=np.float64).reshape(largest.shape)[()]
 
 # %% ../../nbs/maths/00_bounds.ipynb #bbda8802
-def probit(p: ArrayLike,                        # probabilities in [0, 1]
-           complement: ArrayLike | None = None, # 1 - p, where it is known more accurately
-          ) -> np.ndarray:                      # float64: standard normal quantiles, -inf at 0, inf at 1
+def probit(
+    p: ArrayLike,                        # probabilities in [0, 1]
+    complement: ArrayLike | None = None, # 1 - p, where it is known more accurately
+) -> np.ndarray:                      # float64: standard normal quantiles, -inf at 0, inf at 1
     """Standard normal quantile, from the complement where p > 1/2. Raises ValueError outside [0, 1].
 
     Args:
@@ -245,11 +249,12 @@ def probit(p: ArrayLike,                        # probabilities in [0, 1]
     return np.where(p > 0.5, -ndtri(q), ndtri(p))[()]
 
 # %% ../../nbs/maths/00_bounds.ipynb #a86b7155
-def probit_gap(p_lower: ArrayLike,                # probabilities in [0, 1]
-               p_upper: ArrayLike | None = None,  # probabilities in [0, 1]; None: 1 - p_lower; broadcasts
-               q_lower: ArrayLike | None = None,  # 1 - p_lower, where it is known more accurately
-               q_upper: ArrayLike | None = None,  # 1 - p_upper, likewise
-              ) -> np.ndarray:                    # float64, >= 0; 0 where p_lower <= p_upper
+def probit_gap(
+    p_lower: ArrayLike,                # probabilities in [0, 1]
+    p_upper: ArrayLike | None = None,  # probabilities in [0, 1]; None: 1 - p_lower; broadcasts
+    q_lower: ArrayLike | None = None,  # 1 - p_lower, where it is known more accurately
+    q_upper: ArrayLike | None = None,  # 1 - p_upper, likewise
+) -> np.ndarray:                    # float64, >= 0; 0 where p_lower <= p_upper
     """Distance between two standard normal quantiles, rounded down by more than both quantiles may be off.
 
     Raises ValueError outside [0, 1].
@@ -269,6 +274,29 @@ def probit_gap(p_lower: ArrayLike,                # probabilities in [0, 1]
     with np.errstate(invalid="ignore"):
         gap = top - rest - slack
     return np.maximum(np.where(np.isnan(gap), 0.0, gap), 0.0)[()]
+
+# %% ../../nbs/maths/00_bounds.ipynb #33c7af67
+def interval_radius(
+    p_lower: ArrayLike,         # lower bounds of the top class's probability, in [0, 1]
+    p_upper: ArrayLike,         # upper bounds of the runner-up's probability, in [0, 1]; broadcasts
+    sigma: float = 1.0,         # noise level, in input units
+    q_lower: ArrayLike | None = None, # 1 - p_lower, where known more accurately
+    q_upper: ArrayLike | None = None, # 1 - p_upper, likewise
+) -> np.ndarray:             # float64 radii >= 0 in input units; 0 where p_lower <= p_upper
+    """Two-sided l2 radius of Gaussian smoothing (Cohen et al. 2019, Theorem 1; Feng et al., eq. 2).
+
+    Args:
+        p_lower: lower bounds of the top class's probability, in [0, 1]
+        p_upper: upper bounds of the runner-up's probability, in [0, 1]; broadcasts
+        sigma: noise level, in input units
+        q_lower: 1 - p_lower, where known more accurately
+        q_upper: 1 - p_upper, likewise
+    Returns:
+        float64 radii >= 0 in input units; 0 where p_lower <= p_upper
+    """
+    p_lower, p_upper = np.broadcast_arrays(np.asarray(p_lower, np.float64), np.asarray(p_upper, np.float64))
+    gap = probit_gap(p_lower, p_upper, q_lower, q_upper)
+    return np.where(p_lower > p_upper, sigma / 2 * gap, 0.0)[()]
 
 # %% ../../nbs/maths/00_bounds.ipynb #0ab4f675
 SUB_GAUSSIAN = { # variance proxies of u (f - 1/2)
@@ -304,9 +332,10 @@ def _check_gradient(statistic: ArrayLike, # what was measured
     return values
 
 # %% ../../nbs/maths/00_bounds.ipynb #ef62f374
-def inner_product_deviation(d: ArrayLike,        # dimension, >= 1
-                            log_term: ArrayLike, # L = log(1 / level), > 0
-                           ) -> np.ndarray:      # float64: T(d, L), to be multiplied by k / sqrt(n1 n2)
+def inner_product_deviation(
+    d: ArrayLike,        # dimension, >= 1
+    log_term: ArrayLike, # L = log(1 / level), > 0
+) -> np.ndarray:      # float64: T(d, L), to be multiplied by k / sqrt(n1 n2)
     """Chernoff deviation of the inner product of two independent sub-Gaussian vectors.
 
     The minimum over u in (0, 1) of (L - d/2 log(1 - u^2)) / u; it mends Theorem 5 of Mohapatra et al.
@@ -324,13 +353,14 @@ def inner_product_deviation(d: ArrayLike,        # dimension, >= 1
     return ((L + 0.5 * d * np.log1p(y)) / np.sqrt(y / (1 + y)))[()]
 
 # %% ../../nbs/maths/00_bounds.ipynb #21726b40
-def gradient_norm_bounds(xy: ArrayLike,    # inner product of the two half means of u (f - 1/2), any shape
-                         n1: ArrayLike,    # draws in the first half, >= 1
-                         n2: ArrayLike,    # draws in the second half, >= 1
-                         d: ArrayLike,     # dimension of the space (or subspace) the means live in, >= 1
-                         alpha: ArrayLike, # failure probability of each bound, in (0, 1)
-                         constant: str | float = "sharp", # sub-Gaussian constant: "sharp", "paper" or a number
-                        ) -> tuple[np.ndarray, np.ndarray]: # lower and upper bound, float64; each holds separately at 1 - alpha
+def gradient_norm_bounds(
+    xy: ArrayLike,    # inner product of the two half means of u (f - 1/2), any shape
+    n1: ArrayLike,    # draws in the first half, >= 1
+    n2: ArrayLike,    # draws in the second half, >= 1
+    d: ArrayLike,     # dimension of the space (or subspace) the means live in, >= 1
+    alpha: ArrayLike, # failure probability of each bound, in (0, 1)
+    constant: str | float = "sharp", # sub-Gaussian constant: "sharp", "paper" or a number
+) -> tuple[np.ndarray, np.ndarray]: # lower and upper bound, float64; each holds separately at 1 - alpha
     """Bounds of the l2 norm of sigma times the smoothed gradient, from independent halves.
 
     Mohapatra et al., Theorem 5 as mended. Raises ValueError.
@@ -356,13 +386,14 @@ def gradient_norm_bounds(xy: ArrayLike,    # inner product of the two half means
     return lower[()], upper[()]
 
 # %% ../../nbs/maths/00_bounds.ipynb #c0e5c7a2
-def gradient_linf_bounds(linf: ArrayLike,  # largest absolute entry of the mean of u (f - 1/2) over all n1 + n2 draws, >= 0
-                         n1: ArrayLike,    # draws in the first half, >= 1
-                         n2: ArrayLike,    # draws in the second half, >= 1
-                         d: ArrayLike,     # dimension, >= 1
-                         alpha: ArrayLike, # failure probability of the pair, in (0, 1)
-                         constant: str | float = "sharp", # sub-Gaussian constant: "sharp", "paper" or a number
-                        ) -> tuple[np.ndarray, np.ndarray]: # lower and upper bound, float64; both hold together at 1 - alpha
+def gradient_linf_bounds(
+    linf: ArrayLike,  # largest absolute entry of the mean of u (f - 1/2) over all n1 + n2 draws, >= 0
+    n1: ArrayLike,    # draws in the first half, >= 1
+    n2: ArrayLike,    # draws in the second half, >= 1
+    d: ArrayLike,     # dimension, >= 1
+    alpha: ArrayLike, # failure probability of the pair, in (0, 1)
+    constant: str | float = "sharp", # sub-Gaussian constant: "sharp", "paper" or a number
+) -> tuple[np.ndarray, np.ndarray]: # lower and upper bound, float64; both hold together at 1 - alpha
     """Bounds of the l_inf norm of sigma times the smoothed gradient: a union over 2 d one-sided events.
 
     Mohapatra et al., Table 1. Raises ValueError.
@@ -383,13 +414,14 @@ def gradient_linf_bounds(linf: ArrayLike,  # largest absolute entry of the mean 
     return np.maximum(linf - t, 0)[()], (linf + t)[()]
 
 # %% ../../nbs/maths/00_bounds.ipynb #6a512b41
-def gradient_l1_bounds(l1: ArrayLike,    # sum of absolute entries of the mean of u (f - 1/2) over all n1 + n2 draws, >= 0
-                       n1: ArrayLike,    # draws in the first half, >= 1
-                       n2: ArrayLike,    # draws in the second half, >= 1
-                       d: ArrayLike,     # dimension, >= 1
-                       alpha: ArrayLike, # failure probability of the pair, in (0, 1)
-                       constant: str | float = "sharp", # sub-Gaussian constant: "sharp", "paper" or a number
-                      ) -> tuple[np.ndarray, np.ndarray]: # lower and upper bound, float64; both hold together at 1 - alpha
+def gradient_l1_bounds(
+    l1: ArrayLike,    # sum of absolute entries of the mean of u (f - 1/2) over all n1 + n2 draws, >= 0
+    n1: ArrayLike,    # draws in the first half, >= 1
+    n2: ArrayLike,    # draws in the second half, >= 1
+    d: ArrayLike,     # dimension, >= 1
+    alpha: ArrayLike, # failure probability of the pair, in (0, 1)
+    constant: str | float = "sharp", # sub-Gaussian constant: "sharp", "paper" or a number
+) -> tuple[np.ndarray, np.ndarray]: # lower and upper bound, float64; both hold together at 1 - alpha
     """Bounds of the l1 norm of sigma times the smoothed gradient: a union over the 2^d sign vectors.
 
     Mohapatra et al., Table 1. Raises ValueError.

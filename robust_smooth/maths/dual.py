@@ -49,8 +49,9 @@ def _end(level: np.ndarray, l1: np.ndarray, r: np.ndarray, inside: np.ndarray, o
         x = following
     return x
 
-def _interval(level: np.ndarray, l1: np.ndarray, r: np.ndarray, low: float, high: np.ndarray,
-             ) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # left end, right end, whether there is such an x
+def _interval(
+    level: np.ndarray, l1: np.ndarray, r: np.ndarray, low: float, high: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # left end, right end, whether there is such an x
     "Where level + l1 x > exp(r x - r^2/2), clipped to [low, high]."
     def gap(x: np.ndarray) -> np.ndarray:
         return level + l1 * x - likelihood_ratio(x, r)
@@ -73,8 +74,9 @@ def _first_positive(l0: np.ndarray, l1: np.ndarray, l2: np.ndarray, r: np.ndarra
         never = np.where(l0 + top > 0, -np.inf, np.inf)
         return np.where(l2 > 0, -(l0 + top) / np.where(l2 > 0, l2, 1), never)
 
-def _orthogonal_nodes(l0: np.ndarray, l1: np.ndarray, l2: np.ndarray, r: np.ndarray, high: np.ndarray, base: np.ndarray,
-                     ) -> tuple[np.ndarray, np.ndarray]: # nodes [B, N] of the orthogonal coordinate, and weights with its density
+def _orthogonal_nodes(
+    l0: np.ndarray, l1: np.ndarray, l2: np.ndarray, r: np.ndarray, high: np.ndarray, base: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]: # nodes [B, N] of the orthogonal coordinate, and weights with its density
     "Gauss-Legendre panels, cut where an end of the interval passes a grid of points and the integrand bends."
     grid = np.linspace(-10, 1, 23) * (np.maximum(10, high)[:, None] / 10)
     ends = np.concatenate([grid, -grid[:, :-1]], 1)
@@ -108,14 +110,15 @@ def _dual_rows(q: np.ndarray, m1: np.ndarray, m2: np.ndarray, r: np.ndarray,
 
 ROWS = 32 # computed at a time: enough to keep the processor busy, few enough for its cache
 
-def dual_value(q: ArrayLike,  # value, in (0, 1), any shape
-               m1: ArrayLike, # component of the gradient along the displacement, broadcast
-               m2: ArrayLike, # norm of the orthogonal part, >= 0
-               r: ArrayLike,  # displacement in units of sigma, > 0
-               l0: ArrayLike, # multiplier of the value
-               l1: ArrayLike, # multiplier of m1
-               l2: ArrayLike, # multiplier of m2, >= 0
-              ) -> np.ndarray: # float64: a lower bound of the displaced value, rounding errors below 1e-14 of its terms
+def dual_value(
+    q: ArrayLike,  # value, in (0, 1), any shape
+    m1: ArrayLike, # component of the gradient along the displacement, broadcast
+    m2: ArrayLike, # norm of the orthogonal part, >= 0
+    r: ArrayLike,  # displacement in units of sigma, > 0
+    l0: ArrayLike, # multiplier of the value
+    l1: ArrayLike, # multiplier of m1
+    l2: ArrayLike, # multiplier of m2, >= 0
+) -> np.ndarray: # float64: a lower bound of the displaced value, rounding errors below 1e-14 of its terms
     """The dual D of Theorem 3 (Mohapatra et al.): by weak duality a lower bound of the displaced score at any multipliers.
 
     Raises ValueError.

@@ -87,12 +87,13 @@ def _solved_value(at: Moments, form: str) -> np.ndarray: # [B]
             dual.put(again, ascend(relaxed_start(bound.r, bound.zero, a[again]), bound)[1])
     return dual.value
 
-def lower_bound(q: ArrayLike,  # value of the smoothed score, in (0, 1), any shape
-                m1: ArrayLike, # component of sigma times the gradient along the displacement, broadcast
-                m2: ArrayLike, # norm of the orthogonal part, >= 0
-                r: ArrayLike,  # displacement in units of sigma, >= 0
-                form: str = "equality", # "equality", or "relaxed": the true component may also be larger than m1
-               ) -> np.ndarray: # float64, accurate to 1e-10
+def lower_bound(
+    q: ArrayLike,  # value of the smoothed score, in (0, 1), any shape
+    m1: ArrayLike, # component of sigma times the gradient along the displacement, broadcast
+    m2: ArrayLike, # norm of the orthogonal part, >= 0
+    r: ArrayLike,  # displacement in units of sigma, >= 0
+    form: str = "equality", # "equality", or "relaxed": the true component may also be larger than m1
+) -> np.ndarray: # float64, accurate to 1e-10
     """Smallest value that a score with this value and gradient can have at the displacement.
 
     Mohapatra et al., Theorem 3. Raises ValueError.
@@ -174,11 +175,12 @@ def _slab_multipliers(q: np.ndarray, m1: np.ndarray, r: np.ndarray) -> np.ndarra
     return np.stack([1 + r * r * a0, r + r * r * a1, np.zeros_like(q)], 1)
 
 # %% ../../nbs/maths/02c_first_order.ipynb #116e725a
-def _prove(q: np.ndarray, m1: np.ndarray, m2: np.ndarray, # [B]
-           r: np.ndarray,     # [B] radii that the solver found
-           slope: np.ndarray, # [B] of the value there
-           multipliers: Callable[[np.ndarray], np.ndarray], # of radii
-          ) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # radius, multipliers, whether it fell short
+def _prove(
+    q: np.ndarray, m1: np.ndarray, m2: np.ndarray, # [B]
+    r: np.ndarray,     # [B] radii that the solver found
+    slope: np.ndarray, # [B] of the value there
+    multipliers: Callable[[np.ndarray], np.ndarray], # of radii
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # radius, multipliers, whether it fell short
     "Shrink each radius until its multipliers prove it; what cannot be proved falls back to the zeroth order."
     radius, proof, proved = r.copy(), multipliers(r), np.zeros(len(r), bool)
     rounding = 1.25 * proof_margin(q, m1, m2, proof) / np.maximum(np.abs(slope), 1e-300)
@@ -209,8 +211,9 @@ def _following(r: np.ndarray, gap: np.ndarray, slope: np.ndarray, low: np.ndarra
     middle = np.where(np.isfinite(high), (low + high) / 2, 1.5 * r + 0.3)
     return np.where((newton > low) & (newton < high), newton, middle), done
 
-def _root(q: np.ndarray, m1: np.ndarray, m2: np.ndarray, zero: np.ndarray, # [B]
-         ) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # displacement r with V(r) = 1/2, scaled multipliers, slope
+def _root(
+    q: np.ndarray, m1: np.ndarray, m2: np.ndarray, zero: np.ndarray, # [B]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # displacement r with V(r) = 1/2, scaled multipliers, slope
     "Newton's method in r with the envelope slope, inside a bracket whose lower end is the zeroth-order radius."
     low, high = quantile(q), np.full(len(q), np.inf)
     quadratic = (m1 + np.sqrt(m1 * m1 + 0.8 * (q - 0.5))) / 0.4 # V is about q + m1 r - 0.2 r^2
@@ -230,8 +233,9 @@ def _root(q: np.ndarray, m1: np.ndarray, m2: np.ndarray, zero: np.ndarray, # [B]
             break
     return r, a, slope
 
-def _solve_rows(q: np.ndarray, m1: np.ndarray, m2: np.ndarray, form: str, saturated: np.ndarray,
-               ) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # radius, multipliers, whether it fell short
+def _solve_rows(
+    q: np.ndarray, m1: np.ndarray, m2: np.ndarray, form: str, saturated: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # radius, multipliers, whether it fell short
     "One chunk of radii, proved."
     zero = saturated.copy()
     r, a, slope = _root(q, m1, m2, zero)
@@ -254,11 +258,12 @@ def _slab_rows(q: np.ndarray, m1: np.ndarray, m2: np.ndarray) -> tuple[np.ndarra
     slope = pdf(w2 - reach) - pdf(w1 - reach)
     return _prove(q, m1, m2, reach, slope, lambda at: _slab_multipliers(q, m1, at))
 
-def solve_direction(q: ArrayLike,  # lower bounds of the selected class's probability, in (0, 1), any shape
-                    m1: ArrayLike, # components of sigma times the gradient along the displacement, broadcast
-                    m2: ArrayLike, # norms of the orthogonal part, >= 0
-                    form: str = "equality", # "equality", or "relaxed": the true component may also be larger than m1
-                   ) -> DirectionalRadius:
+def solve_direction(
+    q: ArrayLike,  # lower bounds of the selected class's probability, in (0, 1), any shape
+    m1: ArrayLike, # components of sigma times the gradient along the displacement, broadcast
+    m2: ArrayLike, # norms of the orthogonal part, >= 0
+    form: str = "equality", # "equality", or "relaxed": the true component may also be larger than m1
+) -> DirectionalRadius:
     """Certified radius along a direction with its multipliers; 0 where q <= 1/2.
 
     Mohapatra et al., Theorem 3. Raises ValueError.
@@ -289,11 +294,12 @@ def solve_direction(q: ArrayLike,  # lower bounds of the selected class's probab
     return DirectionalRadius(radius.reshape(shape)[()], proof.reshape(*shape, 3), status.reshape(shape)[()])
 
 # %% ../../nbs/maths/02c_first_order.ipynb #3ecec5aa
-def directional_radius(q: ArrayLike,  # lower bounds of the selected class's probability, in (0, 1), any shape
-                       m1: ArrayLike, # components of sigma times the gradient along the displacement, broadcast
-                       m2: ArrayLike, # norms of the orthogonal part, >= 0
-                       form: str = "equality", # "equality", or "relaxed": the true component may also be larger than m1
-                      ) -> np.ndarray: # float64, in units of sigma; 0 where q <= 1/2
+def directional_radius(
+    q: ArrayLike,  # lower bounds of the selected class's probability, in (0, 1), any shape
+    m1: ArrayLike, # components of sigma times the gradient along the displacement, broadcast
+    m2: ArrayLike, # norms of the orthogonal part, >= 0
+    form: str = "equality", # "equality", or "relaxed": the true component may also be larger than m1
+) -> np.ndarray: # float64, in units of sigma; 0 where q <= 1/2
     """Certified radius along a direction (Mohapatra et al., Theorem 3 at one half).
 
     Never above the exact value (closer than 1e-12 to the largest gradient, the half-space's), and within 1e-8 of it
@@ -310,11 +316,12 @@ def directional_radius(q: ArrayLike,  # lower bounds of the selected class's pro
     return solve_direction(q, m1, m2, form).radius
 
 # %% ../../nbs/maths/02c_first_order.ipynb #5cc687f7
-def region_slice(q: float,      # value, in (1/2, 1)
-                 share: float,  # norm of the gradient as a share of the largest possible, in [0, 1]
-                 angles: int | ArrayLike = 61, # how many angles from 0 to pi, or the angles to the gradient in radians
-                 form: str = "equality", # "equality" or "relaxed"
-                ) -> tuple[np.ndarray, np.ndarray]: # angles and radii in units of sigma, from the gradient (0) to its opposite (pi)
+def region_slice(
+    q: float,      # value, in (1/2, 1)
+    share: float,  # norm of the gradient as a share of the largest possible, in [0, 1]
+    angles: int | ArrayLike = 61, # how many angles from 0 to pi, or the angles to the gradient in radians
+    form: str = "equality", # "equality" or "relaxed"
+) -> tuple[np.ndarray, np.ndarray]: # angles and radii in units of sigma, from the gradient (0) to its opposite (pi)
     """Longitudinal slice of the certified region, which is this slice turned about the gradient.
 
     Mohapatra et al., Figure 1. Raises ValueError.
@@ -364,13 +371,14 @@ def _check_threat(norm: str, grad_dual: ArrayLike | None, d: int | None) -> None
     if norm == "linf" and (d is None or not d >= 1):
         raise ValueError(f"norm 'linf' needs d, the number of inputs, >= 1; got {d!r}")
 
-def radius(q: ArrayLike,       # lower bounds of the selected class's probability, in (0, 1), any shape
-           sigma: float,       # standard deviation of the noise, input units, > 0
-           norm: str | float,  # "l1", "l2" or "linf"
-           grad_l2: ArrayLike, # bounds of the l2 norm of sigma times the gradient, >= 0: upper for "l2", lower otherwise
-           grad_dual: ArrayLike | None = None, # upper bounds of the dual norm: of the l_inf norm for "l1", of the l1 norm for "linf"
-           d: int | None = None, # number of inputs, needed for "linf"
-          ) -> np.ndarray:     # float64, input units; 0 where q <= 1/2
+def radius(
+    q: ArrayLike,       # lower bounds of the selected class's probability, in (0, 1), any shape
+    sigma: float,       # standard deviation of the noise, input units, > 0
+    norm: str | float,  # "l1", "l2" or "linf"
+    grad_l2: ArrayLike, # bounds of the l2 norm of sigma times the gradient, >= 0: upper for "l2", lower otherwise
+    grad_dual: ArrayLike | None = None, # upper bounds of the dual norm: of the l_inf norm for "l1", of the l1 norm for "linf"
+    d: int | None = None, # number of inputs, needed for "linf"
+) -> np.ndarray:     # float64, input units; 0 where q <= 1/2
     """Certified radius from bounds of the value and of gradient norms.
 
     Mohapatra et al., Corollaries 3.1 to 3.3, as mended. Raises ValueError.

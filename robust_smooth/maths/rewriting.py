@@ -19,8 +19,9 @@ __all__ = ['NEVER', 'MARGINS', 'KINDS', 'OUT_OF_REACH', 'budget', 'steps_within'
 # %% ../../nbs/maths/07_rewriting.ipynb #104e533b
 NEVER = np.iinfo(np.int64).max # a lead that no number of votes makes up
 
-def _leads(counts: np.ndarray, # [..., C] votes
-          ) -> tuple[np.ndarray, np.ndarray]: # winner (lowest index on ties), and the smallest n_A - n_c - [c < A]
+def _leads(
+    counts: np.ndarray, # [..., C] votes
+) -> tuple[np.ndarray, np.ndarray]: # winner (lowest index on ties), and the smallest n_A - n_c - [c < A]
     "Who wins, and by how much over the closest rival."
     label = counts.argmax(-1)
     classes = np.arange(counts.shape[-1])
@@ -36,9 +37,10 @@ def _check_votes(counts: ArrayLike, name: str = "counts") -> np.ndarray:
     return counts
 
 # %% ../../nbs/maths/07_rewriting.ipynb #b8212c3e
-def budget(counts: ArrayLike,                 # [..., C] votes of all N splits, whole numbers; C >= 2
-           fragile: ArrayLike | None = None,  # [...] how many of these votes may turn by rounding alone; None: none
-          ) -> tuple[np.ndarray, np.ndarray]: # label [...] int64 (`ABSTAIN` if fragile votes could decide), L [...] int64 >= 0
+def budget(
+    counts: ArrayLike,                 # [..., C] votes of all N splits, whole numbers; C >= 2
+    fragile: ArrayLike | None = None,  # [...] how many of these votes may turn by rounding alone; None: none
+) -> tuple[np.ndarray, np.ndarray]: # label [...] int64 (`ABSTAIN` if fragile votes could decide), L [...] int64 >= 0
     """Exact number of rewritten votes that the winner survives.
 
     Levine and Feizi 2021, equation 1 and Corollary 1, on integers. Raises ValueError.
@@ -70,9 +72,10 @@ def steps_within(radius: float | Fraction, # in input units, >= 0
     return steps + 1 if (steps + 1) / q <= radius else steps
 
 # %% ../../nbs/maths/07_rewriting.ipynb #38f8f922
-def partial_budget(counts: ArrayLike,   # [..., C] votes so far
-                   missing: ArrayLike,  # [...] votes still to come, whole numbers
-                  ) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # label (`ABSTAIN`: undecided), lowest and highest L possible, [...] int64
+def partial_budget(
+    counts: ArrayLike,   # [..., C] votes so far
+    missing: ArrayLike,  # [...] votes still to come, whole numbers
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # label (`ABSTAIN`: undecided), lowest and highest L possible, [...] int64
     """Bounds of the budget while votes are missing. Raises ValueError.
 
     Args:
@@ -104,10 +107,11 @@ def _check_scores(scores: ArrayLike, rule: str) -> np.ndarray:
         raise ValueError(f"rule must be 'touched' or 'lipschitz', got {rule!r}")
     return scores
 
-def soft_budget(scores: ArrayLike,        # [..., N, C] probabilities of each split, in [0, 1]
-                rule: str = "touched",    # "touched": a reached split costs 1 + its gap; "lipschitz": it costs 2
-                margin: float | None = None, # lead that must remain; None: N * 1e-6 for float32 scores, N * 1e-12 for float64
-               ) -> tuple[np.ndarray, np.ndarray]: # label [...] int64 (`ABSTAIN` within the margin), L [...] int64
+def soft_budget(
+    scores: ArrayLike,        # [..., N, C] probabilities of each split, in [0, 1]
+    rule: str = "touched",    # "touched": a reached split costs 1 + its gap; "lipschitz": it costs 2
+    margin: float | None = None, # lead that must remain; None: N * 1e-6 for float32 scores, N * 1e-12 for float64
+) -> tuple[np.ndarray, np.ndarray]: # label [...] int64 (`ABSTAIN` within the margin), L [...] int64
     """Number of rewritten soft votes that the winner survives.
 
     Per-split form of Levine and Feizi 2021, Corollary 1. Raises ValueError.
@@ -163,9 +167,10 @@ def soft_survives(scores: np.ndarray, # [B, N, C] probabilities
 KINDS = ((2, 2), (1, 2), (0, 2), (1, 1), (0, 1)) # (loss if crossed once, loss if crossed more often) of the splits that can be lost at all
 OUT_OF_REACH = np.iinfo(np.int32).max # steps of an attack that cannot succeed
 
-def audit_cost(kinds: ArrayLike, # [..., 5] how many splits of each of `KINDS`
-               need: ArrayLike,  # [...] loss that overturns the winner: lead plus tie-break
-              ) -> np.ndarray:   # [...] int64: fewest steps with at least that loss (`OUT_OF_REACH` if there are none; 0 if need <= 0)
+def audit_cost(
+    kinds: ArrayLike, # [..., 5] how many splits of each of `KINDS`
+    need: ArrayLike,  # [...] loss that overturns the winner: lead plus tie-break
+) -> np.ndarray:   # [...] int64: fewest steps with at least that loss (`OUT_OF_REACH` if there are none; 0 if need <= 0)
     """Cheapest attack on the votes, in steps: the knapsack of the single-crossing audit in closed form. Raises ValueError.
 
     Args:
@@ -223,11 +228,12 @@ def _losses(votes: np.ndarray,      # [N] vote of each split
     return np.where(neighbours.any(1)[:, None], once, 0), twice
 
 # %% ../../nbs/maths/07_rewriting.ipynb #91e49bfb
-def audit_votes(votes: ArrayLike,            # [N] vote of each split
-                neighbours: ArrayLike,       # [N, C] bool: which votes occur among the neighbours of each split
-                unsure: ArrayLike | None = None,  # [N] bool: splits whose neighbours are unknown or fragile; None: none
-                fragile: ArrayLike | None = None, # [N] bool: splits whose own vote is fragile; None: none
-               ) -> tuple[int, int, np.ndarray, np.ndarray]: # label (`ABSTAIN` if fragile votes could decide), steps, kinds [C, 5], need [C]
+def audit_votes(
+    votes: ArrayLike,            # [N] vote of each split
+    neighbours: ArrayLike,       # [N, C] bool: which votes occur among the neighbours of each split
+    unsure: ArrayLike | None = None,  # [N] bool: splits whose neighbours are unknown or fragile; None: none
+    fragile: ArrayLike | None = None, # [N] bool: splits whose own vote is fragile; None: none
+) -> tuple[int, int, np.ndarray, np.ndarray]: # label (`ABSTAIN` if fragile votes could decide), steps, kinds [C, 5], need [C]
     """Certified steps of the single-crossing audit, from votes alone; the row of the winner in `kinds` and `need` is out of reach.
 
     Args:

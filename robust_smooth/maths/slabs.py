@@ -61,9 +61,10 @@ def largest_norm(q: ArrayLike,   # values of the smoothed score, in (0, 1), any 
 FARTHEST = -38.5 # of the left end: the last normal tail that a double holds, which stands for a half-space
 HALVINGS = 64    # of a bisection, to the last bit of a double
 
-def slab_ends(q: np.ndarray, # [B] float64 masses, in (0, 1)
-              s: np.ndarray, # [B] float64, in [0, largest_norm(q)]: minus the first moment
-             ) -> tuple[np.ndarray, np.ndarray]: # w1 > w2, [B] float64; w2 = -38.5 stands for a half-space
+def slab_ends(
+    q: np.ndarray, # [B] float64 masses, in (0, 1)
+    s: np.ndarray, # [B] float64, in [0, largest_norm(q)]: minus the first moment
+) -> tuple[np.ndarray, np.ndarray]: # w1 > w2, [B] float64; w2 = -38.5 stands for a half-space
     """Ends of the slab with mass q and pdf(w1) - pdf(w2) = s (Mohapatra et al., Corollary 3.1), by bisection to the last bit.
 
     Args:
@@ -97,9 +98,10 @@ def farthest_safe(left: np.ndarray, right: np.ndarray, low: np.ndarray, high: np
     return low
 
 # %% ../../nbs/maths/02_slabs.ipynb #3294d8c6
-def l2_radius(q: ArrayLike,       # lower bounds of the selected class's probability, in (0, 1), any shape
-              s_upper: ArrayLike, # upper bounds of the norm of sigma times the gradient, >= 0, broadcast
-             ) -> np.ndarray:     # float64, in units of sigma, accurate to 1e-12; 0 where q <= 1/2
+def l2_radius(
+    q: ArrayLike,       # lower bounds of the selected class's probability, in (0, 1), any shape
+    s_upper: ArrayLike, # upper bounds of the norm of sigma times the gradient, >= 0, broadcast
+) -> np.ndarray:     # float64, in units of sigma, accurate to 1e-12; 0 where q <= 1/2
     """Certified l2 radius from the value and an upper bound of the gradient's norm.
 
     Mohapatra et al., Corollary 3.1, sign mended. Raises ValueError.
@@ -122,9 +124,10 @@ def l2_radius(q: ArrayLike,       # lower bounds of the selected class's probabi
     reach = np.where(s >= most, zeroth, reach)
     return np.where(q <= 0.5, 0.0, reach)[()]
 
-def mirrored_radius(q: np.ndarray,  # [B] values, in (1/2, 1)
-                    m1: np.ndarray, # [B] component of the gradient along the displacement, > 0, with nothing orthogonal
-                   ) -> np.ndarray: # [B] float64, in units of sigma
+def mirrored_radius(
+    q: np.ndarray,  # [B] values, in (1/2, 1)
+    m1: np.ndarray, # [B] component of the gradient along the displacement, > 0, with nothing orthogonal
+) -> np.ndarray: # [B] float64, in units of sigma
     """The radius towards the gradient: the slab from -w1 to -w2.
 
     Args:

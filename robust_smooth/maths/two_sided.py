@@ -35,10 +35,11 @@ __all__ = ['MARGIN', 'CERTAIN', 'TICK', 'MOST_CELLS', 'STEP', 'BETA_SHARE', 'tai
 # %% ../../nbs/maths/07_two_sided.ipynb #f9d44ff2
 MARGIN = 1e-6 # share of alpha, over root n, that is left out at each side of a window
 
-def tail_range(n: ArrayLike, # draws
-               p: ArrayLike, # probability
-               eps: float,   # mass left out at each side
-              ) -> tuple[np.ndarray, np.ndarray]: # low, high: Pr[Bin(n, p) < low] <= eps and Pr[Bin(n, p) > high] <= eps
+def tail_range(
+    n: ArrayLike, # draws
+    p: ArrayLike, # probability
+    eps: float,   # mass left out at each side
+) -> tuple[np.ndarray, np.ndarray]: # low, high: Pr[Bin(n, p) < low] <= eps and Pr[Bin(n, p) > high] <= eps
     """Whole numbers that hold nearly all of a binomial law (Bernstein's inequality).
 
     Args:
@@ -337,10 +338,11 @@ def _cut(cells: np.ndarray, values: np.ndarray, roofs: np.ndarray, goal: float) 
 TICK = 0.2          # Fisher length of the first cells: with many draws they mostly suffice
 MOST_CELLS = 20_000 # then the supremum counts as not proved
 
-def supremum(stairs: Staircase, # the event
-             s: float,          # distance of the curve, >= 0
-             goal: float,       # the bound that would be enough
-            ) -> float:         # at least sup P: at most `goal` where that was proved, above it otherwise
+def supremum(
+    stairs: Staircase, # the event
+    s: float,          # distance of the curve, >= 0
+    goal: float,       # the bound that would be enough
+) -> float:         # at least sup P: at most `goal` where that was proved, above it otherwise
     """Upper bound of the largest probability of the event on the curve, by branch and bound; 0 for an empty span.
 
     Args:
@@ -449,12 +451,13 @@ def _curve(name: str) -> GaussianCurve | UniformCurve:
         raise ValueError(f"curve must be one of {sorted(CURVES)}, got {name!r}")
     return CURVES[name]
 
-def solve(top: ArrayLike,          # [...] votes of the class fixed beforehand, whole numbers
-          rival: ArrayLike,        # [...] votes of its strongest rival; top + rival <= n
-          n: ArrayLike,            # [...] draws, >= 1
-          alpha: float = 0.001,    # failure probability of each limit, in (0, 1)
-          curve: str = "gaussian", # "gaussian": s = probit(p_R) - probit(p_c); "uniform": s = p_R - p_c
-         ) -> tuple[np.ndarray, np.ndarray]: # [...] limits s >= 0, and the statistic t that `prove` needs with them
+def solve(
+    top: ArrayLike,          # [...] votes of the class fixed beforehand, whole numbers
+    rival: ArrayLike,        # [...] votes of its strongest rival; top + rival <= n
+    n: ArrayLike,            # [...] draws, >= 1
+    alpha: float = 0.001,    # failure probability of each limit, in (0, 1)
+    curve: str = "gaussian", # "gaussian": s = probit(p_R) - probit(p_c); "uniform": s = p_R - p_c
+) -> tuple[np.ndarray, np.ndarray]: # [...] limits s >= 0, and the statistic t that `prove` needs with them
     """Largest proved distances of two probabilities, with their witness. Raises ValueError.
 
     Args:
@@ -475,12 +478,13 @@ def solve(top: ArrayLike,          # [...] votes of the class fixed beforehand, 
     shape = counts.shape[1:]
     return np.array(s, dtype=np.float64)[back.ravel()].reshape(shape), t[back.ravel()].reshape(shape)
 
-def limit(top: ArrayLike,          # [...] votes of the class fixed beforehand, whole numbers
-          rival: ArrayLike,        # [...] votes of its strongest rival; top + rival <= n
-          n: ArrayLike,            # [...] draws, >= 1
-          alpha: float = 0.001,    # failure probability of each limit, in (0, 1)
-          curve: str = "gaussian", # "gaussian": distance of normal quantiles; "uniform": of probabilities
-         ) -> np.ndarray:          # [...] float64, >= 0; 0 where nothing is proved
+def limit(
+    top: ArrayLike,          # [...] votes of the class fixed beforehand, whole numbers
+    rival: ArrayLike,        # [...] votes of its strongest rival; top + rival <= n
+    n: ArrayLike,            # [...] draws, >= 1
+    alpha: float = 0.001,    # failure probability of each limit, in (0, 1)
+    curve: str = "gaussian", # "gaussian": distance of normal quantiles; "uniform": of probabilities
+) -> np.ndarray:          # [...] float64, >= 0; 0 where nothing is proved
     """Largest distance between two probabilities that two counts prove. Raises ValueError.
 
     Args:

@@ -23,13 +23,14 @@ from robust_smooth.maths.bounds import (
 __all__ = ['GAUSSIAN_NOISES', 'SLACK', 'radius', 'predict', 'inscribed', 'minimum_n', 'certify', 'check', 'largest_radius']
 
 # %% ../../nbs/methods/00_gaussian.ipynb #efa187b3
-def radius(p_lower: ArrayLike,               # lower bounds of the top class's probability, in [0, 1]
-           sigma: ArrayLike,                 # noise level, in input units, > 0; broadcasts
-           p_upper: ArrayLike | None = None, # upper bounds of every other class's probability; None: 1 - p_lower
-           *,
-           p_lower_complement: ArrayLike | None = None, # 1 - p_lower, where it is known more accurately
-           p_upper_complement: ArrayLike | None = None, # 1 - p_upper, likewise
-          ) -> np.ndarray:                   # float64 radii in input units, >= 0; 0 where p_lower <= p_upper
+def radius(
+    p_lower: ArrayLike,               # lower bounds of the top class's probability, in [0, 1]
+    sigma: ArrayLike,                 # noise level, in input units, > 0; broadcasts
+    p_upper: ArrayLike | None = None, # upper bounds of every other class's probability; None: 1 - p_lower
+    *,
+    p_lower_complement: ArrayLike | None = None, # 1 - p_lower, where it is known more accurately
+    p_upper_complement: ArrayLike | None = None, # 1 - p_upper, likewise
+) -> np.ndarray:                   # float64 radii in input units, >= 0; 0 where p_lower <= p_upper
     """Certified l2 radius of Gaussian smoothing (Cohen et al. 2019, Theorem 1), rounded down. Raises ValueError.
 
     Args:
@@ -47,9 +48,10 @@ def radius(p_lower: ArrayLike,               # lower bounds of the top class's p
     return (sigma / 2 * probit_gap(p_lower, p_upper, p_lower_complement, p_upper_complement))[()]
 
 # %% ../../nbs/methods/00_gaussian.ipynb #120441b8
-def predict(record: Record,        # votes under Gaussian noise (any noise: the test asks nothing of it)
-            alpha: float = 0.001,  # probability of returning another class than the smoothed classifier's, in (0, 1)
-           ) -> np.ndarray:        # [B] int64: class or `ABSTAIN`
+def predict(
+    record: Record,        # votes under Gaussian noise (any noise: the test asks nothing of it)
+    alpha: float = 0.001,  # probability of returning another class than the smoothed classifier's, in (0, 1)
+) -> np.ndarray:        # [B] int64: class or `ABSTAIN`
     """The smoothed classifier's class, or an abstention (Cohen et al. 2019, PREDICT).
 
     A two-sided binomial test of the two top counts. Raises ValueError.

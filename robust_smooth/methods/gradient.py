@@ -100,9 +100,10 @@ def _spanned(name: str | None, rows: np.ndarray, d: int) -> Subspace:
     basis = right[values >= INDEPENDENT]
     return Subspace(name or f"span{content_hash(basis)[:6]}", basis, None, len(basis), float(d), d)
 
-def as_subspace(subspace: Any, # bool mask of the inputs or rows that span it; (name, one of these); None
-                d: int,        # number of inputs
-               ) -> Subspace | None:
+def as_subspace(
+    subspace: Any, # bool mask of the inputs or rows that span it; (name, one of these); None
+    d: int,        # number of inputs
+) -> Subspace | None:
     """The subspace that is meant. Raises ValueError.
 
     Args:
@@ -327,12 +328,13 @@ def unit_directions(direction: ArrayLike | None, # [d] or [B, d]
     return np.broadcast_to(array / length, (size, d))
 
 # %% ../../nbs/methods/06a_gradient.ipynb #3415c380
-def gradient_statistics(record: Record,        # votes with moments
-                        levels: Mapping[str, float], # bound -> failure probability, in (0, 1)
-                        estimator: str = "sharp", # "sharp", "paper" or "adaptive"
-                        subspace: Any = None,  # mask or spanning rows, for the "sub_" bounds
-                        direction: ArrayLike | None = None, # [d] or [B, d], for "along_lower"
-                       ) -> dict[str, np.ndarray]: # name -> [B] bound of (a norm of) sigma times the gradient
+def gradient_statistics(
+    record: Record,        # votes with moments
+    levels: Mapping[str, float], # bound -> failure probability, in (0, 1)
+    estimator: str = "sharp", # "sharp", "paper" or "adaptive"
+    subspace: Any = None,  # mask or spanning rows, for the "sub_" bounds
+    direction: ArrayLike | None = None, # [d] or [B, d], for "along_lower"
+) -> dict[str, np.ndarray]: # name -> [B] bound of (a norm of) sigma times the gradient
     """Confidence bounds of gradient norms from a Record; each fails with probability at most its level. Raises ValueError.
 
     Args:

@@ -181,16 +181,17 @@ def _request(record: Record, alpha: float, mode: str, estimator: str | None, for
     return _Request(alpha, mode, estimator or ("paper" if printed else "sharp"), form or ("relaxed" if printed else "equality"), alpha_scope)
 
 # %% ../../nbs/methods/07_higher_order.ipynb #35a37c62
-def certify(record: Record,          # votes under Gaussian noise with moments, a fixed number of draws
-            *,
-            norm: str | float = "l1", # "l1", "l2" or "linf"; with direction any p >= 1
-            alpha: float = 0.001,     # failure probability per image, in (0, 1), of everything that the radius uses
-            subspace: Any = None,     # bool mask of the inputs or rows that span a subspace; (name, one of these)
-            direction: ArrayLike | None = None, # [d] or [B, d]: certify x + t direction, t >= 0, only
-            mode: str = "sound",      # "sound", or "paper": as printed, warned and marked
-            estimator: str | None = None, # "sharp" (default), "paper" (default of mode "paper"), "adaptive"
-            form: str | None = None,  # "equality" (default) or "relaxed" (default of mode "paper")
-           ) -> Certificates:         # with the multipliers as witness and the norm bounds as details
+def certify(
+    record: Record,          # votes under Gaussian noise with moments, a fixed number of draws
+    *,
+    norm: str | float = "l1", # "l1", "l2" or "linf"; with direction any p >= 1
+    alpha: float = 0.001,     # failure probability per image, in (0, 1), of everything that the radius uses
+    subspace: Any = None,     # bool mask of the inputs or rows that span a subspace; (name, one of these)
+    direction: ArrayLike | None = None, # [d] or [B, d]: certify x + t direction, t >= 0, only
+    mode: str = "sound",      # "sound", or "paper": as printed, warned and marked
+    estimator: str | None = None, # "sharp" (default), "paper" (default of mode "paper"), "adaptive"
+    form: str | None = None,  # "equality" (default) or "relaxed" (default of mode "paper")
+) -> Certificates:         # with the multipliers as witness and the norm bounds as details
     """Certify every image from its value and gradient norms.
 
     Mohapatra et al., Corollaries 3.1 to 3.4, as mended. Raises ValueError.
@@ -229,12 +230,13 @@ def _take_better(ours: Certificates, other: Certificates, share: float) -> Certi
     status = np.where(better, other.details["status"], ours.details["status"])
     return replace(ours, radius=np.where(better, reach, ours.radius), witness=witness, details=dict(ours.details, status=status))
 
-def joint(record: Record,        # votes under Gaussian noise with moments
-          norms: Sequence,       # several of "l1", "l2", "linf"
-          alpha: float = 0.001,  # failure probability of all their radii together, per image, in (0, 1)
-          mode: str = "sound",   # only "sound"
-          estimator: str | None = None, # "sharp" (default) or "adaptive"
-         ) -> list[Certificates]: # one per norm, alpha_scope "joint"
+def joint(
+    record: Record,        # votes under Gaussian noise with moments
+    norms: Sequence,       # several of "l1", "l2", "linf"
+    alpha: float = 0.001,  # failure probability of all their radii together, per image, in (0, 1)
+    mode: str = "sound",   # only "sound"
+    estimator: str | None = None, # "sharp" (default) or "adaptive"
+) -> list[Certificates]: # one per norm, alpha_scope "joint"
     """Certify several norms with one failure probability.
 
     alpha/2 for the value, alpha/2 over the union of the bounds; each ball also certifies the balls inside it. Raises ValueError.
@@ -297,12 +299,13 @@ def _bounds_agree(c: Certificates, w: Mapping[str, np.ndarray], record: Record, 
     return (np.abs(w["m1"] - m1) <= 1e-12) & (w["m2"] <= m2 + 1e-12) & (w["scale"] <= threat.scale * (1 + 1e-12))
 
 # %% ../../nbs/methods/07_higher_order.ipynb #c0fe71e3
-def check(certificates: Certificates, # as `certify` or `joint` made them
-          record: Record | None = None, # the votes: then the norm bounds of the input are computed again as well (of a subspace or direction, if it is given; not of joint certificates)
-          estimator: str = "sharp",   # the estimator that was used
-          subspace: Any = None,       # as given to `certify`
-          direction: ArrayLike | None = None, # as given to `certify`
-         ) -> np.ndarray:             # [B] bool; an abstention is always fine
+def check(
+    certificates: Certificates, # as `certify` or `joint` made them
+    record: Record | None = None, # the votes: then the norm bounds of the input are computed again as well (of a subspace or direction, if it is given; not of joint certificates)
+    estimator: str = "sharp",   # the estimator that was used
+    subspace: Any = None,       # as given to `certify`
+    direction: ArrayLike | None = None, # as given to `certify`
+) -> np.ndarray:             # [B] bool; an abstention is always fine
     """Re-prove each radius without the solver, by weak duality. Raises ValueError for another subspace or direction.
 
     Args:

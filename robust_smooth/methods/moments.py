@@ -114,11 +114,12 @@ class AdaptiveSums(GradientMoments):
         directions: dataset index -> unit vector [d]; None: no histogram
     """
 
-    def __init__(self,
-                 noise: Any, # Gaussian noise of the vote
-                 dim: int,   # number of inputs d
-                 directions: dict[int, np.ndarray] | None = None, # dataset index -> unit vector [d]; None: no histogram
-                ):
+    def __init__(
+        self,
+        noise: Any, # Gaussian noise of the vote
+        dim: int,   # number of inputs d
+        directions: dict[int, np.ndarray] | None = None, # dataset index -> unit vector [d]; None: no histogram
+    ):
         super().__init__(noise, dim)
         self.directions = directions
         self.first: dict[int, Tensor] = {}  # [2, d] sums of clipped noise, of misses and hits
@@ -165,18 +166,19 @@ def _chosen_directions(centre: np.ndarray, sums: np.ndarray) -> np.ndarray: # [B
     unit = direction / np.where(length > 0, length, 1)
     return np.where(length > 0, unit, np.eye(1, direction.shape[1]))
 
-def vote_adaptive(model: Callable,   # base classifier: [m, ...] float32 -> [m, C] logits, in eval mode
-                  images: Tensor,    # [B, ...] in [0, 1]
-                  noise: Any,        # Gaussian noise
-                  n: int = 100_000,  # draws per image over both stages, >= 2
-                  *,
-                  num_classes: int,  # C >= 2
-                  n0: int = 1000,    # pilot draws, which choose the class, the centre and the estimator
-                  seed: int = 0,     # seed of the run
-                  index: ArrayLike | None = None, # [B] dataset indices; default 0, 1, ...
-                  batch_size: int | None = None,  # rows per forward pass; None: a short timed sweep
-                  progress: bool = True,          # show progress bars
-                 ) -> Record:        # with the moments that every estimator of `certify` needs
+def vote_adaptive(
+    model: Callable,   # base classifier: [m, ...] float32 -> [m, C] logits, in eval mode
+    images: Tensor,    # [B, ...] in [0, 1]
+    noise: Any,        # Gaussian noise
+    n: int = 100_000,  # draws per image over both stages, >= 2
+    *,
+    num_classes: int,  # C >= 2
+    n0: int = 1000,    # pilot draws, which choose the class, the centre and the estimator
+    seed: int = 0,     # seed of the run
+    index: ArrayLike | None = None, # [B] dataset indices; default 0, 1, ...
+    batch_size: int | None = None,  # rows per forward pass; None: a short timed sweep
+    progress: bool = True,          # show progress bars
+) -> Record:        # with the moments that every estimator of `certify` needs
     """Vote in the three stages of the variance-adaptive estimator: pilot, direction, estimation.
 
     The halves of the moments are the last two. Raises ValueError.

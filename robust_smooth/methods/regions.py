@@ -28,8 +28,9 @@ def value_lower(record: Record, alpha: float) -> np.ndarray: # [B]
     """
     return binomial_lower(record.hits, record.n, alpha / 2)
 
-def _worst_norm(value: np.ndarray, low: np.ndarray, high: np.ndarray, cosine: np.ndarray, sine: np.ndarray,
-               ) -> tuple[np.ndarray, np.ndarray]: # [M] smallest radius found, [M, 3] its multipliers
+def _worst_norm(
+    value: np.ndarray, low: np.ndarray, high: np.ndarray, cosine: np.ndarray, sine: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]: # [M] smallest radius found, [M, 3] its multipliers
     "The norm in [low, high] with the smallest radius: both ends, then bisection on the sign of the slope in the norm."
     left, right = low.copy(), high.copy()
     best, proof = np.full(value.size, np.inf), np.full((value.size, 3), np.nan)
@@ -58,11 +59,12 @@ def _proved_at_both_ends(value: np.ndarray, low: np.ndarray, high: np.ndarray, c
     return np.where(proved, best, zero * (1 - FIRST_CUT))
 
 # %% ../../nbs/methods/06b_regions.ipynb #410c4281
-def image_region(record: Record,       # votes under Gaussian noise with moments, a fixed number of draws
-                 alpha: float = 0.001, # failure probability of the whole region, per image, in (0, 1)
-                 angles: int | ArrayLike = 31, # how many angles from 0 to pi, or the angles to the (unknown) gradient in radians
-                 estimator: str = "sharp", # "sharp" or "adaptive"
-                ) -> tuple[np.ndarray, np.ndarray]: # angles [A] and radii [B, A] in input units; 0 where the image abstains
+def image_region(
+    record: Record,       # votes under Gaussian noise with moments, a fixed number of draws
+    alpha: float = 0.001, # failure probability of the whole region, per image, in (0, 1)
+    angles: int | ArrayLike = 31, # how many angles from 0 to pi, or the angles to the (unknown) gradient in radians
+    estimator: str = "sharp", # "sharp" or "adaptive"
+) -> tuple[np.ndarray, np.ndarray]: # angles [A] and radii [B, A] in input units; 0 where the image abstains
     """Certified radius of every image at every angle to its gradient.
 
     alpha/2 for the value, alpha/4 for each bound of the norm. Raises ValueError.

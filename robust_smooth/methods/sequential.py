@@ -5,477 +5,33 @@
 # %% ../../nbs/methods/02_sequential.ipynb #e15a1264
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import betaincc, gammaln, ndtr
-from scipy.stats import binom
+from scipy.special import ndtr
 
 from ..core.certificates import Certificates
 from ..core.record import Record
 from ..core.registry import register
-from ..core.values import ABSTAIN, check_counts, check_level, check_positive, norm_name
+from ..core.values import ABSTAIN, check_level, norm_name
 from robust_smooth.maths.bounds import (
-    binomial_lower, binomial_upper, fewest_draws, probit, probit_gap, tail_at_least, tail_at_most,
+    binomial_lower, fewest_draws, interval_radius, probit_gap, tail_at_least, tail_at_most,
+)
+from robust_smooth.maths.looks import (
+    SPENDINGS, Plan, crossing, largest_rival, log_e_value, look_times, plan, two_sided_radius,
+    union_levels,
 )
 from .gaussian import GAUSSIAN_NOISES, SLACK
-from .tcertify import interval_radius
 
 # %% auto #0
-__all__ = ['SPENDINGS', 'LAST_GAP', 'look_times', 'union_levels', 'log_e_value', 'Plan', 'plan', 'minimum_n', 'certify', 'check',
-           'largest_radius']
+__all__ = ['minimum_n', 'certify', 'check', 'largest_radius', 'Plan', 'SPENDINGS', 'log_e_value', 'look_times', 'plan',
+           'union_levels']
 
-# %% ../../nbs/methods/02_sequential.ipynb #11249512
-SPENDINGS = ("exact", "union", "anytime") # how the error is shared among the looks
-LAST_GAP = 0.95 # no look between this share of n_max and n_max itself
-
-def look_times(n1: int,    # draws at the first look, >= 1
-               n_max: int, # draws at the last look, > n1 or equal
-              ) -> np.ndarray: # [K] int64, increasing
-    """Draws at which the votes are examined: n1 * 2^(j/2) below 0.95 n_max, then n_max. Raises ValueError.
-
-    Args:
-        n1: draws at the first look, >= 1
-        n_max: draws at the last look, > n1 or equal
-    Returns:
-        [K] int64, increasing
-    """
-    if int(n1) != n1 or int(n_max) != n_max or not 1 <= n1 <= n_max:
-        raise ValueError(f"n1 and n_max must be whole numbers with 1 <= n1 <= n_max, got {n1!r} and {n_max!r}")
-    halvings = 2 * int(math.log2(n_max / n1) + 2)
-    steps = [n1 * 2 ** (j / 2) for j in range(halvings)]
-    early = [round(step) for step in steps if step < LAST_GAP * n_max]
-    return np.unique([*early, int(n_max)]).astype(np.int64)
-
-def _allowed(looks: int,    # K
-             alpha: float,  # total error
-            ) -> np.ndarray: # [K]
-    "Cumulative error that may be spent up to each look."
-    return np.append(alpha / 2 * np.arange(1, looks) / max(looks - 1, 1), alpha)
-
-# %% ../../nbs/methods/02_sequential.ipynb #b0ce5df2
-@dataclass
-class _Paths:
-    "The law of the hits over all paths that have not stopped, carried from look to look."
-    p: float          # probability of a hit
-    cut: float        # mass that may be cut off a window's end
-    draws: int = 0    # so far
-    start: int = 0    # hits at the window's beginning
-    law: np.ndarray = field(default_factory=lambda: np.ones(1)) # probability of each number of hits
-    lost: float = 0.0 # mass that was cut, charged to the error
-
-    def move_to(self, n: int) -> None: # draws at the next look
-        """Convolve with the increment's binomial law, on a window that carries all but `cut` of its mass on each side.
-
-        Returns:
-            draws at the next look
-        """
-        m = int(n) - self.draws
-        low = max(int(binom.ppf(self.cut, m, self.p)) - 1, 0)
-        high = min(int(binom.isf(self.cut, m, self.p)) + 1, m)
-        self.law = np.convolve(self.law, binom.pmf(np.arange(low, high + 1), m, self.p))
-        self.start, self.draws, self.lost = self.start + low, int(n), self.lost + 2 * self.cut
-
-    @property
-    def hits(self) -> np.ndarray:
-        "The numbers of hits of the window."
-        return self.start + np.arange(len(self.law))
-
-    def stop(self, stopped: np.ndarray) -> None: # bool, one for each number of hits
-        """Take out the paths that stop, and the negligible ends of what is left.
-
-        Returns:
-            bool, one for each number of hits
-        """
-        law = np.where(stopped, 0.0, self.law)
-        kept = np.flatnonzero(law > self.cut / (10 * max(len(law), 1)))
-        if not len(kept):
-            self.law = law[:0]
-            return
-        self.lost += self.cut
-        self.start, self.law = self.start + int(kept[0]), law[kept[0]: kept[-1] + 1]
-
-def _walk(paths: _Paths, looks: np.ndarray) -> Iterator[int]:
-    "Bring the paths from look to look while any goes on; yields the index of the look."
-    for k, n in enumerate(looks):
-        paths.move_to(n)
-        yield k
-        if not len(paths.law):
-            return
-
-# %% ../../nbs/methods/02_sequential.ipynb #7ad642dd
-def _exact_boundaries(looks: np.ndarray,   # [K] draws
-                      p0: float,           # probability at which the claim is just false
-                      allowed: np.ndarray, # [K] error that may be spent up to each look
-                     ) -> tuple[np.ndarray, np.ndarray]: # [K] fewest hits that certify (n + 1: none), [K] error spent up to each look
-    "At each look the smallest count whose upper tail fits into what is left."
-    boundary, spent, total = looks + 1, np.zeros(len(looks)), 0.0
-    paths = _Paths(p0, 1e-20 * allowed[-1])
-    for k in _walk(paths, looks):
-        size = len(paths.law)
-        tails = np.cumsum(paths.law[::-1])[::-1]
-        fits = np.flatnonzero(tails <= allowed[k] - total - paths.lost)
-        end = int(fits[0]) if len(fits) else size
-        if end < size or paths.start + size <= looks[k]:
-            boundary[k] = paths.start + end
-        total += tails[end] if end < size else 0.0
-        spent[k:] = total + paths.lost
-        paths.stop(np.arange(size) >= end)
-    return boundary, spent
-
-# %% ../../nbs/methods/02_sequential.ipynb #fa633f6c
-def union_levels(looks: int,   # K
-                 alpha: float, # total error
-                ) -> np.ndarray: # [K]: alpha / 2 shared by the first K - 1 looks, alpha / 2 (all of it if K = 1) at the last
-    """Levels of the looks for the union bound.
-
-    Args:
-        looks: K
-        alpha: total error
-    Returns:
-        [K]: alpha / 2 shared by the first K - 1 looks, alpha / 2 (all of it if K = 1) at the last
-    """
-    return np.diff(_allowed(looks, alpha), prepend=0.0)
-
-def _log_beta(a: ArrayLike, b: ArrayLike) -> np.ndarray:
-    return gammaln(a) + gammaln(b) - gammaln(np.add(a, b))
-
-def log_e_value(hits: ArrayLike, # votes for the class, in [0, n]
-                n: ArrayLike,    # draws so far
-                p0: ArrayLike,   # probability to exceed, in (0, 1)
-               ) -> np.ndarray:  # float64: certify p > p0 at level alpha as soon as this reaches log(1 / alpha)
-    """Logarithm of the mixture e-value, Beta(1/2, 1/2) restricted to (p0, 1).
-
-    Args:
-        hits: votes for the class, in [0, n]
-        n: draws so far
-        p0: probability to exceed, in (0, 1)
-    Returns:
-        float64: certify p > p0 at level alpha as soon as this reaches log(1 / alpha)
-    """
-    hits, n, p0 = np.broadcast_arrays(*(np.asarray(value, np.float64) for value in (hits, n, p0)))
-    a, b = hits + 0.5, n - hits + 0.5
-    upper, prior = betaincc(a, b, p0), betaincc(0.5, 0.5, p0)
-    with np.errstate(divide="ignore"):
-        log_upper = np.where(upper > 1e-290, np.log(np.maximum(upper, 1e-300)), -np.inf)
-    mixture = log_upper + _log_beta(a, b) - np.log(prior) - _log_beta(0.5, 0.5)
-    likelihood = hits * np.log(p0) + (n - hits) * np.log1p(-p0)
-    return (mixture - likelihood)[()]
-
-# %% ../../nbs/methods/02_sequential.ipynb #59435934
-def _smallest(test: Callable[[np.ndarray], np.ndarray], low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    "Smallest whole number in [low, high] at which a monotone test holds; high where it never does."
-    while np.any(low < high):
-        middle = (low + high) // 2
-        holds = test(middle)
-        low, high = np.where(holds, low, middle + 1), np.where(holds, middle, high)
-    return high
-
-def _tail(h: np.ndarray, n: np.ndarray, p: np.ndarray) -> np.ndarray:
-    "Pr[Bin(n, p) >= h], 1 at h <= 0 and 0 at h > n."
-    return np.where(h > n, 0.0, tail_at_least(np.minimum(h, n), n, p))
-
-# %% ../../nbs/methods/02_sequential.ipynb #e9a393c4
-def _two_sided(hits: np.ndarray,  # [B] votes for the selected class
-               rival: np.ndarray, # [B] most votes of another class
-               n: ArrayLike,      # draws
-               level: ArrayLike,  # shared evenly by the two sides
-               sigma: float,      # noise level
-              ) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # radius, p_lower, p_upper
-    "Radius and limits from both sides; the cap keeps the rival's bound below 1 - p_lower."
-    half = np.asarray(level) / 2
-    p_lower, q_lower = (binomial_lower(hits, n, half, complement=side) for side in (False, True))
-    p_upper, q_upper = (binomial_upper(rival, n, half, complement=side) for side in (False, True))
-    capped = q_lower <= p_upper
-    p_upper, q_upper = np.where(capped, q_lower, p_upper), np.where(capped, p_lower, q_upper)
-    return interval_radius(p_lower, p_upper, sigma, q_lower, q_upper), p_lower, p_upper
-
-def _largest_rival(counts: np.ndarray, selected: np.ndarray) -> np.ndarray: # [B]
-    "Most votes of a class that is not the selected one."
-    others = np.arange(counts.shape[1]) != selected[:, None]
-    return np.where(others, counts, -1).max(1)
-
-# %% ../../nbs/methods/02_sequential.ipynb #07621dec
-@dataclass(frozen=True, eq=False)
-class _Tables:
-    "What a plan consists of; `plan` computes it."
-    targets: np.ndarray    # [G] radii in input units, increasing
-    sigma: float           # noise level of the votes
-    alpha: float           # failure probability per image
-    n1: int                # draws at the first look
-    n_max: int             # draws at the last look
-    spending: str          # "exact", "union" or "anytime"
-    two_sided: bool        # True: radii from both sides (union levels, even split), no majority needed
-    gamma: float           # futility level
-    looks: np.ndarray      # [K] int64 draws
-    boundaries: np.ndarray # [G, K] int64: fewest hits that certify a target at a look; n + 1 where none does
-    spent: np.ndarray      # [G] exact probability of crossing when a target is just false, at most alpha
-    spent_by_look: np.ndarray # [G, K] the same, up to each look
-    futility: np.ndarray   # [G, K] int64: most hits at which a target is hopeless; -1 where none is
-    levels: np.ndarray     # [K] level of each look for continuous radii ("union")
-    dropped: np.ndarray    # radii asked for that n_max draws can never certify
-
-    def __repr__(self) -> str:
-        sides = ", two-sided" if self.two_sided else ""
-        return (f"Plan({len(self.targets)} radii up to {self.targets[-1]:g}, sigma={self.sigma:g}, alpha={self.alpha:g}, "
-                f"{len(self.looks)} looks from {self.looks[0]} to {self.looks[-1]}, spending={self.spending!r}{sides})")
-
-    def spec(self) -> dict: # JSON-able: plan(**spec) is this plan
-        """The settings, as stored in a Record.
-
-        Returns:
-            JSON-able: plan(**spec) is this plan
-        """
-        return dict(targets=[float(t) for t in (*self.targets, *self.dropped)], sigma=self.sigma, alpha=self.alpha,
-                    n1=self.n1, n_max=self.n_max, spending=self.spending, two_sided=self.two_sided, gamma=self.gamma)
-
-# %% ../../nbs/methods/02_sequential.ipynb #30c001af
-class _Decides(_Tables):
-    "Where an image stands at a look."
-
-    def look_of(self,
-                n: ArrayLike,      # draws, each one of `looks`
-               ) -> np.ndarray:    # index of the look
-        """Which look each number of draws is. Raises ValueError for a number that is none.
-
-        Args:
-            n: draws, each one of `looks`
-        Returns:
-            index of the look
-        """
-        n = check_counts(n, "n")
-        look = np.minimum(np.searchsorted(self.looks, n), len(self.looks) - 1)
-        strange = self.looks[look] != n
-        if np.any(strange):
-            raise ValueError(f"n must be one of the plan's looks {self.looks.tolist()}, got {n[strange].flat[0]}")
-        return look
-
-    def certified(self,
-                  hits: ArrayLike, # [B] votes for the selected class
-                  look: ArrayLike, # [B] index of the look
-                 ) -> np.ndarray:  # [B] int64 in 0..G: how many targets are certified there
-        """Length of the leading run of targets whose boundary is reached (one-sided plans).
-
-        Args:
-            hits: [B] votes for the selected class
-            look: [B] index of the look
-        Returns:
-            [B] int64 in 0..G: how many targets are certified there
-        """
-        hits, look = np.atleast_1d(hits), np.atleast_1d(look)
-        return np.logical_and.accumulate(hits >= self.boundaries[:, look], axis=0).sum(0)
-
-    def __call__(self,
-                 counts: np.ndarray,  # [B, C] int64 votes so far
-                 n: np.ndarray,       # [B] int64 draws so far, each a look
-                 targets: np.ndarray, # [B] selected class
-                ) -> np.ndarray:      # [B] bool: decided
-        """Whether each image is decided: all radii certified, or the next one hopeless, or the last look reached.
-
-        Args:
-            counts: [B, C] int64 votes so far
-            n: [B] int64 draws so far, each a look
-            targets: [B] selected class
-        Returns:
-            [B] bool: decided
-        """
-        counts, targets = np.asarray(counts), np.asarray(targets)
-        look = self.look_of(np.broadcast_to(n, targets.shape))
-        hits = counts[np.arange(len(counts)), targets]
-        if self.two_sided:
-            return self._decided_two_sided(hits, _largest_rival(counts, targets), look)
-        done = self.certified(hits, look)
-        hopeless = hits <= self.futility[np.minimum(done, len(self.targets) - 1), look]
-        return (done == len(self.targets)) | (look == len(self.looks) - 1) | hopeless
-
-    def _decided_two_sided(self, hits: np.ndarray, rival: np.ndarray, look: np.ndarray) -> np.ndarray:
-        "The same for radii from both sides, judged by the most hopeful votes that are still likely."
-        n, left = self.looks[look], self.n_max - self.looks[look]
-        radius = _two_sided(hits, rival, n, self.levels[look], self.sigma)[0]
-        reached_zero = (radius <= 0) * (self.targets[0] <= 0)
-        following = np.searchsorted(self.targets, radius, side="right") - reached_zero # next target that is not certified
-        more = np.ceil(hits + left * binomial_upper(hits, n, self.gamma))
-        best_hits = np.minimum(more, self.n_max).astype(np.int64)
-        fewer = np.floor(rival + left * binomial_lower(rival, n, self.gamma)).astype(np.int64)
-        best_rival = np.minimum(fewer, self.n_max - best_hits)
-        hope = _two_sided(best_hits, best_rival, self.n_max, self.levels[-1], self.sigma)[0]
-        wanted = self.targets[np.clip(following, 0, len(self.targets) - 1)]
-        over = (following >= len(self.targets)) | (look == len(self.looks) - 1)
-        return over | (hope < wanted) | (hope <= 0)
-
-# %% ../../nbs/methods/02_sequential.ipynb #9eddc714
-class Plan(_Decides):
-    """A group-sequential test of a grid of radii; it is the `stop` of a vote. Made by `plan`.
-
-    Args:
-        targets: [G] radii in input units, increasing
-        sigma: noise level of the votes
-        alpha: failure probability per image
-        n1: draws at the first look
-        n_max: draws at the last look
-        spending: "exact", "union" or "anytime"
-        two_sided: True: radii from both sides (union levels, even split), no majority needed
-        gamma: futility level
-        looks: [K] int64 draws
-        boundaries: [G, K] int64: fewest hits that certify a target at a look; n + 1 where none does
-        spent: [G] exact probability of crossing when a target is just false, at most alpha
-        spent_by_look: [G, K] the same, up to each look
-        futility: [G, K] int64: most hits at which a target is hopeless; -1 where none is
-        levels: [K] level of each look for continuous radii ("union")
-        dropped: radii asked for that n_max draws can never certify
-    """
-
-    def operate(self,
-                p: float, # true probability of the selected class, in [0, 1]
-               ) -> tuple[float, np.ndarray]: # expected draws, and [G] probabilities that each target is certified
-        """Exact operating characteristics at one probability (one-sided plans). Raises ValueError.
-
-        Args:
-            p: true probability of the selected class, in [0, 1]
-        Returns:
-            expected draws, and [G] probabilities that each target is certified
-        """
-        if self.two_sided:
-            raise ValueError("operate needs a one-sided plan: two-sided ones depend on two probabilities")
-        if not 0 <= p <= 1:
-            raise ValueError(f"p must be in [0, 1], got {p!r}")
-        draws, power = 0.0, np.zeros(len(self.targets) + 1)
-        paths = _Paths(p, 1e-17)
-        for k in _walk(paths, self.looks):
-            hits, n, law = paths.hits, self.looks[k], paths.law
-            votes = np.stack([hits, n - hits], axis=1)
-            stop = self(votes, np.full(len(hits), n), np.zeros(len(hits), int))
-            done = self.certified(hits, np.full(len(hits), k))
-            draws += n * law[stop].sum()
-            np.add.at(power, done[stop], law[stop])
-            paths.stop(stop)
-        return float(draws), power[::-1].cumsum()[::-1][1:]
-
-# %% ../../nbs/methods/02_sequential.ipynb #43729740
-def _check_plan(sigma: float, alpha: float, spending: str, two_sided: bool, gamma: float) -> None:
-    "Raise ValueError unless the settings of a plan make sense."
-    check_level(alpha)
-    check_positive(sigma, "sigma")
-    if not 0 <= gamma < 1:
-        raise ValueError(f"gamma must be in [0, 1), got {gamma!r}")
-    if two_sided and spending not in ("exact", "union"):
-        raise ValueError(f"two_sided spends by the union bound; spending must be left alone, got {spending!r}")
-    if spending not in SPENDINGS:
-        raise ValueError(f"spending must be one of {SPENDINGS}, got {spending!r}")
-
-def plan(targets: ArrayLike | None = None, # radii in input units, >= 0; None: 0, 1/4, 1/2, ... as far as n_max reaches
-         sigma: float = 0.5,               # noise level of the votes, in input units
-         alpha: float = 0.001,             # failure probability per image, in (0, 1)
-         n1: int = 100,                    # draws at the first look
-         n_max: int = 100_000,             # draws at the last look
-         *,
-         spending: str = "exact",          # "exact"; "union": continuous radii; "anytime": e-value, valid at any n
-         two_sided: bool = False,          # True: bound the runner-up too; needs no majority, spends as "union"
-         gamma: float = 0.01,              # futility level, in [0, 1): 0 never gives up while there is hope
-        ) -> Plan:                         # looks, boundaries, error spent; the `stop` of a vote
-    """Group-sequential test of a grid of radii with exact error (several targets, one alpha). Raises ValueError.
-
-    Args:
-        targets: radii in input units, >= 0; None: 0, 1/4, 1/2, ... as far as n_max reaches
-        sigma: noise level of the votes, in input units
-        alpha: failure probability per image, in (0, 1)
-        n1: draws at the first look
-        n_max: draws at the last look
-        spending: "exact"; "union": continuous radii; "anytime": e-value, valid at any n
-        two_sided: True: bound the runner-up too; needs no majority, spends as "union"
-        gamma: futility level, in [0, 1): 0 never gives up while there is hope
-    Returns:
-        looks, boundaries, error spent; the `stop` of a vote
-    """
-    _check_plan(sigma, alpha, spending, two_sided, gamma)
-    look_times(n1, n_max)
-    largest = sigma * float(probit(alpha ** (1 / n_max), -math.expm1(math.log(alpha) / n_max)))
-    if largest <= 0:
-        raise ValueError(f"n_max = {n_max} is too small to certify anything at alpha = {alpha:g}; "
-                         f"at least {minimum_n(alpha)} draws are needed")
-    wanted = np.arange(0, largest, 0.25) if targets is None else np.unique(np.atleast_1d(np.asarray(targets, np.float64)))
-    if wanted.ndim != 1 or not wanted.size or not np.all((wanted >= 0) & np.isfinite(wanted)):
-        raise ValueError(f"targets must be finite radii >= 0, got {targets!r}")
-    feasible = wanted <= largest
-    if not feasible.any():
-        raise ValueError(f"targets must hold a radius that n_max = {n_max} draws can certify, "
-                         f"at most {largest:.6g}, got {wanted.tolist()}")
-    spending = "union" if two_sided else spending
-    return _plan(tuple(wanted[feasible]), tuple(wanted[~feasible]), float(sigma), float(alpha), int(n1), int(n_max),
-                 spending, bool(two_sided), float(gamma))
-
-# %% ../../nbs/methods/02_sequential.ipynb #fe3af2ad
-def _crossing(looks: np.ndarray, boundary: np.ndarray, p: float) -> np.ndarray: # [K]
-    "Probability that the hits have reached the boundary by each look."
-    crossed, total = np.zeros(len(looks)), 0.0
-    paths = _Paths(p, 1e-24)
-    for k in _walk(paths, looks):
-        over = paths.hits >= boundary[k]
-        total += paths.law[over].sum()
-        crossed[k:] = total + paths.lost
-        paths.stop(over)
-    return crossed
-
-def _counted_boundaries(looks: np.ndarray,  # [K] draws
-                        p0: np.ndarray,     # [G] probabilities at which the claims are just false
-                        spending: str,      # "union" or "anytime"
-                        alpha: float,       # total error
-                       ) -> np.ndarray:     # [G, K] fewest hits; n + 1: none
-    "Boundaries that follow from a test of the count at one look alone."
-    n, p = np.broadcast_to(looks, (len(p0), len(looks))), p0[:, None]
-    levels = union_levels(len(looks), alpha)
-
-    def certifies(hits: np.ndarray) -> np.ndarray:
-        if spending == "anytime":
-            return (hits > n) | (log_e_value(np.minimum(hits, n), n, p) >= -math.log(alpha))
-        return (hits > n) | (_tail(hits, n, p) <= levels)
-
-    first = np.zeros_like(n) if spending == "union" else np.ceil(n * p).astype(np.int64)
-    return _smallest(certifies, first, n + 1)
-
-# %% ../../nbs/methods/02_sequential.ipynb #c2c517a0
-def _futility(looks: np.ndarray,      # [K] draws
-              boundaries: np.ndarray, # [G, K] fewest hits that certify
-              gamma: float,           # futility level
-             ) -> np.ndarray:         # [G, K] most hits at which a target is given up, -1 where it never is
-    "Where no later boundary can be reached, or the last one hardly ever."
-    n, last, left = np.broadcast_to(looks, boundaries.shape), boundaries[:, -1:], looks[-1] - looks
-    least = np.minimum.accumulate((boundaries - looks)[:, ::-1], axis=1)[:, ::-1] # of (boundary - n), over this and later looks
-    never = np.full((len(boundaries), 1), looks[-1] + 1)
-    within_reach = np.concatenate([least[:, 1:], never], axis=1) + n # with fewer hits than this every later boundary is out of reach
-
-    def hopeful(hits: np.ndarray) -> np.ndarray:
-        hits = np.minimum(hits, n)
-        if gamma == 0:
-            return hits >= within_reach
-        chance = _tail(last - hits, left, binomial_upper(hits, n, gamma))
-        return (hits >= within_reach) & (chance >= gamma)
-
-    threshold = _smallest(lambda hits: (hits > n) | hopeful(hits), np.zeros_like(n), n + 1) - 1
-    threshold[:, -1] = n[:, -1]
-    return threshold
-
-@lru_cache(maxsize=64)
-def _plan(targets: tuple, dropped: tuple, sigma: float, alpha: float, n1: int, n_max: int,
-          spending: str, two_sided: bool, gamma: float) -> Plan:
-    "The tables of a plan, kept."
-    looks = look_times(n1, n_max)
-    p0 = np.maximum(0.5, ndtr(np.array(targets) / sigma))
-    if spending == "exact":
-        tables = [_exact_boundaries(looks, p, _allowed(len(looks), alpha)) for p in p0]
-        boundaries, by_look = (np.array(table) for table in zip(*tables))
-    else:
-        boundaries = _counted_boundaries(looks, p0, spending, alpha)
-        by_look = np.array([_crossing(looks, row, p) for row, p in zip(boundaries, p0)])
-    return Plan(targets=np.array(targets), sigma=sigma, alpha=alpha, n1=n1, n_max=n_max, spending=spending,
-                two_sided=two_sided, gamma=gamma, looks=looks, boundaries=boundaries, spent=by_look[:, -1],
-                spent_by_look=by_look, futility=_futility(looks, boundaries, gamma),
-                levels=union_levels(len(looks), alpha), dropped=np.array(dropped))
+# %% ../../nbs/methods/02_sequential.ipynb #28dcd946
+_all_ = ["Plan", "SPENDINGS", "log_e_value", "look_times", "plan", "union_levels"]
 
 # %% ../../nbs/methods/02_sequential.ipynb #f50badff
 def minimum_n(alpha: float, # failure probability, in (0, 1)
@@ -519,7 +75,7 @@ def _continuous(rule: Plan, hits: np.ndarray, rival: np.ndarray, look: np.ndarra
     "Claims of a plan that spends by the union bound: any radius, at the level of the look."
     n, level = rule.looks[look], rule.levels[look]
     if rule.two_sided:
-        radius, p_lower, p_upper = _two_sided(hits, rival, n, level, rule.sigma)
+        radius, p_lower, p_upper = two_sided_radius(hits, rival, n, level, rule.sigma)
     else:
         p_lower, p_upper = (binomial_lower(hits, n, level, complement=side) for side in (False, True))
         radius = interval_radius(p_lower, p_upper, rule.sigma, p_upper, p_lower)
@@ -534,14 +90,15 @@ def _on_the_grid(rule: Plan, hits: np.ndarray, rival: np.ndarray, look: np.ndarr
                 spent=rule.spent_by_look.max(0)[look])
 
 # %% ../../nbs/methods/02_sequential.ipynb #d007db49
-def certify(record: Record,           # votes under Gaussian noise, stopped by a plan (or a fixed n: a plan of one look)
-            *,
-            norm: str | float = "l2", # l2 only
-            alpha: float = 0.001,     # failure probability per image, in (0, 1)
-            targets: ArrayLike | None = None, # radii; None: the plan's (a fixed n: 0, 1/4, 1/2, ...)
-            spending: str | None = None,      # None: the plan's; "exact", "union" or "anytime"
-            two_sided: bool | None = None,    # None: the plan's
-           ) -> Certificates:         # radius: the largest certified target, or continuous with "union"; details: draws, look, spent
+def certify(
+    record: Record,           # votes under Gaussian noise, stopped by a plan (or a fixed n: a plan of one look)
+    *,
+    norm: str | float = "l2", # l2 only
+    alpha: float = 0.001,     # failure probability per image, in (0, 1)
+    targets: ArrayLike | None = None, # radii; None: the plan's (a fixed n: 0, 1/4, 1/2, ...)
+    spending: str | None = None,      # None: the plan's; "exact", "union" or "anytime"
+    two_sided: bool | None = None,    # None: the plan's
+) -> Certificates:         # radius: the largest certified target, or continuous with "union"; details: draws, look, spent
     """l2 certificates of a Record that was stopped early (exact group-sequential test). Raises ValueError.
 
     Args:
@@ -560,7 +117,7 @@ def certify(record: Record,           # votes under Gaussian noise, stopped by a
         raise ValueError(f"norm must be 'l2', got {norm!r}")
     record.check_noise(*GAUSSIAN_NOISES)
     size, hits, selected = len(record), record.hits, record.selected
-    rival = _largest_rival(record.counts, selected)
+    rival = largest_rival(record.counts, selected)
     look, n1, n_max = (np.zeros(size, np.int64) for _ in range(3))
     found = dict(radius=np.zeros(size), p_lower=np.zeros(size), p_upper=np.ones(size),
                  certified=np.zeros(size, bool), spent=np.zeros(size))
@@ -606,13 +163,13 @@ class _Claim:
         reach = interval_radius(self.p_lower, self.p_upper, self.sigma)
         return bool(disjoint and top and rest and self.radius <= reach * SLACK)
 
-    def by_crossing(self, look: int, looks: np.ndarray) -> bool:
+    def bycrossing(self, look: int, looks: np.ndarray) -> bool:
         "Whether a boundary that these hits reach is crossed with probability at most alpha where the claim is just false."
         if self.edge ** float(self.n_max) > self.alpha:
             return False # beyond the reach of n_max draws
         for spending in ("exact", "anytime"):
             boundary = plan([self.radius], self.sigma, self.alpha, self.n1, self.n_max, spending=spending).boundaries[0]
-            if self.hits >= boundary[look] and _crossing(looks, boundary, self.edge)[-1] <= self.alpha * SLACK:
+            if self.hits >= boundary[look] and crossing(looks, boundary, self.edge)[-1] <= self.alpha * SLACK:
                 return True
         return False
 
@@ -623,7 +180,7 @@ class _Claim:
             return False
         look = int(np.searchsorted(looks, self.n))
         level = union_levels(len(looks), self.alpha)[look] * SLACK
-        return self.by_union(level) or self.by_crossing(look, looks)
+        return self.by_union(level) or self.bycrossing(look, looks)
 
 # %% ../../nbs/methods/02_sequential.ipynb #3aed2a51
 def check(certificates: Certificates, # as `certify` made them

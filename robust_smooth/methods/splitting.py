@@ -136,16 +136,17 @@ def _certify_soft(record: Record, adversary: str, rule: str) -> Certificates:
     return _claimed(record, label, steps, adversary, "lead within the rounding margin", witness, method="splitting_soft", details=details)
 
 # %% ../../nbs/methods/04_splitting.ipynb #23f31f93
-def certify(record: Record,               # all N votes under Splitting noise, or fewer after an early exit
-            *,
-            norm: str | float = "l1",     # only "l1"
-            alpha: float = 0.0,           # not spent: nothing here is random
-            mode: str = "sound",          # "sound", or "paper": radius L/q as a real number, no guard
-            adversary: str = "quantised", # "quantised": perturbed inputs stay on the grid; "continuous": any reals, rounded to the grid before smoothing
-            guard: bool = True,           # give fragile votes to the attacker
-            audit: bool | None = None,    # use what an audit found (see below); None: if the record holds it
-            soft: str | bool | None = None, # rule of `soft_budget` for scores kept by `soft_record`; False: hard votes; None: "touched" if the record holds scores
-           ) -> Certificates:             # steps and levels: certified whole steps L and grid steps per unit
+def certify(
+    record: Record,               # all N votes under Splitting noise, or fewer after an early exit
+    *,
+    norm: str | float = "l1",     # only "l1"
+    alpha: float = 0.0,           # not spent: nothing here is random
+    mode: str = "sound",          # "sound", or "paper": radius L/q as a real number, no guard
+    adversary: str = "quantised", # "quantised": perturbed inputs stay on the grid; "continuous": any reals, rounded to the grid before smoothing
+    guard: bool = True,           # give fragile votes to the attacker
+    audit: bool | None = None,    # use what an audit found (see below); None: if the record holds it
+    soft: str | bool | None = None, # rule of `soft_budget` for scores kept by `soft_record`; False: hard votes; None: "touched" if the record holds scores
+) -> Certificates:             # steps and levels: certified whole steps L and grid steps per unit
     """Exact l1 certificates of splitting noise (Levine and Feizi 2021, Corollary 1). Raises ValueError.
 
     Args:

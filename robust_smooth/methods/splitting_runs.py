@@ -81,13 +81,14 @@ class _Runner:
 
 # %% ../../nbs/methods/04a_splitting_runs.ipynb #7119aa59
 @torch.inference_mode()
-def soft_record(model: nn.Module,           # base classifier with logits, in evaluation mode
-                x: Tensor,                  # [B, ...] images on the grid of the noise
-                noise: Splitting,           # splitting noise
-                *,
-                batch_size: int = 1024,     # rows per forward pass
-                index: ArrayLike | None = None, # [B] dataset indices
-               ) -> Record:                 # counts of the hard votes; moments: scores [B, N, C] float32
+def soft_record(
+    model: nn.Module,           # base classifier with logits, in evaluation mode
+    x: Tensor,                  # [B, ...] images on the grid of the noise
+    noise: Splitting,           # splitting noise
+    *,
+    batch_size: int = 1024,     # rows per forward pass
+    index: ArrayLike | None = None, # [B] dataset indices
+) -> Record:                 # counts of the hard votes; moments: scores [B, N, C] float32
     """Evaluate all splits and keep their probabilities.
 
     Raises ValueError for a model in training mode, images off the grid, or logits that are not finite.
@@ -117,11 +118,12 @@ def soft_record(model: nn.Module,           # base classifier with logits, in ev
                   fragile=np.array(fragile), moments=dict(scores=np.array(scores)), provenance=origin)
 
 # %% ../../nbs/methods/04a_splitting_runs.ipynb #7ad29882
-def crossings(levels: ArrayLike, # [d] levels of one image, in [0, q]
-              phases: ArrayLike, # [T, d] phases of T splits
-              n_splits: int,     # number of splits N
-              q: int,            # grid steps per unit of input
-             ) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # row in phases, feature, and new numerator (units of 1/4q) of every neighbour
+def crossings(
+    levels: ArrayLike, # [d] levels of one image, in [0, q]
+    phases: ArrayLike, # [T, d] phases of T splits
+    n_splits: int,     # number of splits N
+    q: int,            # grid steps per unit of input
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # row in phases, feature, and new numerator (units of 1/4q) of every neighbour
     """All views with a single feature moved across its nearest cut, above or below, ordered by row.
 
     Args:
@@ -155,9 +157,10 @@ def _chain(module: nn.Module) -> list[nn.Module]:
         return [part for child in children for part in _chain(child)]
     return [module]
 
-def leading_linear(model: nn.Module,        # base classifier
-                   shape: tuple[int, ...],  # shape of one image
-                  ) -> tuple[nn.Module, Tensor, nn.Module] | None: # affine head, its weight [d, width] float32, and the rest; None if there is no such head
+def leading_linear(
+    model: nn.Module,        # base classifier
+    shape: tuple[int, ...],  # shape of one image
+) -> tuple[nn.Module, Tensor, nn.Module] | None: # affine head, its weight [d, width] float32, and the rest; None if there is no such head
     """Split off the affine head of a network: normalisation, flattening and a first linear layer.
 
     Args:
@@ -284,16 +287,17 @@ def _audit_image(run: _Runner, head: tuple | None, noise: Splitting, image: Tens
                 evaluations=known.evaluations, audited=known.done)
 
 @torch.inference_mode()
-def audit_record(model: nn.Module,              # base classifier, in evaluation mode
-                 x: Tensor,                     # [B, ...] images on the grid of the noise
-                 noise: Splitting,              # splitting noise
-                 *,
-                 batch_size: int = 1024,        # rows per forward pass
-                 margin_guard: float | None = None, # votes with a margin up to this times max(1, largest |logit|) are fragile; None: what rounding may do; 0: none
-                 radius: float | None = None,   # stop each image once this radius is certain or out of reach; None: exact audit
-                 fast: bool = True,             # update the first linear layer instead of full passes, where the network has one
-                 index: ArrayLike | None = None, # [B] dataset indices
-                ) -> Record:                    # counts, fragile; moments: label, kinds, need, evaluations, audited (splits looked at)
+def audit_record(
+    model: nn.Module,              # base classifier, in evaluation mode
+    x: Tensor,                     # [B, ...] images on the grid of the noise
+    noise: Splitting,              # splitting noise
+    *,
+    batch_size: int = 1024,        # rows per forward pass
+    margin_guard: float | None = None, # votes with a margin up to this times max(1, largest |logit|) are fragile; None: what rounding may do; 0: none
+    radius: float | None = None,   # stop each image once this radius is certain or out of reach; None: exact audit
+    fast: bool = True,             # update the first linear layer instead of full passes, where the network has one
+    index: ArrayLike | None = None, # [B] dataset indices
+) -> Record:                    # counts, fragile; moments: label, kinds, need, evaluations, audited (splits looked at)
     """Evaluate all splits and their neighbours.
 
     Raises ValueError for a model in training mode, images off the grid, or logits that are not finite.

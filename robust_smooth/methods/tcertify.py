@@ -21,41 +21,23 @@ from ..core.record import Record
 from ..core.registry import register
 from ..core.values import ABSTAIN, check_counts, check_level, norm_name
 from robust_smooth.maths.bounds import (
-    binomial_lower, binomial_upper, fewest_draws, probit, probit_gap, runner_up_upper,
+    binomial_lower, binomial_upper, fewest_draws, interval_radius, probit, probit_gap, runner_up_upper,
     tail_at_least, tail_at_most,
 )
 from .gaussian import GAUSSIAN_NOISES, SLACK
 
 # %% auto #0
-__all__ = ['RATIOS', 'RULES', 'interval_radius', 'limits', 'Sharing', 'minimum_n', 'certify', 'check', 'outcomes',
-           'failure_probability', 'verify_joint', 'largest_radius']
+__all__ = ['RATIOS', 'RULES', 'limits', 'Sharing', 'minimum_n', 'certify', 'check', 'outcomes', 'failure_probability',
+           'verify_joint', 'largest_radius', 'interval_radius']
 
 # %% ../../nbs/methods/01_tcertify.ipynb #b52a8678
-def interval_radius(p_lower: ArrayLike,         # lower bounds of the top class's probability, in [0, 1]
-                    p_upper: ArrayLike,         # upper bounds of the runner-up's probability, in [0, 1]; broadcasts
-                    sigma: float = 1.0,         # noise level, in input units
-                    q_lower: ArrayLike | None = None, # 1 - p_lower, where known more accurately
-                    q_upper: ArrayLike | None = None, # 1 - p_upper, likewise
-                   ) -> np.ndarray:             # float64 radii >= 0 in input units; 0 where p_lower <= p_upper
-    """Two-sided l2 radius of Gaussian smoothing (Cohen et al. 2019, Theorem 1; Feng et al., eq. 2).
-
-    Args:
-        p_lower: lower bounds of the top class's probability, in [0, 1]
-        p_upper: upper bounds of the runner-up's probability, in [0, 1]; broadcasts
-        sigma: noise level, in input units
-        q_lower: 1 - p_lower, where known more accurately
-        q_upper: 1 - p_upper, likewise
-    Returns:
-        float64 radii >= 0 in input units; 0 where p_lower <= p_upper
-    """
-    p_lower, p_upper = np.broadcast_arrays(np.asarray(p_lower, np.float64), np.asarray(p_upper, np.float64))
-    gap = probit_gap(p_lower, p_upper, q_lower, q_upper)
-    return np.where(p_lower > p_upper, sigma / 2 * gap, 0.0)[()]
+_all_ = ["interval_radius"]
 
 # %% ../../nbs/methods/01_tcertify.ipynb #9ce09b88
-def _split(counts: ArrayLike, # [B, C] votes
-           label: ArrayLike,  # [B] claimed classes
-          ) -> tuple[np.ndarray, np.ndarray]: # [B] votes for the claimed class, [B, C - 1] for the others
+def _split(
+    counts: ArrayLike, # [B, C] votes
+    label: ArrayLike,  # [B] claimed classes
+) -> tuple[np.ndarray, np.ndarray]: # [B] votes for the claimed class, [B, C - 1] for the others
     "The two sides of the votes. Raises ValueError."
     counts, label = np.atleast_2d(check_counts(counts)), np.atleast_1d(np.asarray(label))
     size, classes = counts.shape
@@ -77,14 +59,15 @@ def _rivals_upper(rest: np.ndarray, n: ArrayLike, level: ArrayLike, bound: str) 
     return binomial_upper(largest, n, level), binomial_upper(largest, n, level, complement=True)
 
 # %% ../../nbs/methods/01_tcertify.ipynb #f7673de2
-def limits(counts: ArrayLike,      # [B, C] votes, whole numbers
-           label: ArrayLike,       # [B] class claimed for each image, fixed without looking at `counts`
-           n: ArrayLike,           # [B] or a number: draws
-           level_top: ArrayLike,   # level of the top side, in [0, 1); broadcasts to [B]
-           level_rival: ArrayLike, # level of the rivals, in [0, 1); broadcasts to [B]
-           bound: str = "runner-up", # "runner-up": limit of the largest rival count; "sum": the paper's sum over all rivals
-           cap: bool = True,       # cap the rivals' bound at 1 - p_lower
-          ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]: # p_lower, p_upper, 1 - p_lower, 1 - p_upper, each [B]
+def limits(
+    counts: ArrayLike,      # [B, C] votes, whole numbers
+    label: ArrayLike,       # [B] class claimed for each image, fixed without looking at `counts`
+    n: ArrayLike,           # [B] or a number: draws
+    level_top: ArrayLike,   # level of the top side, in [0, 1); broadcasts to [B]
+    level_rival: ArrayLike, # level of the rivals, in [0, 1); broadcasts to [B]
+    bound: str = "runner-up", # "runner-up": limit of the largest rival count; "sum": the paper's sum over all rivals
+    cap: bool = True,       # cap the rivals' bound at 1 - p_lower
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]: # p_lower, p_upper, 1 - p_lower, 1 - p_upper, each [B]
     """Lower limit of the top class and upper limit of all others, with their complements.
 
     Feng et al., Algorithm 2, with its sum or with the limit of the largest count (Lemma R of the proof notebook
@@ -184,10 +167,11 @@ class _Votes:
         return np.where((p_lower > 0.5) | (not rule.majority), claimed, 0.0)
 
 # %% ../../nbs/methods/01_tcertify.ipynb #b3c3bc8e
-def _best_ratio(votes: _Votes, # of a batch
-                rule: Sharing, # with its grid of ratios
-                bound: str,    # "sum" or "runner-up"
-               ) -> np.ndarray: # [B] the ratio of the largest radius, the smallest of equals; NaN where none is positive
+def _best_ratio(
+    votes: _Votes, # of a batch
+    rule: Sharing, # with its grid of ratios
+    bound: str,    # "sum" or "runner-up"
+) -> np.ndarray: # [B] the ratio of the largest radius, the smallest of equals; NaN where none is positive
     "The search over the grid: the cheap bound first, which is never below the sum's radius, and the sum only where it may still win."
     if votes.counts.shape[1] == 2:
         bound = "runner-up" # with one rival the sum is its limit
@@ -278,17 +262,18 @@ def _check_request(record: Record, norm: str | float, mode: str, reuse: bool) ->
     if not reuse and np.any(record.selection.sum(1) == 0):
         raise ValueError("selection holds no votes for some image; pass reuse=True to select from the estimation votes")
 
-def certify(record: Record,              # votes under Gaussian noise, a fixed number of draws
-            *,
-            norm: str | float = "l2",    # l2 only
-            alpha: float = 0.001,        # failure probability per image, in (0, 1)
-            mode: str = "sound",         # "sound": proved; "paper": Algorithm 2 as printed
-            reuse: bool = False,         # True: select the class from the estimation votes themselves
-            t: float | str = 0.5,        # mode "sound": share of alpha for the top class, in (0, 1], or "selection"
-            cap: bool = True,            # cap the rivals' bound at 1 - p_lower
-            ratios: Sequence[float] = RATIOS, # grid of t for mode "paper" and t="selection", in (0, 1]
-            half_rule: bool | None = None, # demand p_lower > 1/2; None: in mode "paper" and with reuse only
-           ) -> Certificates:            # details: level_top and level_rival, what each side of an image was given of alpha
+def certify(
+    record: Record,              # votes under Gaussian noise, a fixed number of draws
+    *,
+    norm: str | float = "l2",    # l2 only
+    alpha: float = 0.001,        # failure probability per image, in (0, 1)
+    mode: str = "sound",         # "sound": proved; "paper": Algorithm 2 as printed
+    reuse: bool = False,         # True: select the class from the estimation votes themselves
+    t: float | str = 0.5,        # mode "sound": share of alpha for the top class, in (0, 1], or "selection"
+    cap: bool = True,            # cap the rivals' bound at 1 - p_lower
+    ratios: Sequence[float] = RATIOS, # grid of t for mode "paper" and t="selection", in (0, 1]
+    half_rule: bool | None = None, # demand p_lower > 1/2; None: in mode "paper" and with reuse only
+) -> Certificates:            # details: level_top and level_rival, what each side of an image was given of alpha
     """l2 certificates from a lower limit of the top class and an upper limit of its rivals.
 
     Feng et al., Algorithm 2, repaired. Raises ValueError.
@@ -391,17 +376,18 @@ def _multinomial(counts: np.ndarray, n: int, p: np.ndarray) -> np.ndarray: # [M]
     "Probabilities of outcomes."
     return np.exp(gammaln(n + 1) - gammaln(counts + 1).sum(1) + xlogy(counts, p).sum(1))
 
-def failure_probability(p: ArrayLike,          # [C] true class probabilities, adding up to 1
-                        n: int,                # draws; C = 3 allows about 1900, C = 4 about 220
-                        alpha: float,          # nominal failure probability, in (0, 1)
-                        mode: str = "sound",   # as in `certify`; "joint": both sides at the full alpha, a conjecture
-                        reuse: bool = False,   # as in `certify`
-                        selected: int | None = None, # without reuse, the class fixed beforehand; None: the worst
-                        t: float = 0.5,        # as in `certify`; "selection" is refused, since there are no selection votes
-                        cap: bool = True,      # as in `certify`
-                        ratios: Sequence[float] = RATIOS, # as in `certify`
-                        half_rule: bool | None = None,    # as in `certify`
-                       ) -> float:             # exact probability of a false claim
+def failure_probability(
+    p: ArrayLike,          # [C] true class probabilities, adding up to 1
+    n: int,                # draws; C = 3 allows about 1900, C = 4 about 220
+    alpha: float,          # nominal failure probability, in (0, 1)
+    mode: str = "sound",   # as in `certify`; "joint": both sides at the full alpha, a conjecture
+    reuse: bool = False,   # as in `certify`
+    selected: int | None = None, # without reuse, the class fixed beforehand; None: the worst
+    t: float = 0.5,        # as in `certify`; "selection" is refused, since there are no selection votes
+    cap: bool = True,      # as in `certify`
+    ratios: Sequence[float] = RATIOS, # as in `certify`
+    half_rule: bool | None = None,    # as in `certify`
+) -> float:             # exact probability of a false claim
     """Exact probability that `certify` returns a false claim, by enumeration of the multinomial law. Raises ValueError.
 
     Args:
@@ -437,11 +423,12 @@ def failure_probability(p: ArrayLike,          # [C] true class probabilities, a
     return max(failure(np.full(len(counts), c)) for c in classes)
 
 # %% ../../nbs/methods/01_tcertify.ipynb #e5a3aba5
-def verify_joint(n: int,         # draws, >= 1
-                 alpha: float,   # level of both sides, in (0, 1)
-                 thresholds: ArrayLike | None = None, # [S] pairs (a, b) of counts with 0 < a <= b <= n; None: all
-                 deltas: ArrayLike | None = None,     # [D] half distances of the two quantiles, >= 0; None: 41 values in [0, 4]
-                ) -> np.ndarray: # [S, D] probability of a false claim at s = h(a) + h(b), divided by alpha
+def verify_joint(
+    n: int,         # draws, >= 1
+    alpha: float,   # level of both sides, in (0, 1)
+    thresholds: ArrayLike | None = None, # [S] pairs (a, b) of counts with 0 < a <= b <= n; None: all
+    deltas: ArrayLike | None = None,     # [D] half distances of the two quantiles, >= 0; None: 41 values in [0, 4]
+) -> np.ndarray: # [S, D] probability of a false claim at s = h(a) + h(b), divided by alpha
     """Exact error of the conjecture along the worst curve of each attainable radius.
 
     All of it for `thresholds=None`. Beyond alpha = 1/2 it does exceed 1. Raises ValueError.

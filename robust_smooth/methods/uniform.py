@@ -40,9 +40,10 @@ def _product_down(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.where(error < 0, np.nextafter(product, -np.inf), product)
 
 # %% ../../nbs/methods/03_uniform.ipynb #f1d39085
-def radius(p_lower: ArrayLike, # lower bounds of the top class's probability, in [0, 1], any shape
-           lam: ArrayLike,     # half-width of the noise, in input units, > 0; broadcasts
-          ) -> np.ndarray:     # float64: l1 radius in input units, rounded down; 0 where p_lower <= 1/2
+def radius(
+    p_lower: ArrayLike, # lower bounds of the top class's probability, in [0, 1], any shape
+    lam: ArrayLike,     # half-width of the noise, in input units, > 0; broadcasts
+) -> np.ndarray:     # float64: l1 radius in input units, rounded down; 0 where p_lower <= 1/2
     """Certified l1 radius 2 lam (p - 1/2) (Lee et al. 2019; Levine and Feizi 2021, Theorem 1). Raises ValueError.
 
     Args:
@@ -123,14 +124,15 @@ def _lower_limit(record: Record, alpha: float, mode: str) -> np.ndarray: # [B]
     return binomial_lower(record.hits, record.n, alpha / 2).astype(np.float32).astype(np.float64)
 
 # %% ../../nbs/methods/03_uniform.ipynb #79920f9f
-def certify(record: Record,               # votes under one of `UNIFORM_NOISES`
-            *,
-            norm: str | float = "l1",     # only "l1"
-            alpha: float = 0.001,         # failure probability per image, in (0, 1)
-            mode: str = "sound",          # "sound", or "paper": two-sided interval, limit stored in float32
-            levels: int | None = None,    # grid steps per unit of input, if attackers stay on that grid
-            adversary: str = "quantised", # noise on a grid: "quantised" or "continuous"
-           ) -> Certificates:
+def certify(
+    record: Record,               # votes under one of `UNIFORM_NOISES`
+    *,
+    norm: str | float = "l1",     # only "l1"
+    alpha: float = 0.001,         # failure probability per image, in (0, 1)
+    mode: str = "sound",          # "sound", or "paper": two-sided interval, limit stored in float32
+    levels: int | None = None,    # grid steps per unit of input, if attackers stay on that grid
+    adversary: str = "quantised", # noise on a grid: "quantised" or "continuous"
+) -> Certificates:
     """Certified l1 radii of uniform and independently split noise (Lee et al. 2019; Yang et al. 2020). Raises ValueError.
 
     Args:

@@ -10,6 +10,7 @@ import torch
 from scipy.special import ndtr
 from torch import nn
 
+from robust_smooth.maths import looks as rounds
 from robust_smooth.methods import gaussian, sequential
 from robust_smooth.core.record import Record
 from robust_smooth.core.values import ABSTAIN
@@ -35,7 +36,7 @@ def simulate(plan, p, rng):
 @pytest.mark.parametrize("n, p0, alpha", [(20, Fraction(1, 2), Fraction(1, 5)), (24, Fraction(7, 10), Fraction(1, 20)), (28, Fraction(9, 10), Fraction(1, 3))])
 def test_boundaries_and_error_in_rational_arithmetic(n, p0, alpha):
     looks = [n // 4, n // 2, n]
-    boundary, spent = sequential._exact_boundaries(np.array(looks), float(p0), np.array([float(alpha) / 4, float(alpha) / 2, float(alpha)]))
+    boundary, spent = rounds._exact_boundaries(np.array(looks), float(p0), np.array([float(alpha) / 4, float(alpha) / 2, float(alpha)]))
     law, before, used = {0: Fraction(1)}, 0, Fraction(0)
     for k, (look, allowed) in enumerate(zip(looks, (alpha / 4, alpha / 2, alpha))):
         m, moved = look - before, {}
@@ -61,10 +62,10 @@ def test_error_at_the_edge_is_below_alpha(spending, sigma, alpha):
     assert plan.boundaries.shape == plan.futility.shape == (len(plan.targets), len(plan.looks))
     assert np.all((plan.spent > 0) & (plan.spent <= alpha)) and np.all(np.diff(plan.spent_by_look, axis=1) >= 0)
     edge = np.maximum(0.5, ndtr(plan.targets / sigma))
-    again = [sequential._crossing(plan.looks, b, p)[-1] for b, p in zip(plan.boundaries, edge)]
+    again = [rounds.crossing(plan.looks, b, p)[-1] for b, p in zip(plan.boundaries, edge)]
     assert np.allclose(again, plan.spent, rtol=1e-9, atol=0)
     if spending == "exact":
-        unused = np.array([sequential._crossing(plan.looks, np.append(b[:-1], b[-1] - 1), p)[-1] for b, p in zip(plan.boundaries, edge)])
+        unused = np.array([rounds.crossing(plan.looks, np.append(b[:-1], b[-1] - 1), p)[-1] for b, p in zip(plan.boundaries, edge)])
         assert np.all(unused > alpha) # one hit less at the last look would be too much: nothing is wasted
 
 def test_false_claims_along_p():
@@ -92,7 +93,7 @@ def test_simulated_images_near_the_edge_fail_at_most_alpha(options):
     alpha, images, rng = 0.05, 8000, np.random.default_rng(1)
     plan = sequential.plan([0, 0.25, 0.5], 0.5, alpha, n1=40, n_max=2000, **options)
     p = np.array([0.8413, 0.1587, 0.0]) # true radius 0.49995, just below a target
-    truth = 0.5 * float(sequential.probit(0.8413))
+    truth = 0.5 * float(rounds.probit(0.8413))
     result = sequential.certify(simulate(plan, np.tile(p, (images, 1)), rng), alpha=alpha)
     assert (result.radius > truth).mean() <= alpha + 4 * np.sqrt(alpha / images)
     assert (result.radius >= 0.25).mean() > 0.95
