@@ -13,7 +13,8 @@ from collections.abc import Iterator
 Row = tuple[str, str, str, str] # name, type, default, meaning
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
-WIDTH = 100
+WIDTH = 100  # of what is written
+WIDEST = 115 # of what is left as it was written, three quotes not counted
 HEADS = ("Args:", "Returns:")
 GENERATED = re.compile(r"\n\s*\n?[ \t]*(?:Args|Returns):\n.*", re.S) # what was written under a docstring
 TYPED = re.compile(r"^type:\s*ignore(?:\[[\w\-, ]*\])?\s*#?\s*") # a word to the type checker, before the meaning
@@ -89,13 +90,23 @@ def _said(rows: list[Row], indent: str) -> list[str]:
     return lines
 
 
+def _wrapped(doc: str, indent: str) -> list[str]:
+    "The lines of a docstring, those that are wider than a page broken."
+    lines: list[str] = []
+    for number, line in enumerate(doc.splitlines()):
+        full = line if number else indent + line
+        wide = len(full) > WIDEST
+        lines += textwrap.wrap(full, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False) if wide else [full]
+    return [lines[0].removeprefix(indent), *lines[1:]]
+
+
 def _written(doc: str, rows: list[Row], result: Row | None, indent: str) -> list[str]:
     "The lines of a docstring with its parameters below; none where nothing is explained."
     told = _said(rows, indent)
     answer = _said([("", "", "", result[3])], indent) if result else []
     if not told and not answer:
         return []
-    lines = [*plain_docstring(doc).splitlines(), ""]
+    lines = [*_wrapped(plain_docstring(doc), indent), ""]
     if told:
         lines += [f"{indent}{HEADS[0]}", *told]
     if answer:
@@ -168,5 +179,5 @@ def without_parameters(source: str) -> str:
     tree, lines = ast.parse(source), source.split("\n")
     parts = [part for node in ast.walk(tree) if (part := _docstring(node)) is not None and _alone(part, lines)]
     for part in sorted(parts, key=lambda each: -each.lineno):
-        lines[part.lineno - 1:part.end_lineno] = [" " * part.col_offset + repr(plain_docstring(part.value.value))]
+        lines[part.lineno - 1:part.end_lineno] = [" " * part.col_offset + repr(" ".join(plain_docstring(part.value.value).split()))]
     return "\n".join(lines)

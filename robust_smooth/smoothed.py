@@ -137,7 +137,8 @@ def _look(progress: bool) -> Callable[[Ballot, Engine, int], None]:
 def classes_of(model: Callable, # base classifier
                images: Tensor,  # [B, ...] at least one
               ) -> int:         # C >= 2
-    """Classes of the model: as it says, or from one forward pass. Raises ValueError, with advice where a single image was given.
+    """Classes of the model: as it says, or from one forward pass. Raises ValueError, with advice where
+    a single image was given.
 
     Args:
         model: base classifier
@@ -212,7 +213,8 @@ def _check_prediction(method: Method, noise: Noise, classes: int, n: int, alpha:
 
 # %% ../nbs/10_smoothed.ipynb #c629ace4
 class Smoothed:
-    """A base classifier smoothed by a distribution: votes, predictions, estimates and checks. Raises TypeError for what is neither.
+    """A base classifier smoothed by a distribution: votes, predictions, estimates and checks. Raises
+    TypeError for what is neither.
 
     Args:
         model: base classifier, best from `wrap`: [m, ...] in [0, 1] -> [m, C] logits
@@ -320,7 +322,8 @@ class Smoothed:
                 seed: int = 0,        # seed of the noise
                 **settings,           # further settings of `vote`
                ) -> np.ndarray:       # [B] int64: class or `ABSTAIN`
-        """The smoothed classifier's class per image, or an abstention. Raises ValueError where n is too small for alpha.
+        """The smoothed classifier's class per image, or an abstention. Raises ValueError where n is
+        too small for alpha.
 
         Args:
             data: images in [0, 1]

@@ -55,7 +55,8 @@ def n_splits(q: int,                                       # grid steps per unit
              sigma: float | Fraction | str | None = None,  # noise level as lam / sqrt(3), > 0
              lam: float | Fraction | str | None = None,    # or as lam, > 0; exactly one of the two
             ) -> int:                                      # N, >= 1
-    """Number of splits N = floor(2 lam q), in exact arithmetic (Levine and Feizi 2021, section 4.1). Raises ValueError if there is none.
+    """Number of splits N = floor(2 lam q), in exact arithmetic (Levine and Feizi 2021, section 4.1).
+    Raises ValueError if there is none.
 
     Args:
         q: grid steps per unit of input, >= 1: images 255, digits 16
@@ -101,7 +102,8 @@ def split_levels(levels: ArrayLike, # whole numbers in [0, q], any shape
                  n_splits: int,     # number of splits N, >= 1
                  q: int,            # grid steps per unit of input, >= 1
                 ) -> np.ndarray:    # int16 (int32 for q > 8191): numerators Z in [0, 4q] of the noised values Z / 4q
-    """Centre of the cell that holds each level, in units of 1/4q (Levine and Feizi 2021, equations 14, 27, 28). Raises ValueError.
+    """Centre of the cell that holds each level, in units of 1/4q (Levine and Feizi 2021, equations 14,
+    27, 28). Raises ValueError.
 
     Args:
         levels: whole numbers in [0, q], any shape
@@ -278,7 +280,8 @@ class _Splits(_OnGrid):
 @register_noise
 @dataclass(frozen=True, kw_only=True)
 class Splitting(_Splits):
-    """Deterministic splitting noise on the grid k/q: N splits with fixed offsets (Levine and Feizi 2021). Raises ValueError unless N, q >= 1.
+    """Deterministic splitting noise on the grid k/q: N splits with fixed offsets (Levine and Feizi
+    2021). Raises ValueError unless N, q >= 1.
 
     Args:
         q: grid steps per unit of input, >= 1: images 255, digits 16
@@ -376,7 +379,8 @@ class Splitting(_Splits):
               start: int,  # number of the first split, >= 0
               out: Tensor, # [m, ...] float32, on the device of x: overwritten with splits start, ..., start + m - 1
              ) -> Tensor:  # out
-        """Fill `out` with consecutive splits of one image; every device gives the same bits. Raises ValueError off the grid or beyond N.
+        """Fill `out` with consecutive splits of one image; every device gives the same bits. Raises
+        ValueError off the grid or beyond N.
 
         Args:
             x: [...]: one image on the grid, or its int32 levels from `prepare`, which are not
@@ -442,7 +446,8 @@ def _phases(count: int,          # N
 @register_noise
 @dataclass(frozen=True, kw_only=True)
 class IndependentSplitting(_Splits):
-    """Randomised splitting noise on the grid k/q, an independent phase per feature (Levine and Feizi 2021, Theorem 2). Raises ValueError.
+    """Randomised splitting noise on the grid k/q, an independent phase per feature (Levine and Feizi
+    2021, Theorem 2). Raises ValueError.
 
     Args:
         q: grid steps per unit of input, >= 1
@@ -498,7 +503,8 @@ class IndependentSplitting(_Splits):
 @register_noise
 @dataclass(frozen=True, kw_only=True)
 class ContinuousSplitting(Noise):
-    """Randomised splitting noise with real cuts, independent per feature (Levine and Feizi 2021, Theorem 2). Raises ValueError unless lam > 0.
+    """Randomised splitting noise with real cuts, independent per feature (Levine and Feizi 2021,
+    Theorem 2). Raises ValueError unless lam > 0.
 
     Args:
         lam: noise level: cuts are 2 lam apart, > 0

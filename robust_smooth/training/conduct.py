@@ -121,7 +121,8 @@ def acts_alone(model: Callable, # base classifier: [m, ...] -> [m, C] logits
                images: Tensor,  # [B, ...] some images, on the device of the model
                tolerance: float = TOLERANCE, # share of the logits' spread that rounding may make
               ) -> bool:        # False: what the model says of a row depends on other rows
-    """Whether a network looks at each row alone, by what its layers say and by a trial of a few rows, which proves nothing.
+    """Whether a network looks at each row alone, by what its layers say and by a trial of a few rows,
+    which proves nothing.
 
     Args:
         model: base classifier: [m, ...] -> [m, C] logits
@@ -151,7 +152,8 @@ def check_trial(model: Callable, # base classifier: [m, ...] -> [m, C] logits
                 deterministic: bool = False,  # whether a certificate leaves no room for chance
                 tolerance: float = TOLERANCE, # share of the logits' spread that rounding may make
                ) -> None:
-    """Raise ValueError where a trial shows that rows depend on each other, or chance where there must be none; else warn of chance.
+    """Raise ValueError where a trial shows that rows depend on each other, or chance where there must
+    be none; else warn of chance.
 
     Args:
         model: base classifier: [m, ...] -> [m, C] logits

@@ -152,7 +152,8 @@ def _plain(label: Any) -> Any:
 # %% ../../nbs/training/12_holders.ipynb #54df713e
 def as_images(data: Any, # [B, ...] tensor or array in [0, 1]; an ImageSet; a Dataset or DataLoader of images or (image, label) pairs
              ) -> Given: # images, labels or None, dataset indices or None
-    """Images, labels and dataset indices of whatever holds them. Raises TypeError, or ValueError for a loader that shuffles.
+    """Images, labels and dataset indices of whatever holds them. Raises TypeError, or ValueError for a
+    loader that shuffles.
 
     Args:
         data: [B, ...] tensor or array in [0, 1]; an ImageSet; a Dataset or DataLoader of images or

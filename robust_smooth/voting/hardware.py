@@ -66,7 +66,8 @@ def forward_in_pieces(model: Callable, # base classifier
                       images: Tensor,  # [m, ...] on the device of the model
                       rows: int,       # rows to try at once, >= 1; halved where they do not fit
                      ) -> Tensor:      # [m, C] logits
-    """Logits of a batch, computed in pieces that fit into memory. Raises ValueError for what are no logits, and a single row's memory error.
+    """Logits of a batch, computed in pieces that fit into memory. Raises ValueError for what are no
+    logits, and a single row's memory error.
 
     Args:
         model: base classifier
@@ -154,7 +155,8 @@ def tune_batch_size(model: Callable,       # base classifier
                     seconds: float = 0.06, # time spent on each candidate
                     largest: int = 16384,  # largest batch tried
                    ) -> int:               # batch size
-    """A batch whose throughput is within 2 % of the best, from a short timed sweep; remembered per model. Raises MemoryError.
+    """A batch whose throughput is within 2 % of the best, from a short timed sweep; remembered per
+    model. Raises MemoryError.
 
     Args:
         model: base classifier
@@ -218,7 +220,8 @@ FRAGILE = {"float32": 2.0**-17, "tf32": 2.0**-9, "float16": 2.0**-8, "bfloat16":
 def working_precision(model: Callable, # base classifier
                       device: torch.device | str, # where it runs
                      ) -> str:         # key of `FRAGILE`
-    """The coarsest arithmetic of a forward pass: the model's `precision`, its weights' type, or what float32 means on this device.
+    """The coarsest arithmetic of a forward pass: the model's `precision`, its weights' type, or what
+    float32 means on this device.
 
     Args:
         model: base classifier

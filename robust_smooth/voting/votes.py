@@ -50,7 +50,8 @@ def check_votable(model: Callable, # base classifier: [m, ...] -> [m, C] logits
                   x: Tensor,       # [B, ...] images
                   noise: Noise,    # smoothing distribution
                  ) -> None:
-    """Raise ValueError or TypeError unless the model can be asked and the images are finite, in [0, 1] and suit the noise.
+    """Raise ValueError or TypeError unless the model can be asked and the images are finite, in [0, 1]
+    and suit the noise.
 
     Args:
         model: base classifier: [m, ...] -> [m, C] logits
@@ -267,7 +268,8 @@ def count_votes(model: Callable,          # base classifier: [m, ...] float32 ->
                 device: torch.device | str | None = None, # None: where the model is
                 progress: bool = True,            # show a progress bar
                ) -> Votes:                        # counts [B, C], n [B], fragile [B]
-    """Count the classes that a base classifier returns on perturbed copies of each image. Raises ValueError or TypeError for bad input.
+    """Count the classes that a base classifier returns on perturbed copies of each image. Raises
+    ValueError or TypeError for bad input.
 
     Args:
         model: base classifier: [m, ...] float32 -> [m, C] logits, in eval mode
@@ -305,7 +307,8 @@ def count_votes(model: Callable,          # base classifier: [m, ...] float32 ->
 # %% ../../nbs/voting/03_votes.ipynb #133f9f69
 def fingerprint(model: Callable, # base classifier
                ) -> str:         # 16 hex digits
-    """Hash of all that decides what a model computes: weights, structure, and the code and data of what is the user's own.
+    """Hash of all that decides what a model computes: weights, structure, and the code and data of
+    what is the user's own.
 
     Args:
         model: base classifier
@@ -324,7 +327,8 @@ def _version(package: str) -> str:
 # %% ../../nbs/voting/03_votes.ipynb #6ebbe13e
 def plan_of(stop: Any, # stopping rule of a vote, or None
            ) -> Any:   # what the Record says of it, JSON-able; None: a fixed number of draws
-    """The description of a stopping rule. Raises ValueError for a rule without one: its votes would pass for a fixed number of draws.
+    """The description of a stopping rule. Raises ValueError for a rule without one: its votes would
+    pass for a fixed number of draws.
 
     Args:
         stop: stopping rule of a vote, or None
@@ -473,7 +477,8 @@ def vote(model: Callable,      # base classifier: [m, ...] float32 -> [m, C] log
          progress: bool = True,              # show a progress bar
          first_look: Callable[[Ballot, Engine, int], None] | None = None, # called with the seed before the first vote
         ) -> Record:                         # rows in the order of `images`
-    """Vote on a batch of images, selection then estimation, into a Record that is on disk image by image. Raises ValueError or TypeError.
+    """Vote on a batch of images, selection then estimation, into a Record that is on disk image by
+    image. Raises ValueError or TypeError.
 
     Args:
         model: base classifier: [m, ...] float32 -> [m, C] logits, in eval mode
