@@ -120,14 +120,20 @@ def _bases(tree: ast.Module) -> dict[str, ast.ClassDef]:
     return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
 
 
+def lineage(node: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> list[ast.ClassDef]:
+    "A class after the private bases of its module that it is put together from."
+    private = [base.id for base in node.bases if isinstance(base, ast.Name) and base.id.startswith("_") and base.id in classes]
+    found = [each for name in private for each in lineage(classes[name], classes)]
+    return list(dict.fromkeys([*found, node]))
+
+
 def _explained(node: ast.ClassDef, classes: dict[str, ast.ClassDef], notes: dict[int, str]) -> list[Row]:
     "What the constructor of a class is given: the arguments of its __init__, else its fields and those of its private bases."
     begin = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
     if begin:
         return arguments(begin, notes)
-    inherited = [row for base in node.bases if isinstance(base, ast.Name) and base.id.startswith("_") and base.id in classes
-                 for row in _explained(classes[base.id], classes, notes)]
-    return list({row[0]: row for row in [*inherited, *fields(node, notes)]}.values())
+    rows = [row for each in lineage(node, classes) for row in fields(each, notes)]
+    return list({row[0]: row for row in rows}.values())
 
 
 def _targets(tree: ast.Module, notes: dict[int, str]) -> Iterator[tuple[ast.AST, list[Row], Row | None]]:
