@@ -486,16 +486,7 @@ def _check_request(model: nn.Module, scope: str, mode: str) -> None:
 
 # %% ../../nbs/methods/10_bernstein.ipynb #bca45bf1
 class Smoothed(_SmoothedHead):
-    """A classifier head smoothed by Bernstein polynomials, behind its feature extractor. Raises
-    ValueError where the features leave [0, 1].
-
-    Args:
-        features: images [B, ...] in [0, 1] to features [B, d] in [0, 1]
-        head: features [M, d] to logits [M, K]
-        degree: n, or one per feature
-        d: number of features; None: the inputs of the head's first linear layer
-        through: in training mode, rebuild the table with gradients: the loss sees the smoothed head
-    """
+    "A classifier head smoothed by Bernstein polynomials, behind its feature extractor. Raises ValueError where the features leave [0, 1]."
     unit_input = True # reads [0, 1]
 
     def lipschitz(self,
