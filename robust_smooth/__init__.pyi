@@ -101,7 +101,7 @@ from .noise.rounded import RoundedUniform as RoundedUniform
 from .smoothed import Smoothed as Smoothed
 from .noise.grid import Splitting as Splitting
 from .noise.additive import Uniform as Uniform
-from .core.registry import check as check
+from .core.checks import check as check
 from .methods.draws import draws_needed as draws_needed
 from .core.registry import list_methods as list_methods
 from .lab.reproduce import sweep as sweep

@@ -47,7 +47,7 @@ def _own(value: Any) -> bool:
 
 # %% ../../nbs/training/04_identity.ipynb #620bcdfc
 def _name_of(thing: type | types.FunctionType) -> str:
-    "The name under which a class or function counts: ours count without their room, so that a move changes no identity."
+    "The name under which a class or function counts: ours without their room, so that a move changes no identity."
     package = thing.__module__.partition(".")[0]
     home = package if package == "robust_smooth" else thing.__module__
     return f"{home}.{thing.__qualname__}{_edition(package)}"

@@ -412,8 +412,8 @@ def _warn_of_probabilities(model: BaseClassifier, shape: tuple[int, ...] | None)
         output = _tensor_of(model.net(images if model.normalize is None else model.normalize(images)))
     if _one_number(output, 16) and bool(((output >= 0) & (output <= 1)).all()):
         warnings.warn(
-            "the network returns one number, in [0, 1] on 16 random images; it is taken for a logit (class 1 where it is "
-            "positive). If it is a probability, let nn.Sigmoid be its last layer",
+            "the network returns one number, in [0, 1] on 16 random images; it is taken for a logit "
+            "(class 1 where it is positive). If it is a probability, let nn.Sigmoid be its last layer",
             stacklevel=3,
         )
 
