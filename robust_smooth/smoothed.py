@@ -325,7 +325,8 @@ class Smoothed:
                 seed: int = 0,        # seed of the noise
                 **settings,           # further settings of `vote`
                ) -> np.ndarray:       # [B] int64: class or `ABSTAIN`
-        """The smoothed classifier's class per image, or an abstention. Raises ValueError where n is too small for alpha.
+        """The smoothed classifier's class per image, or an abstention. Raises ValueError where n is
+        too small for alpha.
 
         Args:
             data: images in [0, 1]

@@ -96,7 +96,8 @@ def vgg_features(in_channels: int = 3, # channels of the images
                  stages: Sequence[int] = (2, 2), # convolutions of each stage; VGG-19 is (2, 2, 4, 4, 4) with width 64
                  normalised: bool = False, # batch normalisation after every convolution, as deep stacks need
                 ) -> nn.Sequential:
-    """A plain deep stack after VGG: stages of 3x3 convolutions, max-pooling after each. Raises ValueError for another size.
+    """A plain deep stack after VGG: stages of 3x3 convolutions, max-pooling after each. Raises
+    ValueError for another size.
 
     Args:
         in_channels: channels of the images
@@ -172,7 +173,8 @@ def densenet_features(in_channels: int = 3, # channels of the images
                       blocks: Sequence[int] = (2, 2), # layers of each block; DenseNet-40 is (12, 12, 12)
                       normalised: bool = False, # batch normalisation after every convolution
                      ) -> nn.Sequential:
-    """A densely connected extractor: each layer sees all before it; blocks end in average pooling. Raises ValueError for
+    """A densely connected extractor: each layer sees all before it; blocks end in average pooling.
+    Raises ValueError for
     another size.
 
     Args:
@@ -412,7 +414,8 @@ def fit_pipeline(make: Callable[[], nn.Module], # makes the untrained network
                  learning_rate: float = 3e-3, # of Adam, constant
                  batch_size: int = 64,  # images per step
                 ) -> nn.Module:         # in evaluation mode
-    """Train a network (on the GPU if there is one), or take it from the stock if the same was trained before; an interrupted
+    """Train a network (on the GPU if there is one), or take it from the stock if the same was trained
+    before; an interrupted
     training is resumed.
 
     Args:
@@ -444,7 +447,8 @@ def accuracy_table(base: FeatureClassifier,     # trained
                    printed_eps: Any = None,     # how the paper writes it; None: eps
                    steps: int = 20,             # of PGD
                   ) -> pd.DataFrame:            # method, n, metric, attack, norm, eps, value
-    """Accuracy of the unsmoothed classifier and of each degree, as it is and under attacks on the smoothed model itself.
+    """Accuracy of the unsmoothed classifier and of each degree, as it is and under attacks on the
+    smoothed model itself.
 
     Args:
         base: trained
@@ -497,7 +501,8 @@ def audit(smooth: Smoothed,          # evaluation mode
           steps: int = 40,           # of the attack
           constants: Iterable[float] = (math.inf,), # the paper's C, one row each
          ) -> tuple[pd.DataFrame, dict[str, Certificates]]: # one row per kind of radius; the radii by name, "features": proved there
-    """How often, by how much and under which attack radii break: proved ones, and printed ones with a 1-Lipschitz extractor.
+    """How often, by how much and under which attack radii break: proved ones, and printed ones with a
+    1-Lipschitz extractor.
 
     Args:
         smooth: evaluation mode

@@ -209,7 +209,8 @@ def runner_up_upper(
     n: ArrayLike,      # draws, whole numbers >= 1, shape [...] or a number
     alpha: ArrayLike,  # failure probability, in [0, 1); shape [...] or a number
 ) -> np.ndarray:    # float64 [...]: upper bound of the largest of their probabilities
-    """Upper bound of the runner-up's probability by a sum over the classes (Feng et al., Algorithm 2). Raises ValueError.
+    """Upper bound of the runner-up's probability by a sum over the classes (Feng et al., Algorithm 2).
+    Raises ValueError.
 
     Args:
         counts: [..., J] votes of every class but the top one, whole numbers in [0, n]

@@ -119,7 +119,8 @@ def dual_value(
     l1: ArrayLike, # multiplier of m1
     l2: ArrayLike, # multiplier of m2, >= 0
 ) -> np.ndarray: # float64: a lower bound of the displaced value, rounding errors below 1e-14 of its terms
-    """The dual D of Theorem 3 (Mohapatra et al.): by weak duality a lower bound of the displaced score at any multipliers.
+    """The dual D of Theorem 3 (Mohapatra et al.): by weak duality a lower bound of the displaced score
+    at any multipliers.
 
     Raises ValueError.
 

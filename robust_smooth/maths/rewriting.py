@@ -171,7 +171,8 @@ def audit_cost(
     kinds: ArrayLike, # [..., 5] how many splits of each of `KINDS`
     need: ArrayLike,  # [...] loss that overturns the winner: lead plus tie-break
 ) -> np.ndarray:   # [...] int64: fewest steps with at least that loss (`OUT_OF_REACH` if there are none; 0 if need <= 0)
-    """Cheapest attack on the votes, in steps: the knapsack of the single-crossing audit in closed form. Raises ValueError.
+    """Cheapest attack on the votes, in steps: the knapsack of the single-crossing audit in closed
+    form. Raises ValueError.
 
     Args:
         kinds: [..., 5] how many splits of each of `KINDS`
@@ -234,7 +235,8 @@ def audit_votes(
     unsure: ArrayLike | None = None,  # [N] bool: splits whose neighbours are unknown or fragile; None: none
     fragile: ArrayLike | None = None, # [N] bool: splits whose own vote is fragile; None: none
 ) -> tuple[int, int, np.ndarray, np.ndarray]: # label (`ABSTAIN` if fragile votes could decide), steps, kinds [C, 5], need [C]
-    """Certified steps of the single-crossing audit, from votes alone; the row of the winner in `kinds` and `need` is out of reach.
+    """Certified steps of the single-crossing audit, from votes alone; the row of the winner in `kinds`
+    and `need` is out of reach.
 
     Args:
         votes: [N] vote of each split

@@ -335,7 +335,8 @@ def gradient_statistics(
     subspace: Any = None,  # mask or spanning rows, for the "sub_" bounds
     direction: ArrayLike | None = None, # [d] or [B, d], for "along_lower"
 ) -> dict[str, np.ndarray]: # name -> [B] bound of (a norm of) sigma times the gradient
-    """Confidence bounds of gradient norms from a Record; each fails with probability at most its level. Raises ValueError.
+    """Confidence bounds of gradient norms from a Record; each fails with probability at most its
+    level. Raises ValueError.
 
     Args:
         record: votes with moments

@@ -239,7 +239,8 @@ def joint(
 ) -> list[Certificates]: # one per norm, alpha_scope "joint"
     """Certify several norms with one failure probability.
 
-    alpha/2 for the value, alpha/2 over the union of the bounds; each ball also certifies the balls inside it. Raises ValueError.
+    alpha/2 for the value, alpha/2 over the union of the bounds; each ball also certifies the balls
+    inside it. Raises ValueError.
 
     Args:
         record: votes under Gaussian noise with moments
@@ -333,7 +334,8 @@ def check(
 # %% ../../nbs/methods/07_higher_order.ipynb #54e68d35
 def minimum_n(alpha: float, # failure probability, in (0, 1)
              ) -> int:      # draws
-    """Fewest draws with which unanimous votes certify anything: half of alpha for the value, and both halves need a draw.
+    """Fewest draws with which unanimous votes certify anything: half of alpha for the value, and both
+    halves need a draw.
 
     Args:
         alpha: failure probability, in (0, 1)
@@ -348,7 +350,8 @@ def largest_radius(noise: Any,   # Gaussian noise
                    norm: str = "l2", # norm
                    dim: int = 1, # number of inputs
                   ) -> float:    # input units
-    """Ceiling of the radius that n unanimous votes prove: they show no gradient, so it is that of the slab without first moment.
+    """Ceiling of the radius that n unanimous votes prove: they show no gradient, so it is that of the
+    slab without first moment.
 
     Args:
         noise: Gaussian noise

@@ -28,7 +28,8 @@ ROUNDING_SHIFT = 2.0 ** -30  # at most this much per coordinate of a mean of u (
 PIECE = 2**22                # numbers converted to float64 at a time
 
 class GradientMoments:
-    """Observer of a vote: half-sums of (f - 1/2) u for the selected class, two float64 vectors of the image's size per image in flight.
+    """Observer of a vote: half-sums of (f - 1/2) u for the selected class, two float64 vectors of the
+    image's size per image in flight.
 
     Args:
         noise: Gaussian noise of the vote

@@ -185,7 +185,8 @@ class _Claim:
 # %% ../../nbs/methods/02_sequential.ipynb #3aed2a51
 def check(certificates: Certificates, # as `certify` made them
          ) -> np.ndarray:             # [B] bool; an abstention is always fine
-    """Re-prove each claim from its votes: the boundary that was reached is crossed with probability at most alpha where the claim is just false.
+    """Re-prove each claim from its votes: the boundary that was reached is crossed with probability at
+    most alpha where the claim is just false.
 
     Args:
         certificates: as `certify` made them

@@ -37,7 +37,8 @@ _all_ = ["KINDS", "audit_cost", "audit_record", "audit_votes", "budget", "crossi
 # %% ../../nbs/methods/04_splitting.ipynb #fceafa07
 @dataclass(frozen=True, kw_only=True)
 class EarlyExit:
-    """Stop of a vote that ends, per image, once `radius` is certified or out of reach: `Smoothed.vote(images, stop=EarlyExit(...))`.
+    """Stop of a vote that ends, per image, once `radius` is certified or out of reach:
+    `Smoothed.vote(images, stop=EarlyExit(...))`.
 
     Args:
         radius: the radius of interest, in input units, >= 0
@@ -193,7 +194,8 @@ def _votes_survive(w: Mapping[str, np.ndarray], label: np.ndarray, steps: np.nda
 
 def check(certificates: Certificates, # from `certify` or `audit`
          ) -> np.ndarray:             # [B] bool; an abstention is always fine
-    """Re-prove each radius from its witness: no rewriting of that many votes, aimed at any single rival, overturns the winner.
+    """Re-prove each radius from its witness: no rewriting of that many votes, aimed at any single
+    rival, overturns the winner.
 
     Args:
         certificates: from `certify` or `audit`

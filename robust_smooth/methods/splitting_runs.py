@@ -64,7 +64,8 @@ class _Runner:
     guard: float                 # margin of fragile votes
 
     def outputs(self, fill: Callable[[int, Tensor], object], total: int) -> Iterator[tuple[int, Tensor]]: # start, logits
-        """Logits of `total` rows; fill(start, out) writes rows start, ..., start + len(out) - 1. Every batch has the same shape.
+        """Logits of `total` rows; fill(start, out) writes rows start, ..., start + len(out) - 1. Every
+        batch has the same shape.
 
         Returns:
             start, logits

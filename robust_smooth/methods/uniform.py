@@ -133,7 +133,8 @@ def certify(
     levels: int | None = None,    # grid steps per unit of input, if attackers stay on that grid
     adversary: str = "quantised", # noise on a grid: "quantised" or "continuous"
 ) -> Certificates:
-    """Certified l1 radii of uniform and independently split noise (Lee et al. 2019; Yang et al. 2020). Raises ValueError.
+    """Certified l1 radii of uniform and independently split noise (Lee et al. 2019; Yang et al. 2020).
+    Raises ValueError.
 
     Args:
         record: votes under one of `UNIFORM_NOISES`

@@ -56,7 +56,8 @@ def n_splits(q: int,                                       # grid steps per unit
              sigma: float | Fraction | str | None = None,  # noise level as lam / sqrt(3), > 0
              lam: float | Fraction | str | None = None,    # or as lam, > 0; exactly one of the two
             ) -> int:                                      # N, >= 1
-    """Number of splits N = floor(2 lam q), exactly (Levine and Feizi 2021, section 4.1). Raises ValueError if there is none.
+    """Number of splits N = floor(2 lam q), exactly (Levine and Feizi 2021, section 4.1). Raises
+    ValueError if there is none.
 
     Args:
         q: grid steps per unit of input, >= 1: images 255, digits 16
@@ -279,7 +280,8 @@ class _Splits(_OnGrid):
 @register_noise
 @dataclass(frozen=True, kw_only=True)
 class Splitting(_Splits):
-    """Deterministic splitting noise on the grid k/q: N splits with fixed offsets (Levine and Feizi 2021). Raises ValueError.
+    """Deterministic splitting noise on the grid k/q: N splits with fixed offsets (Levine and Feizi
+    2021). Raises ValueError.
 
     Args:
         q: grid steps per unit of input, >= 1: images 255, digits 16
@@ -377,7 +379,8 @@ class Splitting(_Splits):
               start: int,  # number of the first split, >= 0
               out: Tensor, # [m, ...] float32, on the device of x: overwritten with splits start, ..., start + m - 1
              ) -> Tensor:  # out
-        """Fill `out` with consecutive splits of one image, the same bits everywhere. Raises ValueError off the grid or beyond N.
+        """Fill `out` with consecutive splits of one image, the same bits everywhere. Raises ValueError
+        off the grid or beyond N.
 
         Args:
             x: [...]: one image on the grid, or its int32 levels from `prepare`, not checked again
@@ -442,7 +445,8 @@ def _phases(count: int,          # N
 @register_noise
 @dataclass(frozen=True, kw_only=True)
 class IndependentSplitting(_Splits):
-    """Splitting noise with a random phase per feature (Levine and Feizi 2021, Theorem 2). Raises ValueError unless N, q >= 1.
+    """Splitting noise with a random phase per feature (Levine and Feizi 2021, Theorem 2). Raises
+    ValueError unless N, q >= 1.
 
     Args:
         q: grid steps per unit of input, >= 1
@@ -498,7 +502,8 @@ class IndependentSplitting(_Splits):
 @register_noise
 @dataclass(frozen=True, kw_only=True)
 class ContinuousSplitting(Noise):
-    """Splitting noise with a random real cut per feature (Levine and Feizi 2021, Theorem 2). Raises ValueError unless lam > 0.
+    """Splitting noise with a random real cut per feature (Levine and Feizi 2021, Theorem 2). Raises
+    ValueError unless lam > 0.
 
     Args:
         lam: noise level: cuts are 2 lam apart, > 0

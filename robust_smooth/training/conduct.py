@@ -153,7 +153,8 @@ def check_trial(model: Callable, # base classifier: [m, ...] -> [m, C] logits
                 deterministic: bool = False,  # whether a certificate leaves no room for chance
                 tolerance: float = TOLERANCE, # share of the logits' spread that rounding may make
                ) -> None:
-    """Raise ValueError where a trial shows that rows depend on each other, or chance where there must be none; or warn.
+    """Raise ValueError where a trial shows that rows depend on each other, or chance where there must
+    be none; or warn.
 
     Args:
         model: base classifier: [m, ...] -> [m, C] logits

@@ -154,7 +154,8 @@ def _plain(label: Any) -> Any:
 # %% ../../nbs/training/12_holders.ipynb #17859fb9
 def as_images(data: Any, # tensor or array [B, ...] in [0, 1]; an ImageSet; a Dataset or DataLoader, with labels or without
              ) -> Given: # images, labels or None, dataset indices or None
-    """Images, labels and dataset indices of whatever holds them. Raises TypeError; ValueError for a loader that shuffles.
+    """Images, labels and dataset indices of whatever holds them. Raises TypeError; ValueError for a
+    loader that shuffles.
 
     Args:
         data: tensor or array [B, ...] in [0, 1]; an ImageSet; a Dataset or DataLoader, with labels

@@ -67,7 +67,8 @@ def forward_in_pieces(model: Callable, # base classifier
                       images: Tensor,  # [m, ...] on the device of the model
                       rows: int,       # rows to try at once, >= 1; halved where they do not fit
                      ) -> Tensor:      # [m, C] logits
-    """Logits of a batch, in pieces that fit into memory. Raises ValueError for no logits, and a single row's memory error.
+    """Logits of a batch, in pieces that fit into memory. Raises ValueError for no logits, and a single
+    row's memory error.
 
     Args:
         model: base classifier

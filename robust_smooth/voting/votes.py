@@ -51,7 +51,8 @@ def check_votable(model: Callable, # base classifier: [m, ...] -> [m, C] logits
                   x: Tensor,       # [B, ...] images
                   noise: Noise,    # smoothing distribution
                  ) -> None:
-    """Raise ValueError or TypeError unless the model can be asked and images are finite, in [0, 1] and suit the noise.
+    """Raise ValueError or TypeError unless the model can be asked and images are finite, in [0, 1] and
+    suit the noise.
 
     Args:
         model: base classifier: [m, ...] -> [m, C] logits
@@ -309,7 +310,8 @@ def count_votes(model: Callable,          # base classifier: [m, ...] float32 ->
 # %% ../../nbs/voting/03_votes.ipynb #18d629a0
 def fingerprint(model: Callable, # base classifier
                ) -> str:         # 16 hex digits
-    """Hash of all that decides what a model computes: weights, structure, and code and data of what is the user's own.
+    """Hash of all that decides what a model computes: weights, structure, and code and data of what is
+    the user's own.
 
     Args:
         model: base classifier
@@ -489,7 +491,8 @@ def vote(model: Callable,      # base classifier: [m, ...] float32 -> [m, C] log
          progress: bool = True,              # show a progress bar
          first_look: Callable[[Ballot, Engine, int], None] | None = None, # called with the seed before the first vote
         ) -> Record:                         # rows in the order of `images`
-    """Vote on images, selection then estimation, into a Record that is on disk image by image. Raises ValueError or TypeError.
+    """Vote on images, selection then estimation, into a Record that is on disk image by image. Raises
+    ValueError or TypeError.
 
     Args:
         model: base classifier: [m, ...] float32 -> [m, C] logits, in eval mode
