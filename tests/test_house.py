@@ -1,0 +1,65 @@
+"The house's figures: pages that fit, cells that fit half a screen. What `make export` writes under docstrings is not counted."
+import ast
+import importlib
+import json
+import re
+import statistics
+import sys
+
+import pytest
+
+MOST_LINES = 550    # of a module
+PAGE, WIDEST = 120, 140 # characters of a line
+WIDE_SHARE = 0.01   # of lines over a page
+HALF_A_SCREEN = 15  # median of an exported cell
+LONG, LONG_CELLS = 60, 10 # lines of a long cell, and how many there may be
+
+
+@pytest.fixture(scope="module")
+def modules(root):
+    "Name -> lines of each module, as its notebook wrote them."
+    sys.path.insert(0, str(root / "docs"))
+    try:
+        docments = importlib.import_module("docments")
+    finally:
+        sys.path.pop(0)
+    paths = [path for path in sorted((root / "robust_smooth").rglob("*.py")) if not path.name.startswith("_")]
+    assert len(paths) >= 60, f"only {len(paths)} modules were seen"
+    return {path.relative_to(root).as_posix(): docments.without_parameters(path.read_text(encoding="utf-8")).splitlines() for path in paths}
+
+
+def test_no_module_is_long(modules):
+    long = {name: len(lines) for name, lines in modules.items() if len(lines) > MOST_LINES}
+    assert not long, long
+
+
+def test_lines_fit_a_page(modules):
+    lines = [(name, line) for name, each in modules.items() for line in each if not line.startswith("__all__")]
+    wide = [(name, len(line)) for name, line in lines if len(line) > PAGE]
+    assert not [each for each in wide if each[1] > WIDEST], [each for each in wide if each[1] > WIDEST][:10]
+    assert len(wide) <= WIDE_SHARE * len(lines), f"{len(wide)} of {len(lines)} lines are wider than {PAGE}"
+
+
+def signature_lines(source):
+    "Numbers of the lines in which a signature explains one parameter each."
+    numbers = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef) and node.body:
+            numbers |= set(range(node.lineno + 1, node.body[0].lineno))
+    return numbers
+
+
+def test_exported_cells_fit_half_a_screen(root):
+    sizes = {}
+    for path in (root / "nbs").rglob("*.ipynb"):
+        if ".ipynb_checkpoints" in path.parts:
+            continue
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            source = "".join(cell["source"])
+            if cell["cell_type"] == "code" and re.search(r"^#\|\s*export\s*$", source, re.M):
+                explained = signature_lines(source)
+                sizes[path.stem, cell["id"]] = sum(bool(line.strip()) and not line.startswith("#|") and number not in explained
+                                                   for number, line in enumerate(source.splitlines(), 1))
+    assert len(sizes) >= 400, f"only {len(sizes)} exported cells were seen"
+    long = {name: size for name, size in sizes.items() if size > LONG}
+    assert statistics.median(sizes.values()) <= HALF_A_SCREEN and len(long) <= LONG_CELLS, (statistics.median(sizes.values()), long)
