@@ -153,13 +153,13 @@ def check_mode(mode: str,                               # as it was asked for
 # %% ../../nbs/core/00_values.ipynb #b50705ee
 MOST_STEPS = 2**62 # above any grid, and still an int64
 
-def steps_within(radius: float | Fraction, # in input units, >= 0; a double is compared with quotients that are doubles too
+def steps_within(radius: float | Fraction, # in input units, >= 0; a double is compared with quotients in doubles
                  levels: int,              # grid steps per unit of input, >= 1
                 ) -> int:                  # L
     """The largest L with L / levels <= radius; exact for a Fraction. Raises ValueError unless radius >= 0.
 
     Args:
-        radius: in input units, >= 0; a double is compared with quotients that are doubles too
+        radius: in input units, >= 0; a double is compared with quotients in doubles
         levels: grid steps per unit of input, >= 1
     Returns:
         L

@@ -155,7 +155,8 @@ def _evaluate(a: np.ndarray, at: Moments) -> Dual:
 
 # %% ../../nbs/maths/02b_dual_solver.ipynb #f5265f3f
 def signed_slab(q: np.ndarray, m1: np.ndarray, share: float = 1.0) -> tuple[np.ndarray, np.ndarray]: # w1 > w2
-    """Ends of the slab with this value and gradient along the displacement; mirrored where the gradient points forward.
+    """Ends of the slab with this value and gradient along the displacement; mirrored where the
+    gradient points forward.
 
     Returns:
         w1 > w2

@@ -330,7 +330,8 @@ def directional_radius(
 ) -> np.ndarray: # float64, in units of sigma; 0 where q <= 1/2
     """Certified radius along a direction (Mohapatra et al., Theorem 3 at one half).
 
-    Never above the exact value (closer than 1e-12 to the largest gradient, the half-space's), and within 1e-8 of it
+    Never above the exact value (closer than 1e-12 to the largest gradient, the half-space's), and
+    within 1e-8 of it
     where `solve_direction` says converged. Raises ValueError.
 
     Args:

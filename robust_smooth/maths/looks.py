@@ -64,7 +64,8 @@ class _Paths:
     lost: float = 0.0 # mass that was cut, charged to the error
 
     def move_to(self, n: int) -> None: # draws at the next look
-        """Convolve with the increment's binomial law, on a window that carries all but `cut` of its mass on each side.
+        """Convolve with the increment's binomial law, on a window that carries all but `cut` of its
+        mass on each side.
 
         Returns:
             draws at the next look

@@ -87,7 +87,8 @@ def coefficients(f: Callable,   # the head: an nn.Module, or a function of an ar
                  *, batch_size: int = 2 ** 16, # lattice points asked at once
                  max_entries: int = MAX_ENTRIES, # refuse larger tables
                 ) -> np.ndarray: # float64 [K, n_1+1, ..., n_d+1]
-    """Values of a head on the lattice: the Bernstein coefficients of Kao et al., Definition 2. Raises MemoryError before it
+    """Values of a head on the lattice: the Bernstein coefficients of Kao et al., Definition 2. Raises
+    MemoryError before it
     builds a table that is too large, ValueError for a head that is not finite or answers in another shape.
 
     Args:
@@ -134,7 +135,8 @@ def _array(x: ArrayLike | Tensor) -> np.ndarray:
 def evaluate(coefficients: ArrayLike | Tensor, # [K, n_1+1, ..., n_d+1]
              x: ArrayLike | Tensor,            # features [..., d] in [0, 1]
             ) -> Any: # smoothed logits [..., K]: float64 array, or a differentiable tensor in the tensors' dtype
-    """The Bernstein polynomial of a table at feature vectors (Kao et al., equations 7 and 8). Raises ValueError outside the cube.
+    """The Bernstein polynomial of a table at feature vectors (Kao et al., equations 7 and 8). Raises
+    ValueError outside the cube.
 
     Args:
         coefficients: [K, n_1+1, ..., n_d+1]
@@ -255,7 +257,8 @@ def certify(coefficients: ArrayLike,          # [K, n_1+1, ..., n_d+1]
             keep: bool = False,               # keep a witness per row, for `robust_smooth.check`
             progress: bool = False,           # show a progress bar
            ) -> Certificates:                 # alpha 0, method "bernstein", scope "features" or "input"
-    """Certified radii of a Bernstein-smoothed head, one row per feature vector. Raises ValueError for an unknown mode, points
+    """Certified radii of a Bernstein-smoothed head, one row per feature vector. Raises ValueError for
+    an unknown mode, points
     outside the cube, a Lipschitz constant that is none.
 
     Args:
@@ -305,7 +308,8 @@ def _claim_holds(certificates: Certificates, i: int) -> bool:
 
 def recheck(certificates: Certificates, # of `certify` or `Smoothed.certify`, made with keep=True
            ) -> np.ndarray:             # [B] bool
-    """Re-prove each radius from its witness, the Lipschitz constant granted. Raises ValueError where no witness was kept.
+    """Re-prove each radius from its witness, the Lipschitz constant granted. Raises ValueError where
+    no witness was kept.
 
     Args:
         certificates: of `certify` or `Smoothed.certify`, made with keep=True
@@ -482,22 +486,15 @@ def _check_request(model: nn.Module, scope: str, mode: str) -> None:
 
 # %% ../../nbs/methods/10_bernstein.ipynb #bca45bf1
 class Smoothed(_SmoothedHead):
-    """A classifier head smoothed by Bernstein polynomials, behind its feature extractor. Raises ValueError where the features leave [0, 1].
-
-    Args:
-        features: images [B, ...] in [0, 1] to features [B, d] in [0, 1]
-        head: features [M, d] to logits [M, K]
-        degree: n, or one per feature
-        d: number of features; None: the inputs of the head's first linear layer
-        through: in training mode, rebuild the table with gradients: the loss sees the smoothed head
-    """
+    "A classifier head smoothed by Bernstein polynomials, behind its feature extractor. Raises ValueError where the features leave [0, 1]."
     unit_input = True # reads [0, 1]
 
     def lipschitz(self,
                   norm: str | float,             # "l1", "l2", "linf" or any p >= 1
                   input_shape: tuple[int, ...],  # shape of one image
                  ) -> float:
-        """Lipschitz bound of the feature extractor, the final sigmoid included. Raises ValueError as `lipschitz_bound` does.
+        """Lipschitz bound of the feature extractor, the final sigmoid included. Raises ValueError as
+        `lipschitz_bound` does.
 
         Args:
             norm: "l1", "l2", "linf" or any p >= 1
@@ -514,7 +511,8 @@ class Smoothed(_SmoothedHead):
                 progress: bool = True,     # show a progress bar; interrupting it stops the run
                 **options: Any,            # of `certify`: rtol, max_boxes, time_limit, keep, C
                ) -> Certificates:          # alpha 0, method "bernstein"
-        """Certify a batch of images. Raises ValueError for images outside [0, 1], an unknown scope or mode, a network whose
+        """Certify a batch of images. Raises ValueError for images outside [0, 1], an unknown scope or
+        mode, a network whose
         layers compute something else than their classes.
 
         Args:

@@ -78,7 +78,8 @@ class SmoothedRegressor(RegressorMixin, BaseEstimator):
             X: ArrayLike, # [M, d]
             y: ArrayLike, # [M]
            ) -> SmoothedRegressor:
-        """Fit a clone of the estimator, and smooth it. Raises ValueError for an interval with another number of inputs.
+        """Fit a clone of the estimator, and smooth it. Raises ValueError for an interval with another
+        number of inputs.
 
         Args:
             X: [M, d]
@@ -144,7 +145,8 @@ def smooth_regression(model: Any,          # a fitted regressor with `.predict(X
                       n: int | Iterable[int], # degree, or one per input
                       interval: ArrayLike, # (low, high) for one input, or d such pairs
                      ) -> SmoothedRegressor:
-    """Bernstein smoothing of a fitted regressor on a box (Kao et al.). Raises ValueError for a box or degrees that are none.
+    """Bernstein smoothing of a fitted regressor on a box (Kao et al.). Raises ValueError for a box or
+    degrees that are none.
 
     Args:
         model: a fitted regressor with `.predict(X)`, or a function of X [M, d]
@@ -185,7 +187,8 @@ def cross_validate_degree(model: Any,            # an unfitted scikit-learn regr
                           folds: int = 5,        # of the cross-validation, >= 2
                           seed: int = 0,         # shuffles the folds
                          ) -> dict[int, float]:  # degree -> mean squared error; key 0: the unsmoothed model
-    """Cross-validated error of each degree on the box spanned by the data. Raises ValueError for degrees that are not whole
+    """Cross-validated error of each degree on the box spanned by the data. Raises ValueError for
+    degrees that are not whole
     numbers >= 1, and for data whose shapes do not fit.
 
     Args:

@@ -394,7 +394,8 @@ def failure_probability(
     ratios: Sequence[float] = RATIOS, # as in `certify`
     half_rule: bool | None = None,    # as in `certify`
 ) -> float:             # exact probability of a false claim
-    """Exact probability that `certify` returns a false claim, by enumeration of the multinomial law. Raises ValueError.
+    """Exact probability that `certify` returns a false claim, by enumeration of the multinomial law.
+    Raises ValueError.
 
     Args:
         p: [C] true class probabilities, adding up to 1

@@ -1,6 +1,9 @@
 # Written by `make export`: what `rs.noise` brings, for editors and type checkers.
 from .additive import Additive as Additive
 from .grid import ContinuousSplitting as ContinuousSplitting
+from .shells import EMPTY as EMPTY
+from .shells import ENTRIES as ENTRIES
+from .shells import FAMILY_OF as FAMILY_OF
 from .rounded import FAST_BITS as FAST_BITS
 from .additive import Gaussian as Gaussian
 from .grid import IndependentSplitting as IndependentSplitting
@@ -8,6 +11,7 @@ from .grid import LAST_PLACE as LAST_PLACE
 from .rounded import LAW_BITS as LAW_BITS
 from .rounded import LAW_REACH as LAW_REACH
 from .shells import LinfGaussian as LinfGaussian
+from .shells import MANY as MANY
 from .rounded import MOST_STEPS as MOST_STEPS
 from .shells import MixedNormGaussian as MixedNormGaussian
 from .grid import NARROW as NARROW
@@ -23,13 +27,18 @@ from .additive import Uniform as Uniform
 from .rounded import WORD as WORD
 from . import additive as additive
 from .rounded import alias_table as alias_table
+from .shells import check_exponent as check_exponent
+from .shells import corner as corner
 from . import grid as grid
 from .grid import n_splits as n_splits
 from .additive import noisy_rows as noisy_rows
 from .grid import offsets as offsets
+from .shells import radius_law as radius_law
 from . import rounded as rounded
 from .rounded import rounded_law as rounded_law
 from .rounded import shares as shares
 from . import shells as shells
+from .shells import shift_size as shift_size
 from .grid import split_levels as split_levels
 from .rounded import uniform_law as uniform_law
+from .shells import worst_shift as worst_shift

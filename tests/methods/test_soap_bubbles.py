@@ -16,7 +16,7 @@ from robust_smooth.core.record import Record
 from robust_smooth.core.values import ABSTAIN
 from robust_smooth.noise.additive import Gaussian
 from robust_smooth.noise.shells import LinfGaussian, MixedNormGaussian, RadialGaussian
-from robust_smooth.maths import shells
+from robust_smooth.maths import corners, shell_radii, shell_values, shells
 
 # 1 - p_min of the family l2, by mpmath with 25 to 30 digits: adaptive quadrature of the Gamma and Beta laws, split at the kinks
 REFERENCES = [
@@ -39,24 +39,27 @@ def test_gaussian_is_a_member(d):
     assert np.allclose(sb.radius(p, d, 0, "l2", 0.25), 0.25 * ndtri(p), rtol=1e-10, atol=0)
     assert np.allclose(sb.radius(p, d, 0, "mixed", 0.25), 0.25 * ndtri(p) / np.sqrt(d), rtol=1e-10, atol=0)
     for R in (0.3, 2.0):  # the quadrature itself, which does not know the closed form
-        assert abs(shells._shell_law(R * R / 2, R, d, 0.0, "l2")[1] / ndtr(-R) - 1) < 1e-12
-        assert abs(shells._shell_law(R * R / 2, R, d, 1e-12, "l2")[1] / ndtr(-R) - 1) < 1e-9 if d < 100 else True
+        assert abs(shells.shell_law(R * R / 2, R, d, 0.0, "l2")[1] / ndtr(-R) - 1) < 1e-12
+        assert abs(shells.shell_law(R * R / 2, R, d, 1e-12, "l2")[1] / ndtr(-R) - 1) < 1e-9 if d < 100 else True
 
 
 @pytest.mark.parametrize("d", [64, 3072])
 def test_mixed_at_k_zero_without_its_closed_form(d):
     for z in (0.5, 2.0, 3.8):
-        law = shells._MixedLaw(z / np.sqrt(d), d, 0.0)
-        assert abs(law(-z * z / 2)[0] - 0.5) < 1e-11 and abs(law(z * z / 2)[1] / ndtr(-z) - 1) < 1e-8
+        below, above = (corners.corner_law(s * z * z / 2, z / np.sqrt(d), d, 0.0)[j] for j, s in enumerate((-1, 1)))
+        assert abs(below - 0.5) < 1e-11 and abs(above / ndtr(-z) - 1) < 1e-8
 
 
 @pytest.mark.parametrize("d, k", [(64, 20.0), (3072, 250.0)])
-def test_mixed_is_converged(d, k):
+def test_mixed_is_converged(d, k, monkeypatch):
     "More nodes everywhere change nothing at the eighth digit."
     R = 1.2 / np.sqrt(d)
-    fine, coarse = shells._MixedLaw(R, d, k, nodes=400, order=20, splits=10, front=20), shells._law(R, d, k, "mixed")
-    t = shells._quantile(coarse, 0.0, *shells._guess(R, d, k, "mixed"))
-    assert abs(fine(t)[0] - 0.5) < 1e-9 and abs(fine(-t)[1] / coarse(-t)[1] - 1) < 1e-8
+    t = shell_values.CornerSearch(d, k).value(0.0, R, "fine")[0]
+    before = [corners.corner_law(s * t, R, d, k) for s in (1, -1)]
+    more = corners.Resolution(22, 17, 22, 4, 0.9)
+    monkeypatch.setitem(corners.GRADES, "more", {True: more, False: more})
+    after = [corners.corner_law(s * t, R, d, k, "more") for s in (1, -1)]
+    assert abs(after[0][0] - before[0][0]) < 1e-9 and abs(after[1][1] / before[1][1] - 1) < 1e-8
 
 
 def test_published_values():
@@ -69,7 +72,7 @@ def test_published_values():
 def test_mixed_against_simulation_in_fourteen_dimensions():
     noise = MixedNormGaussian(sigma=1.0, k=6.0)
     L = sb.sample_ratios(noise, np.full(14, 0.1), 100_000, seed=3)
-    law = shells._law(0.1, 14, 6.0, "mixed")
+    def law(t): return corners.corner_law(t, 0.1, 14, 6.0)
     for t in (-0.3, 0.2): assert abs(np.mean(L <= t) - law(t)[0]) < 4 * 0.5 / math.sqrt(len(L))
 
 
@@ -178,7 +181,7 @@ def test_coverage_and_attacks_on_votes():
     failures = np.mean(r > R)
     assert 0.25 * alpha < failures <= alpha + 3 * math.sqrt(alpha / 4000)
     noise, shift = RadialGaussian(sigma=1.0, k=k), R * np.eye(1, d)[0]
-    t = shells._quantile(shells._law(R, d, k, "l2"), float(ndtri(p)), *shells._guess(R, d, k, "l2"))
+    t = shell_values.values(np.array([ndtri(p)]), np.array([R]), d, k, "l2")[0][0]
     z = noise.sample(torch.empty(40_000, d), torch.Generator().manual_seed(2))
     kept = lambda s: np.mean(noise.log_density_ratio(z + torch.as_tensor(s * shift, dtype=torch.float32), torch.as_tensor(shift)).numpy() <= t)
     assert abs(kept(0.0) - p) < 0.012 and kept(0.9) > 0.5 > kept(1.1)
@@ -276,12 +279,14 @@ def test_tiny_shapes_and_reproducibility():
 
 
 @pytest.mark.parametrize("d, k, q", [(64, 22.0, 0.005), (499, 174.0, 0.005), (64, 45.0, 0.005), (64, 55.0, 0.005), (784, 300.0, 1e-5), (20, 12.0, 0.01)])
-def test_mixed_with_a_steep_law_is_never_above_a_finer_quadrature(d, k, q):
+def test_mixed_with_a_steep_law_is_never_above_a_finer_quadrature(d, k, q, monkeypatch):
     "k close to d: at the certified radius the worst case, by a much finer quadrature, still has the class above one half."
     record = Record.from_counts([[100, 0]], [[int(round((1 - q / 2) * 10**7)), int(round(q / 2 * 10**7))]], 10**7, MixedNormGaussian(sigma=1.0, k=k), d)
     table = sb.certify(record, norm="linf")
     assert table.radius[0] > 0 and sb.check(table).all()
-    law = shells._MixedLaw(table.radius[0], d, k, nodes=500, order=20, splits=10, front=30)
+    finer = corners.Resolution(24, 18, 22, 4, 0.7)
+    monkeypatch.setitem(corners.GRADES, "finer", {True: finer, False: finer})
+    def law(t): return corners.corner_law(t, table.radius[0], d, k, "finer")
     t, miss = np.log(table.witness["lam"][0]), sb.binomial_lower(record.hits, record.n, 0.001, complement=True)[0]
     assert law(-t)[1] + np.exp(t) * (law(t)[1] - miss) > 0.5
 
@@ -299,9 +304,131 @@ def test_checks_compare_class_scale_and_bound_with_the_witness():
 
 
 @pytest.mark.parametrize("d, k", [(40, 7.9), (64, 12.7), (200, 39.9), (499, 99.0), (500, 59.0), (3072, 367.0)])
-def test_mixed_below_the_steep_laws_keeps_its_stated_accuracy(d, k):
-    assert not shells._is_steep(d, k)
+def test_mixed_below_the_steep_laws_keeps_its_stated_accuracy(d, k, monkeypatch):
+    finer = corners.Resolution(24, 18, 22, 4, 0.7)
+    monkeypatch.setitem(corners.GRADES, "finer", {True: finer, False: finer})
     R, lam = sb.verified_radius(np.array([0.005]), d, k, "mixed")
     t = np.log(lam[0])
-    value = lambda law: law(-t)[1] + np.exp(t) * (law(t)[1] - 0.005)
-    assert value(shells._MixedLaw(R[0], d, k)) - value(shells._MixedLaw(R[0], d, k, **sb.FINER)) < shells._accuracy(d, "mixed")
+    fine, finest = ([corners.corner_law(s * t, R[0], d, k, grade)[1] for s in (-1, 1)] for grade in ("fine", "finer"))
+    value = lambda tails: tails[0] + np.exp(t) * (tails[1] - 0.005)
+    assert abs(value(fine) - value(finest)) < shell_radii.accuracy(d, "mixed")
+
+
+# ---- laws, where they were inexact
+
+KINKED = [ # 1 - p_min in one dimension, by mpmath with 30 digits: masses of the Gamma law between exact kinks
+    (2.31e-8, 0.5, 0.49990029604123771), (1e-3, 0.5, 0.47926999180431716277), (0.4, 0.5, 0.16672898444144044172), (2.0, 0.5, 0.0070201043930529391486),
+    (1e-6, 0.9, 0.26745515819614376088), (1e-3, 0.9, 0.046004357316811003228), (1e-12, 0.9, 0.44158725146713325471), (1e-3, 0.1, 0.4991165038474125386),
+    (1.0, 0.95, 3.085525990320816621e-8), (1e-20, 0.95, 0.40373482200646981497), (3.0, 0.3, 0.00069732211539409570715),
+]
+
+
+@pytest.mark.parametrize("R, k, tail", KINKED)
+@pytest.mark.parametrize("family", sb.FAMILIES)
+def test_one_dimension_to_the_last_digits(R, k, tail, family):
+    assert abs(sb.p_min(R, 1, k, family, complement=True) - tail) < 1e-15
+
+
+@pytest.mark.parametrize("R, d, k, tail", [(1e-4, 2, 1.5, 0.4890800842330778650), (1e-8, 2, 1.5, 0.4998904993507799), (0.3, 2, 1.8, 0.00096456405004947995), (1e-3, 3, 2.5, 0.45899177010141427)])
+def test_a_density_with_a_pole_is_integrated_exactly(R, d, k, tail):
+    "By mpmath: the density rho^(d - k - 1) has a pole at 0."
+    assert abs(sb.p_min(R, d, k, "l2", complement=True) - tail) < 1e-15
+
+
+@pytest.mark.parametrize("d, k", [(19, 5.0), (3, 1.0), (64, 20.0), (2, 0.3)])
+def test_slopes_at_zero(d, k):
+    "p_min leaves 1/2 with slope E|dL| / 2; for linf L has a gap around 0, whose edge decides."
+    law = stats.chi(d - k)
+    mean = law.expect(lambda m: k / m + m)
+    angle = math.gamma(d / 2) / math.gamma((d + 1) / 2) / math.sqrt(math.pi) # E|cos|
+    for R in (1e-6, 1e-8):
+        assert abs((0.5 - sb.p_min(R, d, k, "linf", complement=True)) / R / (mean / 2) - 1) < 2e-4
+        if d > 2: assert abs((0.5 - sb.p_min(R, d, k, "l2", complement=True)) / R / (mean / 2 * angle) - 1) < 2e-4
+
+
+@pytest.mark.parametrize("family, d, k, p", [("l2", 1, 0.5, 0.50001), ("l2", 1, 0.5, 0.5001), ("l2", 1, 0.9, 0.55), ("l2", 2, 1.5, 0.501), ("linf", 19, 5.0, 0.500001), ("linf", 3, 1.0, 0.500001),
+                                             ("linf", 2, 1.9, 0.6), ("mixed", 2, 0.5, 0.50001), ("mixed", 5, 0.5, 0.50001)])
+def test_certified_radii_next_to_one_half_need_no_more_than_they_have(family, d, k, p):
+    (R,), (lam,) = shell_radii.verified_radius(np.array([1 - p]), d, k, family)
+    assert R > 0 and sb.p_min(R, d, k, family) < p
+    assert sb.dual_bound(lam, None, R, d, k, family, one_minus_p=1 - p) > 0.5
+
+
+def test_certificates_next_to_one_half_pass_their_own_check():
+    hits = np.array([501_550, 501_545, 501_600, 502_000, 510_000])
+    counts = np.stack([hits, 10**6 - hits], 1)
+    for noise, norm, dim in ((LinfGaussian(sigma=1.0, k=5), "linf", 19), (LinfGaussian(sigma=1.0, k=1), "linf", 3), (RadialGaussian(sigma=1.0, k=0.5), "l2", 1), (RadialGaussian(sigma=1.0, k=1.9), "l2", 2)):
+        table = sb.certify(Record.from_counts(np.tile([100, 0], (5, 1)), counts, 10**6, noise, dim), norm=norm)
+        assert table.radius[-1] > 0 and sb.check(table).all()
+        exact = sb.radius(None, dim, noise.k, "linf" if norm == "linf" else "l2", one_minus_p=binomial_lower(hits, 10**6, 0.001, complement=True))
+        assert np.all(table.radius <= exact)
+    found = sb.certify(Record.from_counts([[100, 0]], [[501_550, 498_450]], 10**6, LinfGaussian(sigma=1.0, k=5), 19), norm="linf").radius[0]
+    assert 1.70e-6 < found < 1.724e-6 # slope 2.54457, p - 1/2 = 4.385e-6
+
+
+def test_mixed_in_few_dimensions():
+    "References from computations of other kinds: known to ten and to nine digits."
+    assert abs(sb.p_min(0.4, 4, 2.0, "mixed", complement=True) - 0.0941096527) < 3e-10
+    assert abs(sb.discrepancy(3.0, 0.4, 2, 1.5, "mixed") - 2.41385583) < 1e-8
+    q = binomial_lower(9100, 10_000, 0.001, complement=True)
+    table = sb.certify(Record.from_counts([[100, 0]], [[9100, 900]], 10_000, MixedNormGaussian(sigma=1.0, k=0.5), 2), norm="linf")
+    assert sb.check(table).all() and sb.lower_bound(1 - q, table.radius[0], 2, 0.5, "mixed") > 0.5 and table.radius[0] < 0.75663942
+
+
+@pytest.mark.parametrize("d, k", [(2, 0.5), (2, 1.5), (3, 1.0), (4, 2.0), (5, 3.0), (7, 2.0), (8, 3.0), (12, 6.0), (24, 10.0), (64, 30.0), (784, 300.0)])
+def test_mixed_is_accurate_in_any_dimension(d, k, monkeypatch):
+    "Many more nodes of every kind change no tail by more than a part of the accuracy that certificates count on."
+    more = corners.Resolution(24, 16, 22, 4, 0.9)
+    monkeypatch.setitem(corners.GRADES, "more", {True: more, False: more})
+    R = 1.2 / math.sqrt(d) * math.sqrt((d - k) / d)
+    fine, finest = (corners.corner_law(-0.7, R, d, k, grade) for grade in ("fine", "more"))
+    assert np.allclose(fine, finest, rtol=0, atol=shell_radii.accuracy(d, "mixed") / 4)
+    assert abs(sum(fine) - 1) < 1e-12
+
+
+@pytest.mark.parametrize("d", [2, 3, 4, 5, 6, 7, 8, 11, 16, 30, 40, 41, 64])
+def test_mixed_at_k_zero_in_few_dimensions(d):
+    for z in (0.1, 3.0):
+        below, above = corners.corner_law(-z * z / 2, z / math.sqrt(d), d, 0.0)[0], corners.corner_law(z * z / 2, z / math.sqrt(d), d, 0.0)[1]
+        assert abs(below - 0.5) < 1e-11 and abs(above - ndtr(-z)) < 1e-11
+
+
+def test_far_tails_and_refusals():
+    assert abs(sb.radius(None, 3072, 0, "l2", one_minus_p=1e-301) - 37.1) < 0.02
+    for d in (64, 3072):
+        for z in (8.0, 12.0, 30.0): assert abs(shells.shell_law(z * z / 2, z, d, 0.0, "l2")[1] / ndtr(-z) - 1) < 1e-12
+        assert abs(sb.radius(None, d, 1e-9, "l2", one_minus_p=ndtr(-12.0)) / 12 - 1) < 1e-7
+    for call, text in ((lambda: sb.radius(None, 3072, 500, "l2", one_minus_p=1e-301), "at least 1e-250"), (lambda: sb.radius(None, 10, 2, "mixed", one_minus_p=1e-15), "at least 1e-10"),
+                       (lambda: sb.radius(0.9, 64, 60, "mixed"), "at most 0.9 d"), (lambda: sb.radius(None, 5, 1, "l2"), "p must")):
+        with pytest.raises(ValueError, match=text): call()
+    few, many = (shell_radii.verified_radius(np.array([q]), 8, 2.0, "mixed")[0][0] for q in (1e-15, 1e-10))
+    assert few == many > 0 # a smaller 1 - p certifies no less
+
+
+def test_laws_of_linf_at_k_zero_add_up():
+    for R, t, d in ((0.00274, 0.000685, 3), (0.0892, 0.104, 3), (0.000178, 0.000117, 2)): assert abs(sum(shells.shell_law(t, R, d, 0.0, "linf")) - 1) < 1e-14
+
+
+# ---- claims
+
+@pytest.mark.parametrize("bilateral", [False, True])
+def test_a_certificate_with_another_claim_fails(bilateral):
+    table = sb.certify(record(), norm="l2", bilateral=bilateral)
+    kept = table.label != ABSTAIN
+    assert sb.check(table).all()
+    sealed = replace(table, noise=dict(name="RadialGaussian", sigma=0.5, k=20), dim=64)
+    assert sb.check(sealed).all()
+    changes = [dict(norm="linf"), dict(norm="l3"), dict(scope="direction"), dict(scope="features"), dict(alpha=1e-90), dict(alpha=0.5), dict(alpha_scope="joint"), dict(n=table.n * 2), dict(n=np.ones(len(table), int)),
+               dict(noise=dict(name="RadialGaussian", sigma=1.0, k=20)), dict(noise=dict(name="LinfGaussian", sigma=0.5, k=20)), dict(noise=dict(name="Gaussian", sigma=0.5)), dict(dim=63)]
+    for change in changes: assert not sb.check(replace(sealed, **change))[kept].any(), change
+
+
+def test_monte_carlo_certificates_are_proved_again_from_counts():
+    table = sb.certify_monte_carlo(record(), radii=np.linspace(0.2, 1.6, 5), draws=20_000)
+    kept = table.label != ABSTAIN
+    assert sb.check_monte_carlo(table).all() and kept.sum() >= 4
+    changes = [dict(alpha=1e-4), dict(alpha=1e-12), dict(scope="direction"), dict(alpha_scope="joint"), dict(radius=table.radius * 1.01), dict(n=np.full(len(table), 100)), dict(label=1 - table.label),
+               dict(p_lower=np.full(len(table), 0.99999))]
+    for change in changes: assert not sb.check_monte_carlo(replace(table, **change))[kept].any(), change
+    for name, value in dict(share=0.9, rank=20_000, radii=0, draws=100, above=0).items():
+        assert not sb.check_monte_carlo(replace(table, witness={**table.witness, name: np.full(len(table), value)}))[kept].any(), name
