@@ -389,7 +389,8 @@ def check_method(method: str,      # name of a registered method
                  properties: Iterable[str] | None = None, # some of `PROPERTIES`; None: all
                  **settings: Any,  # further fields of `Case`: alpha, n, dim, rows, stop
                 ) -> pd.DataFrame: # a row per case, a column per property: False where it is none of such a case
-    """Hold the property table against a method, for each of its pairs. Raises AssertionError, naming property and pair.
+    """Hold the property table against a method, for each of its pairs. Raises AssertionError, naming
+    property and pair.
 
     Args:
         method: name of a registered method

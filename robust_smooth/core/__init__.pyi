@@ -2,8 +2,6 @@
 from .values import ABSTAIN as ABSTAIN
 from .certificates import ADVERSARIES as ADVERSARIES
 from .seeds import APART as APART
-from .frames import ARCHIVE as ARCHIVE
-from .frames import ARCHIVE_END as ARCHIVE_END
 from .places import ASSETS as ASSETS
 from .seeds import BLOCK as BLOCK
 from .frames import Blocks as Blocks
@@ -26,7 +24,6 @@ from .frames import Frame as Frame
 from .frames import Frames as Frames
 from .registry import GROUP as GROUP
 from .frames import HEAD as HEAD
-from .frames import HEAD_1 as HEAD_1
 from .frames import JOURNAL_MAGIC as JOURNAL_MAGIC
 from .votes_file import Journal as Journal
 from .frames import Layout as Layout

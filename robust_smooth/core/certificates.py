@@ -158,7 +158,8 @@ class _Rows(_Table):
         return table
 
     def stands(self) -> np.ndarray: # [B] bool
-        """Which rows still say what they said at birth; nothing does where a word that is true of all rows was changed.
+        """Which rows still say what they said at birth; nothing does where a word that is true of all
+        rows was changed.
 
         Returns:
             [B] bool

@@ -75,7 +75,7 @@ def check_named(name: str, # what certificates call their `method`
         _load_unread()
     if name not in CHECKS:
         known = sorted({*CHECKS, *_table.CHECKS})
-        raise ValueError(f"certificates of {name!r} cannot be checked: nobody registered a check; known: {known}")
+        raise ValueError(f"certificates of {name!r} cannot be checked: its check is not registered; known: {known}")
     return CHECKS[name]
 
 def check(certificates: Certificates, # as a method made them

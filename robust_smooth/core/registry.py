@@ -296,7 +296,8 @@ R = TypeVar("R")
 
 def guarded(name: str, # under which the method is registered
            ) -> Callable[[Callable[P, R]], Callable[P, R]]: # a decorator
-    """Decorator of a method's `certify(record, *, norm, alpha, **options)`: who calls it directly passes the door, too.
+    """Decorator of a method's `certify(record, *, norm, alpha, **options)`: who calls it directly
+    passes the door, too.
 
     Args:
         name: under which the method is registered

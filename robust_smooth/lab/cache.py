@@ -20,7 +20,8 @@ __all__ = ['home', 'shared', 'locked', 'cached']
 
 # %% ../../nbs/lab/05_cache.ipynb #a7e1b412
 def home() -> Path: # made if absent
-    """The folder of everything that runs leave: ROBUST_SMOOTH_HOME, else data/cache in a checkout, else the user's cache folder.
+    """The folder of everything that runs leave: ROBUST_SMOOTH_HOME, else data/cache in a checkout,
+    else the user's cache folder.
 
     Returns:
         made if absent

@@ -34,7 +34,8 @@ __all__ = ['parameters_of', 'Settings', 'Experiment']
 def parameters_of(notebook: str | Path,     # an experiment, or the file of a notebook
                   names: Mapping[str, Any], # `globals()` of the notebook
                  ) -> dict[str, Any]:
-    """The values of a notebook's parameters. Raises ValueError for an unknown notebook, or a parameter that has no value.
+    """The values of a notebook's parameters. Raises ValueError for an unknown notebook, or a parameter
+    that has no value.
 
     Args:
         notebook: an experiment, or the file of a notebook
@@ -186,7 +187,8 @@ class _Trains(_Reads):
                    epochs: int | None = None,      # None: the budget's
                    seed: int | None = None,        # None: the run's
                   ) -> Any:                        # nn.Module in eval mode with `.num_classes`
-        """A network trained by `recipe`: from the zoo, from the stock if anybody trained the same one before, or trained now.
+        """A network trained by `recipe`: from the zoo, from the stock if anybody trained the same one
+        before, or trained now.
 
         Args:
             recipe: a training recipe, such as NoiseAugmentation(Gaussian(sigma=0.5))
@@ -274,7 +276,8 @@ class _Votes(_Reads):
               images: Any = None,        # an ImageSet; None: the evaluation images
               seed: int | None = None,   # None: the run's
              ) -> Any:                   # a Record, in the order of the images
-        """The votes of a base classifier under noise, from the stock if the same were counted before; an interrupted vote goes on.
+        """The votes of a base classifier under noise, from the stock if the same were counted before;
+        an interrupted vote goes on.
 
         Args:
             model: base classifier
@@ -350,7 +353,8 @@ class Experiment(_Trains, _Votes, Findings):
     def using(self,
               **sizes: Any, # what the notebook does otherwise than its budget: images, n, epochs, batch, network; None: not used here
              ) -> Experiment: # itself, so that it is shown
-        """Put the notebook's own sizes into the header of the run. They are shown, nothing else: the budget stays as it is.
+        """Put the notebook's own sizes into the header of the run. They are shown, nothing else: the
+        budget stays as it is.
 
         Args:
             **sizes: what the notebook does otherwise than its budget: images, n, epochs, batch,

@@ -38,7 +38,8 @@ def _rows(grid: Any) -> list[dict[str, Any]]:
 def combinations(grid: Mapping[str, Sequence] | Sequence[Mapping] | None, # see above; None: one run
                  parameters: Mapping[str, Any] | None = None,             # fixed ones
                 ) -> list[dict[str, Any]]:                                # parameters of each run
-    """All runs of a grid, in a fixed order. Raises ValueError for a parameter without alternatives, or one that is fixed too.
+    """All runs of a grid, in a fixed order. Raises ValueError for a parameter without alternatives, or
+    one that is fixed too.
 
     Args:
         grid: see above; None: one run

@@ -170,7 +170,8 @@ def add_to_zoo(dataset: str,           # data set
                data_dir: str = "",     # folder of the data set, if it is not embedded
                replace: bool = False,  # True: a network of that name with another recipe, budget or seed is replaced
               ) -> Path:               # the file of weights
-    """Train a base classifier with noise augmentation, test it, and keep it in the zoo as DATASET-NETWORK-NOISE-SIGMA.
+    """Train a base classifier with noise augmentation, test it, and keep it in the zoo as
+    DATASET-NETWORK-NOISE-SIGMA.
     An interrupted call is resumed by the next. Raises ValueError where the name is taken.
 
     Args:

@@ -362,7 +362,8 @@ def drive(tasks: Sequence[Task],            # the runs
           quiet: bool = False,              # True: no progress lines
           limit: float | None = None,       # seconds after which a run is stopped; None: no limit
          ) -> list[dict[str, Any]]:         # reports, in the order of tasks
-    """Make several runs. Finished ones are never repeated; an interrupted call goes on where it was when called again.
+    """Make several runs. Finished ones are never repeated; an interrupted call goes on where it was
+    when called again.
 
     Args:
         tasks: the runs

@@ -20,7 +20,7 @@ __all__ = ['ROUNDING', 'SMALLEST_LEVEL', 'FEW', 'SUB_GAUSSIAN', 'tail_at_most', 
            'inner_product_deviation', 'gradient_norm_bounds', 'gradient_linf_bounds', 'gradient_l1_bounds']
 
 # %% ../../nbs/maths/00_bounds.ipynb #d7c41509
-ROUNDING = 2e-15 # relative allowance for rounding; measured against 40-digit arithmetic: at most 7e-16, for n up to 1e11
+ROUNDING = 2e-15 # relative; measured against 40-digit arithmetic: at most 7e-16, for n up to 1e11
 SMALLEST_LEVEL = 1e-100 # below it the inverses lose their meaning; no statement needs such a level
 FEW = 40         # tails of fewer terms are summed
 
@@ -209,7 +209,9 @@ def runner_up_upper(
     n: ArrayLike,      # draws, whole numbers >= 1, shape [...] or a number
     alpha: ArrayLike,  # failure probability, in [0, 1); shape [...] or a number
 ) -> np.ndarray:    # float64 [...]: upper bound of the largest of their probabilities
-    """Upper bound of the runner-up's probability by a sum over the classes (Feng et al., Algorithm 2). Raises ValueError.
+    """Upper bound of the runner-up's probability by a sum over the classes.
+
+    Feng et al., Algorithm 2. Raises ValueError.
 
     Args:
         counts: [..., J] votes of every class but the top one, whole numbers in [0, n]
@@ -279,7 +281,7 @@ def probit_gap(
 def interval_radius(
     p_lower: ArrayLike,         # lower bounds of the top class's probability, in [0, 1]
     p_upper: ArrayLike,         # upper bounds of the runner-up's probability, in [0, 1]; broadcasts
-    sigma: float = 1.0,         # noise level, in input units
+    sigma: ArrayLike = 1.0,     # noise level, in input units; broadcasts
     q_lower: ArrayLike | None = None, # 1 - p_lower, where known more accurately
     q_upper: ArrayLike | None = None, # 1 - p_upper, likewise
 ) -> np.ndarray:             # float64 radii >= 0 in input units; 0 where p_lower <= p_upper
@@ -288,7 +290,7 @@ def interval_radius(
     Args:
         p_lower: lower bounds of the top class's probability, in [0, 1]
         p_upper: upper bounds of the runner-up's probability, in [0, 1]; broadcasts
-        sigma: noise level, in input units
+        sigma: noise level, in input units; broadcasts
         q_lower: 1 - p_lower, where known more accurately
         q_upper: 1 - p_upper, likewise
     Returns:
@@ -296,7 +298,7 @@ def interval_radius(
     """
     p_lower, p_upper = np.broadcast_arrays(np.asarray(p_lower, np.float64), np.asarray(p_upper, np.float64))
     gap = probit_gap(p_lower, p_upper, q_lower, q_upper)
-    return np.where(p_lower > p_upper, sigma / 2 * gap, 0.0)[()]
+    return np.where(p_lower > p_upper, np.asarray(sigma, np.float64) / 2 * gap, 0.0)[()]
 
 # %% ../../nbs/maths/00_bounds.ipynb #0ab4f675
 SUB_GAUSSIAN = { # variance proxies of u (f - 1/2)

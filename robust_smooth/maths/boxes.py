@@ -254,8 +254,10 @@ class _Bounds(NamedTuple):
 class SoundRadius(_Bounds):
     """Proved bounds on the distance to the decision boundary, lower <= R_p(x0) <= upper.
 
-    A tuple (lower, upper, status, point). status: "tight" (the gap asked for was reached), "budget" (stopped early: the
-    bounds are valid), "whole_cube" (no boundary in the cube: both are inf), "tie" (two classes share the top: both are
+    A tuple (lower, upper, status, point). status: "tight" (the gap asked for was reached), "budget"
+    (stopped early: the
+    bounds are valid), "whole_cube" (no boundary in the cube: both are inf), "tie" (two classes
+    share the top: both are
     0). point: the nearest boundary point found, None where there is none.
 
     Args:
@@ -426,7 +428,8 @@ def sound_radius(coefficients: ArrayLike,    # [K, n_1+1, ..., n_d+1]
                 ) -> SoundRadius:            # (lower, upper, status, point): lower <= distance to the boundary <= upper
     """Distance to the nearest decision boundary over all rival classes, by branch and bound.
 
-    `lower` is a certified radius. No equation of Kao et al.: it replaces their 9 and 10. Raises ValueError for features
+    `lower` is a certified radius. No equation of Kao et al.: it replaces their 9 and 10. Raises
+    ValueError for features
     outside the cube, a norm below l1, negative tolerances.
 
     Args:

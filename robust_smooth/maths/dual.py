@@ -104,7 +104,8 @@ def _dual_rows(q: np.ndarray, m1: np.ndarray, m2: np.ndarray, r: np.ndarray,
     a, b, some = _interval(level, L1, R, LEFT, high[:, None])
     outside = (ndtr(a - R) + ndtr(R - b)) - level * (ndtr(a) + ndtr(-b)) + L1 * (pdf(a) - pdf(b))
     missing = (weight * np.where(some, outside, 1 - level)).sum(1)
-    below = np.where(first > -WIDE, (1 - l0) * ndtr(base) + l2 * pdf(base), 0.0) # all u1, where the bracket is never positive
+    # All u1, where the bracket is never positive:
+    below = np.where(first > -WIDE, (1 - l0) * ndtr(base) + l2 * pdf(base), 0.0)
     above = np.where(first > WIDE, (1 - l0) * ndtr(-base) - l2 * pdf(base), 0.0)
     return 1 - l0 * (1 - q) + l1 * m1 + l2 * m2 - missing - below - above
 
@@ -119,9 +120,9 @@ def dual_value(
     l1: ArrayLike, # multiplier of m1
     l2: ArrayLike, # multiplier of m2, >= 0
 ) -> np.ndarray: # float64: a lower bound of the displaced value, rounding errors below 1e-14 of its terms
-    """The dual D of Theorem 3 (Mohapatra et al.): by weak duality a lower bound of the displaced score at any multipliers.
+    """The dual D: by weak duality a lower bound of the displaced score at any multipliers.
 
-    Raises ValueError.
+    Mohapatra et al., Theorem 3. Raises ValueError.
 
     Args:
         q: value, in (0, 1), any shape

@@ -46,7 +46,13 @@ def _summit(a: np.ndarray, r: np.ndarray, low: np.ndarray, high: np.ndarray) -> 
         top = np.where(steep > -1, np.log1p(np.maximum(steep, -1.0)) / r + r / 2, low)
     return np.clip(top, low, high)
 
-def _rough_crossings(a: np.ndarray, r: np.ndarray, top: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray: # [B, K]
+def _rough_crossings(
+    a: np.ndarray,    # [B, 3] scaled multipliers
+    r: np.ndarray,    # [B] displacements
+    top: np.ndarray,  # [B] the summit
+    low: np.ndarray,  # [B] ends of the integration
+    high: np.ndarray, # [B]
+) -> np.ndarray: # [B, K]
     "Where the boundary c passes `LEVELS`, on both sides of its summit. Rough is enough: these places only cut panels."
     A0, A1, B, R = column(a[:, 0], a[:, 1], a[:, 2], r)
     level = np.tile(LEVELS, 2) * B
@@ -149,7 +155,8 @@ def _evaluate(a: np.ndarray, at: Moments) -> Dual:
 
 # %% ../../nbs/maths/02b_dual_solver.ipynb #f5265f3f
 def signed_slab(q: np.ndarray, m1: np.ndarray, share: float = 1.0) -> tuple[np.ndarray, np.ndarray]: # w1 > w2
-    """Ends of the slab with this value and gradient along the displacement; mirrored where the gradient points forward.
+    """Ends of the slab with this value and gradient along the displacement; mirrored where the
+    gradient points forward.
 
     Returns:
         w1 > w2
@@ -190,7 +197,9 @@ def relaxed_start(r: np.ndarray, zero: np.ndarray, a: np.ndarray) -> np.ndarray:
 TINY = 1e-300 # keeps divisions finite where everything underflows
 
 def _newton_step(now: Dual, r: np.ndarray) -> tuple[np.ndarray, np.ndarray]: # step [B, 3], and the gain it promises [B]
-    "A Newton step of the scaled problem. Where displacements are so large that the value underflows, nothing is finite and the row stops."
+    """A Newton step of the scaled problem.
+
+    Where displacements are so large that the value underflows, nothing is finite and the row stops."""
     with np.errstate(all="ignore"):
         scale = np.sqrt(np.einsum("bii->bi", now.curvature)) + TINY
         scaled = now.curvature / (scale[:, :, None] * scale[:, None, :]) + 1e-15 * np.eye(3)
@@ -198,8 +207,14 @@ def _newton_step(now: Dual, r: np.ndarray) -> tuple[np.ndarray, np.ndarray]: # s
         step = np.linalg.solve(matrix, (now.gradient / scale)[..., None])[..., 0] / scale
         return step, r**2 * (now.gradient * step).sum(1)
 
-def _line_search(a: np.ndarray, now: Dual, at: Moments, step: np.ndarray, gain: np.ndarray) -> np.ndarray: # [B] bool: moved
-    "Shorten each step until the dual rises or the residuals fall; `a` and `now` are updated in place."
+def _line_search(
+    a: np.ndarray,    # [B, 3] multipliers, updated in place
+    now: Dual,        # the dual there, updated in place
+    at: Moments,
+    step: np.ndarray, # [B, 3] Newton steps
+    gain: np.ndarray, # [B] what they promise
+) -> np.ndarray: # [B] bool: moved
+    "Shorten each step until the dual rises or the residuals fall."
     with np.errstate(all="ignore"):
         size = np.where(step[:, 2] < 0, np.minimum(1, 0.9 * a[:, 2] / -step[:, 2]), 1.0) # b stays positive
     todo, moved = np.arange(len(a)), np.zeros(len(a), bool)

@@ -26,7 +26,10 @@ __all__ = ['FORMS', 'SATURATED', 'NEGLIGIBLE', 'ROWS', 'ACCURATE', 'FIRST_CUT', 
            'exact_dual_value', 'l2_radius', 'largest_norm', 'slab_ends']
 
 # %% ../../nbs/maths/02c_first_order.ipynb #c5872219
-_all_ = ["GAUSS_NODES", "GAUSS_WEIGHTS", "LEVELS", "ROOT_2PI", "dual_value", "exact_dual_value", "l2_radius", "largest_norm", "slab_ends"]
+_all_ = [
+    "GAUSS_NODES", "GAUSS_WEIGHTS", "LEVELS", "ROOT_2PI", "dual_value", "exact_dual_value", "l2_radius",
+    "largest_norm", "slab_ends",
+]
 
 # %% ../../nbs/maths/02c_first_order.ipynb #1aea72c2
 FORMS = ("equality", "relaxed")
@@ -51,9 +54,16 @@ def _refuse_impossible(q: np.ndarray, m1: np.ndarray, m2: np.ndarray, most: np.n
         excess &= m1 > 0
     if np.any(excess):
         row = np.flatnonzero(excess)[0]
-        raise ValueError(f"no classifier of value q = {q[row]} has a gradient of norm {np.hypot(m1[row], m2[row])}: the largest is {most[row]}")
+        norm = np.hypot(m1[row], m2[row])
+        raise ValueError(f"no classifier of value q = {q[row]} has a gradient of norm {norm}: the largest is {most[row]}")
 
-def _scores(q: ArrayLike, m1: ArrayLike, m2: ArrayLike, form: str, *more: ArrayLike) -> tuple[tuple[int, ...], _Scores, list[np.ndarray]]:
+def _scores(
+    q: ArrayLike,
+    m1: ArrayLike,
+    m2: ArrayLike,
+    form: str,
+    *more: ArrayLike, # further arguments of the same shape
+) -> tuple[tuple[int, ...], _Scores, list[np.ndarray]]:
     "The common shape, the scores, and further arguments, all flat. Raises ValueError."
     arrays = np.broadcast_arrays(*(np.asarray(v, dtype=np.float64) for v in (q, m1, m2, *more)))
     value, along, across, *rest = (a.ravel() for a in arrays)
@@ -131,12 +141,12 @@ class DirectionalRadius:
     Args:
         radius: float64, any shape; inf for a half-space whose boundary is not met
         multipliers: [..., 3] l0, l1, l2 at `radius`; NaN where the half-space formula was used
-        status: "closed_form", "converged" (within 1e-8 of the exact radius) or "fallback" (proved,
-            but may be smaller)
+        status: "closed_form", "converged" (within 1e-8 of exact) or "fallback" (proved, may be
+            smaller)
     """
     radius: np.ndarray      # float64, any shape; inf for a half-space whose boundary is not met
     multipliers: np.ndarray # [..., 3] l0, l1, l2 at `radius`; NaN where the half-space formula was used
-    status: np.ndarray      # "closed_form", "converged" (within 1e-8 of the exact radius) or "fallback" (proved, but may be smaller)
+    status: np.ndarray      # "closed_form", "converged" (within 1e-8 of exact) or "fallback" (proved, may be smaller)
 
 ACCURATE = 8e-9 # a radius that had to be shrunk by more than this to be proved is not called converged
 FIRST_CUT = 2e-11 # relative amount by which a radius is shrunk before it is proved
@@ -153,9 +163,21 @@ def proof_margin(q: np.ndarray, m1: np.ndarray, m2: np.ndarray, multipliers: np.
     terms = 1 + np.abs(l0) * (1 - q) + np.abs(l1 * m1) + l2 * m2
     return np.where(terms < 1e3, 4e-15, np.where(terms < 1e6, 3e-13, 2e-12)) * terms
 
-def is_proved(q: np.ndarray, m1: np.ndarray, m2: np.ndarray, r: np.ndarray, multipliers: np.ndarray) -> np.ndarray: # [B] bool
+def is_proved(
+    q: np.ndarray,  # [B] values
+    m1: np.ndarray, # [B] component along the displacement
+    m2: np.ndarray, # [B] norm of the orthogonal part
+    r: np.ndarray,  # [B] displacements
+    multipliers: np.ndarray, # [B, 3]
+) -> np.ndarray: # [B] bool
     """Whether the independent dual value exceeds one half by more than its own error.
 
+    Args:
+        q: [B] values
+        m1: [B] component along the displacement
+        m2: [B] norm of the orthogonal part
+        r: [B] displacements
+        multipliers: [B, 3]
     Returns:
         [B] bool
     """
@@ -204,7 +226,13 @@ def _prove(
     return radius, proof, failed | (r - radius > ACCURATE)
 
 # %% ../../nbs/maths/02c_first_order.ipynb #fcf910b2
-def _following(r: np.ndarray, gap: np.ndarray, slope: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _following(
+    r: np.ndarray,     # [B] displacements
+    gap: np.ndarray,   # [B] value less one half
+    slope: np.ndarray, # [B] of the value
+    low: np.ndarray,   # [B] bracket
+    high: np.ndarray,  # [B]
+) -> tuple[np.ndarray, np.ndarray]:
     "The next displacement (a Newton step inside the bracket, else its middle), and which rows are done."
     newton = np.minimum(r - gap / np.minimum(slope, -1e-300), 1.6 * r + 0.3)
     done = (np.abs(gap) < 2e-15) | (np.abs(newton - r) < 1e-13 * r) | (high - low < 1e-13 * r)
@@ -302,7 +330,8 @@ def directional_radius(
 ) -> np.ndarray: # float64, in units of sigma; 0 where q <= 1/2
     """Certified radius along a direction (Mohapatra et al., Theorem 3 at one half).
 
-    Never above the exact value (closer than 1e-12 to the largest gradient, the half-space's), and within 1e-8 of it
+    Never above the exact value (closer than 1e-12 to the largest gradient, the half-space's), and
+    within 1e-8 of it
     where `solve_direction` says converged. Raises ValueError.
 
     Args:
@@ -341,7 +370,7 @@ def region_slice(
     return at, directional_radius(q, norm * np.cos(at), norm * np.maximum(np.sin(at), 0), form)
 
 # %% ../../nbs/maths/02c_first_order.ipynb #c0a40406
-NEARLY_FULL = 1 - 1e-6 # a lower bound of the norm is used up to this share of its maximum, so that every radius is finite and has a proof
+NEARLY_FULL = 1 - 1e-6 # share of the largest norm up to which a lower bound is used: every radius is finite and has a proof
 
 def worst_corner(q: np.ndarray,     # values
                  lower: np.ndarray, # lower bounds of the l2 norm
@@ -376,7 +405,7 @@ def radius(
     sigma: float,       # standard deviation of the noise, input units, > 0
     norm: str | float,  # "l1", "l2" or "linf"
     grad_l2: ArrayLike, # bounds of the l2 norm of sigma times the gradient, >= 0: upper for "l2", lower otherwise
-    grad_dual: ArrayLike | None = None, # upper bounds of the dual norm: of the l_inf norm for "l1", of the l1 norm for "linf"
+    grad_dual: ArrayLike | None = None, # upper bounds of the dual norm: l_inf for "l1", l1 for "linf"
     d: int | None = None, # number of inputs, needed for "linf"
 ) -> np.ndarray:     # float64, input units; 0 where q <= 1/2
     """Certified radius from bounds of the value and of gradient norms.
@@ -389,8 +418,7 @@ def radius(
         norm: "l1", "l2" or "linf"
         grad_l2: bounds of the l2 norm of sigma times the gradient, >= 0: upper for "l2", lower
             otherwise
-        grad_dual: upper bounds of the dual norm: of the l_inf norm for "l1", of the l1 norm for
-            "linf"
+        grad_dual: upper bounds of the dual norm: l_inf for "l1", l1 for "linf"
         d: number of inputs, needed for "linf"
     Returns:
         float64, input units; 0 where q <= 1/2
@@ -399,7 +427,7 @@ def radius(
     if norm == "l2":
         return sigma * l2_radius(q, grad_l2)
     _check_threat(norm, grad_dual, d)
-    root = np.sqrt(d) if norm == "linf" else 1.0
+    root = np.sqrt(d or 1) if norm == "linf" else 1.0
     q, L, U = np.broadcast_arrays(*(np.asarray(v, dtype=np.float64) for v in (q, grad_l2, grad_dual)))
     for name, value in dict(grad_l2=L, grad_dual=U).items():
         if not np.all(value >= 0):

@@ -64,7 +64,8 @@ class _Paths:
     lost: float = 0.0 # mass that was cut, charged to the error
 
     def move_to(self, n: int) -> None: # draws at the next look
-        """Convolve with the increment's binomial law, on a window that carries all but `cut` of its mass on each side.
+        """Convolve with the increment's binomial law, on a window that carries all but `cut` of its
+        mass on each side.
 
         Returns:
             draws at the next look
@@ -309,7 +310,7 @@ class _Decides(_Tables):
         n, left = self.looks[look], self.n_max - self.looks[look]
         radius = two_sided_radius(hits, rival, n, self.levels[look], self.sigma)[0]
         reached_zero = (radius <= 0) * (self.targets[0] <= 0)
-        following = np.searchsorted(self.targets, radius, side="right") - reached_zero # next target that is not certified
+        following = np.searchsorted(self.targets, radius, side="right") - reached_zero # next target
         more = np.ceil(hits + left * binomial_upper(hits, n, self.gamma))
         best_hits = np.minimum(more, self.n_max).astype(np.int64)
         fewer = np.floor(rival + left * binomial_lower(rival, n, self.gamma)).astype(np.int64)
@@ -411,7 +412,9 @@ def plan(
     if largest <= 0:
         raise ValueError(f"n_max = {n_max} is too small to certify anything at alpha = {alpha:g}; "
                          f"at least {fewest_draws(alpha)} draws are needed")
-    wanted = np.arange(0, largest, 0.25) if targets is None else np.unique(np.atleast_1d(np.asarray(targets, np.float64)))
+    wanted = np.arange(0, largest, 0.25)
+    if targets is not None:
+        wanted = np.unique(np.atleast_1d(np.asarray(targets, np.float64)))
     if wanted.ndim != 1 or not wanted.size or not np.all((wanted >= 0) & np.isfinite(wanted)):
         raise ValueError(f"targets must be finite radii >= 0, got {targets!r}")
     feasible = wanted <= largest
@@ -463,9 +466,10 @@ def _futility(
 ) -> np.ndarray:         # [G, K] most hits at which a target is given up, -1 where it never is
     "Where no later boundary can be reached, or the last one hardly ever."
     n, last, left = np.broadcast_to(looks, boundaries.shape), boundaries[:, -1:], looks[-1] - looks
-    least = np.minimum.accumulate((boundaries - looks)[:, ::-1], axis=1)[:, ::-1] # of (boundary - n), over this and later looks
+    # The least of (boundary - n) over this and later looks, and the hits below which none of them is reached.
+    least = np.minimum.accumulate((boundaries - looks)[:, ::-1], axis=1)[:, ::-1]
     never = np.full((len(boundaries), 1), looks[-1] + 1)
-    within_reach = np.concatenate([least[:, 1:], never], axis=1) + n # with fewer hits than this every later boundary is out of reach
+    within_reach = np.concatenate([least[:, 1:], never], axis=1) + n
 
     def hopeful(hits: np.ndarray) -> np.ndarray:
         hits = np.minimum(hits, n)

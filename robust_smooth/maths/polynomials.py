@@ -83,7 +83,8 @@ def coefficients(f: Callable,   # the head: a function of an array [M, d] return
                 ) -> np.ndarray: # float64 [K, n_1+1, ..., n_d+1]
     """Values of a head on the lattice: the Bernstein coefficients of Kao et al., Definition 2.
 
-    Raises MemoryError before it builds a table that is too large, ValueError for a head that is not finite or answers
+    Raises MemoryError before it builds a table that is too large, ValueError for a head that is not
+    finite or answers
     in another shape.
 
     Args:
@@ -341,7 +342,8 @@ def restrict(coefficients: ArrayLike, # [K, n_1+1, ..., n_d+1]
              low: ArrayLike,          # [d] lower corner of the box
              high: ArrayLike,         # [d] upper corner, > low
             ) -> np.ndarray:          # float64, the same shape: coefficients on the box
-    """Bernstein coefficients on a sub-box of the cube. Raises ValueError for corners outside it, or in the wrong order.
+    """Bernstein coefficients on a sub-box of the cube. Raises ValueError for corners outside it, or in
+    the wrong order.
 
     Args:
         coefficients: [K, n_1+1, ..., n_d+1]

@@ -221,7 +221,8 @@ class CornerSearch:
         raise ValueError(f"the law of the family mixed is not resolved at R = {R:g}, d = {self.d}, k = {self.k:g}")
 
     def value(self, z: float, R: float, grade: str) -> tuple[float, float]: # t and V
-        """The quantile t of L at Phi(z), and V(Phi(z)) by weak duality; the bound has slope e^t (P(L > t) - 1 + p) in t.
+        """The quantile t of L at Phi(z), and V(Phi(z)) by weak duality; the bound has slope e^t (P(L >
+        t) - 1 + p) in t.
 
         Returns:
             t and V

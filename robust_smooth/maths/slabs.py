@@ -65,7 +65,9 @@ def slab_ends(
     q: np.ndarray, # [B] float64 masses, in (0, 1)
     s: np.ndarray, # [B] float64, in [0, largest_norm(q)]: minus the first moment
 ) -> tuple[np.ndarray, np.ndarray]: # w1 > w2, [B] float64; w2 = -38.5 stands for a half-space
-    """Ends of the slab with mass q and pdf(w1) - pdf(w2) = s (Mohapatra et al., Corollary 3.1), by bisection to the last bit.
+    """Ends of the slab with mass q and pdf(w1) - pdf(w2) = s, by bisection to the last bit.
+
+    Mohapatra et al., Corollary 3.1.
 
     Args:
         q: [B] float64 masses, in (0, 1)

@@ -74,7 +74,8 @@ def certify(record: Record,         # votes under Gaussian, rounded Gaussian (l2
             levels: int | None = None, # l1: grid steps per unit of input, if attackers stay on that grid
             progress: bool | None = None, # show a bar; None: from 300 distinct pairs of counts on
            ) -> Certificates:       # with the witness that `check` re-proves
-    """The largest radius that the votes prove (Buehler's limit for the distance of two probabilities). Raises ValueError.
+    """The largest radius that the votes prove (Buehler's limit for the distance of two probabilities).
+    Raises ValueError.
 
     Args:
         record: votes under Gaussian, rounded Gaussian (l2) or uniform noise (l1), a fixed number of
@@ -106,7 +107,8 @@ def certify(record: Record,         # votes under Gaussian, rounded Gaussian (l2
 
 def minimum_n(alpha: float, # failure probability, in (0, 1)
              ) -> int:      # draws
-    """Fewest draws that can certify anything at level alpha: unanimous votes for two equal classes must be rarer than alpha - beta.
+    """Fewest draws that can certify anything at level alpha: unanimous votes for two equal classes
+    must be rarer than alpha - beta.
 
     Args:
         alpha: failure probability, in (0, 1)

@@ -69,9 +69,9 @@ class Subspace:
         Returns:
             [..., d] -> [..., d]
         """
-        if self.basis is None:
+        if self.mask is not None:
             return np.where(self.mask, vectors, 0.0)
-        return (vectors @ self.basis.T) @ self.basis
+        return (vectors @ self.basis.T) @ self.basis if self.basis is not None else vectors
 
 # %% ../../nbs/methods/06a_gradient.ipynb #832bed59
 DEPENDENT, INDEPENDENT = 1e-13, 1e-7 # singular values of unit rows: rounding below, a dimension above, refused between
@@ -257,7 +257,8 @@ def _adaptive_columns(record: Record) -> list[np.ndarray]:
     "What `vote_adaptive` kept. Raises ValueError."
     lacking = [name for name in ADAPTIVE_COLUMNS if name not in record.moments]
     if lacking:
-        raise ValueError(f"estimator 'adaptive' needs {lacking}, which this record does not hold; vote with higher_order.vote_adaptive")
+        raise ValueError(f"estimator 'adaptive' needs {lacking}, which this record does not hold; "
+                         "vote with higher_order.vote_adaptive")
     return [np.asarray(record.moments[name], dtype=np.float64) for name in ADAPTIVE_COLUMNS]
 
 def adaptive_l2_lower(record: Record, level: float) -> np.ndarray: # [B]
@@ -335,7 +336,9 @@ def gradient_statistics(
     subspace: Any = None,  # mask or spanning rows, for the "sub_" bounds
     direction: ArrayLike | None = None, # [d] or [B, d], for "along_lower"
 ) -> dict[str, np.ndarray]: # name -> [B] bound of (a norm of) sigma times the gradient
-    """Confidence bounds of gradient norms from a Record; each fails with probability at most its level. Raises ValueError.
+    """Confidence bounds of gradient norms from a Record; each fails with probability at most its level.
+
+    Raises ValueError.
 
     Args:
         record: votes with moments

@@ -23,12 +23,14 @@ from ..voting.votes import count_votes, fingerprint
 __all__ = ['GRID', 'ROUNDING_SHIFT', 'PIECE', 'GradientMoments', 'half_means', 'AdaptiveSums', 'vote_adaptive']
 
 # %% ../../nbs/methods/06_moments.ipynb #4878e0f1
-GRID = 2.0 ** 28             # noise / sigma is rounded to multiples of 1 / GRID: sums of up to 2^25 draws are then exact
+GRID = 2.0 ** 28             # noise / sigma is rounded to its multiples: sums of up to 2^25 draws are exact
 ROUNDING_SHIFT = 2.0 ** -30  # at most this much per coordinate of a mean of u (f - 1/2)
 PIECE = 2**22                # numbers converted to float64 at a time
 
 class GradientMoments:
-    """Observer of a vote: half-sums of (f - 1/2) u for the selected class, two float64 vectors of the image's size per image in flight.
+    """Observer of a vote: half-sums of (f - 1/2) u for the selected class.
+
+    Two float64 vectors of the image's size per image in flight.
 
     Args:
         noise: Gaussian noise of the vote
@@ -93,7 +95,8 @@ def half_means(record: Record, # votes with moments
     """
     for key in ("moments", "moments_n"):
         if key not in record.moments:
-            raise ValueError(f"first-order certificates need {key!r}, which this record does not hold; vote with moments=True")
+            raise ValueError(f"first-order certificates need {key!r}, which this record does not hold; "
+                             "vote with moments=True")
     sums = np.asarray(record.moments["moments"], dtype=np.float64)
     draws = np.asarray(record.moments["moments_n"], dtype=np.int64)
     if sums.shape != (len(record), 2, record.dim):
@@ -201,7 +204,7 @@ def vote_adaptive(
         raise ValueError(f"n must be at least 2, got {n}")
     index = np.arange(len(images)) if index is None else np.asarray(index)
     dim, half = int(np.prod(images.shape[1:])), n // 2
-    settings = dict(num_classes=num_classes, seed=seed, index=index, batch_size=batch_size, progress=progress)
+    settings: dict[str, Any] = dict(num_classes=num_classes, seed=seed, index=index, batch_size=batch_size, progress=progress)
     pilot = count_votes(model, images, noise, n0, stage="pilot", **settings)
     settings["targets"], centre = pilot.counts.argmax(1), pilot.counts.max(1) / n0
     first = count_votes(model, images, noise, half, stage="direction", observers=[AdaptiveSums(noise, dim)], **settings)
@@ -210,10 +213,11 @@ def vote_adaptive(
     watch = AdaptiveSums(noise, dim, directions)
     second = count_votes(model, images, noise, n - half, stage="estimation", observers=[watch], **settings)
     both = {name: first.observed[name] + second.observed[name] for name in ("adaptive_first", "adaptive_square")}
-    halves = {name: np.stack([stage.observed[name].sum(1) for stage in (first, second)], 1) for name in ("moments", "moments_n")}
+    halves = {name: np.stack([stage.observed[name].sum(1) for stage in (first, second)], 1)
+              for name in ("moments", "moments_n")}
     moments = dict(both, **halves, adaptive_cells=second.observed["adaptive_cells"], adaptive_centre=centre)
     provenance = dict(model=fingerprint(model), seed=int(seed), n0=int(n0), n=int(n), moments=["adaptive"],
                       batch_size=second.batch_size, precision=working_precision(model, device_of(model)),
                       preprocessing=str(getattr(model, "preprocessing", "none")))
-    return Record(selection=pilot.counts, counts=first.counts + second.counts, n=first.n + second.n, noise=noise, dim=dim,
-                  index=index, fragile=first.fragile + second.fragile, moments=moments, provenance=provenance)
+    return Record(selection=pilot.counts, counts=first.counts + second.counts, n=first.n + second.n, noise=noise,
+                  dim=dim, index=index, fragile=first.fragile + second.fragile, moments=moments, provenance=provenance)

@@ -48,7 +48,12 @@ def _split(
     rest = counts[np.arange(classes)[None, :] != label[:, None]].reshape(size, classes - 1)
     return counts[np.arange(size), label], rest
 
-def _rivals_upper(rest: np.ndarray, n: ArrayLike, level: ArrayLike, bound: str) -> tuple[np.ndarray, np.ndarray]: # [B], [B]
+def _rivals_upper(
+    rest: np.ndarray, # [B, C - 1] votes of the other classes
+    n: ArrayLike,
+    level: ArrayLike,
+    bound: str,       # "runner-up" or "sum"
+) -> tuple[np.ndarray, np.ndarray]: # [B], [B]
     "Upper limit of every other class's probability, and its complement. Raises ValueError."
     if bound not in ("runner-up", "sum"):
         raise ValueError(f"bound must be 'runner-up' or 'sum', got {bound!r}")
@@ -172,7 +177,7 @@ def _best_ratio(
     rule: Sharing, # with its grid of ratios
     bound: str,    # "sum" or "runner-up"
 ) -> np.ndarray: # [B] the ratio of the largest radius, the smallest of equals; NaN where none is positive
-    "The search over the grid: the cheap bound first, which is never below the sum's radius, and the sum only where it may still win."
+    "The search over the grid: the cheap bound first, whose radius is never smaller, and the sum only where it may win."
     if votes.counts.shape[1] == 2:
         bound = "runner-up" # with one rival the sum is its limit
     ratios, images = np.sort(_check_ratios(rule.ratios, "ratios")), np.arange(len(votes.counts))
@@ -183,9 +188,9 @@ def _best_ratio(
         for k in np.unique(turn):
             rows = np.flatnonzero((turn == k) & (here > 0) & (here >= best))
             if len(rows):
-                t = ratios[k]
-                exact = bound == "runner-up" or t == 1
-                value = hope[k, rows] if exact else votes[rows].radius(t * rule.level, (1 - t) * rule.level, rule, bound)
+                t, value = ratios[k], hope[k, rows]
+                if bound == "sum" and t < 1:
+                    value = votes[rows].radius(t * rule.level, (1 - t) * rule.level, rule, bound)
                 tie = (value == best[rows]) & (value > 0) & ~(chosen[rows] <= t)
                 better = (value > best[rows]) | tie
                 chosen[rows[better]], best[rows[better]] = t, value[better]
@@ -252,7 +257,8 @@ def _check_request(record: Record, norm: str | float, mode: str, reuse: bool) ->
     if norm_name(norm) != "l2":
         raise ValueError(f"norm must be 'l2', got {norm!r}")
     if mode not in ("sound", "paper"):
-        hint = "; what 'verified' claimed is proved, or more, by robust_smooth.exact.certify" if mode == "verified" else ""
+        instead = "; what 'verified' claimed is proved, or more, by robust_smooth.exact.certify"
+        hint = instead if mode == "verified" else ""
         raise ValueError(f"mode must be one of ('sound', 'paper'), got {mode!r}{hint}")
     record.check_noise(*GAUSSIAN_NOISES)
     if record.plan is not None:
@@ -388,7 +394,8 @@ def failure_probability(
     ratios: Sequence[float] = RATIOS, # as in `certify`
     half_rule: bool | None = None,    # as in `certify`
 ) -> float:             # exact probability of a false claim
-    """Exact probability that `certify` returns a false claim, by enumeration of the multinomial law. Raises ValueError.
+    """Exact probability that `certify` returns a false claim, by enumeration of the multinomial law.
+    Raises ValueError.
 
     Args:
         p: [C] true class probabilities, adding up to 1

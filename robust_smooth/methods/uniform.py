@@ -60,7 +60,7 @@ def radius(
     return np.maximum(_product_down(2 * lam, np.maximum(p - 0.5, 0.0)), 0.0)[()]
 
 # %% ../../nbs/methods/03_uniform.ipynb #e804871d
-ADVERSARIES = ("quantised", "continuous") # perturbed inputs stay on the grid; or are any reals, rounded to the grid before smoothing
+ADVERSARIES = ("quantised", "continuous") # perturbed inputs stay on the grid; or are any reals, rounded before smoothing
 
 def grid_radius(steps: ArrayLike,              # certified whole steps L >= 0
                 q: ArrayLike,                  # grid steps per unit of input, >= 1; broadcasts
@@ -79,7 +79,7 @@ def grid_radius(steps: ArrayLike,              # certified whole steps L >= 0
     """
     if adversary not in ADVERSARIES:
         raise ValueError(f"adversary must be one of {ADVERSARIES}, got {adversary!r}")
-    steps = np.asarray(steps, dtype=np.int64)
+    steps, q = np.asarray(steps, dtype=np.int64), np.asarray(q)
     return steps / q if adversary == "quantised" else (steps + 1) / (2 * q)
 
 # %% ../../nbs/methods/03_uniform.ipynb #55704462
@@ -133,7 +133,9 @@ def certify(
     levels: int | None = None,    # grid steps per unit of input, if attackers stay on that grid
     adversary: str = "quantised", # noise on a grid: "quantised" or "continuous"
 ) -> Certificates:
-    """Certified l1 radii of uniform and independently split noise (Lee et al. 2019; Yang et al. 2020). Raises ValueError.
+    """Certified l1 radii of uniform and independently split noise.
+
+    Lee et al. 2019; Yang et al. 2020. Raises ValueError.
 
     Args:
         record: votes under one of `UNIFORM_NOISES`
@@ -162,8 +164,8 @@ def certify(
     size = len(record)
     witness = dict(hits=record.hits, selected=record.selected, lam=np.full(size, lam), grid=np.full(size, q or 0),
                    splits=np.full(size, splits), rounded=np.full(size, adversary == "continuous"))
-    return Certificates(label=label, radius=radii, norm="l1", alpha=alpha, method="uniform", mode=mode, index=record.index,
-                        p_lower=lower, n=record.n, steps=steps, levels=None if steps is None else q, witness=witness,
+    return Certificates(label=label, radius=radii, norm="l1", alpha=alpha, method="uniform", mode=mode,
+                        index=record.index, p_lower=lower, n=record.n, steps=steps, levels=None if steps is None else q, witness=witness,
                         reason=np.where(label == ABSTAIN, "p_lower is not above 1/2", ""))
 
 # %% ../../nbs/methods/03_uniform.ipynb #b74616ce

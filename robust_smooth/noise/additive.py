@@ -176,7 +176,8 @@ class Stream:
            stage: str, # one of `STAGES`
            chunk: int, # number of the chunk in the stage, >= 0
           ) -> torch.Generator: # the same generator each time
-        """The generator at the beginning of a chunk, whatever was drawn from it before. Raises ValueError or TypeError.
+        """The generator at the beginning of a chunk, whatever was drawn from it before. Raises
+        ValueError or TypeError.
 
         Args:
             seed: seed of the run
@@ -221,7 +222,8 @@ def noisy_rows(noise: Noise, # smoothing distribution
 @register_noise
 @dataclass(frozen=True, kw_only=True)
 class Gaussian(Additive):
-    """Isotropic Gaussian noise N(0, sigma^2 I) (Cohen, Rosenfeld and Kolter 2019). Raises ValueError unless sigma > 0.
+    """Isotropic Gaussian noise N(0, sigma^2 I) (Cohen, Rosenfeld and Kolter 2019). Raises ValueError
+    unless sigma > 0.
 
     Args:
         sigma: standard deviation per input, in input units, > 0

@@ -72,7 +72,8 @@ def conv_bound(kernel: np.ndarray,        # [out, in, kh, kw] float64; dilation 
                stride: tuple[int, int] = (1, 1), # stride
                circular: bool = False,    # periodic padding that keeps the size (stride 1)
               ) -> float:                 # upper bound on the l2 operator norm
-    """l2 norm of a convolution: exact for periodic padding, a bound that tightens with the image size for zero padding.
+    """l2 norm of a convolution: exact for periodic padding, a bound that tightens with the image size
+    for zero padding.
 
     Args:
         kernel: [out, in, kh, kw] float64; dilation already written into it
@@ -455,7 +456,8 @@ def lipschitz_report(model: nn.Module,   # network, in evaluation mode from its 
                     ) -> list[tuple[str, str, float]]: # name, layer, constant
     """Lipschitz constants layer by layer, in float64 from the weights as they are.
 
-    Raises ValueError for a layer without a rule, for one that does not compute what its class computes, and where a
+    Raises ValueError for a layer without a rule, for one that does not compute what its class
+    computes, and where a
     constant is not a number.
 
     Args:
