@@ -64,7 +64,8 @@ def coefficients(f: Callable,   # the head: an nn.Module, or a function of an ar
                 ) -> np.ndarray: # float64 [K, n_1+1, ..., n_d+1]
     """Values of a head on the lattice: the Bernstein coefficients of Kao et al., Definition 2.
 
-    Raises MemoryError before it builds a table that is too large, ValueError for a head that is not finite or answers
+    Raises MemoryError before it builds a table that is too large, ValueError for a head that is not
+    finite or answers
     in another shape.
 
     Args:
