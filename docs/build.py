@@ -7,7 +7,6 @@ Nothing is listed by hand: a notebook, a module or a table that is there gets it
 """
 import ast
 import copy
-import io
 import json
 import os
 import posixpath
@@ -16,7 +15,6 @@ import shutil
 import subprocess
 import sys
 import time
-import tokenize
 from functools import lru_cache
 from html.parser import HTMLParser
 from pathlib import Path
@@ -24,6 +22,7 @@ from urllib.parse import unquote, urlsplit
 
 import nbformat
 
+from docments import arguments, comments, fields, lineage, plain_docstring, returned
 from notebooks import EXPORTS, NBS, ROOT, defined, only_imports, read, rewrite_links, title, visible
 
 DOCS, SITE = ROOT / "docs", ROOT / "_proc" / "site"
@@ -87,32 +86,10 @@ def exported(notebook: nbformat.NotebookNode) -> str:
 
 # ---- reference ----
 
-def comments(source: str) -> dict[int, str]:
-    "Line number -> comment at its end."
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    return {t.start[0]: t.string.lstrip("# ").strip() for t in tokens if t.type == tokenize.COMMENT}
-
-
 def plain(text: str) -> str:
     "Text for MyST: what is between backticks or dollars stays, every other special character is escaped."
     parts = re.split(r"(`[^`\n]+`|\$[^$\n]+\$)", " ".join(text.split()))
     return "".join(part.replace("|", "\\|") if i % 2 else re.sub(r"([\\*_<>\[\]{}|$#~^])", r"\\\1", part) for i, part in enumerate(parts))
-
-
-def arguments(node: ast.FunctionDef, notes: dict[int, str]) -> list[tuple[str, str, str, str]]:
-    "Name, type, default and meaning of each argument but self."
-    a = node.args
-    positional = [*a.posonlyargs, *a.args]
-    pairs = [*zip(positional, [None] * (len(positional) - len(a.defaults)) + a.defaults), *((v, None) for v in [a.vararg] if v), *zip(a.kwonlyargs, a.kw_defaults),
-             *((v, None) for v in [a.kwarg] if v)]
-    stars = {id(a.vararg): "*", id(a.kwarg): "**"}
-    rows, last = [], {arg.end_lineno if default is None else default.end_lineno: arg for arg, default in pairs} # the comment of a line belongs to its last argument
-    for arg, default in pairs:
-        line = arg.end_lineno if default is None else default.end_lineno
-        note = notes.get(line, "") if last[line] is arg and line != getattr(node.returns, "end_lineno", None) else ""
-        if arg.arg in ("self", "cls") and not note: continue
-        rows.append((stars.get(id(arg), "") + arg.arg, ast.unparse(arg.annotation) if arg.annotation else "", "" if default is None else ast.unparse(default), note))
-    return rows
 
 
 def table(rows: list[tuple[str, str, str, str]], heads: tuple[str, str, str, str]) -> list[str]:
@@ -125,7 +102,7 @@ def table(rows: list[tuple[str, str, str, str]], heads: tuple[str, str, str, str
 
 
 def described(node: ast.AST) -> list[str]:
-    text = ast.get_docstring(node)
+    text = plain_docstring(ast.get_docstring(node) or "") # the parameters have a table of their own
     return [plain(part) + "\n" for part in re.split(r"\n\s*\n", text)] if text else []
 
 
@@ -140,7 +117,7 @@ def signature(node: ast.FunctionDef) -> str:
 
 def function(node: ast.FunctionDef, notes: dict[int, str], kind: str, owner: str = "") -> list[str]:
     rows = arguments(node, notes)
-    returns = [("returns", ast.unparse(node.returns) if node.returns else "", "", notes.get(getattr(node.returns, "end_lineno", None), ""))]
+    returns = [returned(node, notes)]
     decorators = {ast.unparse(d) for d in node.decorator_list}
     if kind == "method": kind = next((k for d, k in (("property", "property"), ("cached_property", "property"), ("classmethod", "classmethod"), ("staticmethod", "staticmethod")) if d in decorators), kind)
     head = f"{owner}{node.name}" + ("" if kind == "property" else f"({signature(node)})")
@@ -148,16 +125,19 @@ def function(node: ast.FunctionDef, notes: dict[int, str], kind: str, owner: str
     return [f"::::{{py:{kind}}} {head}", *described(node), *table(every, ("argument", "type", "default", "meaning")), "::::", ""]
 
 
-def klass(node: ast.ClassDef, notes: dict[int, str]) -> list[str]:
-    fields = [(n.target.id, ast.unparse(n.annotation), ast.unparse(n.value) if n.value else "", notes.get(n.end_lineno, ""))
-              for n in node.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name) and not n.target.id.startswith("_")]
-    methods = [n for n in node.body if isinstance(n, ast.FunctionDef)]
-    begin = next((n for n in methods if n.name == "__init__"), None)
+def klass(node: ast.ClassDef, notes: dict[int, str], classes: dict[str, ast.ClassDef]) -> list[str]:
+    "A class with its settings and its public methods, those of the private bases that it is put together from among them."
+    whole = lineage(node, classes)
+    methods = {each.name: each for part in whole for each in part.body if isinstance(each, ast.FunctionDef)}
+    begin = methods.get("__init__")
     lines = [f":::::{{py:class}} {node.name}" + (f"({signature(begin)})" if begin else ""), *described(node)]
-    if begin: lines += table(arguments(begin, notes), ("argument", "type", "default", "meaning"))
-    lines += table(fields, ("field", "type", "default", "meaning"))
-    for method in methods:
-        if not method.name.startswith("_") and ast.get_docstring(method): lines += function(method, notes, "method")
+    if begin:
+        lines += table(arguments(begin, notes), ("argument", "type", "default", "meaning"))
+    rows = {row[0]: row for part in whole for row in fields(part, notes)}
+    lines += table(list(rows.values()), ("field", "type", "default", "meaning"))
+    for method in methods.values():
+        if not method.name.startswith("_") and ast.get_docstring(method):
+            lines += function(method, notes, "method")
     return [*lines, ":::::", ""]
 
 
@@ -178,6 +158,7 @@ def module_page(path: Path, source_page: str) -> str:
         elif isinstance(node, (ast.Assign, ast.AnnAssign)):
             for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
                 if isinstance(target, ast.Name): found[target.id] = node
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
     name = module_name(path)
     lines = [f"# {name}", ""] + described(tree)
     if source_page: lines += [f"Written in [{title(NBS / source_page)[0]}](../{source_page}).", ""]
@@ -185,7 +166,7 @@ def module_page(path: Path, source_page: str) -> str:
     for name in sorted((n for n in public if n in found), key=lambda n: found[n].lineno):
         node = found[name]
         if isinstance(node, ast.FunctionDef): lines += function(node, notes, "function")
-        elif isinstance(node, ast.ClassDef): lines += klass(node, notes)
+        elif isinstance(node, ast.ClassDef): lines += klass(node, notes, classes)
         else:
             value = ast.unparse(node.value) if node.value is not None else ""
             shown = value if len(value) <= 100 else value[:97] + "..."

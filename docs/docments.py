@@ -13,7 +13,8 @@ from collections.abc import Iterator
 Row = tuple[str, str, str, str] # name, type, default, meaning
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
-WIDTH = 100
+WIDTH = 100  # of what is written
+WIDEST = 115 # of what is left as it was written, three quotes not counted
 HEADS = ("Args:", "Returns:")
 GENERATED = re.compile(r"\n\s*\n?[ \t]*(?:Args|Returns):\n.*", re.S) # what was written under a docstring
 TYPED = re.compile(r"^type:\s*ignore(?:\[[\w\-, ]*\])?\s*#?\s*") # a word to the type checker, before the meaning
@@ -89,13 +90,23 @@ def _said(rows: list[Row], indent: str) -> list[str]:
     return lines
 
 
+def _wrapped(doc: str, indent: str) -> list[str]:
+    "The lines of a docstring, those that are wider than a page broken."
+    lines: list[str] = []
+    for number, line in enumerate(doc.splitlines()):
+        full = line if number else indent + line
+        wide = len(full) > WIDEST
+        lines += textwrap.wrap(full, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False) if wide else [full]
+    return [lines[0].removeprefix(indent), *lines[1:]]
+
+
 def _written(doc: str, rows: list[Row], result: Row | None, indent: str) -> list[str]:
     "The lines of a docstring with its parameters below; none where nothing is explained."
     told = _said(rows, indent)
     answer = _said([("", "", "", result[3])], indent) if result else []
     if not told and not answer:
         return []
-    lines = [*plain_docstring(doc).splitlines(), ""]
+    lines = [*_wrapped(plain_docstring(doc), indent), ""]
     if told:
         lines += [f"{indent}{HEADS[0]}", *told]
     if answer:
@@ -109,14 +120,20 @@ def _bases(tree: ast.Module) -> dict[str, ast.ClassDef]:
     return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
 
 
+def lineage(node: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> list[ast.ClassDef]:
+    "A class after the private bases of its module that it is put together from."
+    private = [base.id for base in node.bases if isinstance(base, ast.Name) and base.id.startswith("_") and base.id in classes]
+    found = [each for name in private for each in lineage(classes[name], classes)]
+    return list(dict.fromkeys([*found, node]))
+
+
 def _explained(node: ast.ClassDef, classes: dict[str, ast.ClassDef], notes: dict[int, str]) -> list[Row]:
     "What the constructor of a class is given: the arguments of its __init__, else its fields and those of its private bases."
     begin = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
     if begin:
         return arguments(begin, notes)
-    inherited = [row for base in node.bases if isinstance(base, ast.Name) and base.id.startswith("_") and base.id in classes
-                 for row in _explained(classes[base.id], classes, notes)]
-    return list({row[0]: row for row in [*inherited, *fields(node, notes)]}.values())
+    rows = [row for each in lineage(node, classes) for row in fields(each, notes)]
+    return list({row[0]: row for row in rows}.values())
 
 
 def _targets(tree: ast.Module, notes: dict[int, str]) -> Iterator[tuple[ast.AST, list[Row], Row | None]]:
@@ -168,5 +185,5 @@ def without_parameters(source: str) -> str:
     tree, lines = ast.parse(source), source.split("\n")
     parts = [part for node in ast.walk(tree) if (part := _docstring(node)) is not None and _alone(part, lines)]
     for part in sorted(parts, key=lambda each: -each.lineno):
-        lines[part.lineno - 1:part.end_lineno] = [" " * part.col_offset + repr(plain_docstring(part.value.value))]
+        lines[part.lineno - 1:part.end_lineno] = [" " * part.col_offset + repr(" ".join(plain_docstring(part.value.value).split()))]
     return "\n".join(lines)

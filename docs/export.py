@@ -22,8 +22,10 @@ FRONT = { # home -> the names that `rs.` brings; registered noises come by thems
     "core.values": ("ABSTAIN",),
     "core.certificates": ("Certificates",),
     "core.record": ("Record",),
-    "core.registry": ("check", "list_methods"),
+    "core.checks": ("check",),
+    "core.registry": ("list_methods",),
     "training.models": ("wrap",),
+    "methods.draws": ("draws_needed", "typical_radius"),
     "smoothed": ("Smoothed",),
     "lab.reproduce": ("sweep",),
 }

@@ -1,9 +1,12 @@
 # Written by `make export`: what `import robust_smooth as rs` brings, for editors and type checkers.
 from pathlib import Path
 
+from .maths import accuracy as accuracy
 from .training import adre as adre
 from .training import attacks as attacks
+from .training import batches as batches
 from .methods import bernstein as bernstein
+from .methods import bernstein_heads as bernstein_heads
 from .lab import bernstein_models as bernstein_models
 from .methods import bernstein_paper as bernstein_paper
 from .methods import bernstein_regression as bernstein_regression
@@ -11,6 +14,7 @@ from .maths import bounds as bounds
 from .maths import boxes as boxes
 from .lab import budgets as budgets
 from .lab import cache as cache
+from .training import checkpoints as checkpoints
 from .lab import claims as claims
 from . import cli as cli
 from .training import conduct as conduct
@@ -19,6 +23,7 @@ from .maths import corners as corners
 from .maths import curves as curves
 from .training import data as data
 from .lab import definitions as definitions
+from .methods import draws as draws
 from .maths import dual as dual
 from .maths import dual_solver as dual_solver
 from .voting import engine as engine
@@ -43,6 +48,7 @@ from .maths import looks as looks
 from .training import models as models
 from .methods import moments as moments
 from .maths import nearest as nearest
+from .training import networks as networks
 from . import noise as noise
 from .lab import notebooks as notebooks
 from .lab import outcome as outcome
@@ -51,6 +57,7 @@ from .training import plain as plain
 from .maths import polynomials as polynomials
 from .lab import publish as publish
 from .maths import quick as quick
+from .training import recipes as recipes
 from .methods import regions as regions
 from .lab import report as report
 from .lab import reproduce as reproduce
@@ -95,9 +102,11 @@ from .noise.rounded import RoundedUniform as RoundedUniform
 from .smoothed import Smoothed as Smoothed
 from .noise.grid import Splitting as Splitting
 from .noise.additive import Uniform as Uniform
-from .core.registry import check as check
+from .core.checks import check as check
+from .methods.draws import draws_needed as draws_needed
 from .core.registry import list_methods as list_methods
 from .lab.reproduce import sweep as sweep
+from .methods.draws import typical_radius as typical_radius
 from .training.models import wrap as wrap
 
 __version__: str

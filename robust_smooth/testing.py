@@ -16,18 +16,19 @@ import pandas as pd
 import torch
 
 from .core.certificates import Certificates
+from .core.checks import check
 from .core.record import Record
-from .core.registry import check, load_methods, Method, method_named, noise_named
+from .core.registry import load_methods, Method, method_named, noise_named
 from .core.values import ABSTAIN
 from .noise.additive import Additive
 from .smoothed import Smoothed
 
 # %% auto #0
-__all__ = ['GRID', 'LETTERS', 'SURE', 'PROPERTIES', 'example', 'Case', 'batch_equals_loop', 'never_above_the_truth',
-           'claims_are_proved_again', 'changed_claims_are_refused', 'monotone_in_the_votes', 'nothing_at_the_threshold',
-           'homogeneous_in_the_scale', 'smaller_alpha_never_certifies_more', 'equal_rows_are_equal',
-           'certifies_from_minimum_n_on', 'levels_are_checked', 'other_noise_is_refused', 'cases', 'check_case',
-           'check_method']
+__all__ = ['GRID', 'LETTERS', 'SURE', 'SCOPES', 'WORDS', 'Property', 'PROPERTIES', 'example', 'Case', 'batch_equals_loop',
+           'never_above_the_truth', 'claims_are_proved_again', 'changed_claims_are_refused', 'monotone_in_the_votes',
+           'nothing_at_the_threshold', 'homogeneous_in_the_scale', 'smaller_alpha_never_certifies_more',
+           'equal_rows_are_equal', 'certifies_from_minimum_n_on', 'levels_are_checked', 'other_noise_is_refused',
+           'cases', 'check_case', 'check_method']
 
 # %% ../nbs/11_testing.ipynb #5c0ebdea
 GRID = 50 # steps a unit of the example's pixels
@@ -44,7 +45,14 @@ LETTERS: Mapping[str, Callable[[float], Any]] = {
 def example(name: str,           # class name of a registered smoothing distribution
             scale: float = 0.4,  # its scale, in input units
            ) -> Any:             # the distribution
-    "A smoothing distribution to try a method on: its own `example(scale)`, else by the letters of its settings. Raises ValueError."
+    """A smoothing distribution to try a method on: its own `example(scale)`, else by its letters. Raises ValueError.
+
+    Args:
+        name: class name of a registered smoothing distribution
+        scale: its scale, in input units
+    Returns:
+        the distribution
+    """
     kind = noise_named(name)
     own = getattr(kind, "example", None)
     if own is not None:
@@ -53,7 +61,8 @@ def example(name: str,           # class name of a registered smoothing distribu
     try:
         return kind(**known)
     except TypeError as error:
-        raise ValueError(f"{name} needs a classmethod example(scale), since its settings are not among {sorted(LETTERS)}: {error}") from error
+        raise ValueError(f"{name} needs a classmethod example(scale), since its settings are not among "
+                         f"{sorted(LETTERS)}: {error}") from error
 
 # %% ../nbs/11_testing.ipynb #bcf0b890
 class _HalfSpace(torch.nn.Module):
@@ -77,13 +86,25 @@ def _half_space_votes(noise: Any, moments: bool, stop: Any, rows: int, dim: int,
     key = (repr(noise), moments, id(stop), rows, dim, n)
     if key not in _VOTES:
         smooth = Smoothed(_HalfSpace().eval(), noise)
-        _VOTES[key] = smooth.vote(_row_of_images(rows, dim), n=n, moments=moments, stop=stop, seed=3, alpha=None, batch_size=1000, progress=False)
+        _VOTES[key] = smooth.vote(_row_of_images(rows, dim), n=n, moments=moments, stop=stop, seed=3, alpha=None,
+                                  batch_size=1000, progress=False)
     return _VOTES[key]
 
 # %% ../nbs/11_testing.ipynb #6d2a3e37
 @dataclass(frozen=True, eq=False)
 class Case:
-    "A method under one noise and in one norm, and votes to try it on."
+    """A method under one noise and in one norm, and votes to try it on.
+
+    Args:
+        method: name of a registered method
+        noise: class name of a smoothing distribution that it fits
+        norm: norm that it certifies
+        alpha: failure probability
+        n: draws of each image
+        dim: inputs
+        rows: images behind each property, at least 2
+        stop: stopping rule of the vote, for methods that allow one
+    """
     method: str          # name of a registered method
     noise: str           # class name of a smoothing distribution that it fits
     norm: str            # norm that it certifies
@@ -109,7 +130,11 @@ class Case:
 
     @cached_property
     def images(self) -> np.ndarray: # [rows] first input
-        "Where the images of the half-space stand."
+        """Where the images of the half-space stand.
+
+        Returns:
+            [rows] first input
+        """
         return _row_of_images(self.rows, self.dim)[:, 0].numpy()
 
     @cached_property
@@ -124,14 +149,23 @@ class Case:
 
     @cached_property
     def kept(self) -> np.ndarray: # [rows] bool
-        "Which rows certify something finite."
+        """Which rows certify something finite.
+
+        Returns:
+            [rows] bool
+        """
         return (self.table.label != ABSTAIN) & (self.table.radius > 0) & np.isfinite(self.table.radius)
 
     def certify(self,
                 record: Record,  # votes
                 **options: Any,  # further arguments of the method
                ) -> Certificates:
-        "Through the door, at the case's level."
+        """Through the door, at the case's level.
+
+        Args:
+            record: votes
+            **options: further arguments of the method
+        """
         return self.entry(record, self.norm, **{"alpha": self.alpha, **options})
 
     def counted(self,
@@ -139,7 +173,13 @@ class Case:
                 selected: int | None = None, # class that was selected; None: the one with most votes
                 scale: float = 0.4,    # of the noise
                ) -> Record:
-        "A Record of given counts."
+        """A Record of given counts.
+
+        Args:
+            counts: [B, C] estimation votes
+            selected: class that was selected; None: the one with most votes
+            scale: of the noise
+        """
         counts = np.atleast_2d(counts)
         chosen = counts.argmax(axis=1) if selected is None else np.full(len(counts), selected)
         selection = np.eye(counts.shape[1], dtype=np.int64)[chosen]
@@ -172,13 +212,16 @@ def claims_are_proved_again(case: Case) -> None:
     assert not check(larger)[case.kept].any(), "a larger radius was proved"
 
 # %% ../nbs/11_testing.ipynb #cef8582d
+SCOPES = ("input", "features", "direction", "subspace:rows")
+WORDS = dict(norm=("l1", "l2", "linf", "l3"), mode=("sound", "paper"), scope=SCOPES) # words of a claim
+
 def _other_claims(table: Certificates, rng: np.random.Generator) -> dict[str, Any]:
     "For each field of a claim, another value."
     size = len(table)
-    others: dict[str, Any] = dict(
-        norm=rng.choice([p for p in ("l1", "l2", "linf", "l3") if p != table.norm]),
-        mode=rng.choice([mode for mode in ("sound", "paper") if mode != table.mode]),
-        scope=rng.choice([scope for scope in ("input", "features", "direction", "subspace:rows") if scope != table.scope]),
+    others: dict[str, Any] = {}
+    for name, words in WORDS.items():
+        others[name] = str(rng.choice([word for word in words if word != getattr(table, name)]))
+    others |= dict(
         alpha=float(table.alpha * 10.0 ** -rng.integers(1, 200)) if table.alpha else float(rng.uniform(0.1, 0.9)),
         alpha_scope="joint" if table.alpha_scope == "single" else "single",
         index=table.index + rng.integers(1, 100, size) if table.index is not None else np.arange(size) + 1,
@@ -199,7 +242,7 @@ def changed_claims_are_refused(case: Case) -> None:
     for seed in range(3):
         for name, value in _other_claims(case.table, np.random.default_rng(seed)).items():
             changed = replace(case.table, **{name: value})
-            assert not check(changed)[case.kept].any(), f"{name} = {value!r} instead of {getattr(case.table, name)!r} was accepted"
+            assert not check(changed)[case.kept].any(), f"{name} = {value!r} was accepted"
 
 # %% ../nbs/11_testing.ipynb #dc615076
 def _few(case: Case, counts: np.ndarray) -> np.ndarray: # at most `rows` rows
@@ -251,7 +294,8 @@ def certifies_from_minimum_n_on(case: Case) -> None:
     n = case.entry.minimum_n(case.alpha)
     enough = case.certify(case.counted([[n, 0]]))
     assert enough.label[0] == 0, f"{n} unanimous votes certify nothing"
-    assert enough.radius[0] > 0 or not case.additive, f"the radius of {n} unanimous votes is 0" # on a grid it may be 0 steps
+    some = enough.radius[0] > 0 or not case.additive # on a grid it may be 0 steps
+    assert some, f"the radius of {n} unanimous votes is 0"
     if n > 1:
         fewer = case.certify(case.counted([[n - 1, 0]]))
         assert fewer.label[0] == ABSTAIN, f"{n - 1} unanimous votes certify {fewer.radius[0]}, though minimum_n is {n}"
@@ -272,8 +316,8 @@ def levels_are_checked(case: Case) -> None:
 
 def other_noise_is_refused(case: Case) -> None:
     "Votes under a noise that the method does not fit are refused, and so is another norm."
-    strangers = [name for name in ("Gaussian", "Uniform", "Splitting", "RadialGaussian") if name not in case.entry.noises]
-    for name in strangers:
+    known = ("Gaussian", "Uniform", "Splitting", "RadialGaussian")
+    for name in sorted(set(known) - set(case.entry.noises)):
         record = Record.from_counts([[1, 0]], [[99, 1]], 100, example(name), case.dim)
         _refused(partial(case.certify, record), f"{name} noise")
     _refused(partial(case.entry, case.votes, "l2.5", alpha=case.alpha), "the norm l2.5")
@@ -285,7 +329,11 @@ def _sampled(case: Case) -> bool:
 def _plain(case: Case) -> bool: # a fixed number of votes is all it needs
     return _sampled(case) and not case.entry.needs and not case.entry.sequential
 
-PROPERTIES: Mapping[str, tuple[Callable[[Case], None], Callable[[Case], bool]]] = { # name -> what must hold, and for which cases
+def _says_minimum_n(case: Case) -> bool:
+    return _plain(case) and case.entry.minimum_n is not None
+
+Property = tuple[Callable[[Case], None], Callable[[Case], bool]] # what must hold, and for which cases
+PROPERTIES: Mapping[str, Property] = {
     "batch_equals_loop": (batch_equals_loop, lambda case: True),
     "never_above_the_truth": (never_above_the_truth, lambda case: _sampled(case) and case.additive),
     "claims_are_proved_again": (claims_are_proved_again, lambda case: case.entry.check is not None),
@@ -295,7 +343,7 @@ PROPERTIES: Mapping[str, tuple[Callable[[Case], None], Callable[[Case], bool]]] 
     "homogeneous_in_the_scale": (homogeneous_in_the_scale, lambda case: _plain(case) and case.additive),
     "smaller_alpha_never_certifies_more": (smaller_alpha_never_certifies_more, _plain),
     "equal_rows_are_equal": (equal_rows_are_equal, lambda case: _plain(case) and case.entry.counts_only),
-    "certifies_from_minimum_n_on": (certifies_from_minimum_n_on, lambda case: _plain(case) and case.entry.minimum_n is not None),
+    "certifies_from_minimum_n_on": (certifies_from_minimum_n_on, _says_minimum_n),
     "levels_are_checked": (levels_are_checked, _sampled),
     "other_noise_is_refused": (other_noise_is_refused, lambda case: True),
 }
@@ -303,7 +351,14 @@ PROPERTIES: Mapping[str, tuple[Callable[[Case], None], Callable[[Case], bool]]] 
 def cases(methods: Iterable[str] | None = None, # names; None: all that are registered
           **settings: Any,                      # further fields of `Case`
          ) -> list[Case]:                       # one per pair of a noise and a norm
-    "All cases of some methods."
+    """All cases of some methods.
+
+    Args:
+        methods: names; None: all that are registered
+        **settings: further fields of `Case`
+    Returns:
+        one per pair of a noise and a norm
+    """
     names = sorted(load_methods()) if methods is None else list(methods)
     return [Case(name, noise, norm, **settings) for name in names for noise, norm in sorted(method_named(name).pairs)]
 
@@ -311,7 +366,14 @@ def cases(methods: Iterable[str] | None = None, # names; None: all that are regi
 def check_case(case: Case,         # a method under one noise and in one norm
                name: str,          # a property of `PROPERTIES`
               ) -> bool:           # False: the property is none of such a case
-    "Hold one property against one case. Raises AssertionError where it does not hold."
+    """Hold one property against one case. Raises AssertionError where it does not hold.
+
+    Args:
+        case: a method under one noise and in one norm
+        name: a property of `PROPERTIES`
+    Returns:
+        False: the property is none of such a case
+    """
     holds, applies = PROPERTIES[name]
     if not applies(case):
         return False
@@ -326,8 +388,17 @@ def check_case(case: Case,         # a method under one noise and in one norm
 def check_method(method: str,      # name of a registered method
                  properties: Iterable[str] | None = None, # some of `PROPERTIES`; None: all
                  **settings: Any,  # further fields of `Case`: alpha, n, dim, rows, stop
-                ) -> pd.DataFrame: # one row per case, one column per property: True, or False where it is none of such a case
-    "Hold the property table against a method, for each of its pairs. Raises AssertionError, naming property and pair."
+                ) -> pd.DataFrame: # a row per case, a column per property: False where it is none of such a case
+    """Hold the property table against a method, for each of its pairs. Raises AssertionError, naming
+    property and pair.
+
+    Args:
+        method: name of a registered method
+        properties: some of `PROPERTIES`; None: all
+        **settings: further fields of `Case`: alpha, n, dim, rows, stop
+    Returns:
+        a row per case, a column per property: False where it is none of such a case
+    """
     names = list(PROPERTIES) if properties is None else list(properties)
     found = {str(case): {name: check_case(case, name) for name in names} for case in cases([method], **settings)}
     return pd.DataFrame.from_dict(found, orient="index")

@@ -8,8 +8,9 @@ import pytest
 
 import robust_smooth as rs
 from robust_smooth import testing
+from robust_smooth.core.checks import check
 from robust_smooth.core.record import Record
-from robust_smooth.core.registry import check, find_methods, load_methods, register
+from robust_smooth.core.registry import find_methods, load_methods, register
 from robust_smooth.core.values import ABSTAIN
 from robust_smooth.methods import sequential
 

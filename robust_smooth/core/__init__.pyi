@@ -2,8 +2,6 @@
 from .values import ABSTAIN as ABSTAIN
 from .certificates import ADVERSARIES as ADVERSARIES
 from .seeds import APART as APART
-from .frames import ARCHIVE as ARCHIVE
-from .frames import ARCHIVE_END as ARCHIVE_END
 from .places import ASSETS as ASSETS
 from .seeds import BLOCK as BLOCK
 from .frames import Blocks as Blocks
@@ -26,7 +24,6 @@ from .frames import Frame as Frame
 from .frames import Frames as Frames
 from .registry import GROUP as GROUP
 from .frames import HEAD as HEAD
-from .frames import HEAD_1 as HEAD_1
 from .frames import JOURNAL_MAGIC as JOURNAL_MAGIC
 from .votes_file import Journal as Journal
 from .frames import Layout as Layout
@@ -53,7 +50,7 @@ from .seeds import STAGES as STAGES
 from .frames import STORABLE as STORABLE
 from .seeds import STREAM as STREAM
 from .registry import T as T
-from .registry import TAIL_SLACK as TAIL_SLACK
+from .checks import TAIL_SLACK as TAIL_SLACK
 from .frames import Torn as Torn
 from .record import UNIT as UNIT
 from .seeds import WORDS as WORDS
@@ -61,16 +58,17 @@ from .places import WriteLock as WriteLock
 from .registry import admit as admit
 from .places import assets as assets
 from . import certificates as certificates
-from .registry import check as check
+from .checks import check as check
 from .values import check_counts as check_counts
 from .values import check_level as check_level
 from .values import check_mode as check_mode
-from .registry import check_named as check_named
+from .checks import check_named as check_named
 from .values import check_positive as check_positive
 from .places import check_regular as check_regular
 from .record import check_same_vote as check_same_vote
 from .values import check_whole as check_whole
 from .places import checkout as checkout
+from . import checks as checks
 from .seeds import chunk_key as chunk_key
 from .seeds import chunk_seed as chunk_seed
 from .seeds import chunk_size as chunk_size

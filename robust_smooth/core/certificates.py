@@ -21,10 +21,11 @@ from .values import ABSTAIN, check_whole, MODES, norm_name, steps_within
 __all__ = ['CLAIMED', 'CLAIMED_ROWS', 'ADVERSARIES', 'COLUMNS', 'ROWS', 'FIELDS', 'Certificates']
 
 # %% ../../nbs/core/05_certificates.ipynb #77937523
-CLAIMED = ("method", "norm", "alpha", "mode", "scope", "alpha_scope", "levels", "adversary", "noise", "dim") # of the whole table
+CLAIMED = ("method", "norm", "alpha", "mode", "scope", "alpha_scope", "levels", "adversary", "noise", "dim") # of a table
 CLAIMED_ROWS = ("index", "n", "p_lower", "p_upper", "steps")  # of each image
-ADVERSARIES = ("quantised", "continuous") # perturbed inputs stay on the grid; or are any reals, rounded to it before smoothing
-COLUMNS = dict(index=np.int64, labels=np.int64, p_lower=np.float64, p_upper=np.float64, n=np.int64, steps=np.int64, reason=object)
+ADVERSARIES = ("quantised", "continuous") # perturbed inputs stay on the grid; or are any reals, rounded to it first
+COLUMNS = dict(index=np.int64, labels=np.int64, p_lower=np.float64, p_upper=np.float64, n=np.int64,
+               steps=np.int64, reason=object)
 
 # %% ../../nbs/core/05_certificates.ipynb #b8dbe76a
 def _check_vectors(label: np.ndarray, radius: np.ndarray) -> None:
@@ -70,7 +71,7 @@ def _check_rows(columns: Mapping[str, ArrayLike], size: int) -> None:
 class _Table:
     "The fields of Certificates, checked and brought to their kinds."
     label: np.ndarray                   # [B] int64: certified class, or `ABSTAIN`
-    radius: np.ndarray                  # [B] float64, in input units, >= 0; the prediction is constant for norm < radius
+    radius: np.ndarray                  # [B] float64, in input units, >= 0: constant for norm < radius
     norm: str                           # norm of the perturbation: "l1", "l2", "linf"
     alpha: float                        # failure probability per image, in [0, 1); 0 for deterministic methods
     method: str                         # name of the method, as registered
@@ -81,12 +82,12 @@ class _Table:
     p_lower: np.ndarray = None          # type: ignore[assignment] # [B] lower bounds of the top class's probability
     p_upper: np.ndarray = None          # type: ignore[assignment] # [B] upper bounds of the runner-up's probability
     n: np.ndarray = None                # type: ignore[assignment] # [B] int64: draws behind each row
-    witness: Mapping[str, np.ndarray] = None # type: ignore[assignment] # [B, ...] arrays from which `check` re-proves the radius
-    reason: np.ndarray = None           # type: ignore[assignment] # [B] str: why a row abstains or is limited, "" otherwise
+    witness: Mapping[str, np.ndarray] = None # type: ignore[assignment] # [B, ...] arrays that prove the radius again
+    reason: np.ndarray = None           # type: ignore[assignment] # [B] str: why a row abstains or is limited, or ""
     alpha_scope: str = "single"         # "single": alpha for this norm alone; "joint": one alpha for several at once
-    steps: np.ndarray | None = None     # [B] int64, deterministic lattice methods: radius = steps / levels, the closed ball
+    steps: np.ndarray | None = None     # [B] int64, lattice methods: radius = steps / levels, the closed ball
     levels: int | None = None           # grid steps per unit of input, for noise on a grid
-    adversary: str | None = None        # on a grid: "quantised" (perturbed inputs stay on it) or "continuous" (rounded to it first)
+    adversary: str | None = None        # on a grid: "quantised" (inputs stay on it) or "continuous" (rounded to it)
     details: Mapping[str, np.ndarray] = field(default_factory=dict) # [B] further columns, such as draws or alpha spent
     noise: Mapping[str, Any] | None = None # smoothing distribution as plain JSON, as `noise_spec` gives it
     dim: int | None = None              # number of inputs d
@@ -98,7 +99,8 @@ class _Table:
         _check_vectors(label, radius)
         _check_words(self)
         size = len(label)
-        known: dict[str, Any] = {name: _column(name, value, size) for name in COLUMNS if (value := getattr(self, name)) is not None}
+        given = {name: getattr(self, name) for name in COLUMNS}
+        known: dict[str, Any] = {name: _column(name, value, size) for name, value in given.items() if value is not None}
         known.setdefault("index", np.arange(size))
         known.setdefault("reason", np.full(size, "", dtype=object))
         _check_rows({**(self.witness or {}), **self.details}, size)
@@ -142,7 +144,13 @@ class _Rows(_Table):
     def sealed(self,
                **facts: Any, # fields that the votes know: noise, dim, index, labels, levels, adversary
               ) -> Certificates: # with its claim noted down anew
-        "The certificates with facts of the votes that they are of; for the door, which has checked them."
+        """The certificates with facts of the votes that they are of; for the door, which has checked them.
+
+        Args:
+            **facts: fields that the votes know: noise, dim, index, labels, levels, adversary
+        Returns:
+            with its claim noted down anew
+        """
         table: Any = copy.copy(self)
         for name, value in facts.items():
             object.__setattr__(table, name, value)
@@ -150,7 +158,12 @@ class _Rows(_Table):
         return table
 
     def stands(self) -> np.ndarray: # [B] bool
-        "Which rows still say what they said at birth; nothing does where a word that is true of all rows was changed."
+        """Which rows still say what they said at birth; nothing does where a word that is true of all
+        rows was changed.
+
+        Returns:
+            [B] bool
+        """
         claim = self.claim or {}
         fine = np.full(len(self), all(claim.get(name) == getattr(self, name) for name in CLAIMED))
         for name in CLAIMED_ROWS:
@@ -168,7 +181,13 @@ class _Accuracy(_Table):
     def certified_at(self,
                      radius: float | Fraction, # radius in input units, >= 0
                     ) -> np.ndarray: # [B] bool
-        "Which rows are certified at `radius`: radius >= it, or steps >= the largest L with L / levels <= it. Raises ValueError."
+        """Which rows are certified at a radius: theirs is not smaller, or their steps suffice. Raises ValueError.
+
+        Args:
+            radius: radius in input units, >= 0
+        Returns:
+            [B] bool
+        """
         if not radius >= 0:
             raise ValueError(f"radius must be >= 0, got {radius!r}")
         kept = self.label != ABSTAIN
@@ -179,8 +198,15 @@ class _Accuracy(_Table):
     def certified_accuracy(self,
                            labels: ArrayLike | None = None, # [B] true classes; None: those that came with the votes
                            radii: ArrayLike = 0.0,          # radii in input units, >= 0
-                          ) -> np.ndarray:    # float64, the shape of radii: share of images with label == y and radius >= r
-        "Certified accuracy at each radius; an abstention counts as an error. Raises ValueError."
+                          ) -> np.ndarray:    # float64, the shape of radii: share with label == y and radius >= r
+        """Certified accuracy at each radius; an abstention counts as an error. Raises ValueError.
+
+        Args:
+            labels: [B] true classes; None: those that came with the votes
+            radii: radii in input units, >= 0
+        Returns:
+            float64, the shape of radii: share with label == y and radius >= r
+        """
         right = self.label == self._truth(labels)
         flat = np.ravel(np.asarray(radii, dtype=object))
         values = [np.mean(right & self.certified_at(radius)) if len(self) else np.nan for radius in flat]
@@ -202,11 +228,15 @@ class _Shows(_Table):
     def __repr__(self) -> str:
         kept = self.label != ABSTAIN
         mean = f", mean radius {self.radius[kept].mean():.4g}" if kept.any() else ""
-        return (f"Certificates({self.method}, {self.norm}, mode={self.mode!r}, scope={self.scope!r}, alpha={self.alpha:g}: "
-                f"{len(self)} images, {len(self) - kept.sum()} abstain{mean})")
+        terms = f"{self.method}, {self.norm}, mode={self.mode!r}, scope={self.scope!r}, alpha={self.alpha:g}"
+        return f"Certificates({terms}: {len(self)} images, {len(self) - kept.sum()} abstain{mean})"
 
     def to_frame(self) -> pd.DataFrame: # one row per image
-        "Index, label, radius, reason, bounds and draws, with method, norm, mode, scope and alpha."
+        """Index, label, radius, reason, bounds and draws, with method, norm, mode, scope and alpha.
+
+        Returns:
+            one row per image
+        """
         names = ("index", "label", "radius", "reason", "p_lower", "p_upper", "n", "steps", "labels")
         columns = {name: value for name in names if (value := getattr(self, name)) is not None}
         columns |= {name: value for name, value in self.details.items() if np.ndim(value) == 1}
@@ -216,6 +246,31 @@ class _Shows(_Table):
 
 # %% ../../nbs/core/05_certificates.ipynb #a3bc6adf
 class Certificates(_Rows, _Accuracy, _Shows):
-    "Certified labels and radii of a batch of images, with what is needed to read, compare and re-check them."
+    """Certified labels and radii of a batch of images, with what is needed to read, compare and re-check them.
+
+    Args:
+        label: [B] int64: certified class, or `ABSTAIN`
+        radius: [B] float64, in input units, >= 0: constant for norm < radius
+        norm: norm of the perturbation: "l1", "l2", "linf"
+        alpha: failure probability per image, in [0, 1); 0 for deterministic methods
+        method: name of the method, as registered
+        mode: "sound" (proved) or "paper" (as printed, may be unsound)
+        scope: "input", "features", "subspace:NAME" or "direction"
+        index: [B] int64: dataset indices; default 0, 1, ...
+        labels: [B] int64: true classes, where the votes knew them
+        p_lower: [B] lower bounds of the top class's probability
+        p_upper: [B] upper bounds of the runner-up's probability
+        n: [B] int64: draws behind each row
+        witness: [B, ...] arrays that prove the radius again
+        reason: [B] str: why a row abstains or is limited, or ""
+        alpha_scope: "single": alpha for this norm alone; "joint": one alpha for several at once
+        steps: [B] int64, lattice methods: radius = steps / levels, the closed ball
+        levels: grid steps per unit of input, for noise on a grid
+        adversary: on a grid: "quantised" (inputs stay on it) or "continuous" (rounded to it)
+        details: [B] further columns, such as draws or alpha spent
+        noise: smoothing distribution as plain JSON, as `noise_spec` gives it
+        dim: number of inputs d
+        claim: what was claimed at birth; None: noted down now
+    """
 
 FIELDS = tuple(f.name for f in fields(Certificates)) # names of its fields

@@ -17,7 +17,9 @@ from numpy.typing import ArrayLike
 
 from .certificates import Certificates
 from .hashes import _json
-from .registry import find_methods, list_methods, Method, method_named, noise_from_spec, noise_spec, refuse_lacking, refuse_plan
+from robust_smooth.core.registry import (
+    find_methods, list_methods, Method, method_named, noise_from_spec, noise_spec, refuse_lacking, refuse_plan,
+)
 from .values import check_counts, check_level, check_whole, norm_name
 from .votes_file import read_journal, write_journal
 
@@ -28,7 +30,7 @@ __all__ = ['UNIT', 'COLUMNS', 'MUST_AGREE', 'PROVENANCE_MUST_MATCH', 'Record', '
 UNIT = (0.0, 1.0) # the domain of images
 
 def _check_table(counts: np.ndarray, selection: np.ndarray, n: np.ndarray) -> None:
-    "Raise ValueError unless counts are a table of at least two classes whose rows add up to n, and selection has its shape."
+    "Raise ValueError unless counts are a table of classes whose rows add up to n, and selection has its shape."
     if counts.ndim != 2 or counts.shape[1] < 2:
         raise ValueError(f"counts must have shape [images, classes >= 2], got {counts.shape}")
     if selection.shape != counts.shape:
@@ -36,7 +38,8 @@ def _check_table(counts: np.ndarray, selection: np.ndarray, n: np.ndarray) -> No
     wrong = np.flatnonzero(counts.sum(axis=1) != n)
     if len(wrong):
         row = int(wrong[0])
-        raise ValueError(f"counts of each image must add up to n; image {row} has {counts[row].sum()} votes and n = {n[row]}")
+        total = counts[row].sum()
+        raise ValueError(f"counts of each image must add up to n; image {row} has {total} votes and n = {n[row]}")
 
 # %% ../../nbs/core/07_record.ipynb #9bad47c1
 def _whole_column(value: ArrayLike, name: str, size: int) -> np.ndarray: # [B] int64
@@ -44,7 +47,8 @@ def _whole_column(value: ArrayLike, name: str, size: int) -> np.ndarray: # [B] i
     array = np.asarray(value)
     if array.shape != (size,):
         raise ValueError(f"{name} must have shape ({size},), got {array.shape}")
-    if array.dtype.kind not in "iub" and not (size == 0 or array.dtype.kind == "f" and np.all(array == np.floor(array))):
+    whole = array.dtype.kind in "iub" or size == 0 or array.dtype.kind == "f" and np.all(array == np.floor(array))
+    if not whole:
         raise ValueError(f"{name} must hold whole numbers, got {array.dtype}")
     return array.astype(np.int64)
 
@@ -66,14 +70,14 @@ class _Votes:
     n: np.ndarray                     # [B] int64: draws of the estimation stage
     noise: Any                        # smoothing distribution
     dim: int                          # number of inputs d
-    index: np.ndarray = None          # type: ignore[assignment] # [B] int64: indices as the data set gave them; default 0, 1, ...
+    index: np.ndarray = None          # type: ignore[assignment] # [B] int64: as the data set gave them; default 0, 1, ...
     labels: np.ndarray | None = None  # [B] int64: true classes, where the data had them
     fragile: np.ndarray | None = None # [B] int64: estimation votes whose two best logits nearly tie
     images: np.ndarray | None = None  # [B] str: hash of each image
     moments: Mapping[str, np.ndarray] = field(default_factory=dict) # [B, ...] what observers collected
     plan: Any = None                  # stopping plan of a sequential vote (a JSON-able description), else None
     domain: tuple[float, float] | None = UNIT # range of the inputs; None: any real numbers
-    provenance: Mapping[str, Any] = field(default_factory=dict) # hashes, seed, precision, batch shape, device type, versions
+    provenance: Mapping[str, Any] = field(default_factory=dict) # hashes, seed, precision, device type, versions
 
     def __post_init__(self) -> None:
         counts = check_counts(self.counts)
@@ -103,12 +107,20 @@ class _Reads(_Votes):
 
     @property
     def selected(self) -> np.ndarray: # [B] int64
-        "The class chosen by the selection stage (smallest index on ties)."
+        """The class chosen by the selection stage (smallest index on ties).
+
+        Returns:
+            [B] int64
+        """
         return self.selection.argmax(axis=1)
 
     @property
     def hits(self) -> np.ndarray: # [B] int64
-        "Estimation votes for the selected class."
+        """Estimation votes for the selected class.
+
+        Returns:
+            [B] int64
+        """
         return self.counts[np.arange(len(self)), self.selected]
 
     @property
@@ -130,7 +142,13 @@ class _Reads(_Votes):
     def check_noise(self,
                     *kinds: str, # names of classes of smoothing distributions, such as "Gaussian"
                    ) -> str:     # the one at hand
-        "Raise ValueError unless these votes were cast under a noise of one of these kinds (by name, so that a Record outlives a reload of its class)."
+        """Raise ValueError unless these votes were cast under a noise of one of these kinds.
+
+        Args:
+            *kinds: names of classes of smoothing distributions, such as "Gaussian"
+        Returns:
+            the one at hand
+        """
         kind = type(self.noise).__name__
         if kind not in kinds:
             raise ValueError(f"record must hold votes under {' or '.join(kinds)} noise, got {self.noise!r}")
@@ -160,7 +178,8 @@ def _method_for(record: Any, norm: str, name: str | None) -> Method:
     method, kind = method_named(name), type(record.noise).__name__
     if (kind, norm) not in method.pairs:
         fits = [m.name for m in find_methods(kind, norm)]
-        raise ValueError(f"method {name!r} certifies {method.norms} for {method.noises}, not {norm!r} for {kind}; methods that fit: {fits}")
+        raise ValueError(f"method {name!r} certifies {method.norms} for {method.noises}, not {norm!r} for {kind}; "
+                         f"methods that fit: {fits}")
     return method
 
 # %% ../../nbs/core/07_record.ipynb #73936f74
@@ -188,21 +207,31 @@ class _Certifies(_Votes):
     "Votes as what is certified."
 
     @overload
-    def certify(self, norm: str | float = ..., method: str | None = ..., alpha: float = ..., joint: Literal[False] = ...,
-                **options: Any) -> Certificates: ...
+    def certify(self, norm: str | float = ..., method: str | None = ..., alpha: float = ...,
+                joint: Literal[False] = ..., **options: Any) -> Certificates: ...
 
     @overload
-    def certify(self, norm: Sequence[str | float], method: str | None = ..., alpha: float = ..., joint: bool = ...,
-                **options: Any) -> list[Certificates]: ...
+    def certify(self, norm: Sequence[str | float], method: str | None = ..., alpha: float = ...,
+                joint: bool = ..., **options: Any) -> list[Certificates]: ...
 
     def certify(self,
                 norm: str | float | Sequence[str | float] = "l2", # norm, or several
-                method: str | None = None,  # a registered method; None: the default for this noise, norm and number of draws
+                method: str | None = None,  # a registered method; None: the default for noise, norm and draws
                 alpha: float = 0.001,       # failure probability per image, in (0, 1); deterministic methods spend none
                 joint: bool = False,        # with several norms: one alpha for all of them at once
                 **options: Any,             # handed to the method, e.g. mode="paper"
                ) -> Certificates | list[Certificates]: # one table, or one per norm
-        "Certify from the stored votes: no model, no images, no GPU. Raises ValueError."
+        """Certify from the stored votes: no model, no images, no GPU. Raises ValueError.
+
+        Args:
+            norm: norm, or several
+            method: a registered method; None: the default for noise, norm and draws
+            alpha: failure probability per image, in (0, 1); deterministic methods spend none
+            joint: with several norms: one alpha for all of them at once
+            **options: handed to the method, e.g. mode="paper"
+        Returns:
+            one table, or one per norm
+        """
         check_level(alpha)
         if isinstance(norm, (str, int, float, np.number)):
             if joint:
@@ -217,7 +246,13 @@ class _Certifies(_Votes):
     def methods(self,
                 norm: str | float | None = None, # norm; None: all
                ) -> pd.DataFrame: # as `list_methods`, and why a method cannot certify these votes ("" where it can)
-        "The certificates that fit these votes."
+        """The certificates that fit these votes.
+
+        Args:
+            norm: norm; None: all
+        Returns:
+            as `list_methods`, and why a method cannot certify these votes ("" where it can)
+        """
         table = list_methods(type(self.noise).__name__, norm)
         return table.assign(lacks=[_able(self, method_named(name)) for name in table.get("method", [])])
 
@@ -226,8 +261,8 @@ def _from_rows(cls: Any, header: Mapping[str, Any], rows: Mapping[str, np.ndarra
     "The Record of a header and its rows, by column name; moments as 'moments.NAME'."
     columns = {name: value for name, value in rows.items() if not name.startswith("moments.")}
     moments = {name.removeprefix("moments."): value for name, value in rows.items() if name.startswith("moments.")}
-    return cls(**columns, moments=moments, noise=noise_from_spec(header["noise"]), dim=header["dim"], plan=header["plan"],
-               domain=header.get("domain", UNIT), provenance=header["provenance"])
+    return cls(**columns, moments=moments, noise=noise_from_spec(header["noise"]), dim=header["dim"],
+               plan=header["plan"], domain=header.get("domain", UNIT), provenance=header["provenance"])
 
 def _no_rows(classes: int) -> dict[str, np.ndarray]:
     "The columns of a Record of no images."
@@ -240,18 +275,28 @@ class _Files(_Votes):
 
     def header(self) -> dict[str, Any]:
         "What is true of all rows, as plain JSON: noise, dim, classes, plan, domain, provenance."
-        return dict(format=2, noise=noise_spec(self.noise), dim=self.dim, classes=int(self.counts.shape[1]), plan=self.plan,
-                    domain=self.domain, provenance=dict(self.provenance))
+        return dict(format=2, noise=noise_spec(self.noise), dim=self.dim, classes=int(self.counts.shape[1]),
+                    plan=self.plan, domain=self.domain, provenance=dict(self.provenance))
 
     def rows(self) -> dict[str, np.ndarray]: # column name -> [B, ...]; moments as "moments.NAME"
-        "What is true of each image."
+        """What is true of each image.
+
+        Returns:
+            column name -> [B, ...]; moments as "moments.NAME"
+        """
         columns = {name: value for name in COLUMNS if (value := getattr(self, name)) is not None}
         return columns | {f"moments.{name}": np.asarray(value) for name, value in self.moments.items()}
 
     def save(self,
              path: str | Path, # file name, by custom NAME.votes
             ) -> Path:         # the file
-        "Write the Record to one file, atomically; nothing in it can execute code on loading."
+        """Write the Record to one file, atomically; nothing in it can execute code on loading.
+
+        Args:
+            path: file name, by custom NAME.votes
+        Returns:
+            the file
+        """
         path = Path(path)
         write_journal(path, self.header() | dict(order="as given"), [self.rows()])
         return path
@@ -259,7 +304,13 @@ class _Files(_Votes):
     @staticmethod
     def load(path: str | Path, # a file written by `save` or by a vote
             ) -> Record:       # images of a vote come sorted by dataset index
-        "Read a Record; a torn tail, left by a killed writer, is dropped. Raises ValueError for any other damage or file."
+        """Read a Record; a torn tail, left by a killed writer, is dropped. Raises ValueError for other damage.
+
+        Args:
+            path: a file written by `save` or by a vote
+        Returns:
+            images of a vote come sorted by dataset index
+        """
         header, blocks = read_journal(path)
         record = Record.from_blocks(header, blocks)
         if header is not None and header.get("order") == "as given":
@@ -270,7 +321,12 @@ class _Files(_Votes):
     def from_blocks(header: Mapping[str, Any] | None,             # as `header` returns it
                     blocks: Sequence[Mapping[str, np.ndarray]],   # rows, by column name; moments as "moments.NAME"
                    ) -> Record:
-        "The Record of a header and blocks of rows, as a votes file holds them. Raises ValueError where there is no header."
+        """The Record of a header and blocks of rows. Raises ValueError where there is no header.
+
+        Args:
+            header: as `header` returns it
+            blocks: rows, by column name; moments as "moments.NAME"
+        """
         if header is None:
             raise ValueError("the votes file has no header yet: nothing was voted")
         names = list(blocks[0]) if blocks else []
@@ -283,8 +339,8 @@ def _check_two_stages(selection: np.ndarray, counts: np.ndarray) -> None:
     same = selection.shape == counts.shape and np.array_equal(selection, counts)
     telling = same and bool(np.any(np.count_nonzero(counts, axis=-1) > 1))
     if same and counts.size and (telling or np.shares_memory(selection, counts)):
-        raise ValueError("selection and counts must be votes of two separate stages, got the same votes twice; a method with reuse=True selects "
-                         "from the estimation votes and pays for it: pass zeros as selection")
+        raise ValueError("selection and counts must be votes of two separate stages, got the same votes twice; "
+                         "a method with reuse=True selects from the estimation votes, and pays: pass zeros as selection")
 
 # %% ../../nbs/core/07_record.ipynb #5e82189c
 class _Shows(_Votes):
@@ -295,11 +351,28 @@ class _Shows(_Votes):
         draws = f"{low}" if low == high else f"{low}..{high}"
         extra = f", moments={sorted(self.moments)}" if self.moments else ""
         extra += ", stopped early" if self.plan is not None else ""
-        return f"Record({len(self)} images, {self.counts.shape[1]} classes, d={self.dim}, n={draws}, {self.noise!r}{extra})"
+        size = f"{len(self)} images, {self.counts.shape[1]} classes, d={self.dim}"
+        return f"Record({size}, n={draws}, {self.noise!r}{extra})"
 
 # %% ../../nbs/core/07_record.ipynb #64184241
 class Record(_Reads, _Certifies, _Files, _Shows):
-    "Votes of a base classifier on a batch of images: integer counts, and where they came from."
+    """Votes of a base classifier on a batch of images: integer counts, and where they came from.
+
+    Args:
+        selection: [B, C] int64: votes of the selection stage
+        counts: [B, C] int64: votes of the estimation stage
+        n: [B] int64: draws of the estimation stage
+        noise: smoothing distribution
+        dim: number of inputs d
+        index: [B] int64: as the data set gave them; default 0, 1, ...
+        labels: [B] int64: true classes, where the data had them
+        fragile: [B] int64: estimation votes whose two best logits nearly tie
+        images: [B] str: hash of each image
+        moments: [B, ...] what observers collected
+        plan: stopping plan of a sequential vote (a JSON-able description), else None
+        domain: range of the inputs; None: any real numbers
+        provenance: hashes, seed, precision, device type, versions
+    """
 
     @classmethod
     def from_counts(cls,
@@ -312,23 +385,42 @@ class Record(_Reads, _Certifies, _Files, _Shows):
                     labels: ArrayLike | None = None, # [B] true classes
                     domain: tuple[float, float] | None = UNIT, # range of the inputs; None: any real numbers
                    ) -> Record:
-        "A Record of counts that come from elsewhere. Raises ValueError, also where selection and counts are the same votes."
+        """A Record of counts from elsewhere. Raises ValueError, also where selection and counts are the same votes.
+
+        Args:
+            selection: [B, C] or [C] selection votes
+            counts: [B, C] or [C] estimation votes
+            n: draws behind `counts`: a number or [B]
+            noise: smoothing distribution they were drawn from
+            dim: number of inputs d
+            index: [B] dataset indices
+            labels: [B] true classes
+            domain: range of the inputs; None: any real numbers
+        """
         chosen, counted = np.atleast_2d(np.asarray(selection)), np.atleast_2d(np.asarray(counts))
         if not getattr(noise, "deterministic", False):
             _check_two_stages(chosen, counted)
-        return cls(selection=chosen, counts=counted, n=np.asarray(n), noise=noise, dim=dim, domain=domain, provenance=dict(source="from_counts"),
+        return cls(selection=chosen, counts=counted, n=np.asarray(n), noise=noise, dim=dim, domain=domain,
                    index=np.arange(len(counted)) if index is None else np.atleast_1d(np.asarray(index)),
-                   labels=None if labels is None else np.atleast_1d(np.asarray(labels)))
+                   labels=None if labels is None else np.atleast_1d(np.asarray(labels)),
+                   provenance=dict(source="from_counts"))
 
     @staticmethod
     def concat(records: Iterable[Record], # at least one
               ) -> Record:                # images sorted by dataset index
-        "Join Records of different images (shards of one run); refused, naming the field, where their provenance differs."
+        """Join Records of different images (shards of one run). Raises ValueError, naming the field that differs.
+
+        Args:
+            records: at least one
+        Returns:
+            images sorted by dataset index
+        """
         return _joined(list(records))
 
 # %% ../../nbs/core/07_record.ipynb #7d826ba7
 MUST_AGREE = ("noise", "dim", "classes", "plan")  # of two headers
-PROVENANCE_MUST_MATCH = ("stream", "model", "preprocessing", "precision", "optimised", "noise", "seed", "device_type", "stop", "n0", "n", "moments", "shape")
+PROVENANCE_MUST_MATCH = ("stream", "model", "preprocessing", "precision", "optimised", "noise", "seed", "device_type",
+                         "stop", "n0", "n", "moments", "shape")
 
 def _refuse_difference(name: str, ours: Any, theirs: Any) -> None:
     "Raise ValueError, naming the field, where two votes differ in it."
@@ -338,7 +430,12 @@ def _refuse_difference(name: str, ours: Any, theirs: Any) -> None:
 def check_same_vote(ours: Mapping[str, Any],   # header of one vote
                     theirs: Mapping[str, Any], # header of another
                    ) -> None:
-    "Raise ValueError, naming the field, unless two votes may be joined: same model, noise, seed, precision, device type and plan."
+    """Raise ValueError, naming the field, unless two votes may be joined: same model, noise, seed, plan, device type.
+
+    Args:
+        ours: header of one vote
+        theirs: header of another
+    """
     ours, theirs = json.loads(_json(ours)), json.loads(_json(theirs))
     for name in MUST_AGREE:
         _refuse_difference(name, ours[name], theirs[name])

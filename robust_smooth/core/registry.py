@@ -19,13 +19,13 @@ import pandas as pd
 
 from . import _table
 from .certificates import ADVERSARIES, Certificates
-from .values import ABSTAIN, check_level, check_mode, norm_name
+from .values import check_level, check_mode, norm_name
 
 # %% auto #0
-__all__ = ['FEW', 'P', 'R', 'METHODS', 'NOISES', 'CHECKS', 'T', 'GROUP', 'TAIL_SLACK', 'refuse_plan', 'refuse_lacking', 'admit',
+__all__ = ['FEW', 'P', 'R', 'METHODS', 'NOISES', 'CHECKS', 'T', 'GROUP', 'refuse_plan', 'refuse_lacking', 'admit',
            'distinct_rows', 'Method', 'guarded', 'register', 'register_check', 'register_noise', 'find_methods',
            'load_methods', 'method_named', 'noise_named', 'load_noises', 'list_methods', 'noise_spec',
-           'noise_from_spec', 'check_named', 'check']
+           'noise_from_spec']
 
 # %% ../../nbs/core/06_registry.ipynb #881b18cf
 @dataclass(frozen=True, kw_only=True)
@@ -37,17 +37,17 @@ class _Entry:
     needs: tuple[str, ...] = ()         # what the Record must hold beyond counts, such as "moments"
     deterministic: bool = False         # True: no sampling, alpha = 0
     sequential: bool = False            # True: its proof allows a Record that was stopped early
-    counts_only: bool = False           # True: a row depends on its selection, counts and n alone, so that equal rows are certified once
+    counts_only: bool = False           # True: a row depends on its selection, counts and n alone
     default: bool = True                # may be chosen when no method is named
-    rank: int | Mapping[str, int] = 0   # among methods that fit, the highest rank is the default; a number, or one per norm
+    rank: int | Mapping[str, int] = 0   # the highest rank is the default; a number, or one per norm
     largest_n: int | None = None        # with more draws than this it is no default; None: no limit
     modes: tuple[str, ...] = ("sound", "paper") # what its option `mode` may be
     minimum_n: Callable[[float], int] | None = None # fewest draws that can certify anything at level alpha
-    check: Callable[[Certificates], np.ndarray] | None = None # [B] bool: re-proves each radius from its witness, without the solver
+    check: Callable[[Certificates], np.ndarray] | None = None # [B] bool: re-proves each radius
     predict: Callable[..., np.ndarray] | None = None # predict(record, alpha) -> [B] class or `ABSTAIN`
-    joint: Callable[..., list[Certificates]] | None = None # joint(record, norms, alpha, **options): one alpha for several norms
+    joint: Callable[..., list[Certificates]] | None = None # joint(record, norms, alpha, **options)
     observer: Callable[..., Any] | None = None # factory of the observer that collects what `needs` names
-    largest_radius: Callable[..., float] | None = None # largest_radius(noise, n, alpha, norm, dim): with all votes for one class
+    largest_radius: Callable[..., float] | None = None # largest_radius(noise, n, alpha, norm, dim)
 
     @property
     def noises(self) -> tuple[str, ...]:
@@ -63,7 +63,14 @@ class _Entry:
                  norm: str | None = None, # norm to certify
                  n: int | None = None,    # draws of each image
                 ) -> float:               # the higher, the sooner it is chosen
-        "Its rank for a norm and a number of draws; beyond `largest_n` it comes last."
+        """Its rank for a norm and a number of draws; beyond `largest_n` it comes last.
+
+        Args:
+            norm: norm to certify
+            n: draws of each image
+        Returns:
+            the higher, the sooner it is chosen
+        """
         if self.largest_n is not None and n is not None and n > self.largest_n:
             return -np.inf
         return self.rank.get(norm or "", 0) if isinstance(self.rank, Mapping) else self.rank
@@ -75,7 +82,8 @@ def _check_pair(method: _Entry, noise: Any, norm: str) -> None:
     if (kind, norm) in method.pairs:
         return
     if kind not in method.noises:
-        raise ValueError(f"record must hold votes under {' or '.join(method.noises)} noise to be certified by {method.name!r}, got {noise!r}")
+        wanted = " or ".join(method.noises)
+        raise ValueError(f"record must hold votes under {wanted} noise, got {noise!r}; {method.name!r} fits no other")
     norms = sorted(p for each, p in method.pairs if each == kind)
     raise ValueError(f"norm must be one of {norms} for {method.name!r} under {kind} noise, got {norm!r}")
 
@@ -83,20 +91,33 @@ def _check_pair(method: _Entry, noise: Any, norm: str) -> None:
 def refuse_plan(record: Any, # votes
                 name: str,   # of the method that assumes a fixed number of draws
                ) -> None:
-    "Raise ValueError if the votes were stopped early by a plan: the one wording for all methods that assume a fixed number of draws."
+    """Raise ValueError if the votes were stopped early by a plan.
+
+    Args:
+        record: votes
+        name: of the method that assumes a fixed number of draws
+    """
     if record.plan is None:
         return
     able = [m.name for m in find_methods(type(record.noise).__name__) if m.sequential]
-    raise ValueError(f"record was stopped early by a plan, but {name!r} assumes a fixed number of draws; methods that allow it: {able}")
+    raise ValueError(f"record was stopped early by a plan, but {name!r} assumes a fixed number of draws; "
+                     f"methods that allow it: {able}")
 
 def refuse_lacking(record: Any,         # votes
                    needs: Sequence[str], # names of moments
                    name: str,           # of the method
                   ) -> None:
-    "Raise ValueError if the votes lack what a method needs beyond counts."
+    """Raise ValueError if the votes lack what a method needs beyond counts.
+
+    Args:
+        record: votes
+        needs: names of moments
+        name: of the method
+    """
     lacking = [need for need in needs if need not in record.moments]
     if lacking:
-        raise ValueError(f"method {name!r} needs {lacking}, which this record does not hold; vote with {lacking[0]}=True")
+        raise ValueError(f"method {name!r} needs {lacking}, which this record does not hold; "
+                         f"vote with {lacking[0]}=True")
 
 # %% ../../nbs/core/06_registry.ipynb #6d021c4c
 def _check_votes(record: Any, reuse: bool) -> None:
@@ -104,7 +125,8 @@ def _check_votes(record: Any, reuse: bool) -> None:
     if len(record) and record.n.min() < 1:
         raise ValueError(f"n must be at least 1 for every image, got {record.n.min()}")
     if not reuse and len(record) and record.selection.max(axis=1).min() < 1:
-        raise ValueError("selection holds no votes for some image: its class was never chosen (a method with reuse=True selects from the estimation votes)")
+        raise ValueError("selection holds no votes for some image: its class was never chosen "
+                         "(a method with reuse=True selects from the estimation votes)")
 
 # %% ../../nbs/core/06_registry.ipynb #9e86857e
 def admit(method: _Entry,    # who would certify
@@ -113,7 +135,15 @@ def admit(method: _Entry,    # who would certify
           alpha: float,      # failure probability
           options: Mapping[str, Any], # further arguments of the method
          ) -> None:
-    "Raise ValueError, saying why, unless a method may certify these votes as asked."
+    """Raise ValueError, saying why, unless a method may certify these votes as asked.
+
+    Args:
+        method: who would certify
+        record: votes
+        norm: canonical name of the norm
+        alpha: failure probability
+        options: further arguments of the method
+    """
     _check_pair(method, record.noise, norm)
     if "mode" in options:
         check_mode(options["mode"], method.modes)
@@ -130,7 +160,13 @@ FEW = 256 # rows below which looking for equal ones is not worth it
 
 def distinct_rows(table: np.ndarray, # [B, K] whole numbers
                  ) -> tuple[np.ndarray, np.ndarray]: # first [D]: a row of each kind; kind [B]: the kind of each row
-    "The different rows of a table of whole numbers."
+    """The different rows of a table of whole numbers.
+
+    Args:
+        table: [B, K] whole numbers
+    Returns:
+        first [D]: a row of each kind; kind [B]: the kind of each row
+    """
     weights = np.random.default_rng(0).integers(0, 2**63, table.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)
     mixed = (table.astype(np.uint64) * weights).sum(axis=1, dtype=np.uint64)
     _, first, kind = np.unique(mixed, return_index=True, return_inverse=True)
@@ -177,11 +213,31 @@ def _sealed(found: Certificates, record: Any, options: Mapping[str, Any]) -> Cer
     adversary = found.adversary
     if adversary is None and levels is not None:
         adversary = options.get("adversary", "quantised")
-    return found.sealed(index=record.index, labels=record.labels, noise=noise_spec(record.noise), dim=record.dim, levels=levels,
-                        adversary=adversary)
+    return found.sealed(index=record.index, labels=record.labels, noise=noise_spec(record.noise), dim=record.dim,
+                        levels=levels, adversary=adversary)
 
 class Method(_Entry):
-    "An entry of the registry: how one method certifies a Record, and what it needs. Called, it is the door to it."
+    """An entry of the registry: how one method certifies a Record, and what it needs. Called, it is the door to it.
+
+    Args:
+        name: as used in `record.certify(method=...)`
+        certify: certify(record, *, norm, alpha, **options): it computes, the door has checked
+        pairs: (class name of a smoothing distribution, norm) that it certifies
+        needs: what the Record must hold beyond counts, such as "moments"
+        deterministic: True: no sampling, alpha = 0
+        sequential: True: its proof allows a Record that was stopped early
+        counts_only: True: a row depends on its selection, counts and n alone
+        default: may be chosen when no method is named
+        rank: the highest rank is the default; a number, or one per norm
+        largest_n: with more draws than this it is no default; None: no limit
+        modes: what its option `mode` may be
+        minimum_n: fewest draws that can certify anything at level alpha
+        check: [B] bool: re-proves each radius
+        predict: predict(record, alpha) -> [B] class or `ABSTAIN`
+        joint: joint(record, norms, alpha, **options)
+        observer: factory of the observer that collects what `needs` names
+        largest_radius: largest_radius(noise, n, alpha, norm, dim)
+    """
 
     def __call__(self,
                  record: Any,          # votes
@@ -189,7 +245,16 @@ class Method(_Entry):
                  alpha: float = 0.001, # failure probability per image, in (0, 1); deterministic methods spend none
                  **options: Any,       # further arguments of the method
                 ) -> Certificates:     # with noise, dimension, indices and labels of the votes
-        "Check once, certify, and say whose votes these are. Raises ValueError."
+        """Check once, certify, and say whose votes these are. Raises ValueError.
+
+        Args:
+            record: votes
+            norm: norm; None: the method's own default
+            alpha: failure probability per image, in (0, 1); deterministic methods spend none
+            **options: further arguments of the method
+        Returns:
+            with noise, dimension, indices and labels of the votes
+        """
         name = norm_name(_default_norm(self.certify) if norm is None else norm)
         admit(self, record, name, alpha, options)
         given, halve = _take_adversary(self, record.noise, options)
@@ -202,7 +267,16 @@ class Method(_Entry):
                  alpha: float = 0.001, # failure probability of all of them at once, per image, in (0, 1)
                  **options: Any,       # further arguments of the method
                 ) -> list[Certificates]: # one per norm
-        "Certify several norms with one alpha, through the same door. Raises ValueError."
+        """Certify several norms with one alpha, through the same door. Raises ValueError.
+
+        Args:
+            record: votes
+            norms: several norms
+            alpha: failure probability of all of them at once, per image, in (0, 1)
+            **options: further arguments of the method
+        Returns:
+            one per norm
+        """
         names = [norm_name(p) for p in norms]
         for name in names:
             admit(self, record, name, alpha, options)
@@ -222,11 +296,18 @@ R = TypeVar("R")
 
 def guarded(name: str, # under which the method is registered
            ) -> Callable[[Callable[P, R]], Callable[P, R]]: # a decorator
-    "Decorator of a method's `certify(record, *, norm, alpha, **options)`: who calls it directly passes the door, too."
+    """Decorator of a method's `certify(record, *, norm, alpha, **options)`: who calls it directly
+    passes the door, too.
+
+    Args:
+        name: under which the method is registered
+    Returns:
+        a decorator
+    """
     def decorate(certify: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(certify)
         def through(*args: P.args, **options: P.kwargs) -> R:
-            return method_named(name)(*args, **options) # type: ignore[return-value,arg-type] # the door has the method's own signature
+            return method_named(name)(*args, **options) # type: ignore[return-value,arg-type] # the door's arguments
         return through
     return decorate
 
@@ -239,12 +320,23 @@ T = TypeVar("T", bound=type)
 def register(*,
              name: str,                              # as used in `record.certify(method=...)`
              certify: Callable[..., Certificates],   # certify(record, *, norm, alpha, **options)
-             noises: Iterable[str] = (),             # class names of the smoothing distributions it fits, each with all of `norms`
+             noises: Iterable[str] = (),             # class names of the noises it fits, each with all of `norms`
              norms: Iterable[str] = (),              # norms it certifies
              certifies: Mapping[str, Iterable[str]] | None = None, # instead of both: class name of a noise -> norms
              **settings: Any,                        # further fields of `Method`
             ) -> Method:                             # the entry
-    "Register a method, and its `check`; a second registration under the same name replaces the first."
+    """Register a method, and its `check`; a second registration under the same name replaces the first.
+
+    Args:
+        name: as used in `record.certify(method=...)`
+        certify: certify(record, *, norm, alpha, **options)
+        noises: class names of the noises it fits, each with all of `norms`
+        norms: norms it certifies
+        certifies: instead of both: class name of a noise -> norms
+        **settings: further fields of `Method`
+    Returns:
+        the entry
+    """
     wanted = {noise: tuple(norms) for noise in noises} | dict(certifies or {})
     pairs = frozenset((noise, norm_name(norm)) for noise, each in wanted.items() for norm in each)
     method = Method(name=name, certify=inspect.unwrap(certify), pairs=pairs, **settings)
@@ -256,11 +348,20 @@ def register(*,
 def register_check(name: str, # what certificates call their `method`
                    check: Callable[[Certificates], np.ndarray], # [B] bool: re-proves each radius from its witness
                   ) -> None:
-    "Register what re-proves certificates; a second registration under the same name replaces the first."
+    """Register what re-proves certificates; a second registration under the same name replaces the first.
+
+    Args:
+        name: what certificates call their `method`
+        check: [B] bool: re-proves each radius from its witness
+    """
     CHECKS[name] = check
 
 def register_noise(cls: T) -> T: # the class
-    "Class decorator: make a smoothing distribution known by its class name."
+    """Class decorator: make a smoothing distribution known by its class name.
+
+    Returns:
+        the class
+    """
     NOISES[cls.__name__] = cls
     return cls
 
@@ -278,7 +379,8 @@ def _load_foreign() -> None:
         try:
             point.load()
         except Exception as error:
-            warnings.warn(f"the entry point {point.name!r} of {GROUP} ({point.value}) cannot be loaded: {error!r}", stacklevel=2)
+            where = f"the entry point {point.name!r} of {GROUP} ({point.value})"
+            warnings.warn(f"{where} cannot be loaded: {error!r}", stacklevel=2)
 
 def _load_unread() -> None:
     "Import the modules whose registrations cannot be read, and those of other packages."
@@ -300,9 +402,18 @@ def _is_held(needs: Iterable[str], held: Iterable[str] | None) -> bool:
 def find_methods(noise: str | None = None, # class name of a smoothing distribution
                  norm: str | float | None = None, # norm to certify
                  n: int | None = None,     # draws of each image, where they are known
-                 held: Iterable[str] | None = None, # what the votes hold beyond counts: methods that need more are left out; None: all
+                 held: Iterable[str] | None = None, # what the votes hold: methods that need more are left out
                 ) -> list[Method]:         # best first
-    "The registered methods that fit a smoothing distribution and a norm, the default first."
+    """The registered methods that fit a smoothing distribution and a norm, the default first.
+
+    Args:
+        noise: class name of a smoothing distribution
+        norm: norm to certify
+        n: draws of each image, where they are known
+        held: what the votes hold: methods that need more are left out
+    Returns:
+        best first
+    """
     name = None if norm is None else norm_name(norm)
     for method, (module, pairs, needs) in _table.METHODS.items():
         if method not in METHODS and _may_fit(pairs, noise, name) and _is_held(needs, held):
@@ -312,14 +423,22 @@ def find_methods(noise: str | None = None, # class name of a smoothing distribut
     return sorted(fits, key=lambda m: -m.rank_for(name, n))
 
 def load_methods() -> dict[str, Method]: # name -> method
-    "Import every module that registers a method, and return the registry."
+    """Import every module that registers a method, and return the registry.
+
+    Returns:
+        name -> method
+    """
     find_methods()
     return METHODS
 
 # %% ../../nbs/core/06_registry.ipynb #dfbaa245
 def method_named(name: str, # as registered
                 ) -> Method:
-    "The method of a name. Raises ValueError with those that there are."
+    """The method of a name. Raises ValueError with those that there are.
+
+    Args:
+        name: as registered
+    """
     if name not in METHODS and name in _table.METHODS:
         _load(_table.METHODS[name][0])
     if name not in METHODS:
@@ -330,7 +449,11 @@ def method_named(name: str, # as registered
 
 def noise_named(name: str, # class name
                ) -> type:
-    "The smoothing distribution of a class name. Raises ValueError with those that there are."
+    """The smoothing distribution of a class name. Raises ValueError with those that there are.
+
+    Args:
+        name: class name
+    """
     if name not in NOISES and name in _table.NOISES:
         _load(_table.NOISES[name])
     if name not in NOISES:
@@ -340,7 +463,11 @@ def noise_named(name: str, # class name
     return NOISES[name]
 
 def load_noises() -> dict[str, type]: # class name -> smoothing distribution
-    "Import every module that registers a smoothing distribution, and return them by their class names."
+    """Import every module that registers a smoothing distribution, and return them by their class names.
+
+    Returns:
+        class name -> smoothing distribution
+    """
     _load_unread()
     for name in _table.NOISES:
         noise_named(name)
@@ -349,14 +476,24 @@ def load_noises() -> dict[str, type]: # class name -> smoothing distribution
 # %% ../../nbs/core/06_registry.ipynb #edfde5a6
 def list_methods(noise: str | None = None, # class name of a smoothing distribution; None: all
                  norm: str | float | None = None, # norm; None: all
-                ) -> pd.DataFrame:         # method, noise, norm and what it needs; the default of a pair before the others
-    "Which certificates there are, for which noise and norm."
+                ) -> pd.DataFrame:         # noise, norm, method, needs; the default of a pair first
+    """Which certificates there are, for which noise and norm.
+
+    Args:
+        noise: class name of a smoothing distribution; None: all
+        norm: norm; None: all
+    Returns:
+        noise, norm, method, needs; the default of a pair first
+    """
     name = None if norm is None else norm_name(norm)
-    found = [(pair, -m.rank_for(pair[1]), m) for m in find_methods(noise, norm) for pair in sorted(m.pairs) if _may_fit([pair], noise, name)]
-    found.sort(key=lambda row: (*row[0], row[1]))
-    rows = [dict(noise=kind, norm=p, method=m.name, needs=", ".join(m.needs), deterministic=m.deterministic, allows_plan=m.sequential,
-                 modes=", ".join(m.modes), checked=m.check is not None) for (kind, p), _, m in found]
-    return pd.DataFrame(rows)
+    found = [(pair, m) for m in find_methods(noise, norm) for pair in m.pairs if _may_fit([pair], noise, name)]
+    found.sort(key=lambda row: (*row[0], -row[1].rank_for(row[0][1])))
+    return pd.DataFrame([dict(noise=kind, norm=p, **_told(method)) for (kind, p), method in found])
+
+def _told(method: Method) -> dict[str, Any]:
+    "What a list says of a method."
+    return dict(method=method.name, needs=", ".join(method.needs), deterministic=method.deterministic,
+                allows_plan=method.sequential, modes=", ".join(method.modes), checked=method.check is not None)
 
 # %% ../../nbs/core/06_registry.ipynb #94c12f08
 def noise_spec(noise: Any) -> dict[str, Any]:
@@ -367,80 +504,3 @@ def noise_from_spec(spec: Mapping[str, Any]) -> Any:
     "The smoothing distribution that `noise_spec` described. Raises ValueError where none of this name is registered."
     settings = dict(spec)
     return noise_named(settings.pop("name", ""))(**settings)
-
-# %% ../../nbs/core/06_registry.ipynb #ef3f4722
-def _is_possible(certificates: Certificates) -> bool:
-    "Whether the method, if it certifies Records, could say this of the noise, the norm, the mode and the level at all."
-    c = certificates
-    if c.method not in METHODS and c.method not in _table.METHODS:
-        return True # known by its check alone
-    method = method_named(c.method)
-    if c.noise is not None and (c.noise["name"], c.norm) not in method.pairs:
-        return False
-    if c.adversary == "continuous" and "q" not in (c.noise or {}):
-        return False
-    return c.mode in method.modes and (c.alpha == 0) == method.deterministic
-
-def _witness_agrees(certificates: Certificates) -> np.ndarray: # [B] bool
-    "Whether noise, dimension, selected class and number of draws are those of the witness, where it holds them."
-    c, w = certificates, certificates.witness or {}
-    fine = np.ones(len(c), bool)
-    told = dict(c.noise or {}, **({} if c.dim is None else dict(dim=c.dim)))
-    for name in ("sigma", "lam", "dim"):
-        if name in told and name in w:
-            fine &= np.asarray(w[name]) == told[name]
-    if "selected" in w:
-        fine &= (c.label == ABSTAIN) | (c.label == w["selected"])
-    if "hits" in w and c.n is not None:
-        fine &= (w["hits"] >= 0) & (w["hits"] <= c.n)
-    if "counts" in w and "spare" not in w and c.n is not None:
-        fine &= np.asarray(w["counts"]).sum(axis=1) == c.n
-    return fine
-
-# %% ../../nbs/core/06_registry.ipynb #592f03b6
-TAIL_SLACK = 1e-9 # relative error that a binomial tail computed in float64 may have
-
-def _limits_hold(certificates: Certificates) -> np.ndarray: # [B] bool
-    "Whether the lower limit of each certified class follows from its votes at level alpha; modes other than sound promise no such thing."
-    c, w = certificates, certificates.witness or {}
-    if "hits" not in w or c.n is None or c.p_lower is None or c.alpha == 0 or c.mode != "sound":
-        return np.ones(len(c), bool)
-    from scipy.special import betainc
-    hits = np.asarray(w["hits"])
-    tail = betainc(np.maximum(hits, 1), np.maximum(c.n - hits, 0) + 1.0, c.p_lower)
-    return (c.label == ABSTAIN) | ((hits > 0) & (tail <= c.alpha * (1 + TAIL_SLACK)))
-
-# %% ../../nbs/core/06_registry.ipynb #b50c1f9b
-def check_named(name: str, # what certificates call their `method`
-               ) -> Callable[[Certificates], np.ndarray]:
-    "What re-proves the certificates of a method. Raises ValueError where nobody does."
-    if name not in CHECKS and name in _table.CHECKS:
-        _load(_table.CHECKS[name])
-    if name not in CHECKS:
-        _load_unread()
-    if name not in CHECKS:
-        raise ValueError(f"certificates of {name!r} cannot be checked: nobody registered a check; known: {sorted({*CHECKS, *_table.CHECKS})}")
-    return CHECKS[name]
-
-def check(certificates: Certificates, # as a method made them
-         ) -> np.ndarray:             # [B] bool
-    "Re-prove each radius from the witness it carries, without the solver that found it. Raises ValueError where there is no witness."
-    prove = check_named(certificates.method)
-    if certificates.witness is None:
-        raise ValueError(f"certificates of {certificates.method!r} carry no witness to check")
-    fine = certificates.stands() & _is_possible(certificates)
-    if fine.any():
-        fine &= _witness_agrees(certificates) & _limits_hold(certificates)
-    rows = np.flatnonzero(fine) # the method is asked about nothing but what is left
-    if len(rows):
-        asked = _as_the_method_said(certificates)
-        fine[rows] = prove(asked if len(rows) == len(fine) else asked[rows])
-    return fine
-
-def _as_the_method_said(certificates: Certificates) -> Certificates:
-    "The certificates before the door halved them for real perturbations."
-    c = certificates
-    known = c.method in METHODS or c.method in _table.METHODS
-    if c.adversary != "continuous" or not known or _knows_adversary(method_named(c.method)):
-        return c
-    return replace(c, radius=c.radius * 2, adversary="quantised")

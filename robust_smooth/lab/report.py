@@ -19,13 +19,12 @@ from . import results
 from .papers import PAPERS
 
 # %% auto #0
-__all__ = ['MANY_RADII', 'MANY_KEYS', 'MANY_ROWS', 'MARKS', 'VERDICT_ORDER', 'FORMERLY', 'GROUPS', 'COLOURS', 'LOOK', 'MACROS',
-           'HEADER', 'EXPERIMENT', 'PROVENANCE', 'MAIN', 'PAGE', 'shape', 'collect', 'build']
+__all__ = ['MARKS', 'VERDICT_ORDER', 'GROUPS', 'PAGE', 'shape', 'collect', 'build']
 
 # %% ../../nbs/lab/03_report.ipynb #f5556197
-MANY_RADII = 16   # more columns than fit a page
-MANY_KEYS = 6     # more words in front of a row than help to read it
-MANY_ROWS = 24    # longer tables are folded up
+_MANY_RADII = 16   # more columns than fit a page
+_MANY_KEYS = 6     # more words in front of a row than help to read it
+_MANY_ROWS = 24    # longer tables are folded up
 
 # %% ../../nbs/lab/03_report.ipynb #e98fb9a7
 def _text(value: Any) -> str: # of a cell
@@ -48,7 +47,7 @@ def _by_radius(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame: # a column
 def _fits(frame: pd.DataFrame, keys: list[str]) -> bool: # can it be laid out by radius?
     if "radius" not in frame.columns or not len(frame):
         return False
-    return not frame.duplicated([*keys, "radius"]).any() and frame["radius"].nunique() <= MANY_RADII
+    return not frame.duplicated([*keys, "radius"]).any() and frame["radius"].nunique() <= _MANY_RADII
 
 # %% ../../nbs/lab/03_report.ipynb #efd0d1e5
 def _common(frame: pd.DataFrame) -> list[str]: # columns that say the same in every row
@@ -82,7 +81,7 @@ def shape(frame: pd.DataFrame, # a table as an experiment wrote it
         frame, more = _shape_beside(frame)
         return frame, f"{caption}; {more}" if caption else more
     keys = [name for name in frame.columns if name not in ("radius", "value")]
-    if "value" in frame.columns and len(keys) <= MANY_KEYS and _fits(frame, keys):
+    if "value" in frame.columns and len(keys) <= _MANY_KEYS and _fits(frame, keys):
         return _by_radius(frame, keys), caption
     return frame, caption
 
@@ -111,13 +110,13 @@ def _table(folder: Path, name: str) -> dict[str, Any]: # name, caption, columns,
         return dict(name=name, caption="this table is gone or empty", columns=[], rows=[], long=False)
     rows = [[_text(value) for value in row] for row in frame.itertuples(index=False)]
     columns = [_text(name) for name in frame.columns]
-    return dict(name=name, caption=caption, columns=columns, rows=rows, long=len(rows) > MANY_ROWS)
+    return dict(name=name, caption=caption, columns=columns, rows=rows, long=len(rows) > _MANY_ROWS)
 
 # %% ../../nbs/lab/03_report.ipynb #76ada104
 MARKS = {"holds": ("✓", "good"), "proved false": ("✗", "bad"), "does not hold here": ("✗", "bad"),
          "not decided": ("–", "grey"), "not testable here": ("–", "grey")} # sign and colour of a verdict
 VERDICT_ORDER = tuple(MARKS)
-FORMERLY = {"does not hold": "does not hold here"}
+_FORMERLY = {"does not hold": "does not hold here"}
 
 # %% ../../nbs/lab/03_report.ipynb #e188718a
 GROUPS = {"gaussian": "Gaussian smoothing, the common baseline", **PAPERS} # beginnings of experiments' names
@@ -145,7 +144,7 @@ def _entry(run: Mapping[str, Any]) -> dict[str, Any]: # what the page shows of o
     chosen = [f"{name} = {value}" for name, value in (run.get("chosen") or {}).items()
               if name not in ("dataset", "budget")]
     for claim in facts.get("claims") or []:
-        claim["verdict"] = FORMERLY.get(claim["verdict"], claim["verdict"])
+        claim["verdict"] = _FORMERLY.get(claim["verdict"], claim["verdict"])
     if run.get("note"):
         chosen.append(str(run["note"])) # such as: as committed, for what it was made from is not here
     return dict(run, result=facts, said=", ".join(chosen),
@@ -184,7 +183,7 @@ def _counts(claims: Sequence[Mapping[str, Any]]) -> dict[str, int]: # of verdict
     return {verdict: found.count(verdict) for verdict in VERDICT_ORDER if verdict in found}
 
 # %% ../../nbs/lab/03_report.ipynb #1493fdad
-COLOURS = """
+_COLOURS = """
 :root { --ink: #1d2733; --soft: #5c6b7a; --line: #d9e0e6; --paper: #fff; --wash: #f5f7f9;
   --good: #0b6e4f; --bad: #a8321e; --grey: #66707a; }
 @media (prefers-color-scheme: dark) {
@@ -195,7 +194,7 @@ COLOURS = """
 """
 
 # %% ../../nbs/lab/03_report.ipynb #6d67c3d7
-LOOK = COLOURS + """
+_LOOK = _COLOURS + """
 * { box-sizing: border-box; }
 body { margin: 0; color: var(--ink); background: var(--paper); font: 15px/1.55 system-ui, sans-serif; }
 .page { max-width: 1180px; margin: 0 auto; padding: 2rem 1.5rem 4rem; display: grid;
@@ -228,7 +227,7 @@ pre { background: var(--wash); padding: .7rem; overflow-x: auto; border-radius: 
 """
 
 # %% ../../nbs/lab/03_report.ipynb #94f151c6
-MACROS = """
+_MACROS = """
 {%- macro verdict(text) %}{% set sign, colour = marks.get(text, ("–", "grey")) -%}
 <span class="mark {{ colour }}">{{ sign }} {{ text }}</span>{% endmacro %}
 {%- macro table(t) %}{% if t.columns %}<div class="scroll"><table>
@@ -245,7 +244,7 @@ MACROS = """
 """
 
 # %% ../../nbs/lab/03_report.ipynb #0a86ae79
-HEADER = """
+_HEADER = """
 <header><h1>Certified robustness by smoothing: {{ "what was found so far" if kept else "what a run found" }}</h1>
 <p class="soft">Our numbers come from
 {{ "the largest run of each experiment that is kept" if kept else "the run described below" }};
@@ -261,7 +260,7 @@ printed numbers come from the papers, and most belong to other data and larger n
 """
 
 # %% ../../nbs/lab/03_report.ipynb #6fcc9c53
-EXPERIMENT = """
+_EXPERIMENT = """
 <h3 id="{{ e.experiment }}">{{ e.experiment }}</h3>
 {% set b = e.result.get("budget") or {} %}<p class="soft">{{ e.status }}{% if b %}: {{ b.dataset }},
 budget {{ b.name }}, {{ b.images }} images, n = {{ "{:,}".format(b.n) }},
@@ -278,7 +277,7 @@ alpha = {{ e.result.parameters.alpha }}, seed {{ e.result.parameters.seed }}
 """
 
 # %% ../../nbs/lab/03_report.ipynb #fe092618
-PROVENANCE = """
+_PROVENANCE = """
 <h2 id="provenance">Provenance</h2>
 <div class="scroll"><table><thead><tr><th>Experiment</th><th>Commit</th><th>Device</th><th>Versions</th>
 <th>Seed</th><th>Seconds</th><th>Key</th></tr></thead><tbody>
@@ -291,7 +290,7 @@ PROVENANCE = """
 """
 
 # %% ../../nbs/lab/03_report.ipynb #9aa84fdc
-MAIN = """
+_MAIN = """
 <main>
 <h2 id="claims" style="margin-top:0">Claims</h2>
 {% if claims %}{{ claims_of(claims, true) }}{% else %}<p>No experiment has recorded a claim.</p>{% endif %}
@@ -300,15 +299,15 @@ MAIN = """
 {{ e.notebook }}</pre>{% endfor %}{% endif %}
 {% for key, group in groups.items() %}
 <h2 id="paper-{{ key }}">{{ titles.get(key, "Other experiments") }}</h2>
-{% for e in group %}""" + EXPERIMENT + "{% endfor %}{% endfor %}" + PROVENANCE + "</main>"
+{% for e in group %}""" + _EXPERIMENT + "{% endfor %}{% endfor %}" + _PROVENANCE + "</main>"
 
 # %% ../../nbs/lab/03_report.ipynb #79ad3e8f
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>robust_smooth: report of a run</title>
-<style>""" + LOOK + """</style></head>
-<body><div class="page">""" + MACROS + HEADER + MAIN + """</div></body></html>
+<style>""" + _LOOK + """</style></head>
+<body><div class="page">""" + _MACROS + _HEADER + _MAIN + """</div></body></html>
 """
 
 # %% ../../nbs/lab/03_report.ipynb #77432d44

@@ -339,6 +339,7 @@ WAVES_FROM = 16   # from so many dimensions on,
 TILTED = 0.3      # where the exponent is at most this share of d
 
 # %% ../../nbs/maths/01b_corners.ipynb #cb8b7dad
+@lru_cache(maxsize=512)
 def corner_law(
     t: float,           # value of L
     R: float,           # size of the shift's coordinates, > 0

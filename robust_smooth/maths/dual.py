@@ -104,7 +104,8 @@ def _dual_rows(q: np.ndarray, m1: np.ndarray, m2: np.ndarray, r: np.ndarray,
     a, b, some = _interval(level, L1, R, LEFT, high[:, None])
     outside = (ndtr(a - R) + ndtr(R - b)) - level * (ndtr(a) + ndtr(-b)) + L1 * (pdf(a) - pdf(b))
     missing = (weight * np.where(some, outside, 1 - level)).sum(1)
-    below = np.where(first > -WIDE, (1 - l0) * ndtr(base) + l2 * pdf(base), 0.0) # all u1, where the bracket is never positive
+    # All u1, where the bracket is never positive:
+    below = np.where(first > -WIDE, (1 - l0) * ndtr(base) + l2 * pdf(base), 0.0)
     above = np.where(first > WIDE, (1 - l0) * ndtr(-base) - l2 * pdf(base), 0.0)
     return 1 - l0 * (1 - q) + l1 * m1 + l2 * m2 - missing - below - above
 
@@ -119,9 +120,21 @@ def dual_value(
     l1: ArrayLike, # multiplier of m1
     l2: ArrayLike, # multiplier of m2, >= 0
 ) -> np.ndarray: # float64: a lower bound of the displaced value, rounding errors below 1e-14 of its terms
-    """The dual D of Theorem 3 (Mohapatra et al.): by weak duality a lower bound of the displaced score at any multipliers.
+    """The dual D: by weak duality a lower bound of the displaced score at any multipliers.
 
-    Raises ValueError."""
+    Mohapatra et al., Theorem 3. Raises ValueError.
+
+    Args:
+        q: value, in (0, 1), any shape
+        m1: component of the gradient along the displacement, broadcast
+        m2: norm of the orthogonal part, >= 0
+        r: displacement in units of sigma, > 0
+        l0: multiplier of the value
+        l1: multiplier of m1
+        l2: multiplier of m2, >= 0
+    Returns:
+        float64: a lower bound of the displaced value, rounding errors below 1e-14 of its terms
+    """
     arrays = np.broadcast_arrays(*(np.asarray(v, dtype=np.float64) for v in (q, m1, m2, r, l0, l1, l2)))
     shape, flat = arrays[0].shape, [a.ravel() for a in arrays]
     if not all(np.isfinite(a).all() for a in flat):
@@ -151,7 +164,20 @@ def exact_dual_value(q: float,  # value, in (0, 1)
                     ) -> Any:   # an mpmath number
     """The dual D of Theorem 3 in high precision, by mpmath's adaptive quadrature.
 
-    Panels are cut where the set's boundary bends. Raises ValueError."""
+    Panels are cut where the set's boundary bends. Raises ValueError.
+
+    Args:
+        q: value, in (0, 1)
+        m1: component of the gradient along the displacement
+        m2: norm of the orthogonal part, >= 0
+        r: displacement in units of sigma, > 0
+        l0: multiplier of the value
+        l1: multiplier of m1
+        l2: multiplier of m2, > 0
+        digits: working precision
+    Returns:
+        an mpmath number
+    """
     import mpmath as mp
     if not (l2 > 0 and r > 0):
         raise ValueError(f"l2 and r must be > 0, got {l2} and {r}")

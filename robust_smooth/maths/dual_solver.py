@@ -46,7 +46,13 @@ def _summit(a: np.ndarray, r: np.ndarray, low: np.ndarray, high: np.ndarray) -> 
         top = np.where(steep > -1, np.log1p(np.maximum(steep, -1.0)) / r + r / 2, low)
     return np.clip(top, low, high)
 
-def _rough_crossings(a: np.ndarray, r: np.ndarray, top: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray: # [B, K]
+def _rough_crossings(
+    a: np.ndarray,    # [B, 3] scaled multipliers
+    r: np.ndarray,    # [B] displacements
+    top: np.ndarray,  # [B] the summit
+    low: np.ndarray,  # [B] ends of the integration
+    high: np.ndarray, # [B]
+) -> np.ndarray: # [B, K]
     "Where the boundary c passes `LEVELS`, on both sides of its summit. Rough is enough: these places only cut panels."
     A0, A1, B, R = column(a[:, 0], a[:, 1], a[:, 2], r)
     level = np.tile(LEVELS, 2) * B
@@ -84,7 +90,15 @@ def _panels(a: np.ndarray, # [B, 3] scaled multipliers
 # %% ../../nbs/maths/02b_dual_solver.ipynb #85fe0d06
 @dataclass
 class Moments:
-    "What is known of the score, over rows: value, and the gradient along and across the displacement."
+    """What is known of the score, over rows: value, and the gradient along and across the displacement.
+
+    Args:
+        r: [B] displacements in units of sigma
+        q: [B] values
+        m1: [B] component along the displacement
+        m2: [B] norm of the orthogonal part
+        zero: [B] bool: the multiplier of m1 stays 0 (the component is free to grow)
+    """
     r: np.ndarray    # [B] displacements in units of sigma
     q: np.ndarray    # [B] values
     m1: np.ndarray   # [B] component along the displacement
@@ -96,7 +110,14 @@ class Moments:
 
 @dataclass
 class Dual:
-    "What one quadrature gives, over rows."
+    """What one quadrature gives, over rows.
+
+    Args:
+        value: [B] D
+        gradient: [B, 3] of D / r^2 in (a0, a1, b): the residuals of equations (4), (5b), (5a)
+        curvature: [B, 3, 3] minus the Hessian
+        slope: [B] derivative of D in r
+    """
     value: np.ndarray     # [B] D
     gradient: np.ndarray  # [B, 3] of D / r^2 in (a0, a1, b): the residuals of equations (4), (5b), (5a)
     curvature: np.ndarray # [B, 3, 3] minus the Hessian
@@ -134,32 +155,51 @@ def _evaluate(a: np.ndarray, at: Moments) -> Dual:
 
 # %% ../../nbs/maths/02b_dual_solver.ipynb #f5265f3f
 def signed_slab(q: np.ndarray, m1: np.ndarray, share: float = 1.0) -> tuple[np.ndarray, np.ndarray]: # w1 > w2
-    "Ends of the slab with this value and gradient along the displacement; mirrored where the gradient points forward."
+    """Ends of the slab with this value and gradient along the displacement; mirrored where the
+    gradient points forward.
+
+    Returns:
+        w1 > w2
+    """
     w1, w2 = slab_ends(q, np.minimum(np.abs(m1), share * pdf(quantile(q))))
     return np.where(m1 > 0, -w2, w1), np.where(m1 > 0, -w1, w2)
 
 def chord(w1: np.ndarray, w2: np.ndarray, r: np.ndarray) -> tuple[np.ndarray, np.ndarray]: # a0, a1
-    "The line through h at the ends of a slab."
+    """The line through h at the ends of a slab.
+
+    Returns:
+        a0, a1
+    """
     h1, h2 = _hump(w1, r), _hump(w2, r)
     a1 = (h1 - h2) / (w1 - w2)
     return h1 - a1 * w1, a1
 
 def start(at: Moments) -> np.ndarray: # [B, 3]
-    "The slab's multipliers; where l1 = 0 those of (1.5, 0, 1)."
+    """The slab's multipliers; where l1 = 0 those of (1.5, 0, 1).
+
+    Returns:
+        [B, 3]
+    """
     w1, w2 = signed_slab(at.q, at.m1, 0.99)
     a0, a1 = chord(w1, w2, at.r)
     bends = pdf(w1) / np.abs(a1 - _hump_slope(w1, at.r)) + pdf(w2) / np.abs(a1 - _hump_slope(w2, at.r))
     return relaxed_start(at.r, at.zero, np.stack([a0, a1, at.m2 / bends], 1))
 
 def relaxed_start(r: np.ndarray, zero: np.ndarray, a: np.ndarray) -> np.ndarray: # [B, 3]
-    "Multipliers (1.5, 0, 1) where l1 = 0, the given ones elsewhere."
+    """Multipliers (1.5, 0, 1) where l1 = 0, the given ones elsewhere.
+
+    Returns:
+        [B, 3]
+    """
     return np.where(zero[:, None], np.stack([0.5 / r**2, -1 / r, 1 / r**2], 1), a)
 
 # %% ../../nbs/maths/02b_dual_solver.ipynb #7117489a
 TINY = 1e-300 # keeps divisions finite where everything underflows
 
 def _newton_step(now: Dual, r: np.ndarray) -> tuple[np.ndarray, np.ndarray]: # step [B, 3], and the gain it promises [B]
-    "A Newton step of the scaled problem. Where displacements are so large that the value underflows, nothing is finite and the row stops."
+    """A Newton step of the scaled problem.
+
+    Where displacements are so large that the value underflows, nothing is finite and the row stops."""
     with np.errstate(all="ignore"):
         scale = np.sqrt(np.einsum("bii->bi", now.curvature)) + TINY
         scaled = now.curvature / (scale[:, :, None] * scale[:, None, :]) + 1e-15 * np.eye(3)
@@ -167,8 +207,14 @@ def _newton_step(now: Dual, r: np.ndarray) -> tuple[np.ndarray, np.ndarray]: # s
         step = np.linalg.solve(matrix, (now.gradient / scale)[..., None])[..., 0] / scale
         return step, r**2 * (now.gradient * step).sum(1)
 
-def _line_search(a: np.ndarray, now: Dual, at: Moments, step: np.ndarray, gain: np.ndarray) -> np.ndarray: # [B] bool: moved
-    "Shorten each step until the dual rises or the residuals fall; `a` and `now` are updated in place."
+def _line_search(
+    a: np.ndarray,    # [B, 3] multipliers, updated in place
+    now: Dual,        # the dual there, updated in place
+    at: Moments,
+    step: np.ndarray, # [B, 3] Newton steps
+    gain: np.ndarray, # [B] what they promise
+) -> np.ndarray: # [B] bool: moved
+    "Shorten each step until the dual rises or the residuals fall."
     with np.errstate(all="ignore"):
         size = np.where(step[:, 2] < 0, np.minimum(1, 0.9 * a[:, 2] / -step[:, 2]), 1.0) # b stays positive
     todo, moved = np.arange(len(a)), np.zeros(len(a), bool)
@@ -187,7 +233,11 @@ def _line_search(a: np.ndarray, now: Dual, at: Moments, step: np.ndarray, gain: 
     return moved
 
 def ascend(a: np.ndarray, at: Moments) -> tuple[np.ndarray, Dual]: # multipliers [B, 3], and the dual there
-    "Maximise D over the multipliers by damped Newton steps; rows with `zero` keep l1 = 0."
+    """Maximise D over the multipliers by damped Newton steps; rows with `zero` keep l1 = 0.
+
+    Returns:
+        multipliers [B, 3], and the dual there
+    """
     a = a.copy()
     a[at.zero, 1] = -1 / at.r[at.zero]
     rows = np.arange(len(a))

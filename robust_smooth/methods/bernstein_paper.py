@@ -22,7 +22,20 @@ __all__ = ['Logits', 'SOLVERS', 'RootRadius', 'logits_anywhere', 'root_system', 
 
 # %% ../../nbs/methods/08_bernstein_paper.ipynb #6820ce42
 class RootRadius(float):
-    "The paper's radius, a float: NOT a certificate."
+    """The paper's radius, a float: NOT a certificate.
+
+    Args:
+        mode: "paper"
+        point: clipped to the cube
+        root: before clipping
+        residual: half the squared residual norm
+        status: message of the solver
+        success: whether the solver converged
+        left_cube: whether the root lies outside
+        changes_class: whether the clipped point has another top class
+        evaluations: of the system
+        C: the conservative constant
+    """
     radius: float
     mode: str          # "paper"
     point: np.ndarray  # clipped to the cube
@@ -41,7 +54,7 @@ class RootRadius(float):
         self.__dict__.update(radius=float(radius), mode="paper", **more)
         return self
 
-# %% ../../nbs/methods/08_bernstein_paper.ipynb #457e92fa
+# %% ../../nbs/methods/08_bernstein_paper.ipynb #0d95e669
 Logits = Callable[[np.ndarray], np.ndarray] # x [d] -> [K]
 
 def _by_axes(table: np.ndarray) -> Logits:
@@ -58,6 +71,7 @@ def _by_axes(table: np.ndarray) -> Logits:
 
     return logits
 
+# %% ../../nbs/methods/08_bernstein_paper.ipynb #b41a5b23
 @lru_cache(maxsize=32)
 def _places(shape: tuple[int, ...]) -> np.ndarray: # [d, N]
     "For each axis and lattice point, the place of its basis value in the list of all basis values, k running slowest."
@@ -82,7 +96,7 @@ def logits_anywhere(table: np.ndarray) -> Logits:
     few_corners = max(table.shape[1:]) <= 2 and table.ndim - 1 <= _CORNERS
     return _by_corners(table) if few_corners else _by_axes(table)
 
-# %% ../../nbs/methods/08_bernstein_paper.ipynb #5d08af01
+# %% ../../nbs/methods/08_bernstein_paper.ipynb #8b1f6fea
 def _check_system(table: np.ndarray, C: float) -> None:
     "Raise ValueError where the system is not defined."
     classes, d = len(table), table.ndim - 1
@@ -93,11 +107,20 @@ def _check_system(table: np.ndarray, C: float) -> None:
     if not C >= 1:
         raise ValueError(f"C must be >= 1, got {C!r}")
 
+# %% ../../nbs/methods/08_bernstein_paper.ipynb #506b7b30
 def root_system(coefficients: ArrayLike, # [K, n_1+1, ..., n_d+1], d <= K
                 x0: ArrayLike,           # [d] features at which ranks and xi are frozen
                 C: float = np.inf,       # the conservative constant, >= 1
                ) -> Logits:              # maps x, an array of d real numbers, to the d + 1 residuals
-    "The system of Kao et al., equations (9) (C = inf) and (25). Raises ValueError where d > K, K < 2 or C < 1."
+    """The system of Kao et al., equations (9) (C = inf) and (25). Raises ValueError where d > K, K < 2 or C < 1.
+
+    Args:
+        coefficients: [K, n_1+1, ..., n_d+1], d <= K
+        x0: [d] features at which ranks and xi are frozen
+        C: the conservative constant, >= 1
+    Returns:
+        maps x, an array of d real numbers, to the d + 1 residuals
+    """
     table = check_table(coefficients)
     _check_system(table, C)
     d = table.ndim - 1
@@ -118,7 +141,7 @@ def root_system(coefficients: ArrayLike, # [K, n_1+1, ..., n_d+1], d <= K
 
     return residuals
 
-# %% ../../nbs/methods/08_bernstein_paper.ipynb #755f1108
+# %% ../../nbs/methods/08_bernstein_paper.ipynb #fb271f60
 SOLVERS = ("lm", "dogbox", "trf")
 
 def _solve(residuals: Logits, x0: np.ndarray, solver: str) -> optimize.OptimizeResult:
@@ -129,13 +152,14 @@ def _solve(residuals: Logits, x0: np.ndarray, solver: str) -> optimize.OptimizeR
         inside = np.clip(x0, 1e-12, 1 - 1e-12)
         return optimize.least_squares(residuals, inside, bounds=(0, 1), method=solver)
 
+# %% ../../nbs/methods/08_bernstein_paper.ipynb #71907a57
 def _story(found: optimize.OptimizeResult, point: np.ndarray, **more: Any) -> dict[str, Any]:
     "What every root says of itself."
     left = bool(np.any((found.x < 0) | (found.x > 1)))
     return dict(point=point, root=found.x, status=found.message, success=bool(found.success), left_cube=left,
                 evaluations=int(found.nfev), **more)
 
-# %% ../../nbs/methods/08_bernstein_paper.ipynb #55ca9022
+# %% ../../nbs/methods/08_bernstein_paper.ipynb #df96fda7
 def root_radius(coefficients: ArrayLike,   # [K, n_1+1, ..., n_d+1], d <= K
                 x0: ArrayLike,             # [d] features in [0, 1]
                 norm: str | float = "l2",  # "l1", "l2", "linf" or any p >= 1
@@ -143,7 +167,17 @@ def root_radius(coefficients: ArrayLike,   # [K, n_1+1, ..., n_d+1], d <= K
                 solver: str | None = None, # "lm", "dogbox" or "trf"; None: "dogbox" for linf, else "lm", as printed
                ) -> RootRadius:            # the printed radius: no certificate, usually larger than the true distance
     """Algorithm 2 of Kao et al.: distance to a least-squares root of the system (9) or (25). Raises ValueError as
-    `root_system` does, and for an unknown solver."""
+    `root_system` does, and for an unknown solver.
+
+    Args:
+        coefficients: [K, n_1+1, ..., n_d+1], d <= K
+        x0: [d] features in [0, 1]
+        norm: "l1", "l2", "linf" or any p >= 1
+        C: the conservative constant, >= 1
+        solver: "lm", "dogbox" or "trf"; None: "dogbox" for linf, else "lm", as printed
+    Returns:
+        the printed radius: no certificate, usually larger than the true distance
+    """
     table = check_table(coefficients)
     start, p = check_points(x0, table.ndim - 1, "x0").reshape(-1), norm_order(norm)
     residuals = root_system(table, start, C)
@@ -155,15 +189,24 @@ def root_radius(coefficients: ArrayLike,   # [K, n_1+1, ..., n_d+1], d <= K
     logits = logits_anywhere(table)
     change = bool(logits(point).argmax() != logits(start).argmax())
     gap = residuals(found.x)
-    story = _story(found, point, residual=0.5 * float(gap @ gap), changes_class=change, norm=norm_name(norm), C=float(C))
+    story = _story(found, point, residual=0.5 * float(gap @ gap), changes_class=change, norm=norm_name(norm),
+                   C=float(C))
     return RootRadius(float(length(point - start, p)), **story)
 
 # %% ../../nbs/methods/08_bernstein_paper.ipynb #3a4ba9d1
 def penalty_radius(coefficients: ArrayLike, # [K, n_1+1, ..., n_d+1]
                    x0: ArrayLike,           # [d] features in [0, 1]
                   ) -> RootRadius:          # l2 distance of a local minimiser: no certificate
-    """The penalised objective of the 2-D example of Kao et al. (appendix), minimised from x0 by a trust-region method.
-    Raises ValueError for one class, or features outside the cube."""
+    """The penalised objective of the 2-D example of Kao et al. (appendix), minimised from x0 by a
+    trust-region method.
+    Raises ValueError for one class, or features outside the cube.
+
+    Args:
+        coefficients: [K, n_1+1, ..., n_d+1]
+        x0: [d] features in [0, 1]
+    Returns:
+        l2 distance of a local minimiser: no certificate
+    """
     table = check_table(coefficients)
     start = check_points(x0, table.ndim - 1, "x0").reshape(-1)
     if len(table) < 2:

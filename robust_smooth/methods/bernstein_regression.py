@@ -18,10 +18,16 @@ from ..maths.polynomials import check_degrees, coefficients, evaluate
 # %% auto #0
 __all__ = ['check_interval', 'smooth_table', 'SmoothedRegressor', 'smooth_regression', 'cross_validate_degree']
 
-# %% ../../nbs/methods/09_bernstein_regression.ipynb #b493b211
+# %% ../../nbs/methods/09_bernstein_regression.ipynb #7f081265
 def check_interval(interval: ArrayLike, # (low, high) for one input, or d such pairs
                   ) -> tuple[np.ndarray, np.ndarray]: # [d] lower and upper ends
-    "The ends of a box. Raises ValueError unless low < high, both finite, for every input."
+    """The ends of a box. Raises ValueError unless low < high, both finite, for every input.
+
+    Args:
+        interval: (low, high) for one input, or d such pairs
+    Returns:
+        [d] lower and upper ends
+    """
     ends = np.atleast_2d(np.asarray(interval, dtype=np.float64))
     pairs = ends.ndim == 2 and ends.shape[1] == 2
     if not pairs or not np.all(np.isfinite(ends)) or not np.all(ends[:, 0] < ends[:, 1]):
@@ -29,12 +35,22 @@ def check_interval(interval: ArrayLike, # (low, high) for one input, or d such p
     low, high = ends.T
     return low, high
 
+# %% ../../nbs/methods/09_bernstein_regression.ipynb #50ead8b5
 def smooth_table(predict: Callable[[np.ndarray], Any], # predictions [M] or [M, 1] for inputs [M, d]
                  n: int | Iterable[int], # degree, or one per input
                  low: np.ndarray,        # [d] lower ends
                  high: np.ndarray,       # [d] upper ends
                 ) -> np.ndarray:         # [1, n_1+1, ..., n_d+1]
-    "The Bernstein coefficients of a regression on a box."
+    """The Bernstein coefficients of a regression on a box.
+
+    Args:
+        predict: predictions [M] or [M, 1] for inputs [M, d]
+        n: degree, or one per input
+        low: [d] lower ends
+        high: [d] upper ends
+    Returns:
+        [1, n_1+1, ..., n_d+1]
+    """
     def answers(x: np.ndarray) -> np.ndarray:
         return np.asarray(predict(low + x * (high - low)), dtype=np.float64).reshape(-1, 1)
 
@@ -42,7 +58,14 @@ def smooth_table(predict: Callable[[np.ndarray], Any], # predictions [M] or [M, 
 
 # %% ../../nbs/methods/09_bernstein_regression.ipynb #9d6325bc
 class SmoothedRegressor(RegressorMixin, BaseEstimator):
-    "A regressor smoothed by a Bernstein polynomial (Kao et al., remedy of over-fitting), as in scikit-learn."
+    """A regressor smoothed by a Bernstein polynomial (Kao et al., remedy of over-fitting), as in scikit-learn.
+
+    Args:
+        estimator: regressor to smooth; None: a decision tree
+        n: degree, or one per input
+        interval: (low, high) or one pair per input; None: spanned by the data
+        outside: "raise" or "clip": what `predict` does outside the interval
+    """
 
     def __init__(self,
                  estimator: Any = None,       # regressor to smooth; None: a decision tree
@@ -56,7 +79,13 @@ class SmoothedRegressor(RegressorMixin, BaseEstimator):
             X: ArrayLike, # [M, d]
             y: ArrayLike, # [M]
            ) -> SmoothedRegressor:
-        "Fit a clone of the estimator, and smooth it. Raises ValueError for an interval with another number of inputs."
+        """Fit a clone of the estimator, and smooth it. Raises ValueError for an interval with another
+        number of inputs.
+
+        Args:
+            X: [M, d]
+            y: [M]
+        """
         if self.outside not in ("raise", "clip"):
             raise ValueError(f"outside must be 'raise' or 'clip', got {self.outside!r}")
         inputs, targets = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
@@ -75,7 +104,13 @@ class SmoothedRegressor(RegressorMixin, BaseEstimator):
     def predict(self,
                 X: ArrayLike,   # [M, d], or [M] for one input
                ) -> np.ndarray: # [M]
-        "Smoothed predictions. Raises ValueError outside the interval, unless `outside` says to clip."
+        """Smoothed predictions. Raises ValueError outside the interval, unless `outside` says to clip.
+
+        Args:
+            X: [M, d], or [M] for one input
+        Returns:
+            [M]
+        """
         check_is_fitted(self)
         if self.n_features_in_ == 1:
             X = _as_column(X)
@@ -88,7 +123,7 @@ class SmoothedRegressor(RegressorMixin, BaseEstimator):
 
     __call__ = predict
 
-# %% ../../nbs/methods/09_bernstein_regression.ipynb #c4c5fc54
+# %% ../../nbs/methods/09_bernstein_regression.ipynb #7fc65605
 def _fresh(estimator: Any) -> Any:
     "An unfitted copy of an estimator."
     if estimator is None:
@@ -96,6 +131,7 @@ def _fresh(estimator: Any) -> Any:
         return DecisionTreeRegressor(random_state=0)
     return clone(estimator)
 
+# %% ../../nbs/methods/09_bernstein_regression.ipynb #99179a9b
 def _as_column(X: Any) -> Any:
     "A vector as one input; everything else as it is."
     array = np.asarray(X)
@@ -107,16 +143,23 @@ def _box(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     half = np.where(high > low, 0.0, 0.5)
     return low - half, high + half
 
+# %% ../../nbs/methods/09_bernstein_regression.ipynb #c080b37a
 def smooth_regression(model: Any,          # a fitted regressor with `.predict(X)`, or a function of X [M, d]
                       n: int | Iterable[int], # degree, or one per input
                       interval: ArrayLike, # (low, high) for one input, or d such pairs
                      ) -> SmoothedRegressor:
-    "Bernstein smoothing of a fitted regressor on a box (Kao et al.). Raises ValueError for a box or degrees that are none."
+    """Bernstein smoothing of a fitted regressor on a box (Kao et al.). Raises ValueError for a box that is none.
+
+    Args:
+        model: a fitted regressor with `.predict(X)`, or a function of X [M, d]
+        n: degree, or one per input
+        interval: (low, high) for one input, or d such pairs
+    """
     low, high = check_interval(interval)
     predict = model.predict if hasattr(model, "predict") else model
     return SmoothedRegressor(model, n, interval)._smooth(predict, low, high)
 
-# %% ../../nbs/methods/09_bernstein_regression.ipynb #52a98c39
+# %% ../../nbs/methods/09_bernstein_regression.ipynb #61091d5a
 def _check_data(X: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     "Inputs [M, d] and targets [M], float64. Raises ValueError for other shapes, or values that are not finite."
     inputs, targets = np.asarray(X, dtype=np.float64), np.asarray(y, dtype=np.float64)
@@ -133,12 +176,13 @@ def _check_data(X: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
             raise ValueError(f"{name} must be finite, got NaN or infinity in it")
     return inputs, targets
 
+# %% ../../nbs/methods/09_bernstein_regression.ipynb #520d4939
 def _check_folds(folds: int, rows: int) -> int:
     if isinstance(folds, bool) or int(folds) != folds or not 2 <= folds <= rows:
         raise ValueError(f"folds must be a whole number in [2, {rows}], got {folds!r}")
     return int(folds)
 
-# %% ../../nbs/methods/09_bernstein_regression.ipynb #548537a7
+# %% ../../nbs/methods/09_bernstein_regression.ipynb #9e0552c2
 def cross_validate_degree(model: Any,            # an unfitted scikit-learn regressor
                           X: ArrayLike,          # [M, d] training inputs
                           y: ArrayLike,          # [M] targets
@@ -146,8 +190,20 @@ def cross_validate_degree(model: Any,            # an unfitted scikit-learn regr
                           folds: int = 5,        # of the cross-validation, >= 2
                           seed: int = 0,         # shuffles the folds
                          ) -> dict[int, float]:  # degree -> mean squared error; key 0: the unsmoothed model
-    """Cross-validated error of each degree on the box spanned by the data. Raises ValueError for degrees that are not whole
-    numbers >= 1, and for data whose shapes do not fit."""
+    """Cross-validated error of each degree on the box spanned by the data.
+
+    Raises ValueError for degrees that are not whole numbers >= 1, and for data whose shapes do not fit.
+
+    Args:
+        model: an unfitted scikit-learn regressor
+        X: [M, d] training inputs
+        y: [M] targets
+        degrees: candidates, >= 1
+        folds: of the cross-validation, >= 2
+        seed: shuffles the folds
+    Returns:
+        degree -> mean squared error; key 0: the unsmoothed model
+    """
     X, y = _check_data(X, y)
     candidates = [check_degrees(1, n)[0] for n in degrees]
     low, high = _box(X)

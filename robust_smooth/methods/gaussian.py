@@ -82,7 +82,8 @@ def certify(record: Record,       # votes under Gaussian noise, a fixed number o
     check_level(alpha)
     record.check_noise(*GAUSSIAN_NOISES)
     if record.plan is not None:
-        raise ValueError("this record was stopped early by a plan; CERTIFY assumes a fixed number of draws (see sequential)")
+        raise ValueError("this record was stopped early by a plan; "
+                         "CERTIFY assumes a fixed number of draws (see sequential)")
     sigma, hits, n = record.noise.sigma, record.hits, record.n
     p = binomial_lower(hits, n, alpha)
     q = binomial_lower(hits, n, alpha, complement=True)

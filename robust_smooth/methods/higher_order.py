@@ -70,7 +70,14 @@ def _levels(events: Sequence[str], alpha: float, mode: str) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Threat:
-    "One radius to certify."
+    """One radius to certify.
+
+    Args:
+        scope: "input", "subspace:NAME" or "direction"
+        events: bounds that it uses
+        spread: the dual norm is divided by it
+        scale: radius in input units = sigma * r * scale
+    """
     norm: str
     scope: str                # "input", "subspace:NAME" or "direction"
     events: tuple[str, ...]   # bounds that it uses
@@ -83,7 +90,11 @@ class Threat:
         return self.events[-1]
 
     def worst(self, q: np.ndarray, bounds: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]: # m1, m2
-        "The worst gradient that the bounds allow."
+        """The worst gradient that the bounds allow.
+
+        Returns:
+            m1, m2
+        """
         upper = bounds[self.upper]
         if self.norm == "l2" and self.scope == "input":
             return worst_corner(q, np.zeros_like(q), upper)
@@ -101,7 +112,15 @@ def threat_of(norm: str,                  # canonical name
               direction: ArrayLike | None, # along which they go
               size: int,                  # number of images
              ) -> Threat:
-    "What is asked. Raises ValueError."
+    """What is asked. Raises ValueError.
+
+    Args:
+        norm: canonical name
+        d: number of inputs
+        part: where perturbations stay
+        direction: along which they go
+        size: number of images
+    """
     if direction is not None and part is not None:
         raise ValueError("give subspace or direction, not both")
     if direction is not None:
@@ -131,8 +150,18 @@ class _Request:
     form: str        # one of `FORMS`
     alpha_scope: str # "single" or "joint"
 
-    def certificates(self, record: Record, threat: Threat, q: np.ndarray, bounds: Mapping[str, np.ndarray]) -> Certificates:
-        "Solve each row, and keep the multipliers that prove it."
+    def certificates(
+        self,
+        record: Record,
+        threat: Threat,
+        q: np.ndarray, # [B] lower bounds of the value
+        bounds: Mapping[str, np.ndarray],
+    ) -> Certificates:
+        """Solve each row, and keep the multipliers that prove it.
+
+        Args:
+            q: [B] lower bounds of the value
+        """
         size, sigma, alive = len(q), record.noise.sigma, q > 0.5
         m1, m2 = threat.worst(q, bounds)
         m1, m2 = np.where(alive, m1, 0.0), np.where(alive, m2, 0.0)
@@ -143,23 +172,33 @@ class _Request:
         witness = dict(selected=record.selected, hits=record.hits, q=q, m1=m1, m2=m2, r=r, l0=l0, l1=l1, l2=l2,
                        sigma=np.full(size, sigma), scale=scale, relaxed=np.full(size, self.form == "relaxed"))
         return Certificates(label=np.where(alive, record.selected, ABSTAIN), radius=sigma * scale * r * (1 - 1e-15),
-                            norm=threat.norm, alpha=self.alpha, method="higher_order", mode=self.mode, scope=threat.scope,
-                            index=record.index, p_lower=q, n=record.n, witness=witness, reason=_reasons(q, bounds),
+                            norm=threat.norm, alpha=self.alpha, method="higher_order", mode=self.mode,
+                            scope=threat.scope, index=record.index, p_lower=q, n=record.n, witness=witness, reason=_reasons(q, bounds),
                             alpha_scope=self.alpha_scope, details=dict(status=solved.status, **bounds))
 
-def _request(record: Record, alpha: float, mode: str, estimator: str | None, form: str | None, alpha_scope: str = "single") -> _Request:
+def _request(
+    record: Record,
+    alpha: float,
+    mode: str,
+    estimator: str | None,
+    form: str | None,
+    alpha_scope: str = "single",
+) -> _Request:
     "What is asked, with the mode's own defaults. Raises ValueError."
     check_level(alpha)
     record.check_noise("Gaussian")
     if record.plan is not None:
-        raise ValueError("this record was stopped early by a plan; first-order certificates assume a fixed number of draws")
+        raise ValueError("this record was stopped early by a plan; "
+                         "first-order certificates assume a fixed number of draws")
     if mode not in ("sound", "paper"):
         raise ValueError(f"mode must be 'sound' or 'paper', got {mode!r}")
     printed = mode == "paper"
     if printed:
         warnings.warn("mode='paper' follows the printed procedure: its failure probability is more than alpha, "
                       "and its form gives away radius", stacklevel=3)
-    return _Request(alpha, mode, estimator or ("paper" if printed else "sharp"), form or ("relaxed" if printed else "equality"), alpha_scope)
+    estimator = estimator or ("paper" if printed else "sharp")
+    form = form or ("relaxed" if printed else "equality")
+    return _Request(alpha, mode, estimator, form, alpha_scope)
 
 # %% ../../nbs/methods/07_higher_order.ipynb #35a37c62
 def certify(
@@ -175,7 +214,20 @@ def certify(
 ) -> Certificates:         # with the multipliers as witness and the norm bounds as details
     """Certify every image from its value and gradient norms.
 
-    Mohapatra et al., Corollaries 3.1 to 3.4, as mended. Raises ValueError."""
+    Mohapatra et al., Corollaries 3.1 to 3.4, as mended. Raises ValueError.
+
+    Args:
+        record: votes under Gaussian noise with moments, a fixed number of draws
+        norm: "l1", "l2" or "linf"; with direction any p >= 1
+        alpha: failure probability per image, in (0, 1), of everything that the radius uses
+        subspace: bool mask of the inputs or rows that span a subspace; (name, one of these)
+        direction: [d] or [B, d]: certify x + t direction, t >= 0, only
+        mode: "sound", or "paper": as printed, warned and marked
+        estimator: "sharp" (default), "paper" (default of mode "paper"), "adaptive"
+        form: "equality" (default) or "relaxed" (default of mode "paper")
+    Returns:
+        with the multipliers as witness and the norm bounds as details
+    """
     asked = _request(record, alpha, mode, estimator, form)
     part = as_subspace(subspace, record.dim)
     threat = threat_of(norm_name(norm), record.dim, part, direction, len(record))
@@ -187,7 +239,10 @@ def certify(
 def _inscribed(d: int) -> dict[tuple[str, str], float]: # (outer norm, inner norm) -> share
     "Radius of the outer norm's ball inside the unit ball of the inner norm."
     root = 1 / np.sqrt(d)
-    return {("l1", "l2"): 1.0, ("l2", "linf"): 1.0, ("l1", "linf"): 1.0, ("linf", "l2"): root, ("l2", "l1"): root, ("linf", "l1"): 1 / d}
+    return {
+        ("l1", "l2"): 1.0, ("l2", "linf"): 1.0, ("l1", "linf"): 1.0,
+        ("linf", "l2"): root, ("l2", "l1"): root, ("linf", "l1"): 1 / d,
+    }
 
 def _take_better(ours: Certificates, other: Certificates, share: float) -> Certificates:
     "Ours, with the rows of the other where its ball contains a larger one of ours."
@@ -196,7 +251,8 @@ def _take_better(ours: Certificates, other: Certificates, share: float) -> Certi
     theirs = dict(other.witness, scale=other.witness["scale"] * share)
     witness = {name: np.where(better, theirs[name], value) for name, value in ours.witness.items()}
     status = np.where(better, other.details["status"], ours.details["status"])
-    return replace(ours, radius=np.where(better, reach, ours.radius), witness=witness, details=dict(ours.details, status=status))
+    return replace(ours, radius=np.where(better, reach, ours.radius), witness=witness,
+                   details=dict(ours.details, status=status))
 
 def joint(
     record: Record,        # votes under Gaussian noise with moments
@@ -207,7 +263,18 @@ def joint(
 ) -> list[Certificates]: # one per norm, alpha_scope "joint"
     """Certify several norms with one failure probability.
 
-    alpha/2 for the value, alpha/2 over the union of the bounds; each ball also certifies the balls inside it. Raises ValueError."""
+    alpha/2 for the value, alpha/2 over the union of the bounds; each ball also certifies the balls inside it.
+    Raises ValueError.
+
+    Args:
+        record: votes under Gaussian noise with moments
+        norms: several of "l1", "l2", "linf"
+        alpha: failure probability of all their radii together, per image, in (0, 1)
+        mode: only "sound"
+        estimator: "sharp" (default) or "adaptive"
+    Returns:
+        one per norm, alpha_scope "joint"
+    """
     if mode != "sound":
         raise ValueError(f"joint certificates are sound only, got mode {mode!r}")
     asked = _request(record, alpha, mode, estimator, None, "joint")
@@ -216,7 +283,8 @@ def joint(
     events = tuple(dict.fromkeys(event for threat in threats.values() for event in threat.events))
     bounds = gradient_statistics(record, _levels(events, alpha, mode), asked.estimator)
     q = value_lower(record, alpha)
-    found = {p: asked.certificates(record, t, q, {event: bounds[event] for event in t.events}) for p, t in threats.items()}
+    own = {p: {event: bounds[event] for event in threat.events} for p, threat in threats.items()}
+    found = {p: asked.certificates(record, threat, q, own[p]) for p, threat in threats.items()}
     best = dict(found)
     for (small, large), share in _inscribed(record.dim).items():
         if small in best and large in best:
@@ -238,7 +306,8 @@ def _proved_rows(c: Certificates, w: Mapping[str, np.ndarray]) -> np.ndarray: # 
     rows = np.flatnonzero(good)
     if len(rows):
         multipliers = np.stack([w[name][rows] for name in ("l0", "l1", "l2")], 1)
-        good[rows] = is_proved(*(w[name][rows] for name in ("q", "m1", "m2", "r")), multipliers)
+        q, m1, m2, r = (w[name][rows] for name in ("q", "m1", "m2", "r"))
+        good[rows] = is_proved(q, m1, m2, r, multipliers)
     return good
 
 def _value_is_proved(c: Certificates, w: Mapping[str, np.ndarray]) -> np.ndarray: # [B] bool
@@ -246,11 +315,19 @@ def _value_is_proved(c: Certificates, w: Mapping[str, np.ndarray]) -> np.ndarray
     shown = w["q"] if c.p_lower is None else np.maximum(w["q"], c.p_lower)
     return tail_at_least(w["hits"], c.n, np.clip(shown, 0, 1)) <= c.alpha / 2 * (1 + 1e-9)
 
-def _bounds_agree(c: Certificates, w: Mapping[str, np.ndarray], record: Record, estimator: str, subspace: Any, direction: Any) -> np.ndarray:
+def _bounds_agree(
+    c: Certificates,
+    w: Mapping[str, np.ndarray], # its witness
+    record: Record,
+    estimator: str,
+    subspace: Any,
+    direction: Any,
+) -> np.ndarray: # [B] bool
     "Whether the Record gives these moments again. Raises ValueError for another subspace or direction."
     threat = threat_of(c.norm, record.dim, as_subspace(subspace, record.dim), direction, len(record))
     if threat.scope != c.scope:
-        raise ValueError(f"these certificates are of scope {c.scope!r}, got subspace or direction of scope {threat.scope!r}")
+        raise ValueError(f"these certificates are of scope {c.scope!r}, "
+                         f"got subspace or direction of scope {threat.scope!r}")
     used = "paper" if c.mode == "paper" else estimator
     bounds = gradient_statistics(record, _levels(threat.events, c.alpha, c.mode), used, subspace, direction)
     m1, m2 = threat.worst(w["q"], bounds)
@@ -259,12 +336,22 @@ def _bounds_agree(c: Certificates, w: Mapping[str, np.ndarray], record: Record, 
 # %% ../../nbs/methods/07_higher_order.ipynb #c0fe71e3
 def check(
     certificates: Certificates, # as `certify` or `joint` made them
-    record: Record | None = None, # the votes: then the norm bounds of the input are computed again as well (of a subspace or direction, if it is given; not of joint certificates)
+    record: Record | None = None, # the votes: then norm bounds are computed again as well (not of joint certificates)
     estimator: str = "sharp",   # the estimator that was used
     subspace: Any = None,       # as given to `certify`
     direction: ArrayLike | None = None, # as given to `certify`
 ) -> np.ndarray:             # [B] bool; an abstention is always fine
-    "Re-prove each radius without the solver, by weak duality. Raises ValueError for another subspace or direction."
+    """Re-prove each radius without the solver, by weak duality. Raises ValueError for another subspace or direction.
+
+    Args:
+        certificates: as `certify` or `joint` made them
+        record: the votes: then norm bounds are computed again as well (not of joint certificates)
+        estimator: the estimator that was used
+        subspace: as given to `certify`
+        direction: as given to `certify`
+    Returns:
+        [B] bool; an abstention is always fine
+    """
     c = certificates
     w = {name: np.asarray(value) for name, value in c.witness.items()}
     kept = c.label != ABSTAIN
@@ -280,7 +367,13 @@ def check(
 # %% ../../nbs/methods/07_higher_order.ipynb #54e68d35
 def minimum_n(alpha: float, # failure probability, in (0, 1)
              ) -> int:      # draws
-    "Fewest draws with which unanimous votes certify anything: half of alpha for the value, and both halves need a draw."
+    """Fewest draws with which unanimous votes certify: half of alpha for the value, and both halves need a draw.
+
+    Args:
+        alpha: failure probability, in (0, 1)
+    Returns:
+        draws
+    """
     return max(2, fewest_draws(check_level(alpha) / 2))
 
 def largest_radius(noise: Any,   # Gaussian noise
@@ -289,7 +382,19 @@ def largest_radius(noise: Any,   # Gaussian noise
                    norm: str = "l2", # norm
                    dim: int = 1, # number of inputs
                   ) -> float:    # input units
-    "Ceiling of the radius that n unanimous votes prove: they show no gradient, so it is that of the slab without first moment."
+    """Ceiling of the radius that n unanimous votes prove.
+
+    They show no gradient, so it is that of the slab without first moment.
+
+    Args:
+        noise: Gaussian noise
+        n: draws
+        alpha: failure probability
+        norm: norm
+        dim: number of inputs
+    Returns:
+        input units
+    """
     tail = binomial_lower(n, n, alpha / 2, complement=True)
     if tail >= 0.5:
         return 0.0
@@ -297,4 +402,5 @@ def largest_radius(noise: Any,   # Gaussian noise
     return float(noise.sigma * -ndtri(tail / 2) / spread)
 
 register(name="higher_order", noises=("Gaussian",), norms=("l1", "l2", "linf"), needs=("moments",), rank=3,
-         certify=certify, minimum_n=minimum_n, check=check, joint=joint, observer=GradientMoments, largest_radius=largest_radius)
+         certify=certify, minimum_n=minimum_n, check=check, joint=joint, observer=GradientMoments,
+         largest_radius=largest_radius)

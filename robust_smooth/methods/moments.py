@@ -23,12 +23,19 @@ from ..voting.votes import count_votes, fingerprint
 __all__ = ['GRID', 'ROUNDING_SHIFT', 'PIECE', 'GradientMoments', 'half_means', 'AdaptiveSums', 'vote_adaptive']
 
 # %% ../../nbs/methods/06_moments.ipynb #4878e0f1
-GRID = 2.0 ** 28             # noise / sigma is rounded to multiples of 1 / GRID: sums of up to 2^25 draws are then exact
+GRID = 2.0 ** 28             # noise / sigma is rounded to its multiples: sums of up to 2^25 draws are exact
 ROUNDING_SHIFT = 2.0 ** -30  # at most this much per coordinate of a mean of u (f - 1/2)
 PIECE = 2**22                # numbers converted to float64 at a time
 
 class GradientMoments:
-    "Observer of a vote: half-sums of (f - 1/2) u for the selected class, two float64 vectors of the image's size per image in flight."
+    """Observer of a vote: half-sums of (f - 1/2) u for the selected class.
+
+    Two float64 vectors of the image's size per image in flight.
+
+    Args:
+        noise: Gaussian noise of the vote
+        dim: number of inputs d
+    """
 
     def __init__(self,
                  noise: Any, # Gaussian noise of the vote
@@ -49,7 +56,14 @@ class GradientMoments:
                hits: Tensor, # [m] bool: votes for the selected class
                noise: Tensor, # [m, ...] the noise that was added
               ) -> None:
-        "Add the draws start, start + 1, ... to their halves."
+        """Add the draws start, start + 1, ... to their halves.
+
+        Args:
+            index: dataset index of the image
+            start: number of the first of these draws
+            hits: [m] bool: votes for the selected class
+            noise: [m, ...] the noise that was added
+        """
         step = max(1, PIECE // self.dim)
         for first in range(0, len(hits), step):
             part = slice(first, first + step)
@@ -62,16 +76,27 @@ class GradientMoments:
         self.draws[index] += [even, len(hits) - even]
 
     def finish(self, index: int) -> dict[str, np.ndarray]: # "moments" [2, d]: even draws, odd draws; "moments_n" [2]
-        "The half-sums of an image and the number of draws behind each."
+        """The half-sums of an image and the number of draws behind each.
+
+        Returns:
+            "moments" [2, d]: even draws, odd draws; "moments_n" [2]
+        """
         return dict(moments=self.sums.pop(index).cpu().numpy() / GRID, moments_n=self.draws.pop(index))
 
 # %% ../../nbs/methods/06_moments.ipynb #cf4195a6
 def half_means(record: Record, # votes with moments
               ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]: # X, Y [B, d], n1, n2 [B]
-    "The two half means of u (f - 1/2), and the draws behind each. Raises ValueError where the Record holds none."
+    """The two half means of u (f - 1/2), and the draws behind each. Raises ValueError where the Record holds none.
+
+    Args:
+        record: votes with moments
+    Returns:
+        X, Y [B, d], n1, n2 [B]
+    """
     for key in ("moments", "moments_n"):
         if key not in record.moments:
-            raise ValueError(f"first-order certificates need {key!r}, which this record does not hold; vote with moments=True")
+            raise ValueError(f"first-order certificates need {key!r}, which this record does not hold; "
+                             "vote with moments=True")
     sums = np.asarray(record.moments["moments"], dtype=np.float64)
     draws = np.asarray(record.moments["moments_n"], dtype=np.int64)
     if sums.shape != (len(record), 2, record.dim):
@@ -84,7 +109,13 @@ def half_means(record: Record, # votes with moments
 
 # %% ../../nbs/methods/06_moments.ipynb #e77f906e
 class AdaptiveSums(GradientMoments):
-    "Observer of the variance-adaptive estimator (see `gradient_bounds`)."
+    """Observer of the variance-adaptive estimator (see `gradient_bounds`).
+
+    Args:
+        noise: Gaussian noise of the vote
+        dim: number of inputs d
+        directions: dataset index -> unit vector [d]; None: no histogram
+    """
 
     def __init__(
         self,
@@ -153,12 +184,27 @@ def vote_adaptive(
 ) -> Record:        # with the moments that every estimator of `certify` needs
     """Vote in the three stages of the variance-adaptive estimator: pilot, direction, estimation.
 
-    The halves of the moments are the last two. Raises ValueError."""
+    The halves of the moments are the last two. Raises ValueError.
+
+    Args:
+        model: base classifier: [m, ...] float32 -> [m, C] logits, in eval mode
+        images: [B, ...] in [0, 1]
+        noise: Gaussian noise
+        n: draws per image over both stages, >= 2
+        num_classes: C >= 2
+        n0: pilot draws, which choose the class, the centre and the estimator
+        seed: seed of the run
+        index: [B] dataset indices; default 0, 1, ...
+        batch_size: rows per forward pass; None: a short timed sweep
+        progress: show progress bars
+    Returns:
+        with the moments that every estimator of `certify` needs
+    """
     if not n >= 2:
         raise ValueError(f"n must be at least 2, got {n}")
     index = np.arange(len(images)) if index is None else np.asarray(index)
     dim, half = int(np.prod(images.shape[1:])), n // 2
-    settings = dict(num_classes=num_classes, seed=seed, index=index, batch_size=batch_size, progress=progress)
+    settings: dict[str, Any] = dict(num_classes=num_classes, seed=seed, index=index, batch_size=batch_size, progress=progress)
     pilot = count_votes(model, images, noise, n0, stage="pilot", **settings)
     settings["targets"], centre = pilot.counts.argmax(1), pilot.counts.max(1) / n0
     first = count_votes(model, images, noise, half, stage="direction", observers=[AdaptiveSums(noise, dim)], **settings)
@@ -167,10 +213,11 @@ def vote_adaptive(
     watch = AdaptiveSums(noise, dim, directions)
     second = count_votes(model, images, noise, n - half, stage="estimation", observers=[watch], **settings)
     both = {name: first.observed[name] + second.observed[name] for name in ("adaptive_first", "adaptive_square")}
-    halves = {name: np.stack([stage.observed[name].sum(1) for stage in (first, second)], 1) for name in ("moments", "moments_n")}
+    halves = {name: np.stack([stage.observed[name].sum(1) for stage in (first, second)], 1)
+              for name in ("moments", "moments_n")}
     moments = dict(both, **halves, adaptive_cells=second.observed["adaptive_cells"], adaptive_centre=centre)
     provenance = dict(model=fingerprint(model), seed=int(seed), n0=int(n0), n=int(n), moments=["adaptive"],
                       batch_size=second.batch_size, precision=working_precision(model, device_of(model)),
                       preprocessing=str(getattr(model, "preprocessing", "none")))
-    return Record(selection=pilot.counts, counts=first.counts + second.counts, n=first.n + second.n, noise=noise, dim=dim,
-                  index=index, fragile=first.fragile + second.fragile, moments=moments, provenance=provenance)
+    return Record(selection=pilot.counts, counts=first.counts + second.counts, n=first.n + second.n, noise=noise,
+                  dim=dim, index=index, fragile=first.fragile + second.fragile, moments=moments, provenance=provenance)

@@ -41,7 +41,8 @@ def _worst_norm(
             left, right = np.where(rising, left, norm), np.where(rising, norm, right)
     return best, proof
 
-SHRINK = (1.0, 1 - 1e-6, 1 - 1e-5, 1 - 1e-4, 1 - 1e-3, 0.99, 0.97) # the worst norm was only bracketed: shrink until both ends are proved
+# The worst norm was only bracketed: shrink until both ends are proved.
+SHRINK = (1.0, 1 - 1e-6, 1 - 1e-5, 1 - 1e-4, 1 - 1e-3, 0.99, 0.97)
 
 def _proved_at_both_ends(value: np.ndarray, low: np.ndarray, high: np.ndarray, cosine: np.ndarray, sine: np.ndarray,
                          best: np.ndarray, proof: np.ndarray) -> np.ndarray: # [M]
@@ -67,7 +68,8 @@ def image_region(
     check_level(alpha)
     record.check_noise("Gaussian")
     if record.plan is not None:
-        raise ValueError("this record was stopped early by a plan; first-order certificates assume a fixed number of draws")
+        raise ValueError("this record was stopped early by a plan; "
+                         "first-order certificates assume a fixed number of draws")
     at = np.linspace(0, np.pi, angles) if isinstance(angles, int) else np.asarray(angles, dtype=np.float64)
     q = value_lower(record, alpha)
     bounds = gradient_statistics(record, dict(l2_lower=alpha / 4, l2_upper=alpha / 4), estimator)
@@ -77,8 +79,9 @@ def image_region(
     high = np.minimum(np.maximum(bounds["l2_upper"], bounds["l2_lower"]), most)
     shape = (len(record), len(at))
     pairs = (value[:, None], low[:, None], high[:, None], np.cos(at), np.maximum(np.sin(at), 0))
-    flat = [np.broadcast_to(a, shape).ravel() for a in pairs]
-    reach = _proved_at_both_ends(*flat, *_worst_norm(*flat))
+    value, low, high, cosine, sine = (np.broadcast_to(a, shape).ravel() for a in pairs)
+    best, proof = _worst_norm(value, low, high, cosine, sine)
+    reach = _proved_at_both_ends(value, low, high, cosine, sine, best, proof)
     return at, np.where((q > 0.5)[:, None], record.noise.sigma * reach.reshape(shape), 0.0)
 
 # %% ../../nbs/methods/06b_regions.ipynb #db6957b4

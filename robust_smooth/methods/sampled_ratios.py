@@ -116,7 +116,7 @@ def certify_monte_carlo(
 # %% ../../nbs/methods/04a_sampled_ratios.ipynb #f6626e19
 def _sampling_proved(w: dict[str, np.ndarray], alpha: float) -> np.ndarray: # [B] bool
     "Whether ranks and shares keep the noise's part of alpha."
-    level = alpha * w["share"] / w["radii"] / 2
+    level = alpha * w["share"] / np.maximum(w["radii"], 1) / 2
     fine = (w["share"] > 0) & (w["share"] < 1) & (w["radii"] >= 1) & (w["rank"] >= 1) & (w["alpha"] == alpha)
     return fine & (binom.cdf(w["rank"] - 1, w["draws"], 0.5) <= level * (1 + 1e-9))
 

@@ -36,7 +36,13 @@ _all_ = ["Plan", "SPENDINGS", "log_e_value", "look_times", "plan", "union_levels
 # %% ../../nbs/methods/02_sequential.ipynb #f50badff
 def minimum_n(alpha: float, # failure probability, in (0, 1)
              ) -> int:      # draws
-    "Fewest draws that can certify anything: alpha^(1/n) > 1/2."
+    """Fewest draws that can certify anything: alpha^(1/n) > 1/2.
+
+    Args:
+        alpha: failure probability, in (0, 1)
+    Returns:
+        draws
+    """
     return fewest_draws(check_level(alpha))
 
 # %% ../../nbs/methods/02_sequential.ipynb #343575a1
@@ -73,7 +79,8 @@ def _continuous(rule: Plan, hits: np.ndarray, rival: np.ndarray, look: np.ndarra
     else:
         p_lower, p_upper = (binomial_lower(hits, n, level, complement=side) for side in (False, True))
         radius = interval_radius(p_lower, p_upper, rule.sigma, p_upper, p_lower)
-    return dict(radius=radius, p_lower=p_lower, p_upper=p_upper, certified=radius > 0, spent=np.cumsum(rule.levels)[look])
+    return dict(radius=radius, p_lower=p_lower, p_upper=p_upper, certified=radius > 0,
+                spent=np.cumsum(rule.levels)[look])
 
 def _on_the_grid(rule: Plan, hits: np.ndarray, rival: np.ndarray, look: np.ndarray) -> dict[str, np.ndarray]:
     "Claims of a plan that tests its targets: the largest of the leading run whose boundary is reached."
@@ -92,8 +99,19 @@ def certify(
     targets: ArrayLike | None = None, # radii; None: the plan's (a fixed n: 0, 1/4, 1/2, ...)
     spending: str | None = None,      # None: the plan's; "exact", "union" or "anytime"
     two_sided: bool | None = None,    # None: the plan's
-) -> Certificates:         # radius: the largest certified target, or continuous with "union"; details: draws, look, spent
-    "l2 certificates of a Record that was stopped early (exact group-sequential test). Raises ValueError."
+) -> Certificates:         # radius: the largest certified target, or continuous with "union"; details: look, spent
+    """l2 certificates of a Record that was stopped early (exact group-sequential test). Raises ValueError.
+
+    Args:
+        record: votes under Gaussian noise, stopped by a plan (or a fixed n: a plan of one look)
+        norm: l2 only
+        alpha: failure probability per image, in (0, 1)
+        targets: radii; None: the plan's (a fixed n: 0, 1/4, 1/2, ...)
+        spending: None: the plan's; "exact", "union" or "anytime"
+        two_sided: None: the plan's
+    Returns:
+        radius: the largest certified target, or continuous with "union"; details: look, spent
+    """
     check_level(alpha)
     if norm_name(norm) != "l2":
         raise ValueError(f"norm must be 'l2', got {norm!r}")
@@ -109,7 +127,8 @@ def certify(
         for name, values in claims(rule, hits[part], rival[part], look[part]).items():
             found[name][part] = values
     certified, none = found["certified"], "no radius of the grid was certified before voting stopped"
-    witness = dict(hits=hits, selected=selected, rival=rival, sigma=np.full(size, record.noise.sigma), n1=n1, n_max=n_max)
+    witness = dict(hits=hits, selected=selected, rival=rival, n1=n1, n_max=n_max,
+                   sigma=np.full(size, record.noise.sigma))
     return Certificates(label=np.where(certified, selected, ABSTAIN), radius=found["radius"], norm="l2", alpha=alpha,
                         method="sequential", index=record.index, n=record.n, p_lower=found["p_lower"],
                         p_upper=found["p_upper"], reason=np.where(certified, "", none), witness=witness,
@@ -146,7 +165,7 @@ class _Claim:
         return bool(disjoint and top and rest and self.radius <= reach * SLACK)
 
     def bycrossing(self, look: int, looks: np.ndarray) -> bool:
-        "Whether a boundary that these hits reach is crossed with probability at most alpha where the claim is just false."
+        "Whether these hits reach a boundary that is crossed with probability at most alpha where the claim is just false."
         if self.edge ** float(self.n_max) > self.alpha:
             return False # beyond the reach of n_max draws
         for spending in ("exact", "anytime"):
@@ -167,7 +186,15 @@ class _Claim:
 # %% ../../nbs/methods/02_sequential.ipynb #3aed2a51
 def check(certificates: Certificates, # as `certify` made them
          ) -> np.ndarray:             # [B] bool; an abstention is always fine
-    "Re-prove each claim from its votes: the boundary that was reached is crossed with probability at most alpha where the claim is just false."
+    """Re-prove each claim from its votes.
+
+    The boundary that was reached is crossed with probability at most alpha where the claim is just false.
+
+    Args:
+        certificates: as `certify` made them
+    Returns:
+        [B] bool; an abstention is always fine
+    """
     c, w = certificates, certificates.witness
     fine = c.label == ABSTAIN
     if c.norm != "l2" or c.mode != "sound":
@@ -185,7 +212,17 @@ def largest_radius(noise: Any,        # Gaussian noise
                    norm: str = "l2",  # l2
                    dim: int = 1,      # number of inputs
                   ) -> float:         # input units
-    "The radius that n unanimous votes prove."
+    """The radius that n unanimous votes prove.
+
+    Args:
+        noise: Gaussian noise
+        n: draws
+        alpha: failure probability
+        norm: l2
+        dim: number of inputs
+    Returns:
+        input units
+    """
     p, q = (binomial_lower(n, n, alpha, complement=side) for side in (False, True))
     return float(noise.sigma / 2 * probit_gap(p, q_lower=q))
 

@@ -52,7 +52,7 @@ def _certificates(
     why: str,      # reason of an abstention
     columns: dict[str, np.ndarray], # of the witness
     p_lower: np.ndarray,            # [B]
-    p_upper: np.ndarray | None = None, # [B]
+    p_upper: np.ndarray = None,     # type: ignore[assignment] # [B] or none
 ) -> Certificates:
     "Radii in input units with a witness of all that is claimed."
     family, k, size = worst_shift(record.noise, norm, record.dim)

@@ -31,13 +31,24 @@ __all__ = ['EarlyExit', 'certify', 'check', 'largest_radius', 'certify_soft', 'a
            'audit_votes', 'budget', 'crossings', 'leading_linear', 'partial_budget', 'soft_budget', 'soft_record']
 
 # %% ../../nbs/methods/04_splitting.ipynb #2e9cdd35
-_all_ = ["KINDS", "audit_cost", "audit_record", "audit_votes", "budget", "crossings", "leading_linear", "partial_budget",
-         "soft_budget", "soft_record"]
+_all_ = [
+    "KINDS", "audit_cost", "audit_record", "audit_votes", "budget", "crossings", "leading_linear",
+    "partial_budget", "soft_budget", "soft_record",
+]
 
 # %% ../../nbs/methods/04_splitting.ipynb #fceafa07
 @dataclass(frozen=True, kw_only=True)
 class EarlyExit:
-    "Stop of a vote that ends, per image, once `radius` is certified or out of reach: `Smoothed.vote(images, stop=EarlyExit(...))`."
+    """Stop of a vote that ends, per image, once `radius` is certified or out of reach.
+
+    `Smoothed.vote(images, stop=EarlyExit(...))`.
+
+    Args:
+        radius: the radius of interest, in input units, >= 0
+        noise: the noise of the vote
+        parts: number of looks, spread evenly over the splits
+        deterministic: decides from all splits, without chance: fits deterministic noise only
+    """
     radius: float     # the radius of interest, in input units, >= 0
     noise: Splitting  # the noise of the vote
     parts: int = 8    # number of looks, spread evenly over the splits
@@ -73,11 +84,14 @@ def _check_request(record: Record, norm: str | float, mode: str) -> None:
     record.check_noise("Splitting")
     count, stored = record.noise.n_splits, record.provenance.get("offsets")
     if stored not in (None, own := record.noise.fingerprint(record.dim)):
-        raise ValueError(f"offsets differ: the votes were cast with {stored[:12]}..., the noise now gives {own[:12]}...")
+        raise ValueError(f"offsets differ: the votes were cast with {stored[:12]}..., "
+                         f"the noise now gives {own[:12]}...")
     if np.any(record.n > count):
-        raise ValueError(f"n must be at most the number of splits {count}, got {record.n.max()}; were splits drawn instead of visited?")
+        raise ValueError(f"n must be at most the number of splits {count}, got {record.n.max()}; "
+                         "were splits drawn instead of visited?")
     if np.any(record.n < count) and record.plan is None:
-        raise ValueError(f"n must be the number of splits {count}, got {record.n.min()}; only a vote with a stop may end early")
+        raise ValueError(f"n must be the number of splits {count}, got {record.n.min()}; "
+                         "only a vote with a stop may end early")
 
 def _claimed(record: Record,        # votes of all splits
              label: np.ndarray,     # [B] classes
@@ -91,8 +105,10 @@ def _claimed(record: Record,        # votes of all splits
     q = record.noise.q
     on_grid = adversary == "quantised" and more.get("mode", "sound") == "sound"
     grid = dict(steps=steps, levels=q) if on_grid else {}
-    return Certificates(label=label, radius=grid_radius(steps, q, adversary), norm="l1", alpha=0.0, index=record.index, n=record.n,
-                        reason=np.where(label == ABSTAIN, lost, ""), witness={**witness, "grid": np.full(len(record), q)}, **grid, **more)
+    witness = {**witness, "grid": np.full(len(record), q)}
+    return Certificates(label=label, radius=grid_radius(steps, q, adversary), norm="l1", alpha=0.0,
+                        index=record.index, n=record.n, reason=np.where(label == ABSTAIN, lost, ""),
+                        witness=witness, **grid, **more)
 
 # %% ../../nbs/methods/04_splitting.ipynb #bce0bb70
 def _certify_votes(record: Record, adversary: str, mode: str, guard: bool) -> Certificates:
@@ -103,7 +119,8 @@ def _certify_votes(record: Record, adversary: str, mode: str, guard: bool) -> Ce
         spare = spare + 2 * record.fragile
     label, steps, _ = partial_budget(record.counts, spare)
     lost = np.where(record.n < count, "stopped before the class was decided", "fragile votes could decide")
-    return _claimed(record, label, steps, adversary, lost, dict(counts=record.counts, spare=spare), method="splitting", mode=mode)
+    witness = dict(counts=record.counts, spare=spare)
+    return _claimed(record, label, steps, adversary, lost, witness, method="splitting", mode=mode)
 
 def _certify_audit(record: Record, adversary: str) -> Certificates:
     "From the votes of all neighbours. Raises ValueError where the record holds none."
@@ -113,8 +130,10 @@ def _certify_audit(record: Record, adversary: str) -> Certificates:
     seen = record.moments
     steps = np.where(seen["label"] == ABSTAIN, 0, audited_steps(seen["kinds"], seen["need"]))
     witness = dict(kinds=seen["kinds"], need=seen["need"], winner=seen["label"])
-    details = dict(budget=budget(record.counts, record.fragile)[1], evaluations=seen["evaluations"], audited=seen["audited"])
-    return _claimed(record, seen["label"], steps, adversary, "fragile votes could decide", witness, method="splitting", details=details)
+    details = dict(budget=budget(record.counts, record.fragile)[1], evaluations=seen["evaluations"],
+                   audited=seen["audited"])
+    lost = "fragile votes could decide"
+    return _claimed(record, seen["label"], steps, adversary, lost, witness, method="splitting", details=details)
 
 def _certify_soft(record: Record, adversary: str, rule: str) -> Certificates:
     "From the probabilities of all splits. Raises ValueError where the record holds none."
@@ -126,7 +145,8 @@ def _certify_soft(record: Record, adversary: str, rule: str) -> Certificates:
     label, steps = soft_budget(scores, rule, margin)
     witness = dict(scores=scores, margin=np.full(len(record), margin))
     details = dict(budget=budget(record.counts, record.fragile)[1])
-    return _claimed(record, label, steps, adversary, "lead within the rounding margin", witness, method="splitting_soft", details=details)
+    lost = "lead within the rounding margin"
+    return _claimed(record, label, steps, adversary, lost, witness, method="splitting_soft", details=details)
 
 # %% ../../nbs/methods/04_splitting.ipynb #23f31f93
 def certify(
@@ -135,12 +155,26 @@ def certify(
     norm: str | float = "l1",     # only "l1"
     alpha: float = 0.0,           # not spent: nothing here is random
     mode: str = "sound",          # "sound", or "paper": radius L/q as a real number, no guard
-    adversary: str = "quantised", # "quantised": perturbed inputs stay on the grid; "continuous": any reals, rounded to the grid before smoothing
+    adversary: str = "quantised", # "quantised": perturbed inputs stay on the grid; "continuous": any reals, rounded first
     guard: bool = True,           # give fragile votes to the attacker
     audit: bool | None = None,    # use what an audit found (see below); None: if the record holds it
-    soft: str | bool | None = None, # rule of `soft_budget` for scores kept by `soft_record`; False: hard votes; None: "touched" if the record holds scores
+    soft: str | bool | None = None, # rule of `soft_budget`; False: hard votes; None: "touched" if the record holds scores
 ) -> Certificates:             # steps and levels: certified whole steps L and grid steps per unit
-    "Exact l1 certificates of splitting noise (Levine and Feizi 2021, Corollary 1). Raises ValueError."
+    """Exact l1 certificates of splitting noise (Levine and Feizi 2021, Corollary 1). Raises ValueError.
+
+    Args:
+        record: all N votes under Splitting noise, or fewer after an early exit
+        norm: only "l1"
+        alpha: not spent: nothing here is random
+        mode: "sound", or "paper": radius L/q as a real number, no guard
+        adversary: "quantised": perturbed inputs stay on the grid; "continuous": any reals, rounded
+            first
+        guard: give fragile votes to the attacker
+        audit: use what an audit found (see below); None: if the record holds it
+        soft: rule of `soft_budget`; False: hard votes; None: "touched" if the record holds scores
+    Returns:
+        steps and levels: certified whole steps L and grid steps per unit
+    """
     _check_request(record, norm, mode)
     plain = mode == "paper" or not guard
     if audit or (audit is None and "kinds" in record.moments and not plain):
@@ -171,7 +205,15 @@ def _votes_survive(w: Mapping[str, np.ndarray], label: np.ndarray, steps: np.nda
 
 def check(certificates: Certificates, # from `certify` or `audit`
          ) -> np.ndarray:             # [B] bool; an abstention is always fine
-    "Re-prove each radius from its witness: no rewriting of that many votes, aimed at any single rival, overturns the winner."
+    """Re-prove each radius from its witness.
+
+    No rewriting of that many votes, aimed at any single rival, overturns the winner.
+
+    Args:
+        certificates: from `certify` or `audit`
+    Returns:
+        [B] bool; an abstention is always fine
+    """
     c, w = certificates, certificates.witness
     kept = c.label != ABSTAIN
     label = np.where(kept, c.label, 0)
@@ -191,7 +233,17 @@ def largest_radius(noise: Splitting,           # splitting noise
                    norm: str = "l1",           # "l1"
                    dim: int | None = None,     # not used
                   ) -> float:                  # input units
-    "Radius of a unanimous vote for class 0."
+    """Radius of a unanimous vote for class 0.
+
+    Args:
+        noise: splitting noise
+        n: not used: all splits are visited
+        alpha: not used: nothing is random
+        norm: "l1"
+        dim: not used
+    Returns:
+        input units
+    """
     return noise.n_splits // 2 / noise.q
 
 register(name="splitting", noises=("Splitting",), norms=("l1",), rank=5, deterministic=True, sequential=True,
@@ -207,7 +259,18 @@ def certify_soft(model: nn.Module,           # base classifier with logits, in e
                  adversary: str = "quantised", # "quantised" or "continuous"
                  **settings: Any,            # further settings of `soft_record`
                 ) -> Certificates:           # details: budget (that of the hard votes)
-    "Certificates from soft votes: better predictions, smaller radii than hard votes. Raises ValueError."
+    """Certificates from soft votes: better predictions, smaller radii than hard votes. Raises ValueError.
+
+    Args:
+        model: base classifier with logits, in evaluation mode
+        x: [B, ...] images on the grid of the noise
+        noise: splitting noise
+        rule: see `soft_budget`
+        adversary: "quantised" or "continuous"
+        **settings: further settings of `soft_record`
+    Returns:
+        details: budget (that of the hard votes)
+    """
     return certify(soft_record(model, x, noise, **settings), adversary=adversary, soft=rule)
 
 def audit(model: nn.Module,              # base classifier, in evaluation mode
@@ -217,5 +280,15 @@ def audit(model: nn.Module,              # base classifier, in evaluation mode
           adversary: str = "quantised",  # "quantised" or "continuous"
           **settings: Any,               # further settings of `audit_record`
          ) -> Certificates:              # details: budget (plain L), evaluations, audited
-    "Single-crossing audit: exact l1 certificates from the votes of all neighbours. Raises ValueError."
+    """Single-crossing audit: exact l1 certificates from the votes of all neighbours. Raises ValueError.
+
+    Args:
+        model: base classifier, in evaluation mode
+        x: [B, ...] images on the grid of the noise
+        noise: splitting noise
+        adversary: "quantised" or "continuous"
+        **settings: further settings of `audit_record`
+    Returns:
+        details: budget (plain L), evaluations, audited
+    """
     return certify(audit_record(model, x, noise, **settings), adversary=adversary, audit=True)

@@ -44,7 +44,7 @@ def _check_rows(logits: Tensor) -> Tensor:
     return logits
 
 def default_guard(model: nn.Module, device: torch.device) -> float:
-    "Margin below which a vote is fragile, relative to the largest logit: what rounding may do in the arithmetic of the forward pass."
+    "Margin below which a vote is fragile, relative to the largest logit: what rounding may do in a forward pass."
     return max(LEAST_GUARD, FRAGILE[working_precision(model, device)])
 
 def decide(logits: Tensor, guard: float) -> tuple[Tensor, Tensor]:
@@ -63,8 +63,19 @@ class _Runner:
     device: torch.device | str
     guard: float                 # margin of fragile votes
 
-    def outputs(self, fill: Callable[[int, Tensor], object], total: int) -> Iterator[tuple[int, Tensor]]: # start, logits
-        "Logits of `total` rows; fill(start, out) writes rows start, ..., start + len(out) - 1. Every batch has the same shape."
+    def outputs(
+        self,
+        fill: Callable[[int, Tensor], object], # fill(start, out) writes rows start, ..., start + len(out) - 1
+        total: int,                            # rows
+    ) -> Iterator[tuple[int, Tensor]]: # start, logits
+        """Logits of all rows; every batch has the same shape.
+
+        Args:
+            fill: fill(start, out) writes rows start, ..., start + len(out) - 1
+            total: rows
+        Returns:
+            start, logits
+        """
         buffer = torch.zeros((min(self.batch_size, total), *self.shape), device=self.device)
         for start in range(0, total, self.batch_size):
             size = min(self.batch_size, total - start)
@@ -87,9 +98,20 @@ def soft_record(
 ) -> Record:                 # counts of the hard votes; moments: scores [B, N, C] float32
     """Evaluate all splits and keep their probabilities.
 
-    Raises ValueError for a model in training mode, images off the grid, or logits that are not finite."""
+    Raises ValueError for a model in training mode, images off the grid, or logits that are not finite.
+
+    Args:
+        model: base classifier with logits, in evaluation mode
+        x: [B, ...] images on the grid of the noise
+        noise: splitting noise
+        batch_size: rows per forward pass
+        index: [B] dataset indices
+    Returns:
+        counts of the hard votes; moments: scores [B, N, C] float32
+    """
     _check_model(model)
     noise.check_images(x)
+    index = np.arange(len(x)) if index is None else np.asarray(index)
     run = _Runner(model, tuple(x.shape[1:]), batch_size, x.device, default_guard(model, x.device))
     scores, counts, fragile = [], [], []
     for image in x:
@@ -109,11 +131,21 @@ def crossings(
     phases: ArrayLike, # [T, d] phases of T splits
     n_splits: int,     # number of splits N
     q: int,            # grid steps per unit of input
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # row in phases, feature, and new numerator (units of 1/4q) of every neighbour
-    "All views with a single feature moved across its nearest cut, above or below, ordered by row."
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # row in phases, feature, new numerator (units of 1/4q)
+    """All views with a single feature moved across its nearest cut, above or below, ordered by row.
+
+    Args:
+        levels: [d] levels of one image, in [0, q]
+        phases: [T, d] phases of T splits
+        n_splits: number of splits N
+        q: grid steps per unit of input
+    Returns:
+        row in phases, feature, new numerator (units of 1/4q)
+    """
     levels, phases = np.asarray(levels, dtype=np.int64), np.asarray(phases, dtype=np.int64)
-    above = levels + (phases - levels) % n_splits         # nearest cut at half-step `above`: levels from above + 1 on lie beyond
-    below = levels - 1 - (levels - 1 - phases) % n_splits # nearest cut at half-step `below`: levels up to below lie beyond
+    # The nearest cuts, in half-steps: levels from above + 1 on lie beyond one, levels up to below beyond the other.
+    above = levels + (phases - levels) % n_splits
+    below = levels - 1 - (levels - 1 - phases) % n_splits
     up_row, up = np.nonzero(above < q)
     down_row, down = np.nonzero(below >= 0)
     row, feature = np.concatenate([up_row, down_row]), np.concatenate([up, down])
@@ -123,34 +155,42 @@ def crossings(
     return row, feature, split_levels(level, phases[row, feature], n_splits, q)
 
 # %% ../../nbs/methods/04a_splitting_runs.ipynb #03fbdd7f
-PASSIVE = (Normalize, nn.Flatten, nn.Identity, nn.Dropout) # affine or idle layers that may stand before the first linear one
+PASSIVE = (Normalize, nn.Flatten, nn.Identity, nn.Dropout) # may stand before the first linear layer
 
 def _chain(module: nn.Module) -> list[nn.Module]:
     "The modules that are applied one after the other, as far as that is known."
     if is_plain(module, nn.Sequential):
-        return [part for child in module for part in _chain(child)]
+        return [part for child in module.children() for part in _chain(child)]
     if is_plain(module, BaseClassifier):
-        children = [child for child in (module.normalize, module.net) if child is not None]
-        return [part for child in children for part in _chain(child)]
+        return [part for child in module.children() for part in _chain(child)] # normalisation, if any, and network
     return [module]
 
 def leading_linear(
     model: nn.Module,        # base classifier
     shape: tuple[int, ...],  # shape of one image
-) -> tuple[nn.Module, Tensor, nn.Module] | None: # affine head, its weight [d, width] float32, and the rest; None if there is no such head
-    "Split off the affine head of a network: normalisation, flattening and a first linear layer."
+) -> tuple[nn.Module, Tensor, nn.Module] | None: # affine head, its weight [d, width] float32, the rest; or None
+    """Split off the affine head of a network: normalisation, flattening and a first linear layer.
+
+    Args:
+        model: base classifier
+        shape: shape of one image
+    Returns:
+        affine head, its weight [d, width] float32, the rest; or None
+    """
     parts = _chain(model)
     place = next((at for at, part in enumerate(parts) if is_plain(part, nn.Linear)), None)
     if place is None or not all(any(is_plain(part, kind) for kind in PASSIVE) for part in parts[:place]):
         return None
     head, rest = nn.Sequential(*parts[:place + 1]), nn.Sequential(*parts[place + 1:])
     exact, d = copy.deepcopy(head).double(), int(np.prod(shape))
-    basis = torch.eye(d, dtype=torch.float64, device=parts[place].weight.device).view(d, *shape)
+    basis = torch.eye(d, dtype=torch.float64, device=next(parts[place].parameters()).device).view(d, *shape)
     if exact(basis[:1]).ndim != 2:
         return None # the layer acts on rows of the image
     return head, (exact(basis) - exact(torch.zeros_like(basis[:1]))).float(), rest
 
 # %% ../../nbs/methods/04a_splitting_runs.ipynb #b64f8286
+_Head = tuple[nn.Module, Tensor, nn.Module] # what `leading_linear` splits off
+
 @dataclass(frozen=True)
 class _Neighbours:
     "Views of some splits with one feature moved each."
@@ -160,7 +200,11 @@ class _Neighbours:
     entry: Tensor   # [M] to which value
 
     def full(self, run: _Runner, pick: Tensor) -> Iterator[tuple[int, Tensor]]: # start, logits
-        "Logits of the picked neighbours by full passes."
+        """Logits of the picked neighbours by full passes.
+
+        Returns:
+            start, logits
+        """
         def fill(start: int, out: Tensor) -> None:
             chosen, rows = pick[start:start + len(out)], out.view(len(out), -1)
             rows.copy_(self.views[self.row[chosen]])
@@ -168,13 +212,21 @@ class _Neighbours:
         return run.outputs(fill, len(pick))
 
     def votes(self, run: _Runner) -> Iterator[tuple[int, Tensor, Tensor]]: # start, votes, whether fragile
-        "By full passes."
+        """By full passes.
+
+        Returns:
+            start, votes, whether fragile
+        """
         everyone = torch.arange(len(self.row), device=self.row.device)
         for start, logits in self.full(run, everyone):
             yield start, *decide(logits, run.guard)
 
-    def fast_votes(self, run: _Runner, head: tuple[nn.Module, Tensor, nn.Module]) -> Iterator[tuple[int, Tensor, Tensor]]:
-        "By updating the first activations; a vote within the guard is taken again by the full pass."
+    def fast_votes(self, run: _Runner, head: _Head) -> Iterator[tuple[int, Tensor, Tensor]]: # as `votes`
+        """By updating the first activations; a vote within the guard is taken again by the full pass.
+
+        Returns:
+            as `votes`
+        """
         front, weight, rest = head
         hidden, change = front(self.views.view(-1, *run.shape)), self.entry - self.views[self.row, self.feature]
         for start in range(0, len(self.row), run.batch_size):
@@ -218,8 +270,21 @@ class _Audit:
         high = audit_votes(self.votes, self.neighbours, self.unsure & seen, self.fragile)[1]
         return low >= goal or high < goal
 
-    def look(self, run: _Runner, head: tuple | None, noise: Splitting, image: Tensor, phases: np.ndarray, last: int) -> None:
-        "Evaluate the neighbours of the splits up to `last`."
+    def look(
+        self,
+        run: _Runner,
+        head: _Head | None,
+        noise: Splitting,
+        image: Tensor,
+        phases: np.ndarray, # [N, d]
+        last: int,          # splits up to this one
+    ) -> None:
+        """Evaluate the neighbours of the splits up to `last`.
+
+        Args:
+            phases: [N, d]
+            last: splits up to this one
+        """
         first, self.done = self.done, last
         levels = noise.levels(image).view(-1).cpu().numpy()
         row, feature, value = crossings(levels, phases[first:last], noise.n_splits, noise.q)
@@ -227,16 +292,25 @@ class _Audit:
         row, feature, value = row[keep], feature[keep], value[keep]
         self.unsure[first:last] = False
         self.evaluations += len(row)
-        views = noise.visit(image, first, torch.empty((last - first, *run.shape), device=run.device)).view(last - first, -1)
+        buffer = torch.empty((last - first, *run.shape), device=run.device)
+        views = noise.visit(image, first, buffer).view(last - first, -1)
         entry = torch.as_tensor((value / (4 * noise.q)).astype(np.float32), device=run.device)
-        around = _Neighbours(views, torch.as_tensor(row, device=run.device), torch.as_tensor(feature, device=run.device), entry)
+        moved, where = (torch.as_tensor(value, device=run.device) for value in (row, feature))
+        around = _Neighbours(views, moved, where, entry)
         for start, vote, weak in around.votes(run) if head is None else around.fast_votes(run, head):
-            where, weak = first + row[start:start + len(vote)], weak.cpu().numpy()
-            self.neighbours[where[~weak], vote.cpu().numpy()[~weak]] = True
-            self.unsure[where[weak]] = True
+            split, unsure = first + row[start:start + len(vote)], weak.cpu().numpy()
+            self.neighbours[split[~unsure], vote.cpu().numpy()[~unsure]] = True
+            self.unsure[split[unsure]] = True
 
 # %% ../../nbs/methods/04a_splitting_runs.ipynb #41e1f2a6
-def _audit_image(run: _Runner, head: tuple | None, noise: Splitting, image: Tensor, phases: np.ndarray, goal: int | None) -> dict:
+def _audit_image(
+    run: _Runner,
+    head: _Head | None,
+    noise: Splitting,
+    image: Tensor,
+    phases: np.ndarray, # [N, d]
+    goal: int | None,   # steps that are asked for
+) -> dict:
     "Look at the neighbours of one image's splits until it is decided."
     count = noise.n_splits
     known = _Audit.begin(run, noise, image)
@@ -255,16 +329,31 @@ def audit_record(
     noise: Splitting,              # splitting noise
     *,
     batch_size: int = 1024,        # rows per forward pass
-    margin_guard: float | None = None, # votes with a margin up to this times max(1, largest |logit|) are fragile; None: what rounding may do; 0: none
+    margin_guard: float | None = None, # share of the largest logit; a smaller margin is fragile; None: what rounding may do; 0: none
     radius: float | None = None,   # stop each image once this radius is certain or out of reach; None: exact audit
     fast: bool = True,             # update the first linear layer instead of full passes, where the network has one
     index: ArrayLike | None = None, # [B] dataset indices
 ) -> Record:                    # counts, fragile; moments: label, kinds, need, evaluations, audited (splits looked at)
     """Evaluate all splits and their neighbours.
 
-    Raises ValueError for a model in training mode, images off the grid, or logits that are not finite."""
+    Raises ValueError for a model in training mode, images off the grid, or logits that are not finite.
+
+    Args:
+        model: base classifier, in evaluation mode
+        x: [B, ...] images on the grid of the noise
+        noise: splitting noise
+        batch_size: rows per forward pass
+        margin_guard: share of the largest logit; a smaller margin is fragile; None: what rounding
+            may do; 0: none
+        radius: stop each image once this radius is certain or out of reach; None: exact audit
+        fast: update the first linear layer instead of full passes, where the network has one
+        index: [B] dataset indices
+    Returns:
+        counts, fragile; moments: label, kinds, need, evaluations, audited (splits looked at)
+    """
     _check_model(model)
     noise.check_images(x)
+    index = np.arange(len(x)) if index is None else np.asarray(index)
     guard = default_guard(model, x.device) if margin_guard is None else margin_guard
     run, d = _Runner(model, tuple(x.shape[1:]), batch_size, x.device, guard), x[0].numel()
     head = leading_linear(model, run.shape) if fast and guard > 0 else None

@@ -95,3 +95,59 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     monkeypatch.setattr("os.replace", lambda *a: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"): write_atomic(path, "new")
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("q", [3, 10, 100, 255, 256, 1000])
+def test_a_radius_written_as_a_double_is_met_by_its_own_step(q):
+    "At radius k/q, k steps are enough and k - 1 are not; a hair below, k - 1 are enough."
+    steps = np.arange(q + 1)
+    table = Certificates(label=np.zeros(q + 1, int), radius=steps / q, steps=steps, levels=q, norm="l1", alpha=0, method="m")
+    for k in range(q + 1):
+        assert table.certified_at(k / q).sum() == q + 1 - k
+    for k in range(1, q + 1):
+        assert table.certified_at(np.nextafter(k / q, 0)).sum() == q + 2 - k
+
+
+def test_labels_travel_from_the_votes_to_the_accuracy(tmp_path):
+    whole = record(index=[7, 3, 5], labels=[0, 1, 0])
+    whole.save(tmp_path / "a.votes")
+    again = rs.load(tmp_path / "a.votes")
+    assert again.labels.tolist() == [0, 1, 0] and again.index.tolist() == [7, 3, 5] and again[1].labels.tolist() == [1]
+    table = again.certify("l2", method="gaussian")
+    assert table.labels.tolist() == [0, 1, 0] and table.index.tolist() == [7, 3, 5]
+    np.testing.assert_array_equal(table.certified_accuracy(radii=[0, 10]), table.certified_accuracy([0, 1, 0], [0, 10]))
+    with pytest.raises(ValueError, match="labels must be given"):
+        record().certify("l2", method="gaussian").certified_accuracy()
+    for wrong in ([0, 1], [0.5, 1, 2]):
+        with pytest.raises(ValueError, match="labels"):
+            record(labels=wrong)
+
+
+@pytest.mark.parametrize("counts", [[[60, 40]], [[60, 40], [100, 0]]])
+def test_the_same_votes_do_not_serve_twice(counts):
+    "As one array, as a copy, as lists."
+    array, total = np.array(counts), 100
+    for twice in ((array, array), (array, array.copy()), (counts, counts)):
+        with pytest.raises(ValueError, match="same votes twice"):
+            Record.from_counts(*twice, total, Gaussian(sigma=0.5), 12)
+    unanimous = np.array([[100, 0]])
+    with pytest.raises(ValueError, match="same votes twice"):
+        Record.from_counts(unanimous, unanimous, total, Gaussian(sigma=0.5), 12)
+    assert Record.from_counts([[100, 0]], [[100, 0]], total, Gaussian(sigma=0.5), 12).hits[0] == 100
+
+
+def test_a_class_that_nobody_chose_is_not_certified():
+    unchosen = Record.from_counts([[0, 0]], [[990, 10]], 1000, Gaussian(sigma=0.5), 12)
+    for method in ("gaussian", "tcertify"):
+        with pytest.raises(ValueError, match="selection holds no votes"):
+            unchosen.certify("l2", method=method)
+
+
+def test_domain_is_kept_and_checked(tmp_path):
+    free = record(domain=None)
+    assert rs.load(free.save(tmp_path / "a.votes")).domain is None and record().domain == (0.0, 1.0)
+    for wrong in ((1, 0), (0, 1, 2)):
+        with pytest.raises(ValueError, match="domain"):
+            record(domain=wrong)
+    with pytest.raises(ValueError, match="domain differs"):
+        Record.concat([record(), record(index=[7, 8, 9], domain=None)])

@@ -1,6 +1,8 @@
 """Bernstein regression: as scikit-learn has regressors, and with data of the wrong shape."""
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from sklearn.base import clone
@@ -8,7 +10,7 @@ from sklearn.model_selection import cross_val_score, GridSearchCV
 from sklearn.tree import DecisionTreeRegressor
 from sklearn.utils.estimator_checks import check_estimator
 
-from robust_smooth.methods.bernstein import cross_validate_degree, smooth_regression, SmoothedRegressor
+from robust_smooth.methods.bernstein import basis, cross_validate_degree, smooth_regression, SmoothedRegressor
 
 TREE = DecisionTreeRegressor(random_state=0)
 
@@ -17,6 +19,21 @@ def data():
     rng = np.random.default_rng(0)
     X = np.sort(rng.uniform(size=40))
     return X[:, None], np.sin(6 * X) + 0.3 * rng.normal(size=40)
+
+def test_affine_functions_spikes_and_what_hides_between_the_lattice():
+    model = smooth_regression(lambda x: 2 * x[:, 0] - x[:, 1], (3, 5), [(0, 2), (-1, 1)])
+    X = np.random.default_rng(0).uniform([0, -1], [2, 1], size=(20, 2))
+    assert np.abs(model.predict(X) - 2 * X[:, 0] + X[:, 1]).max() < 1e-13
+    at = lambda place: smooth_regression(lambda x: (np.abs(x[:, 0] - place) < 0.01).astype(float), 10, (0, 1)).predict([place])[0]
+    assert abs(at(0.3) - 0.2668279) < 1e-6 and at(0.25) == 0
+    with pytest.raises(ValueError, match="extrapolation"): model.predict([[3.0, 0.0]])
+    with pytest.raises(ValueError, match="interval"): smooth_regression(lambda x: x[:, 0], 3, (1, 0))
+
+@pytest.mark.parametrize("n", [1, 4, 9])
+def test_noise_of_variance_one_is_damped_as_stated(n):
+    nodes, weights = np.polynomial.legendre.leggauss(n + 1) # exact for the average over [0, 1]
+    average = (basis(n, (nodes + 1) / 2) ** 2).sum(1) @ weights / 2
+    assert abs(average - 4 ** n / ((2 * n + 1) * math.comb(2 * n, n))) < 1e-13
 
 @pytest.mark.parametrize("outside", ["clip", "raise"])
 @pytest.mark.filterwarnings("ignore")

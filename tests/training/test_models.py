@@ -3,6 +3,7 @@ import copy
 import importlib
 import json
 import shutil
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 
 from robust_smooth.training import models
-from robust_smooth.training.identity import fingerprint
+from robust_smooth.training.identity import fingerprint, identity
 from robust_smooth.training.models import Centre, Normalize, seeded, wrap
 from robust_smooth.training.speed import optimise
 from robust_smooth.noise.additive import Gaussian
@@ -291,3 +292,256 @@ def test_import_trouble_of_another_kind_is_passed_on(monkeypatch):
     monkeypatch.setattr(vision.importlib, "import_module", broken)
     with pytest.raises(RuntimeError, match="something else"):
         vision.torchvision.__wrapped__()
+
+
+# -- networks as people have them ---------------------------------------------
+
+
+class NormalizeLayer(nn.Module):
+    "The layer that the published code of this field puts first."
+
+    def __init__(self, means, sds):
+        super().__init__()
+        self.means, self.sds = torch.tensor(means), torch.tensor(sds)
+
+    def forward(self, x):
+        batch, _, height, width = x.shape
+        means, sds = (v.repeat((batch, height, width, 1)).permute(0, 3, 1, 2) for v in (self.means, self.sds))
+        return (x - means) / sds
+
+
+class InputCenterLayer(nn.Module):
+    "Its variant that centres only."
+
+    def __init__(self, means):
+        super().__init__()
+        self.means = torch.tensor(means)
+
+    def forward(self, x):
+        return x - self.means[:, None, None]
+
+
+class Normalises(nn.Module):
+    "A network that normalises in its own forward, with numbers that it keeps."
+
+    def __init__(self):
+        super().__init__()
+        self.net = small()
+        self.register_buffer("mean", torch.tensor([0.5, 0.4, 0.3]))
+        self.register_buffer("std", torch.tensor([0.5, 0.4, 0.3]))
+
+    def forward(self, x):
+        return self.net((x - self.mean[:, None, None]) / self.std[:, None, None])
+
+
+class LateLayer(nn.Module):
+    "A network whose normalisation is not its first child."
+
+    def __init__(self):
+        super().__init__()
+        self.net = small()
+        self.normalise = NormalizeLayer(*models.STATISTICS["cifar10"])
+
+    def forward(self, x):
+        return self.net(self.normalise(x))
+
+
+INSIDE = {
+    "means and sds": lambda: nn.Sequential(NormalizeLayer(*models.STATISTICS["cifar10"]), small()),
+    "means alone": lambda: nn.Sequential(InputCenterLayer([0.4, 0.5, 0.6]), small()),
+    "in forward": Normalises,
+    "not first": LateLayer,
+    "torchvision's": lambda: nn.Sequential(torchvision().transforms.Normalize([0.5] * 3, [0.5] * 3), small()),
+    "before a library's network": lambda: nn.Sequential(
+        NormalizeLayer(*models.STATISTICS["imagenet"]), torchvision().models.squeezenet1_0(weights=None, num_classes=5)),
+}
+
+
+@pytest.mark.parametrize("where", INSIDE)
+def test_a_normalisation_inside_is_seen_whatever_its_name(where):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error") # nothing to be warned about
+        net = seeded(INSIDE[where]).eval()
+        model = wrap(net)
+        same = wrap(net, mean=0, std=1)
+    x = torch.rand(3, 3, 64, 64)
+    assert model.normalize is None and same.normalize is None and "inside" in repr(model)
+    torch.testing.assert_close(model(x), net(x))
+    with pytest.raises(ValueError, match="already normalises"):
+        wrap(net, mean=[0.5] * 3, std=[0.5] * 3)
+    with pytest.raises(ValueError, match="3 channels"): # arithmetic would copy the one channel into all three
+        model(torch.rand(2, 1, 64, 64))
+
+
+def test_an_identity_normalisation_is_allowed_for_every_network():
+    for net in (models.small_convnet(3), models.resnet20(), nn.Sequential(Normalize(0.5, 0.5), small()), small()):
+        assert wrap(net, mean=0, std=1).normalize is None
+        assert wrap(net, mean=[0.0] * 3, std=[1.0] * 3).normalize is None
+
+
+def test_grey_images_do_not_pass_as_colour_ones():
+    with pytest.raises(ValueError, match="images must have 3 channels"):
+        wrap(models.resnet20())(torch.rand(2, 1, 32, 32))
+    with pytest.raises(ValueError, match="3 channels"):
+        models.resnet20()(torch.rand(2, 1, 32, 32))
+    with pytest.raises(ValueError, match="3 channels"):
+        wrap(small(), 0.5, [0.5, 0.4, 0.3])(torch.rand(2, 1, 32, 32))
+    assert wrap(models.resnet20(10, 1))(torch.rand(2, 1, 32, 32)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("how", [dict(mean=models.STATISTICS["imagenet"][0], std=models.STATISTICS["imagenet"][1]), {},
+                                 dict(preprocessing=dict(mean=[0.5, 0.5, 0.5], std=[0.2, 0.2, 0.2]))])
+def test_means_of_three_channels_before_a_grey_network_are_refused_at_wrap(how):
+    grey = small(channels=1)
+    grey.pretrained_cfg = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), input_size=(3, 64, 64), num_classes=5) # as timm leaves it
+    with pytest.raises(ValueError, match="reads 1 channels"):
+        wrap(grey, **how)
+    assert wrap(grey, mean=0.45, std=0.22)(torch.rand(2, 1, 64, 64)).shape == (2, 5)
+
+
+def test_a_network_whose_first_convolution_does_not_read_the_image_is_not_refused():
+    net = nn.Sequential(nn.PixelUnshuffle(4), nn.Conv2d(48, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+    assert wrap(net, [0.5] * 3, [0.5] * 3, num_classes=4)(torch.rand(2, 3, 32, 32)).shape == (2, 4)
+
+
+class Output(dict):
+    "An output object as libraries return it: attributes and keys."
+    __getattr__ = dict.__getitem__
+
+
+class Library(nn.Module):
+    "An image classifier that returns an output object."
+
+    def __init__(self, kind):
+        super().__init__()
+        self.net, self.kind = small(), kind
+
+    def forward(self, pixel_values):
+        return self.kind(logits=self.net(pixel_values), loss=None)
+
+
+@pytest.mark.parametrize("kind", [SimpleNamespace, dict, Output])
+def test_logits_are_taken_out_of_an_output_object(kind):
+    net = seeded(lambda: Library(kind)).eval()
+    processor = SimpleNamespace(image_mean=[0.5, 0.4, 0.3], image_std=[0.5, 0.25, 0.2], do_normalize=True)
+    model, x = wrap(net, preprocessing=processor), torch.rand(4, 3, 32, 32)
+    assert model.num_classes == 5 and model.normalize.mean.tolist() == pytest.approx([0.5, 0.4, 0.3])
+    want = net.net((x - model.normalize.mean[:, None, None]) / model.normalize.std[:, None, None])
+    torch.testing.assert_close(model(x), want)
+    torch.testing.assert_close(optimise(model, x)(x), want, atol=1e-4, rtol=1e-4)
+    processor.do_normalize = False
+    assert wrap(net, preprocessing=processor).normalize is None
+
+
+def test_transformers_and_timm_if_they_are_here():
+    torchvision() # mended where it must be, before other libraries import it
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    config = transformers.ResNetConfig(num_channels=3, embedding_size=8, hidden_sizes=[8], depths=[1], layer_type="basic", num_labels=4)
+    net = transformers.ResNetForImageClassification(config).eval()
+    with pytest.raises(ValueError, match="cannot know the normalisation"):
+        wrap(net)
+    processor = transformers.ViTImageProcessor()
+    model, x = wrap(net, preprocessing=processor), torch.rand(2, 3, 64, 64)
+    torch.testing.assert_close(model(x), net((x - 0.5) / 0.5).logits)
+    timm = pytest.importorskip("timm", reason="timm is not installed")
+    with pytest.raises(ValueError, match="reads 1 channels"):
+        wrap(timm.create_model("resnet10t", pretrained=False, in_chans=1, num_classes=4))
+    assert wrap(timm.create_model("resnet10t", pretrained=False, num_classes=4)).normalize.mean.tolist() == pytest.approx([0.485, 0.456, 0.406])
+
+
+@pytest.mark.parametrize("shape", ["column", "vector"])
+@pytest.mark.parametrize("sigmoid", [False, True])
+def test_one_number_becomes_two_classes(shape, sigmoid):
+    layers = [nn.Flatten(), nn.Linear(12, 1), *([nn.Flatten(0)] if shape == "vector" else []), *([nn.Sigmoid()] if sigmoid else [])]
+    net = seeded(lambda: nn.Sequential(*layers)).eval()
+    with torch.no_grad():
+        net[1].weight.mul_(30)
+        net[1].bias.copy_(-net[1].weight.sum() / 2) # undecided at the grey image
+    model, x = wrap(net, mean=0, std=1), torch.rand(200, 3, 2, 2)
+    with torch.no_grad():
+        positive = (x.flatten(1) @ net[1].weight[0] + net[1].bias > 0).long()
+        assert model.num_classes == 2 and model(x).shape == (200, 2) and 20 < positive.sum() < 180
+        assert torch.equal(model(x).argmax(1), positive)
+        for count in (1, 2, 3):
+            assert torch.equal(model(x[:count]).argmax(1), positive[:count])
+        assert torch.equal(optimise(model, x[:4])(x).argmax(1), positive)
+    with pytest.raises(ValueError, match="num_classes must be 2"):
+        wrap(net, mean=0, std=1, num_classes=3)
+    votes = count_votes(model, x[:2], Gaussian(sigma=0.1), 40, num_classes=2, seed=0, batch_size=16, progress=False)
+    assert votes.counts.sum(1).tolist() == [40, 40]
+
+
+def test_one_number_that_may_be_a_probability_is_warned_about():
+    class Functional(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(12, 1)
+
+        def forward(self, x):
+            return torch.sigmoid(self.linear(x.flatten(1)))
+
+    with pytest.warns(UserWarning, match="If it is a probability"):
+        wrap(Functional(), mean=0, std=1)
+
+
+def test_shells_are_taken_off_and_the_identity_stays():
+    net = seeded(small).eval()
+    plain = identity(wrap(net, 0.5, 0.5))
+    for shell in (nn.DataParallel(net), torch.compile(net), nn.DataParallel(nn.DataParallel(net)), torch.compile(nn.DataParallel(net))):
+        model = wrap(shell, 0.5, 0.5)
+        assert model.net is net and identity(model) == plain and fingerprint(model) == fingerprint(wrap(net, 0.5, 0.5))
+    wrapped = wrap(net, 0.5, 0.5)
+    assert wrap(nn.DataParallel(wrapped)) is wrapped
+    hooked = nn.DataParallel(net)
+    hooked.register_forward_hook(lambda module, inputs, output: -output)
+    assert wrap(hooked, 0.5, 0.5).net is hooked # it may change the result, so it stays
+
+
+# -- honest about speed, robust about cards -----------------------------------
+
+
+def test_a_parametrised_convolution_is_left_and_said():
+    net = shaken(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1),
+                               nn.Flatten(), nn.Linear(4, 5)))
+    torch.nn.utils.parametrizations.weight_norm(net[3])
+    model, x = wrap(net, 0.5, 0.5), torch.rand(4, 3, 16, 16)
+    fast = optimise(model, x)
+    assert "1 batch normalisations folded, 1 kept (4: ParametrizedConv2d is parametrised)" in fast.optimised
+    torch.testing.assert_close(fast(x), model(x), atol=1e-4, rtol=1e-4)
+
+
+class Doubled(nn.Conv2d):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+@pytest.mark.parametrize("layer, norm, said", [(lambda: nn.Conv2d(3, 4, 3), lambda: nn.BatchNorm2d(4, track_running_stats=False), "no stored statistics"),
+                                               (lambda: Doubled(3, 4, 3), lambda: nn.BatchNorm2d(4), "not directly behind a layer"),
+                                               (lambda: nn.ConvTranspose2d(3, 4, 3), lambda: nn.BatchNorm2d(4), "behind a ConvTranspose2d")])
+def test_what_is_not_plain_is_not_folded(layer, norm, said):
+    net = nn.Sequential(layer(), norm(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
+    model, x = wrap(shaken(net) if said != "no stored statistics" else net, 0.5, 0.5, num_classes=5), torch.rand(4, 3, 16, 16)
+    fast = optimise(model, x)
+    assert "0 batch normalisations folded, 1 kept (1: " in fast.optimised and said in fast.optimised
+    torch.testing.assert_close(fast(x), model(x), atol=1e-4, rtol=1e-4)
+
+
+def test_a_broken_card_is_named_and_disables_no_other(tmp_path, monkeypatch):
+    monkeypatch.setenv("ROBUST_SMOOTH_ZOO", str(tmp_path))
+    net = seeded(models.small_convnet)
+    for name in ("good", "torn", "listed", "binary"):
+        models.save_pretrained(net, name, tmp_path, "small_convnet")
+    (tmp_path / "torn.json").write_text('{"architecture": "small')
+    (tmp_path / "listed.json").write_text("[1, 2]")
+    (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.warns(UserWarning) as said:
+        cards = models.zoo()
+    texts = " ".join(str(each.message) for each in said)
+    assert "good" in cards and not {"torn", "listed", "binary"} & set(cards)
+    assert all(str(tmp_path / f"{name}.json") in texts for name in ("torn", "listed", "binary"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error") # asked for one, the others are not spoken of
+        assert fingerprint(models.pretrained("good")) == fingerprint(net)
+    for name in ("torn", "listed", "binary"):
+        with pytest.raises(ValueError, match=f"{name}.json is not a card"):
+            models.pretrained(name)

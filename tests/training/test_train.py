@@ -1,17 +1,20 @@
 """Training: recipes by hand, bit-identical resumption (also after kill -9), refusals, and what noise augmentation reaches on digits."""
 import json
 import math
+import random
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, Subset, TensorDataset
 
 from robust_smooth.training import models, train
 from robust_smooth.training.attacks import pgd
@@ -101,7 +104,7 @@ def test_noise_that_is_not_additive():
             return out.copy_(torch.where(torch.rand(out.shape, generator=generator) < 0.5, x, 0.0))
 
     class Sampler(Grid):
-        def sample_training(self, x, generator):
+        def augment(self, x, generator):
             return torch.full_like(x, 0.25)
 
     x, y = batch()
@@ -191,14 +194,14 @@ def test_compiled_training_learns_the_same_and_resumes_exactly(tmp_path, monkeyp
     fit(plain, data, recipe, **settings)
     straight = fit(whole, data, recipe, compile=True, **settings)
     for one, other in zip(plain.parameters(), whole.parameters()): torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
-    write, saved = train._write_checkpoint, []
+    write, saved = train.write_checkpoint, []
     def stop_after_five(*args):
         write(*args)
         saved.append(1)
         if len(saved) == 5: raise KeyboardInterrupt
-    monkeypatch.setattr(train, "_write_checkpoint", stop_after_five)
+    monkeypatch.setattr(train, "write_checkpoint", stop_after_five)
     with pytest.raises(KeyboardInterrupt): fit(make(), data, recipe, compile=True, checkpoint=tmp_path / "run", save_every=0, **settings)
-    monkeypatch.setattr(train, "_write_checkpoint", write)
+    monkeypatch.setattr(train, "write_checkpoint", write)
     with pytest.raises(ValueError, match="precision"): fit(make(), data, recipe, checkpoint=tmp_path / "run", **settings)
     resumed = fit(again, data, recipe, compile=True, checkpoint=tmp_path / "run", **settings)
     assert resumed.resumed == 5 and resumed.fingerprint == straight.fingerprint and straight.settings["precision"] == "float32, compiled"
@@ -398,3 +401,174 @@ def test_progress_can_be_a_function(capfd):
     data, told = ImageSet(torch.rand(40, 1, 4, 4), torch.arange(40) % 2, num_classes=2), []
     fit(mlp(16, 2), data, Standard(), epochs=2, batch_size=10, progress=lambda done, total: told.append((done, total)))
     assert told[0] == (1, 8) and all(total == 8 for _, total in told) and capfd.readouterr().err == ""
+
+
+# -- the same run, or none ----------------------------------------------------
+
+
+PICTURES = TensorDataset(DIGITS.images[:200], DIGITS.labels[:200])
+
+
+class Unlabelled(Dataset):
+    "Digits from some position on, by a data set that lists neither images nor labels."
+
+    def __init__(self, start):
+        self.start = start
+
+    def __len__(self):
+        return 64
+
+    def __getitem__(self, i):
+        return DIGITS.images[self.start + i], int(DIGITS.labels[self.start + i])
+
+
+class FromAList(Unlabelled):
+    "The same, with images in a list of its own."
+
+    def __init__(self, start):
+        super().__init__(0)
+        self.pictures = list(DIGITS.images[start:start + 64])
+
+    def __getitem__(self, i):
+        return self.pictures[i], i % 10
+
+
+def grouped(*rates):
+    def make(net):
+        layers = [layer for layer in net if sum(1 for _ in layer.parameters())]
+        return torch.optim.SGD([dict(params=layer.parameters(), lr=rate) for layer, rate in zip(layers, rates)], lr=0.1)
+    return make
+
+
+def shift_by(amount):
+    return lambda x, generator: (x + amount).clamp(0, 1)
+
+
+def brighter(x, generator, by=(0.0, 0.1)):
+    return (x + by[1]).clamp(0, 1)
+
+
+def brighter_still(x, generator, by=(0.0, 0.2)):
+    return (x + by[1]).clamp(0, 1)
+
+
+brighter_still.__qualname__ = brighter.__qualname__  # told apart by the default alone
+
+OTHER_RUNS = {
+    "partial": (dict(augment=partial(train.crop_flip, padding=1)), dict(augment=partial(train.crop_flip, padding=4)), "augment"),
+    "closure": (dict(augment=shift_by(0.1)), dict(augment=shift_by(0.2)), "augment"),
+    "default argument": (dict(augment=brighter), dict(augment=brighter_still), "augment"),
+    "schedule in a closure": (dict(schedule=lambda t, n, f=0.5: f), dict(schedule=lambda t, n, f=0.6: f), "schedule"),
+    "images of a subset": (dict(data=DataLoader(Subset(PICTURES, range(100)), batch_size=32)),
+                           dict(data=DataLoader(Subset(PICTURES, range(100, 200)), batch_size=32)), "data"),
+    "images, no labels": (dict(data=DataLoader(Unlabelled(0), batch_size=32)), dict(data=DataLoader(Unlabelled(100), batch_size=32)), "data"),
+    "images of a list": (dict(data=FromAList(0)), dict(data=FromAList(100)), "data"),
+    "labels alone": (dict(data=TensorDataset(DIGITS.images[:64], DIGITS.labels[:64])),
+                     dict(data=TensorDataset(DIGITS.images[:64], DIGITS.labels[:64].flip(0))), "data"),
+    "order of a loader": (dict(data=DataLoader(PICTURES, batch_size=32)), dict(data=DataLoader(PICTURES, batch_size=32, shuffle=True)), "data"),
+    "collate": (dict(data=DataLoader(PICTURES, batch_size=32, collate_fn=partial(torch.utils.data.default_collate))),
+                dict(data=DataLoader(PICTURES, batch_size=32)), "data"),
+    "rates of groups": (dict(optimizer=grouped(0.1, 0.1, 0.1)), dict(optimizer=grouped(0.1, 0.1, 0.2)), "optimizer"),
+}
+
+
+def small_run(path, **settings):
+    net = tiny()
+    if "optimizer" in settings:
+        settings["optimizer"] = settings["optimizer"](net)
+    return fit(net, **dict(dict(data=DIGITS[:64], recipe=Standard(), epochs=1, progress=False, checkpoint=path), **settings))
+
+
+@pytest.mark.parametrize("where", OTHER_RUNS)
+def test_a_checkpoint_is_of_one_run_wherever_the_difference_is(where, tmp_path):
+    one, other, name = OTHER_RUNS[where]
+    small_run(tmp_path / "run", **one)
+    assert small_run(tmp_path / "run", **one).resumed > 0
+    with pytest.raises(ValueError, match=f"another run: {name}"):
+        small_run(tmp_path / "run", **other)
+
+
+def test_parameters_that_change_groups_are_another_run(tmp_path):
+    def split(*parts):
+        return lambda net: torch.optim.SGD([dict(params=[dict(net.named_parameters())[name] for name in part], lr=rate)
+                                            for part, rate in zip(parts, (0.1, 0.2))], lr=0.1)
+    small_run(tmp_path / "run", optimizer=split(["2.weight"], ["2.bias"]))
+    with pytest.raises(ValueError, match="another run: optimizer"): # of the same shapes
+        small_run(tmp_path / "run", optimizer=split(["2.bias"], ["2.weight"]))
+
+
+OWN = torch.Generator()
+DRAWS = np.random.default_rng(0)
+
+
+class OwnNoise(Unlabelled):
+    def __init__(self):
+        super().__init__(0)
+        self.draws = np.random.default_rng(0)
+
+
+class Counting(torch.utils.data.SequentialSampler):
+    turn = 0
+
+    def __iter__(self):
+        self.turn += 1
+        return iter(range(self.turn % 2, len(self.data_source) - 1 + self.turn % 2))
+
+
+@pytest.mark.parametrize("settings, match", [
+    (dict(augment=lambda x, generator: x * torch.rand(1, generator=OWN)), "augment holds a random generator"),
+    (dict(augment=lambda x, generator: x * DRAWS.random()), "augment holds a random generator"),
+    (dict(data=OwnNoise()), "data holds a random generator"),
+    (dict(data=DataLoader(Unlabelled(0), batch_size=32, num_workers=1, persistent_workers=True)), "persistent_workers=False"),
+    (dict(data=DataLoader(PICTURES, batch_size=32, sampler=Counting(PICTURES))), "another order"),
+])
+def test_what_cannot_be_repeated_takes_no_checkpoint(settings, match, tmp_path):
+    with pytest.raises(ValueError, match=match):
+        small_run(tmp_path / "run", **settings)
+    assert not (tmp_path / "run").exists()
+
+
+class Jittered(Unlabelled):
+    "Randomness of NumPy and Python in the data set."
+
+    def __getitem__(self, i):
+        image, label = super().__getitem__(i)
+        return image * np.random.uniform(0.5, 1) * random.uniform(0.5, 1), label
+
+
+def own_order():
+    "A sampler with a generator of its own."
+    return RandomSampler(PICTURES, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize("make", [lambda: DataLoader(Jittered(0), batch_size=32, shuffle=True),
+                                  lambda: DataLoader(PICTURES, batch_size=32, sampler=own_order()),
+                                  lambda: DataLoader(PICTURES, batch_sampler=BatchSampler(own_order(), 32, False)),
+                                  lambda: DataLoader(PICTURES, batch_size=32, shuffle=True, generator=torch.Generator())],
+                         ids=["NumPy and random", "sampler's generator", "batch sampler's generator", "loader's generator"])
+def test_randomness_outside_torch_resumes_exactly(make, tmp_path):
+    settings = dict(recipe=Standard(), epochs=3, progress=False)
+    whole, again, third = tiny(0.2), tiny(0.2), tiny(0.2)
+    before = np.random.get_state()[1].copy(), random.getstate()
+    loader = make()
+    fit(whole, loader, **settings)
+    fit(third, loader, **settings) # used before: the same weights all the same
+    assert np.array_equal(np.random.get_state()[1], before[0]) and random.getstate() == before[1], "global generators are put back"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Standard, "loss", stopping(Standard, 4))
+        with pytest.raises(Stop):
+            fit(tiny(0.2), make(), checkpoint=tmp_path / "run", save_every=0, **settings)
+    np.random.seed(99), random.seed(99)
+    assert fit(again, make(), checkpoint=tmp_path / "run", **settings).resumed == 4
+    assert same(whole, again) and same(whole, third)
+
+
+def test_learning_rates_are_put_back_after_an_interruption(tmp_path):
+    net = tiny()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Standard, "loss", stopping(Standard, 3))
+        with pytest.raises(Stop):
+            fit(net, DIGITS[:200], Standard(), epochs=4, optimizer=optimizer, progress=False, checkpoint=tmp_path / "run", save_every=0)
+    assert optimizer.param_groups[0]["lr"] == 0.1
+    assert fit(net, DIGITS[:200], Standard(), epochs=4, optimizer=optimizer, progress=False, checkpoint=tmp_path / "run").resumed == 3

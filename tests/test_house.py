@@ -1,0 +1,54 @@
+"The house's figures: rooms of a page or ten, cells that fit half a screen. What `make export` writes under docstrings is not counted."
+import ast
+import importlib
+import json
+import re
+import statistics
+import sys
+
+MOST_LINES = 550    # of a module
+HALF_A_SCREEN = 15  # median of an exported cell
+LONG, LONG_CELLS = 60, 10 # lines of a long cell, and how many there may be
+
+
+def paths(root):
+    "The modules of the package; generated tables begin with an underscore."
+    found = [path for path in sorted((root / "robust_smooth").rglob("*.py")) if not path.name.startswith("_")]
+    assert len(found) >= 60, f"only {len(found)} modules were seen"
+    return found
+
+
+def test_no_module_is_long(root):
+    sys.path.insert(0, str(root / "docs"))
+    try:
+        docments = importlib.import_module("docments")
+    finally:
+        sys.path.pop(0)
+    lines = {path.name: docments.without_parameters(path.read_text(encoding="utf-8")).splitlines() for path in paths(root)}
+    long = {name: len(each) for name, each in lines.items() if len(each) > MOST_LINES}
+    assert not long, long
+
+
+def signature_lines(source):
+    "Numbers of the lines in which a signature explains one parameter each."
+    numbers = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef) and node.body:
+            numbers |= set(range(node.lineno + 1, node.body[0].lineno))
+    return numbers
+
+
+def test_exported_cells_fit_half_a_screen(root):
+    sizes = {}
+    for path in (root / "nbs").rglob("*.ipynb"):
+        if ".ipynb_checkpoints" in path.parts:
+            continue
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            source = "".join(cell["source"])
+            if cell["cell_type"] == "code" and re.search(r"^#\|\s*export\s*$", source, re.M):
+                explained = signature_lines(source)
+                sizes[path.stem, cell["id"]] = sum(bool(line.strip()) and not line.startswith("#|") and number not in explained
+                                                   for number, line in enumerate(source.splitlines(), 1))
+    assert len(sizes) >= 400, f"only {len(sizes)} exported cells were seen"
+    long = {name: size for name, size in sizes.items() if size > LONG}
+    assert statistics.median(sizes.values()) <= HALF_A_SCREEN and len(long) <= LONG_CELLS, (statistics.median(sizes.values()), long)

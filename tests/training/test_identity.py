@@ -1,0 +1,281 @@
+"Are these the same? Networks, functions, recipes, optimisers, data: every place in which a difference can hide is seen, nothing else is."
+import copy
+import functools
+import operator
+import random
+import re
+import subprocess
+import sys
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from robust_smooth.noise.additive import Gaussian
+from robust_smooth.training.identity import fingerprint, identity, own_generators, settings_of
+from robust_smooth.training.models import mlp, seeded, small_convnet
+from robust_smooth.training.recipes import Cosine, crop_flip, NoiseAugmentation, Stability
+
+
+def closed(value):
+    return lambda x: x * value
+
+
+def nested(value):
+    def outer(x):
+        def inner(y):
+            return y + value
+        return inner(x)
+    return outer
+
+
+class Slotted:
+    __slots__ = ("value",)
+
+    def __init__(self, value):
+        self.value = value
+
+
+class Inherits(Slotted):
+    __slots__ = ("other",)
+
+
+class Cached:
+    def __init__(self, value):
+        self.value = value
+
+    @functools.cached_property
+    def square(self):
+        return self.value ** 2
+
+
+class Net(nn.Module):
+    def __init__(self, value):
+        super().__init__()
+        self.value = value
+
+    def forward(self, x):
+        return x * self.value
+
+
+def class_with(value):
+    return type("Made", (), dict(factor=value, __call__=lambda self, x: x * self.factor))
+
+
+def hooked(value):
+    net = nn.Linear(2, 2, bias=False)
+    nn.init.ones_(net.weight)
+    net.register_forward_hook(lambda module, inputs, output: output * value)
+    return net
+
+
+def inherits(value):
+    made = Inherits(1)
+    made.other = value
+    return made
+
+
+PLACES = {
+    "partial": lambda v: functools.partial(crop_flip, padding=v),
+    "partial, by position": lambda v: functools.partial(operator.add, v),
+    "closure": closed,
+    "closure of a closure": lambda v: closed(closed(v)),
+    "nested function": nested,
+    "default": lambda v: eval(f"lambda x, value={v}: x"),
+    "keyword default": lambda v: eval(f"lambda x, *, value={v}: x"),
+    "constant": lambda v: eval(f"lambda x: x + {v}"),
+    "tuple constant": lambda v: eval(f"lambda x: (1, {v})"),
+    "tuple in a tuple": lambda v: eval(f"lambda x: (1, ({v}, 2))"),
+    "set constant": lambda v: eval(f"lambda x: x in {{'a', {v}}}"),
+    "attribute of a layer": Net,
+    "tensor that is no buffer": lambda v: Net(torch.tensor(float(v))),
+    "bound method": lambda v: Net(v).forward,
+    "hook": hooked,
+    "forward on the instance": lambda v: _with(nn.Flatten(), "forward", closed(v)),
+    "class attribute": lambda v: class_with(v)(),
+    "class": class_with,
+    "slot": Slotted,
+    "inherited slot": inherits,
+    "itemgetter": operator.itemgetter,
+    "regular expression": lambda v: re.compile(str(v)),
+    "deque": lambda v: deque([v]),
+    "range": range,
+    "array": lambda v: np.array([v]),
+    "array of objects": lambda v: np.array([Slotted(v), None]),
+    "dictionary": lambda v: dict(a=dict(b=[v])),
+    "lru_cache": lambda v: functools.lru_cache(closed(v)),
+}
+
+
+def _with(thing, name, value):
+    setattr(thing, name, value)
+    return thing
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_value_is_seen_wherever_it_hides(place):
+    make = PLACES[place]
+    assert identity(make(1)) == identity(make(1)) != identity(make(2))
+
+
+def test_what_is_cached_or_counted_is_not_part_of_an_identity():
+    used = Cached(3)
+    assert used.square == 9 and identity(used) == identity(Cached(3)) != identity(Cached(4))
+    net = seeded(small_convnet).eval()
+    before = identity(net)
+    net(torch.rand(2, 1, 8, 8))
+    assert identity(net) == before == identity(copy.deepcopy(net))
+
+
+def test_circles_end():
+    loop = []
+    loop.append(loop)
+    one, two = Net(1), Net(2)
+    one.other, two.other = [two], [one]
+    assert identity(loop) == identity(loop) and identity(one) != identity(two)
+
+
+def test_a_network_without_its_weights_is_an_architecture():
+    a, b = (seeded(lambda: mlp(4, 2), seed) for seed in (0, 1))
+    assert identity(a) != identity(b) and identity(a, weights=False) == identity(b, weights=False) != identity(mlp(4, 3), weights=False)
+
+
+def test_the_identity_is_the_same_in_another_process():
+    code = """
+import functools, torch
+from robust_smooth.training.identity import identity, settings_of
+from robust_smooth.training.models import seeded, small_convnet
+from robust_smooth.training.recipes import crop_flip
+f = lambda x: x in {"a", "b", "c", 1, (2, "d")}
+print(identity(seeded(small_convnet)), identity(f), identity({"a", "b", "c"}), settings_of(functools.partial(crop_flip, padding=2)))
+"""
+    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout for _ in range(2)]
+    assert runs[0] == runs[1]
+    ours = settings_of(functools.partial(crop_flip, padding=2))
+    assert runs[0].split()[0] == identity(seeded(small_convnet)) and runs[0].strip().endswith(ours)
+
+
+def test_names_carry_no_room():
+    text = str(settings_of(NoiseAugmentation(Gaussian(sigma=0.5))))
+    assert "training" not in text and "noise.additive" not in text
+    moved = type("Linear", (nn.Linear,), dict(__module__="robust_smooth.somewhere.else"))
+    again = type("Linear", (nn.Linear,), dict(__module__="robust_smooth.training.networks"))
+    nets = [seeded(lambda kind=kind: kind(2, 2)) for kind in (moved, again, nn.Linear)]
+    prints = list(map(fingerprint, nets))
+    assert prints[0] == prints[1] != prints[2]
+    assert identity(nets[0]) == identity(nets[1]) != identity(nets[2])
+
+
+# -- what a checkpoint says ---------------------------------------------------
+
+
+def test_settings_are_readable_where_they_are_plain():
+    assert settings_of(NoiseAugmentation(Gaussian(sigma=0.5), 2)) == dict(
+        name="NoiseAugmentation", noise=dict(name="Gaussian", sigma=0.5), draws=2, label_smoothing=0.0)
+    assert settings_of(Stability(Gaussian(sigma=0.5)))["variant"] == "clean_noisy"
+    assert settings_of(Cosine(warmup=2)) == dict(name="Cosine", warmup=2)
+    assert settings_of(None) is None and settings_of((1, "a")) == [1, "a"]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_settings_see_what_identity_sees(place):
+    make = PLACES[place]
+    assert settings_of(make(1)) == settings_of(make(1)) != settings_of(make(2))
+
+
+def recipe_of(code):
+    "A recipe of somebody's own: the same fields, another loss."
+    names = {}
+    exec(f"def loss(self, model, x, y, generator): return {code}", names)
+    return dataclass(frozen=True)(type("Mine", (), dict(loss=names["loss"], __annotations__=dict(weight=float), weight=1.0)))
+
+
+def test_a_recipe_of_ones_own_counts_with_its_code():
+    one, other = (settings_of(recipe_of(code)()) for code in ("model(x).sum()", "model(x).mean()"))
+    assert one["name"] == other["name"] == "Mine" and one["weight"] == other["weight"] == 1.0 and one != other
+    assert settings_of(recipe_of("model(x).sum()")()) == one
+
+
+def optimiser(rates=(0.1, 0.1), order=(0, 1), **options):
+    layers = seeded(lambda: nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)))
+    groups = [dict(params=layers[i].parameters(), lr=rate) for i, rate in zip(order, rates)]
+    return torch.optim.SGD(groups, lr=1.0, **options)
+
+
+def test_an_optimiser_counts_with_its_groups():
+    base = settings_of(optimiser())
+    assert base == settings_of(optimiser()) and base["groups"][0]["lr"] == 0.1
+    for other in (optimiser((0.1, 0.2)), optimiser(order=(1, 0)), optimiser(momentum=0.9), optimiser((0.1,), (0,))):
+        assert settings_of(other) != base
+    assert settings_of(torch.optim.Adam(nn.Linear(2, 2).parameters())) != settings_of(torch.optim.AdamW(nn.Linear(2, 2).parameters()))
+
+
+# -- generators ---------------------------------------------------------------
+
+OWN = [torch.Generator(), np.random.default_rng(0), np.random.RandomState(0), random.Random(0)]
+
+
+@pytest.mark.parametrize("own", OWN, ids=lambda own: type(own).__name__)
+def test_own_generators_are_found(own):
+    for holder in (own, [own], dict(a=own), closed(own), functools.partial(F.relu, own), Slotted(own), Net(own), closed(Net([own]))):
+        assert own_generators(holder) == [own]
+    before = identity(closed(own))
+    getattr(own, "random", lambda: torch.rand(1, generator=own))() if not isinstance(own, np.random.RandomState) else own.rand()
+    assert identity(closed(own)) == before, "the state of a generator is not part of an identity"
+
+
+def test_global_generators_are_nobodys_own():
+    for used in (random.random, random.shuffle, np.random.normal, np.random.rand, torch.rand, torch.default_generator):
+        assert own_generators([closed(used), used]) == []
+
+
+# -- whose code counts --------------------------------------------------------
+
+LAM = 1.0
+
+
+class HasLam:
+    def __init__(self, lam):
+        self.LAM = lam
+
+    def weight(self):
+        return self.LAM
+
+
+def reads_the_global():
+    return LAM
+
+
+def test_an_attribute_is_no_global_of_the_same_name(monkeypatch):
+    before = identity(HasLam.weight), identity(reads_the_global)
+    monkeypatch.setitem(globals(), "LAM", 2.0)
+    assert identity(HasLam.weight) == before[0] and identity(reads_the_global) != before[1]
+
+
+def test_installed_packages_count_by_name_and_version():
+    import pandas
+    import sklearn.base
+    assert identity(sklearn.base.clone) == identity(sklearn.base.clone)
+    told = identity(sklearn.base.BaseEstimator)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sklearn.base.BaseEstimator, "somewhat", lambda self: 1, raising=False)
+        assert identity(sklearn.base.BaseEstimator) == told, "its code is not read"
+    assert identity(lambda frame: pandas.concat(frame)) == identity(lambda frame: pandas.concat(frame))
+
+
+def test_a_module_of_ones_own_counts_with_what_is_used_of_it(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    prints = []
+    for number, code in enumerate(("x + 1", "x + 2", "x + 1")):
+        (tmp_path / f"own_room_{number}.py").write_text(f"def step(x): return {code}\ndef unused(x): return {number}\n")
+        __import__(f"own_room_{number}")
+        module = sys.modules[f"own_room_{number}"]
+        module.__name__ = "own_room"
+        names = dict(room=module)
+        exec("def run(x): return room.step(x)", names)
+        prints.append(identity(names["run"]))
+    assert prints[0] == prints[2] != prints[1]
