@@ -6,6 +6,7 @@ from .training import adre as adre
 from .training import attacks as attacks
 from .training import batches as batches
 from .methods import bernstein as bernstein
+from .methods import bernstein_heads as bernstein_heads
 from .lab import bernstein_models as bernstein_models
 from .methods import bernstein_paper as bernstein_paper
 from .methods import bernstein_regression as bernstein_regression
@@ -22,6 +23,7 @@ from .maths import corners as corners
 from .maths import curves as curves
 from .training import data as data
 from .lab import definitions as definitions
+from .lab import doctor as doctor
 from .methods import draws as draws
 from .maths import dual as dual
 from .maths import dual_solver as dual_solver

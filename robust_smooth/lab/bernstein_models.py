@@ -32,7 +32,7 @@ from ..training.models import ResNet
 __all__ = ['dense_features', 'conv_features', 'vgg_features', 'resnet_features', 'wide_features', 'densenet_features', 'head',
            'FeatureClassifier', 'accuracy', 'attack_inside', 'network_for', 'fit_pipeline', 'accuracy_table', 'audit']
 
-# %% ../../nbs/lab/15_bernstein_models.ipynb #0f0a94ab
+# %% ../../nbs/lab/15_bernstein_models.ipynb #a244f443
 def dense_features(in_features: int,                 # inputs per image
                    d: int = 5,                       # features
                    hidden: Iterable[int] = (64, 64), # widths of the hidden layers
@@ -52,6 +52,7 @@ def dense_features(in_features: int,                 # inputs per image
         layers += [spectral(nn.Linear(a, b), how), nn.ReLU()]
     return nn.Sequential(*layers, spectral(nn.Linear(widths[-1], d), how), nn.Sigmoid())
 
+# %% ../../nbs/lab/15_bernstein_models.ipynb #df391e09
 def _block(a: int, b: int, how: str, stride: int = 1, normalised: bool = False) -> list[nn.Module]:
     "A 3x3 convolution and what follows it."
     layers: list[nn.Module] = [spectral(nn.Conv2d(a, b, 3, stride, 1), how)]
@@ -59,6 +60,7 @@ def _block(a: int, b: int, how: str, stride: int = 1, normalised: bool = False) 
         layers.append(nn.BatchNorm2d(b))
     return [*layers, nn.ReLU()]
 
+# %% ../../nbs/lab/15_bernstein_models.ipynb #ef26c3da
 def _bottleneck(inputs: int, d: int, how: str) -> list[nn.Module]:
     "From maps to features in the unit cube."
     return [nn.Flatten(), spectral(nn.Linear(inputs, d), how), nn.Sigmoid()]
@@ -67,7 +69,7 @@ def _check_size(size: int, halvings: int) -> None:
     if size % 2**halvings:
         raise ValueError(f"size must be a multiple of {2**halvings}, got {size}")
 
-# %% ../../nbs/lab/15_bernstein_models.ipynb #c9ffd648
+# %% ../../nbs/lab/15_bernstein_models.ipynb #23f6fd7f
 def conv_features(in_channels: int = 1, # channels of the images
                   size: int = 28,       # height and width, a multiple of 4
                   d: int = 5,           # features
@@ -88,22 +90,22 @@ def conv_features(in_channels: int = 1, # channels of the images
     layers = [*_block(in_channels, width, how), *_block(width, wide, how, 2), *_block(wide, wide, how, 2)]
     return nn.Sequential(*layers, *_bottleneck(wide * (size // 4) ** 2, d, how))
 
+# %% ../../nbs/lab/15_bernstein_models.ipynb #f2397976
 def vgg_features(in_channels: int = 3, # channels of the images
                  size: int = 32,       # height and width, a multiple of 2 to the number of stages
                  d: int = 5,           # features
-                 width: int = 16,      # channels of the first stage; each has twice as many as the last, at most 8 times
+                 width: int = 16,      # channels of the first stage; they double with each, up to 8 times
                  how: str = "none",    # spectral normalisation: "exact", "reshaped" or "none"
                  stages: Sequence[int] = (2, 2), # convolutions of each stage; VGG-19 is (2, 2, 4, 4, 4) with width 64
                  normalised: bool = False, # batch normalisation after every convolution, as deep stacks need
                 ) -> nn.Sequential:
-    """A plain deep stack after VGG: stages of 3x3 convolutions, max-pooling after each. Raises
-    ValueError for another size.
+    """A deep stack after VGG: stages of 3x3 convolutions, max-pooling after each. Raises ValueError for another size.
 
     Args:
         in_channels: channels of the images
         size: height and width, a multiple of 2 to the number of stages
         d: features
-        width: channels of the first stage; each has twice as many as the last, at most 8 times
+        width: channels of the first stage; they double with each, up to 8 times
         how: spectral normalisation: "exact", "reshaped" or "none"
         stages: convolutions of each stage; VGG-19 is (2, 2, 4, 4, 4) with width 64
         normalised: batch normalisation after every convolution, as deep stacks need
@@ -119,7 +121,7 @@ def vgg_features(in_channels: int = 3, # channels of the images
         layers.append(nn.MaxPool2d(2))
     return nn.Sequential(*layers, *_bottleneck(channels * (size >> len(stages)) ** 2, d, how))
 
-# %% ../../nbs/lab/15_bernstein_models.ipynb #4ee11ddb
+# %% ../../nbs/lab/15_bernstein_models.ipynb #ffeab8aa
 def resnet_features(in_channels: int = 3, # channels of the images
                     d: int = 5,           # features, >= 2
                     depth: int = 20,      # 6 n + 2: 8, 20, 110
@@ -133,6 +135,7 @@ def resnet_features(in_channels: int = 3, # channels of the images
     """
     return nn.Sequential(ResNet(depth, d, in_channels), nn.Sigmoid())
 
+# %% ../../nbs/lab/15_bernstein_models.ipynb #b6f3a324
 def _wide_block(a: int, b: int, stride: int, how: str, average: bool) -> nn.Module:
     "Two convolutions beside a shortcut."
     branch = nn.Sequential(*_block(a, b, how, stride), spectral(nn.Conv2d(b, b, 3, 1, 1), how))
@@ -140,6 +143,7 @@ def _wide_block(a: int, b: int, stride: int, how: str, average: bool) -> nn.Modu
     shortcut = nn.Identity() if same else spectral(nn.Conv2d(a, b, 1, stride), how)
     return nn.Sequential(Skip(branch, average, shortcut), nn.ReLU())
 
+# %% ../../nbs/lab/15_bernstein_models.ipynb #2e1f0240
 def wide_features(in_channels: int = 3, # channels of the images
                   size: int = 32,       # height and width, a multiple of 4
                   d: int = 5,           # features
@@ -164,7 +168,7 @@ def wide_features(in_channels: int = 3, # channels of the images
     layers.append(nn.AvgPool2d(size // 4))
     return nn.Sequential(*layers, *_bottleneck(2 * width, d, how))
 
-# %% ../../nbs/lab/15_bernstein_models.ipynb #e105390d
+# %% ../../nbs/lab/15_bernstein_models.ipynb #0260251e
 def densenet_features(in_channels: int = 3, # channels of the images
                       size: int = 32,       # height and width, a multiple of 2 to the number of blocks
                       d: int = 5,           # features
@@ -174,8 +178,8 @@ def densenet_features(in_channels: int = 3, # channels of the images
                       normalised: bool = False, # batch normalisation after every convolution
                      ) -> nn.Sequential:
     """A densely connected extractor: each layer sees all before it; blocks end in average pooling.
-    Raises ValueError for
-    another size.
+
+    Raises ValueError for another size.
 
     Args:
         in_channels: channels of the images
@@ -196,6 +200,7 @@ def densenet_features(in_channels: int = 3, # channels of the images
         layers.append(nn.AvgPool2d(2))
     return nn.Sequential(*layers, *_bottleneck(channels * (size >> len(blocks)) ** 2, d, how))
 
+# %% ../../nbs/lab/15_bernstein_models.ipynb #3ad6ded8
 def head(d: int = 5,            # features
          num_classes: int = 10, # classes
          hidden: int = 64,      # width of the two hidden layers
@@ -210,7 +215,7 @@ def head(d: int = 5,            # features
     inner = (nn.Linear(d, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU())
     return nn.Sequential(*inner, nn.Linear(hidden, num_classes))
 
-# %% ../../nbs/lab/15_bernstein_models.ipynb #bbc6d3c7
+# %% ../../nbs/lab/15_bernstein_models.ipynb #208cb792
 class FeatureClassifier(nn.Module):
     """The unsmoothed classifier: head(features(images)).
 
@@ -243,6 +248,7 @@ class FeatureClassifier(nn.Module):
         """
         return Smoothed(self.features, self.head, degree).eval()
 
+# %% ../../nbs/lab/15_bernstein_models.ipynb #f86af80d
 def accuracy(model: nn.Module, # images to logits
              images: Tensor,   # [N, ...]
              labels: Tensor,   # [N]
@@ -289,15 +295,16 @@ class _Balls:
         part = torch.rand(self.radii.shape, generator=generator).to(like)
         return delta * (self.radii * part / self.size(delta).clamp_min(1e-12))
 
-# %% ../../nbs/lab/15_bernstein_models.ipynb #3481195f
+# %% ../../nbs/lab/15_bernstein_models.ipynb #751ccbed
 def _margin(logits: Tensor, label: Tensor) -> Tensor:
     "How far the best other class is above the label, [B]."
     others = logits.scatter(1, label[:, None], -math.inf)
     return others.amax(1) - logits.gather(1, label[:, None])[:, 0]
 
+# %% ../../nbs/lab/15_bernstein_models.ipynb #8a8d839f
 def _climb(model: nn.Module, images: Tensor, delta: Tensor, label: Tensor, balls: _Balls, steps: int,
            clip: tuple[float, float] | None, keep: Callable[[Tensor, Tensor], bool]) -> None:
-    "Gradient ascent on the margin from one start; `keep` is told every point and its margin, and says when all is found."
+    "Gradient ascent on the margin from one start; `keep` is told every point, and says when all is found."
     for k in range(steps + 1):
         x = (images + delta).detach().requires_grad_(True)
         margin = _margin(model(x), label)
@@ -380,11 +387,11 @@ def _backbone_for(size: int) -> str:
         return "dense"
     return "conv" if size <= 28 else "resnet"
 
-# %% ../../nbs/lab/15_bernstein_models.ipynb #2b3d1201
+# %% ../../nbs/lab/15_bernstein_models.ipynb #b3ac958a
 def network_for(data: ImageSet,     # decides the size of the images and the number of classes
                 d: int = 5,         # features
                 how: str = "exact", # spectral normalisation: "exact", "reshaped" or "none"
-                backbone: str = "", # "dense", "conv", "vgg", "wide", "densenet" or "resnet"; "": by the size of the images
+                backbone: str = "", # "dense", "conv", "vgg", "wide", "densenet" or "resnet"; "": by the size
                 full: bool = False, # True: as published, for 32x32 images, instead of thin variants
                ) -> FeatureClassifier:
     """An untrained classifier with a bottleneck that fits a data set. Raises ValueError for an unknown backbone.
@@ -393,8 +400,7 @@ def network_for(data: ImageSet,     # decides the size of the images and the num
         data: decides the size of the images and the number of classes
         d: features
         how: spectral normalisation: "exact", "reshaped" or "none"
-        backbone: "dense", "conv", "vgg", "wide", "densenet" or "resnet"; "": by the size of the
-            images
+        backbone: "dense", "conv", "vgg", "wide", "densenet" or "resnet"; "": by the size
         full: True: as published, for 32x32 images, instead of thin variants
     """
     channels, size = data.images.shape[1], data.images.shape[-1]
@@ -405,7 +411,7 @@ def network_for(data: ImageSet,     # decides the size of the images and the num
     features = makers[backbone](channels, size, d, how)
     return FeatureClassifier(features, head(d, data.num_classes or 0))
 
-# %% ../../nbs/lab/15_bernstein_models.ipynb #bf4a18db
+# %% ../../nbs/lab/15_bernstein_models.ipynb #d9b037a8
 def fit_pipeline(make: Callable[[], nn.Module], # makes the untrained network
                  data: ImageSet,        # training images
                  recipe: Any,           # of `train`
@@ -414,9 +420,9 @@ def fit_pipeline(make: Callable[[], nn.Module], # makes the untrained network
                  learning_rate: float = 3e-3, # of Adam, constant
                  batch_size: int = 64,  # images per step
                 ) -> nn.Module:         # in evaluation mode
-    """Train a network (on the GPU if there is one), or take it from the stock if the same was trained
-    before; an interrupted
-    training is resumed.
+    """Train a network (on the GPU if there is one), or take it from the stock if the same was trained before.
+
+    An interrupted training is resumed.
 
     Args:
         make: makes the untrained network
@@ -429,10 +435,11 @@ def fit_pipeline(make: Callable[[], nn.Module], # makes the untrained network
     Returns:
         in evaluation mode
     """
-    training = Training(recipe=recipe, data=data, epochs=epochs, seed=seed, batch_size=batch_size, learning_rate=learning_rate)
+    training = Training(recipe=recipe, data=data, epochs=epochs, seed=seed, batch_size=batch_size,
+                        learning_rate=learning_rate)
     return trained(initial(make, seed), training).cpu().eval()
 
-# %% ../../nbs/lab/15_bernstein_models.ipynb #e129f5c3
+# %% ../../nbs/lab/15_bernstein_models.ipynb #05e05624
 def _attacked(model: nn.Module, test: ImageSet, eps: float, steps: int) -> dict[str, Tensor]:
     "The images as they are and under the two attacks, by the attack's name."
     start = torch.Generator().manual_seed(0)
@@ -440,6 +447,7 @@ def _attacked(model: nn.Module, test: ImageSet, eps: float, steps: int) -> dict[
     images, labels = test.images, test.labels
     return {"none": images, "FGSM": fgsm(model, images, labels, eps), f"PGD-{steps}": climb(model, images, labels)}
 
+# %% ../../nbs/lab/15_bernstein_models.ipynb #3adc50b8
 def accuracy_table(base: FeatureClassifier,     # trained
                    test: ImageSet,              # evaluation images
                    degrees: Iterable[int],      # n
@@ -447,8 +455,7 @@ def accuracy_table(base: FeatureClassifier,     # trained
                    printed_eps: Any = None,     # how the paper writes it; None: eps
                    steps: int = 20,             # of PGD
                   ) -> pd.DataFrame:            # method, n, metric, attack, norm, eps, value
-    """Accuracy of the unsmoothed classifier and of each degree, as it is and under attacks on the
-    smoothed model itself.
+    """Accuracy of the unsmoothed classifier and of each degree, as it is and under attacks on the model itself.
 
     Args:
         base: trained
@@ -461,7 +468,8 @@ def accuracy_table(base: FeatureClassifier,     # trained
         method, n, metric, attack, norm, eps, value
     """
     said = eps if printed_eps is None else printed_eps
-    plain, attacked = dict(metric="natural_accuracy", norm=None, eps=None), dict(metric="robust_accuracy", norm="linf", eps=said)
+    plain = dict(metric="natural_accuracy", norm=None, eps=None)
+    attacked = dict(metric="robust_accuracy", norm="linf", eps=said)
     columns = ["method", "n", "metric", "attack", "norm", "eps", "value"]
     rows = []
     for n in (None, *degrees):
@@ -472,7 +480,7 @@ def accuracy_table(base: FeatureClassifier,     # trained
             rows.append(dict(words, method=method, n=n, attack=attack, value=accuracy(model, images, test.labels)))
     return pd.DataFrame(rows, columns=columns)
 
-# %% ../../nbs/lab/15_bernstein_models.ipynb #ef5cb05a
+# %% ../../nbs/lab/15_bernstein_models.ipynb #58915c4c
 def _printed(smooth: Smoothed, test: ImageSet, norm: str, constants: Iterable[float]) -> dict[str, Certificates]:
     "The printed radii of each constant C, by name."
     found = {}
@@ -483,6 +491,7 @@ def _printed(smooth: Smoothed, test: ImageSet, norm: str, constants: Iterable[fl
             found[name] = smooth.certify(test, norm, mode="paper", progress=False, C=C)
     return found
 
+# %% ../../nbs/lab/15_bernstein_models.ipynb #b2065e2b
 def _beyond(radius: np.ndarray, upper: np.ndarray) -> dict[str, float]:
     "How often and how far feature radii exceed the proven upper bounds."
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -493,16 +502,17 @@ def _beyond(radius: np.ndarray, upper: np.ndarray) -> dict[str, float]:
     return dict(above_proven_upper=float(np.mean(ratio > 1 + 1e-3)), median_ratio=float(np.median(ratio)),
                 beyond_twice=float(np.mean(ratio > 2)))
 
-# %% ../../nbs/lab/15_bernstein_models.ipynb #1ca621eb
+# %% ../../nbs/lab/15_bernstein_models.ipynb #2f785356
 def audit(smooth: Smoothed,          # evaluation mode
           test: ImageSet,            # images
           norm: str = "l2",          # "l2" or "linf"
           rtol: float = 1e-2,        # gap of the proven bounds
           steps: int = 40,           # of the attack
           constants: Iterable[float] = (math.inf,), # the paper's C, one row each
-         ) -> tuple[pd.DataFrame, dict[str, Certificates]]: # one row per kind of radius; the radii by name, "features": proved there
-    """How often, by how much and under which attack radii break: proved ones, and printed ones with a
-    1-Lipschitz extractor.
+         ) -> tuple[pd.DataFrame, dict[str, Certificates]]: # one row per kind of radius; the radii by name
+    """How often, by how much and under which attack radii break: proved ones, and printed ones.
+
+    Printed radii take the extractor to be 1-Lipschitz. Under the name "features" stand the radii proved there.
 
     Args:
         smooth: evaluation mode
@@ -512,7 +522,7 @@ def audit(smooth: Smoothed,          # evaluation mode
         steps: of the attack
         constants: the paper's C, one row each
     Returns:
-        one row per kind of radius; the radii by name, "features": proved there
+        one row per kind of radius; the radii by name
     """
     proved = smooth.certify(test, norm, scope="features", progress=False, rtol=rtol)
     certificates = {"sound": smooth.certify(test, norm, progress=False, rtol=rtol)}
@@ -524,5 +534,6 @@ def audit(smooth: Smoothed,          # evaluation mode
         beyond = _beyond(in_features, proved.details["upper"])
         rows.append(dict(radius=name, mode=inputs.mode, images=len(test), **beyond,
                          attack=f"{norm} PGD-{steps}, 2 restarts", broken_by_attack=float(broken.mean()),
-                         broken_images=int(broken.sum()), mean_input_radius=float(np.minimum(inputs.radius, 1e3).mean())))
+                         broken_images=int(broken.sum()),
+                         mean_input_radius=float(np.minimum(inputs.radius, 1e3).mean())))
     return pd.DataFrame(rows), certificates | dict(features=proved)

@@ -28,7 +28,7 @@ def length(v: np.ndarray, p: float) -> np.ndarray:
         return scale * np.sqrt((v * v).sum(-1))
     return scale * (v ** p).sum(-1) ** (1 / p)
 
-# %% ../../nbs/maths/05_nearest.ipynb #745e126b
+# %% ../../nbs/maths/05_nearest.ipynb #ee1153cf
 _LOST = 1e-150 # a direction below this may have underflowed
 
 def _direction(slope: np.ndarray, width: np.ndarray, p: float) -> tuple[np.ndarray, np.ndarray]:
@@ -45,6 +45,7 @@ def _direction(slope: np.ndarray, width: np.ndarray, p: float) -> tuple[np.ndarr
     free = (np.abs(slope) * width * lost).sum(1)
     return np.where(lost, 0.0, way), free
 
+# %% ../../nbs/maths/05_nearest.ipynb #5f5a698b
 def _breakpoints(start: np.ndarray, width: np.ndarray, way: np.ndarray) -> np.ndarray:
     "[M, 2d + 1]: at the start, and where a coordinate reaches an end of its interval."
     with np.errstate(divide="ignore"):
@@ -53,6 +54,7 @@ def _breakpoints(start: np.ndarray, width: np.ndarray, way: np.ndarray) -> np.nd
     steps = np.concatenate([here, start * inverse, (start - width) * inverse], axis=1)
     return np.maximum(steps, 0)
 
+# %% ../../nbs/maths/05_nearest.ipynb #47104ae1
 def _crossing(steps: np.ndarray, form: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "Where a decreasing, piecewise linear form is 0, from its values at the breakpoints; and whether it never is."
     rows = np.arange(len(steps))
@@ -162,7 +164,7 @@ class Flat:
         "How unevenly the metric stretches each side of a box."
         return np.zeros_like(low)
 
-# %% ../../nbs/maths/05_nearest.ipynb #c43beed4
+# %% ../../nbs/maths/05_nearest.ipynb #72a4b194
 def logit(x: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore"):
         return np.log(x) - np.log1p(-x)
@@ -171,6 +173,7 @@ def sigmoid(u: np.ndarray | np.float64) -> np.ndarray:
     e = np.exp(-np.abs(u))
     return np.where(u >= 0, 1 / (1 + e), e / (1 + e))
 
+# %% ../../nbs/maths/05_nearest.ipynb #2bb3c168
 def _flattest(u: float) -> float:
     """Where the secant slope from sigmoid(u) is least.
 

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 # %% auto #0
 __all__ = ['UNIT', 'MAX_ENTRIES', 'Degrees', 'check_degrees', 'lattice', 'coefficients', 'check_table', 'check_points',
            'basis_low', 'basis', 'halves', 'evaluate', 'value_and_gradient', 'gradient', 'slopes', 'subdivide',
-           'restrict_flat', 'restrict', 'lattice_fit']
+           'restrict_flat', 'restrict', 'halve_flat', 'lattice_fit']
 
 # %% ../../nbs/maths/04_polynomials.ipynb #d6c1b410
 UNIT = 2.0 ** -53     # unit roundoff of float64
@@ -56,7 +56,7 @@ def lattice(degrees: Degrees, # one per feature
     places = np.unravel_index(np.arange(start, stop), shape)
     return np.stack([k / n for k, n in zip(places, degrees)], axis=-1)
 
-# %% ../../nbs/maths/04_polynomials.ipynb #3cf1eb39
+# %% ../../nbs/maths/04_polynomials.ipynb #78486778
 def _ask(f: Callable, points: np.ndarray) -> np.ndarray:
     "Logits of a head at lattice points, float64 [M, K]."
     out = np.asarray(f(points), dtype=np.float64)
@@ -69,6 +69,7 @@ def _ask(f: Callable, points: np.ndarray) -> np.ndarray:
         raise ValueError(f"f must be finite on the lattice, got {out[bad[0]]} at {points[bad[0]].tolist()}")
     return out
 
+# %% ../../nbs/maths/04_polynomials.ipynb #5f53d1ee
 def _check_size(entries: int, what: str, max_entries: int) -> None:
     if entries > max_entries:
         raise MemoryError(f"the table would have {entries} {what}, more than max_entries={max_entries}")
@@ -105,7 +106,7 @@ def coefficients(f: Callable,   # the head: a function of an array [M, d] return
         _check_size(rows[0].shape[1] * points, "entries", max_entries)
     return np.ascontiguousarray(np.concatenate(rows).T.reshape(-1, *shape))
 
-# %% ../../nbs/maths/04_polynomials.ipynb #3eb8d0db
+# %% ../../nbs/maths/04_polynomials.ipynb #7c65afcd
 def check_table(coefficients: ArrayLike) -> np.ndarray:
     "A table as float64 [K, n_1+1, ..., n_d+1]. Raises ValueError for another shape, or entries that are not finite."
     table = np.asarray(coefficients, dtype=np.float64)
@@ -117,6 +118,7 @@ def check_table(coefficients: ArrayLike) -> np.ndarray:
         raise ValueError(f"coefficients must be finite, got {table[bad]} for class {bad[0]} at lattice point {bad[1:]}")
     return table
 
+# %% ../../nbs/maths/04_polynomials.ipynb #9e2e2628
 def check_points(x: ArrayLike, d: int, name: str = "x") -> np.ndarray:
     "Feature vectors as float64 [..., d]. Raises ValueError outside the cube, or for another number of features."
     points = np.atleast_1d(np.asarray(x, dtype=np.float64))
@@ -127,7 +129,7 @@ def check_points(x: ArrayLike, d: int, name: str = "x") -> np.ndarray:
                          f"got values in [{points.min()}, {points.max()}]")
     return points
 
-# %% ../../nbs/maths/04_polynomials.ipynb #13b5349d
+# %% ../../nbs/maths/04_polynomials.ipynb #b3a31405
 _RECURRENCE = 64 # the largest degree at which the recurrence, of n^2 / 2 steps, is used
 
 def basis_low(n: int, t: np.ndarray) -> np.ndarray:
@@ -141,6 +143,7 @@ def basis_low(n: int, t: np.ndarray) -> np.ndarray:
         values = wider
     return values
 
+# %% ../../nbs/maths/04_polynomials.ipynb #58ef67e9
 def _basis_high(n: int, t: np.ndarray) -> np.ndarray:
     "Bernstein basis by ratios from the mode: t in [0, 1], [..., n+1]."
     k, t = np.arange(n + 1), t[..., None]
@@ -170,7 +173,7 @@ def basis(n: int,       # degree, >= 0
         raise ValueError(f"t must be in [0, 1] for n > {_RECURRENCE}, got values in [{t.min()}, {t.max()}]")
     return _basis_high(n, t)
 
-# %% ../../nbs/maths/04_polynomials.ipynb #e9a597b7
+# %% ../../nbs/maths/04_polynomials.ipynb #d6f96749
 def halves(shape: tuple[int, ...]) -> int:
     "How many leading axes go to the first factor: their product is at most the rest's."
     total = math.prod(shape)
@@ -184,6 +187,7 @@ def _weights(bases: list[np.ndarray], points: int) -> np.ndarray:
         out = (out[:, :, None] * values[:, None, :]).reshape(points, -1)
     return out
 
+# %% ../../nbs/maths/04_polynomials.ipynb #761729ee
 def _evaluate(table: np.ndarray, x: np.ndarray) -> np.ndarray:
     "Bernstein polynomial at x [M, d] without checks: [M, K]."
     bases = [basis(size - 1, x[:, i]) for i, size in enumerate(table.shape[1:])]
@@ -215,7 +219,7 @@ def evaluate(coefficients: ArrayLike, # [K, n_1+1, ..., n_d+1]
     values = np.concatenate(out) if out else np.zeros((0, len(table)))
     return values.reshape(*points.shape[:-1], len(table))
 
-# %% ../../nbs/maths/04_polynomials.ipynb #2b611333
+# %% ../../nbs/maths/04_polynomials.ipynb #7ba046a1
 def _axis_weights(n: int, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "Basis of degree n at the points t [M] and its derivative, each [M, n+1], from the basis of degree n - 1."
     low, t = basis(n - 1, t), t[:, None]
@@ -225,6 +229,7 @@ def _axis_weights(n: int, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     slope[:, 1:] += n * low
     return value, slope
 
+# %% ../../nbs/maths/04_polynomials.ipynb #2c7f32e4
 def value_and_gradient(tables: np.ndarray, # [M, N] flat, one polynomial each
                        degrees: Iterable[int], # one per feature
                        x: np.ndarray,      # [M, d] its own point; any real numbers for degrees <= 64
@@ -284,7 +289,7 @@ def slopes(coefficients: ArrayLike, # [K, n_1+1, ..., n_d+1]
         bounds.append((size - 1) * change.max(1))
     return np.stack(bounds, -1) * (1 + 4 * UNIT)
 
-# %% ../../nbs/maths/04_polynomials.ipynb #22db09ac
+# %% ../../nbs/maths/04_polynomials.ipynb #999be1c2
 def _restriction(n: int, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     "[n+1, n+1]: row i holds the weights of the old coefficients in new coefficient i."
     return np.stack([np.convolve(basis(n - i, low), basis(i, high)) for i in range(n + 1)])
@@ -298,6 +303,7 @@ def subdivide(net: np.ndarray, t: float) -> tuple[np.ndarray, np.ndarray]:
         net = (1 - t) * net[:, :-1] + t * net[:, 1:]
     return left, right
 
+# %% ../../nbs/maths/04_polynomials.ipynb #1d3f7908
 def _between(net: np.ndarray, low: float, high: float) -> np.ndarray:
     "De Casteljau along axis 1 of [A, n+1, R]: the net on [low, high]."
     if low > 0:
@@ -306,7 +312,7 @@ def _between(net: np.ndarray, low: float, high: float) -> np.ndarray:
         net, _ = subdivide(net, (high - low) / (1 - low))
     return net
 
-# %% ../../nbs/maths/04_polynomials.ipynb #b275a068
+# %% ../../nbs/maths/04_polynomials.ipynb #b996a702
 def restrict_flat(tables: np.ndarray,     # [J, N] flat
                   shape: tuple[int, ...], # degrees + 1
                   low: np.ndarray,        # [d] lower corner of the box
@@ -331,6 +337,7 @@ def restrict_flat(tables: np.ndarray,     # [J, N] flat
             net = _between(net, low[i], high[i])
     return net.reshape(len(tables), -1)
 
+# %% ../../nbs/maths/04_polynomials.ipynb #ccec5e49
 def restrict(coefficients: ArrayLike, # [K, n_1+1, ..., n_d+1]
              low: ArrayLike,          # [d] lower corner of the box
              high: ArrayLike,         # [d] upper corner, > low
@@ -350,6 +357,34 @@ def restrict(coefficients: ArrayLike, # [K, n_1+1, ..., n_d+1]
     if not np.all(low < high):
         raise ValueError(f"low must be below high, got {low} and {high}")
     return restrict_flat(table.reshape(len(table), -1), table.shape[1:], low, high).reshape(table.shape)
+
+# %% ../../nbs/maths/04_polynomials.ipynb #e0c63012
+@lru_cache(maxsize=128)
+def _halving(n: int) -> np.ndarray: # [2(n+1), n+1]
+    "Weights of the coefficients on the two halves."
+    half = np.asarray(0.5)
+    left = np.array([np.concatenate([basis_low(i, half), np.zeros(n - i)]) for i in range(n + 1)])
+    return np.concatenate([left, left[::-1, ::-1]])
+
+# %% ../../nbs/maths/04_polynomials.ipynb #5c4d9253
+def halve_flat(net: np.ndarray, shape: tuple[int, ...], axis: int) -> np.ndarray:
+    "Nets [B, N] on the lower halves, then on the upper halves: [2B, N]."
+    size, before = shape[axis], math.prod(shape[:axis])
+    net = net.reshape(len(net), before, size, -1)
+    out = np.empty((2, *net.shape))
+    if size == 2: # degree 1: the middle is the mean
+        out[0, :, :, 0], out[1, :, :, 1] = net[:, :, 0], net[:, :, 1]
+        out[0, :, :, 1] = out[1, :, :, 0] = (net[:, :, 0] + net[:, :, 1]) * 0.5
+    elif size > 65: # repeated averages instead of a matrix
+        flat = net.reshape(-1, size, net.shape[-1])
+        out[0], out[1] = (half.reshape(net.shape) for half in subdivide(flat, 0.5))
+    elif net.shape[-1] == 1: # the last axis: one product of matrices
+        both = (net[..., 0] @ _halving(size - 1).T)[..., None]
+        out[0], out[1] = both[:, :, :size], both[:, :, size:]
+    else:
+        both = np.matmul(_halving(size - 1), net)
+        out[0], out[1] = both[:, :, :size], both[:, :, size:]
+    return out.reshape(2 * out.shape[1], -1)
 
 # %% ../../nbs/maths/04_polynomials.ipynb #9956f32b
 @lru_cache(maxsize=32)

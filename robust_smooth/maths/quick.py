@@ -15,7 +15,7 @@ from .polynomials import check_table, slopes, UNIT
 # %% auto #0
 __all__ = ['quick_radius']
 
-# %% ../../nbs/maths/06_quick.ipynb #fa63c8be
+# %% ../../nbs/maths/06_quick.ipynb #d289cb73
 def _dual(p: float) -> float:
     "The order of the dual norm."
     if p == 1:
@@ -29,6 +29,7 @@ def _by_slopes(problem: Problem, alive: np.ndarray) -> float:
     margin = (problem.margins - problem.point_error)[alive]
     return float((margin / steep).min() * (1 - 16 * UNIT))
 
+# %% ../../nbs/maths/06_quick.ipynb #f35227ff
 def _free(problem: Problem, alive: np.ndarray, radius: float, how: str) -> bool:
     "Whether hull or minorant show that the boundary is at least `radius` away."
     low, high = problem.metric.reach(radius)

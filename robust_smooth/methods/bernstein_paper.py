@@ -54,7 +54,7 @@ class RootRadius(float):
         self.__dict__.update(radius=float(radius), mode="paper", **more)
         return self
 
-# %% ../../nbs/methods/08_bernstein_paper.ipynb #457e92fa
+# %% ../../nbs/methods/08_bernstein_paper.ipynb #0d95e669
 Logits = Callable[[np.ndarray], np.ndarray] # x [d] -> [K]
 
 def _by_axes(table: np.ndarray) -> Logits:
@@ -71,6 +71,7 @@ def _by_axes(table: np.ndarray) -> Logits:
 
     return logits
 
+# %% ../../nbs/methods/08_bernstein_paper.ipynb #b41a5b23
 @lru_cache(maxsize=32)
 def _places(shape: tuple[int, ...]) -> np.ndarray: # [d, N]
     "For each axis and lattice point, the place of its basis value in the list of all basis values, k running slowest."
@@ -95,7 +96,7 @@ def logits_anywhere(table: np.ndarray) -> Logits:
     few_corners = max(table.shape[1:]) <= 2 and table.ndim - 1 <= _CORNERS
     return _by_corners(table) if few_corners else _by_axes(table)
 
-# %% ../../nbs/methods/08_bernstein_paper.ipynb #5d08af01
+# %% ../../nbs/methods/08_bernstein_paper.ipynb #8b1f6fea
 def _check_system(table: np.ndarray, C: float) -> None:
     "Raise ValueError where the system is not defined."
     classes, d = len(table), table.ndim - 1
@@ -106,6 +107,7 @@ def _check_system(table: np.ndarray, C: float) -> None:
     if not C >= 1:
         raise ValueError(f"C must be >= 1, got {C!r}")
 
+# %% ../../nbs/methods/08_bernstein_paper.ipynb #506b7b30
 def root_system(coefficients: ArrayLike, # [K, n_1+1, ..., n_d+1], d <= K
                 x0: ArrayLike,           # [d] features at which ranks and xi are frozen
                 C: float = np.inf,       # the conservative constant, >= 1
@@ -139,7 +141,7 @@ def root_system(coefficients: ArrayLike, # [K, n_1+1, ..., n_d+1], d <= K
 
     return residuals
 
-# %% ../../nbs/methods/08_bernstein_paper.ipynb #755f1108
+# %% ../../nbs/methods/08_bernstein_paper.ipynb #fb271f60
 SOLVERS = ("lm", "dogbox", "trf")
 
 def _solve(residuals: Logits, x0: np.ndarray, solver: str) -> optimize.OptimizeResult:
@@ -150,13 +152,14 @@ def _solve(residuals: Logits, x0: np.ndarray, solver: str) -> optimize.OptimizeR
         inside = np.clip(x0, 1e-12, 1 - 1e-12)
         return optimize.least_squares(residuals, inside, bounds=(0, 1), method=solver)
 
+# %% ../../nbs/methods/08_bernstein_paper.ipynb #71907a57
 def _story(found: optimize.OptimizeResult, point: np.ndarray, **more: Any) -> dict[str, Any]:
     "What every root says of itself."
     left = bool(np.any((found.x < 0) | (found.x > 1)))
     return dict(point=point, root=found.x, status=found.message, success=bool(found.success), left_cube=left,
                 evaluations=int(found.nfev), **more)
 
-# %% ../../nbs/methods/08_bernstein_paper.ipynb #55ca9022
+# %% ../../nbs/methods/08_bernstein_paper.ipynb #df96fda7
 def root_radius(coefficients: ArrayLike,   # [K, n_1+1, ..., n_d+1], d <= K
                 x0: ArrayLike,             # [d] features in [0, 1]
                 norm: str | float = "l2",  # "l1", "l2", "linf" or any p >= 1
@@ -186,7 +189,8 @@ def root_radius(coefficients: ArrayLike,   # [K, n_1+1, ..., n_d+1], d <= K
     logits = logits_anywhere(table)
     change = bool(logits(point).argmax() != logits(start).argmax())
     gap = residuals(found.x)
-    story = _story(found, point, residual=0.5 * float(gap @ gap), changes_class=change, norm=norm_name(norm), C=float(C))
+    story = _story(found, point, residual=0.5 * float(gap @ gap), changes_class=change, norm=norm_name(norm),
+                   C=float(C))
     return RootRadius(float(length(point - start, p)), **story)
 
 # %% ../../nbs/methods/08_bernstein_paper.ipynb #3a4ba9d1

@@ -18,7 +18,7 @@ from ..maths.polynomials import check_degrees, coefficients, evaluate
 # %% auto #0
 __all__ = ['check_interval', 'smooth_table', 'SmoothedRegressor', 'smooth_regression', 'cross_validate_degree']
 
-# %% ../../nbs/methods/09_bernstein_regression.ipynb #b493b211
+# %% ../../nbs/methods/09_bernstein_regression.ipynb #7f081265
 def check_interval(interval: ArrayLike, # (low, high) for one input, or d such pairs
                   ) -> tuple[np.ndarray, np.ndarray]: # [d] lower and upper ends
     """The ends of a box. Raises ValueError unless low < high, both finite, for every input.
@@ -35,6 +35,7 @@ def check_interval(interval: ArrayLike, # (low, high) for one input, or d such p
     low, high = ends.T
     return low, high
 
+# %% ../../nbs/methods/09_bernstein_regression.ipynb #50ead8b5
 def smooth_table(predict: Callable[[np.ndarray], Any], # predictions [M] or [M, 1] for inputs [M, d]
                  n: int | Iterable[int], # degree, or one per input
                  low: np.ndarray,        # [d] lower ends
@@ -122,7 +123,7 @@ class SmoothedRegressor(RegressorMixin, BaseEstimator):
 
     __call__ = predict
 
-# %% ../../nbs/methods/09_bernstein_regression.ipynb #c4c5fc54
+# %% ../../nbs/methods/09_bernstein_regression.ipynb #7fc65605
 def _fresh(estimator: Any) -> Any:
     "An unfitted copy of an estimator."
     if estimator is None:
@@ -130,6 +131,7 @@ def _fresh(estimator: Any) -> Any:
         return DecisionTreeRegressor(random_state=0)
     return clone(estimator)
 
+# %% ../../nbs/methods/09_bernstein_regression.ipynb #99179a9b
 def _as_column(X: Any) -> Any:
     "A vector as one input; everything else as it is."
     array = np.asarray(X)
@@ -141,12 +143,12 @@ def _box(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     half = np.where(high > low, 0.0, 0.5)
     return low - half, high + half
 
+# %% ../../nbs/methods/09_bernstein_regression.ipynb #c080b37a
 def smooth_regression(model: Any,          # a fitted regressor with `.predict(X)`, or a function of X [M, d]
                       n: int | Iterable[int], # degree, or one per input
                       interval: ArrayLike, # (low, high) for one input, or d such pairs
                      ) -> SmoothedRegressor:
-    """Bernstein smoothing of a fitted regressor on a box (Kao et al.). Raises ValueError for a box or
-    degrees that are none.
+    """Bernstein smoothing of a fitted regressor on a box (Kao et al.). Raises ValueError for a box that is none.
 
     Args:
         model: a fitted regressor with `.predict(X)`, or a function of X [M, d]
@@ -157,7 +159,7 @@ def smooth_regression(model: Any,          # a fitted regressor with `.predict(X
     predict = model.predict if hasattr(model, "predict") else model
     return SmoothedRegressor(model, n, interval)._smooth(predict, low, high)
 
-# %% ../../nbs/methods/09_bernstein_regression.ipynb #52a98c39
+# %% ../../nbs/methods/09_bernstein_regression.ipynb #61091d5a
 def _check_data(X: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     "Inputs [M, d] and targets [M], float64. Raises ValueError for other shapes, or values that are not finite."
     inputs, targets = np.asarray(X, dtype=np.float64), np.asarray(y, dtype=np.float64)
@@ -174,12 +176,13 @@ def _check_data(X: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
             raise ValueError(f"{name} must be finite, got NaN or infinity in it")
     return inputs, targets
 
+# %% ../../nbs/methods/09_bernstein_regression.ipynb #520d4939
 def _check_folds(folds: int, rows: int) -> int:
     if isinstance(folds, bool) or int(folds) != folds or not 2 <= folds <= rows:
         raise ValueError(f"folds must be a whole number in [2, {rows}], got {folds!r}")
     return int(folds)
 
-# %% ../../nbs/methods/09_bernstein_regression.ipynb #548537a7
+# %% ../../nbs/methods/09_bernstein_regression.ipynb #9e0552c2
 def cross_validate_degree(model: Any,            # an unfitted scikit-learn regressor
                           X: ArrayLike,          # [M, d] training inputs
                           y: ArrayLike,          # [M] targets
@@ -187,9 +190,9 @@ def cross_validate_degree(model: Any,            # an unfitted scikit-learn regr
                           folds: int = 5,        # of the cross-validation, >= 2
                           seed: int = 0,         # shuffles the folds
                          ) -> dict[int, float]:  # degree -> mean squared error; key 0: the unsmoothed model
-    """Cross-validated error of each degree on the box spanned by the data. Raises ValueError for
-    degrees that are not whole
-    numbers >= 1, and for data whose shapes do not fit.
+    """Cross-validated error of each degree on the box spanned by the data.
+
+    Raises ValueError for degrees that are not whole numbers >= 1, and for data whose shapes do not fit.
 
     Args:
         model: an unfitted scikit-learn regressor

@@ -128,7 +128,7 @@ def _constant(value: float) -> Callable[[nn.Module, tuple], _Bounds]:
 for _kind, _slope in _SLOPES.items():
     layer_bound.register(_kind)(_constant(_slope))
 
-# %% ../../nbs/training/06_lipschitz.ipynb #08cc53d9
+# %% ../../nbs/training/06_lipschitz.ipynb #2c822384
 @layer_bound.register
 def _(layer: nn.LeakyReLU, shape: tuple) -> _Bounds:
     return _constant(max(1.0, abs(layer.negative_slope)))(layer, shape)
@@ -137,6 +137,7 @@ def _(layer: nn.LeakyReLU, shape: tuple) -> _Bounds:
 def _(layer: nn.ELU, shape: tuple) -> _Bounds:
     return _constant(max(1.0, abs(layer.alpha)))(layer, shape)
 
+# %% ../../nbs/training/06_lipschitz.ipynb #169417be
 @layer_bound.register
 def _(layer: nn.Softplus, shape: tuple) -> _Bounds:
     jump = math.log1p(math.exp(-layer.threshold)) / abs(layer.beta)
@@ -145,7 +146,7 @@ def _(layer: nn.Softplus, shape: tuple) -> _Bounds:
                          f"{layer.threshold} at beta {layer.beta}, where it jumps by {jump:.3g}")
     return 1.0, 1.0, 1.0
 
-# %% ../../nbs/training/06_lipschitz.ipynb #558e0356
+# %% ../../nbs/training/06_lipschitz.ipynb #dfee9c96
 def _weight(layer: nn.Module) -> np.ndarray:
     "The weight, float64. Raises ValueError where it is not finite, or another at each look."
     first, second = (torch.as_tensor(layer.weight).detach().cpu().double().numpy() for _ in range(2))
@@ -155,6 +156,7 @@ def _weight(layer: nn.Module) -> np.ndarray:
         raise ValueError(f"the weight of {type(layer).__name__} must be the same at each look, got two that differ")
     return first
 
+# %% ../../nbs/training/06_lipschitz.ipynb #d8850f63
 def _matrix_bounds(matrix: np.ndarray) -> _Bounds:
     l1, l2, linf = (float(np.linalg.norm(matrix, p)) * SAFE for p in (1, 2, np.inf))
     return l1, l2, linf
@@ -163,7 +165,7 @@ def _matrix_bounds(matrix: np.ndarray) -> _Bounds:
 def _(layer: nn.Linear, shape: tuple) -> _Bounds:
     return _matrix_bounds(_weight(layer))
 
-# %% ../../nbs/training/06_lipschitz.ipynb #d5aca55c
+# %% ../../nbs/training/06_lipschitz.ipynb #07780dc0
 def _affine_scale(layer: nn.Module) -> np.ndarray:
     "By what a batch normalisation in evaluation mode multiplies each channel, in size."
     if layer.running_var is None:
@@ -175,6 +177,7 @@ def _affine_scale(layer: nn.Module) -> np.ndarray:
     scale = 1 / np.sqrt(variance)
     return scale if layer.weight is None else scale * np.abs(_weight(layer))
 
+# %% ../../nbs/training/06_lipschitz.ipynb #10c3ff28
 @layer_bound.register(nn.BatchNorm1d)
 @layer_bound.register(nn.BatchNorm2d)
 def _(layer: nn.Module, shape: tuple) -> _Bounds:
@@ -189,7 +192,7 @@ def _(layer: Normalize, shape: tuple) -> _Bounds:
     largest = float((1 / std).max()) * SAFE
     return largest, largest, largest
 
-# %% ../../nbs/training/06_lipschitz.ipynb #704d9b1b
+# %% ../../nbs/training/06_lipschitz.ipynb #55e31d56
 def _spread(kernel: np.ndarray, dilation: tuple[int, ...]) -> np.ndarray:
     "The kernel with its dilation written into it."
     if dilation == (1, 1):
@@ -199,6 +202,7 @@ def _spread(kernel: np.ndarray, dilation: tuple[int, ...]) -> np.ndarray:
     wide[:, :, ::dilation[0], ::dilation[1]] = kernel
     return wide
 
+# %% ../../nbs/training/06_lipschitz.ipynb #1ea5253d
 def _check_padding(layer: nn.Conv2d, kernel: np.ndarray) -> None:
     "Raise ValueError for a padding without a bound."
     if layer.padding_mode == "zeros":
@@ -212,13 +216,14 @@ def _check_padding(layer: nn.Conv2d, kernel: np.ndarray) -> None:
     if not same or tuple(layer.stride) != (1, 1):
         raise ValueError("circular padding is supported where it keeps the size: stride 1, padding (k - 1) / 2")
 
-# %% ../../nbs/training/06_lipschitz.ipynb #18384daa
+# %% ../../nbs/training/06_lipschitz.ipynb #e69ab47a
 def _conv_l1(kernel: np.ndarray, stride: tuple[int, ...]) -> float:
     "Largest sum of sizes over the outputs that one input pixel reaches, of one group."
     offsets = [range(min(s, k)) for s, k in zip(stride, kernel.shape[2:])]
     parts = [kernel[:, :, i::stride[0], j::stride[1]] for i in offsets[0] for j in offsets[1]]
     return max(np.abs(part).sum((0, 2, 3)).max() for part in parts)
 
+# %% ../../nbs/training/06_lipschitz.ipynb #37ef5980
 def _conv(layer: nn.Conv2d, shape: tuple, scale: np.ndarray | None = None) -> _Bounds:
     "The three constants of a convolution; `scale` multiplies its output channels (a folded batch normalisation)."
     kernel = _weight(layer)
@@ -237,7 +242,7 @@ def _conv(layer: nn.Conv2d, shape: tuple, scale: np.ndarray | None = None) -> _B
 
 layer_bound.register(nn.Conv2d)(_conv)
 
-# %% ../../nbs/training/06_lipschitz.ipynb #c828ea16
+# %% ../../nbs/training/06_lipschitz.ipynb #5051af8c
 def _pair(value: Any) -> tuple[int, ...]:
     return (value, value) if isinstance(value, int) else tuple(value)
 
@@ -246,6 +251,7 @@ def _windows(layer: nn.MaxPool2d | nn.AvgPool2d) -> int:
     pairs = zip(_pair(layer.kernel_size), _pair(layer.stride))
     return math.prod(math.ceil(k / s) for k, s in pairs)
 
+# %% ../../nbs/training/06_lipschitz.ipynb #51cd920c
 @layer_bound.register
 def _(layer: nn.MaxPool2d, shape: tuple) -> _Bounds:
     if _pair(layer.dilation) != (1, 1):
@@ -253,6 +259,7 @@ def _(layer: nn.MaxPool2d, shape: tuple) -> _Bounds:
     windows = _windows(layer) # that a pixel can win
     return float(windows), math.sqrt(windows), 1.0
 
+# %% ../../nbs/training/06_lipschitz.ipynb #7b3752b5
 @layer_bound.register
 def _(layer: nn.AvgPool2d, shape: tuple) -> _Bounds:
     whole = layer.count_include_pad or _pair(layer.padding) == (0, 0)
@@ -262,6 +269,7 @@ def _(layer: nn.AvgPool2d, shape: tuple) -> _Bounds:
     windows, area = _windows(layer), math.prod(_pair(layer.kernel_size))
     return windows / area, math.sqrt(windows / area), 1.0
 
+# %% ../../nbs/training/06_lipschitz.ipynb #3f373253
 @layer_bound.register
 def _(layer: nn.AdaptiveAvgPool2d, shape: tuple) -> _Bounds:
     if _pair(layer.output_size) != (1, 1):
@@ -269,12 +277,13 @@ def _(layer: nn.AdaptiveAvgPool2d, shape: tuple) -> _Bounds:
     area = math.prod(shape[-2:])
     return 1 / area, 1 / math.sqrt(area), 1.0
 
-# %% ../../nbs/training/06_lipschitz.ipynb #2595c1eb
+# %% ../../nbs/training/06_lipschitz.ipynb #8bdd72ab
 def _apart(module: nn.Module, x: Tensor) -> Tensor:
     "The output of a module that leaves its input as it is."
     in_place = any(getattr(part, "inplace", False) for part in module.modules())
     return module(x.clone() if in_place else x)
 
+# %% ../../nbs/training/06_lipschitz.ipynb #8b00e9c6
 class Skip(nn.Module):
     """A branch beside a shortcut: x + branch(x), or their average, which keeps 1-Lipschitz branches 1-Lipschitz.
 
@@ -330,7 +339,7 @@ def _rule_class(layer: nn.Module) -> type | None:
             "hooks; their namesakes in torch.nn.utils.parametrizations do not.)")
     return kind
 
-# %% ../../nbs/training/06_lipschitz.ipynb #5c7b7364
+# %% ../../nbs/training/06_lipschitz.ipynb #39cea271
 def _folds(layer: nn.Module, after: nn.Module | None, shape: tuple) -> bool:
     "Whether a batch normalisation follows a layer on the same channels."
     if is_plain(layer, nn.Linear):
@@ -344,6 +353,7 @@ def _folded(layer: nn.Module, after: nn.Module, shape: tuple) -> _Bounds:
         return _conv(layer, shape, scale)
     return _matrix_bounds(_weight(layer) * scale[:, None])
 
+# %% ../../nbs/training/06_lipschitz.ipynb #fba9eb94
 def _through(layer: nn.Module, shape: tuple) -> tuple:
     "Shape of the output, without the batch."
     tensors = [*layer.parameters(), *layer.buffers()]
@@ -352,7 +362,7 @@ def _through(layer: nn.Module, shape: tuple) -> tuple:
         out = layer(torch.zeros(1, *shape, dtype=like.dtype, device=like.device))
     return tuple(out.shape[1:])
 
-# %% ../../nbs/training/06_lipschitz.ipynb #32e873d1
+# %% ../../nbs/training/06_lipschitz.ipynb #0e3a6c4b
 _Row = tuple[str, nn.Module, float, float, float] # name, layer, its three constants
 
 def _parts(chain: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -362,6 +372,7 @@ def _parts(chain: nn.Module) -> list[tuple[str, nn.Module]]:
         chain = nn.Sequential(*layers)
     return [(label, part) for label, part in chain._modules.items() if part is not None]
 
+# %% ../../nbs/training/06_lipschitz.ipynb #838b5a4a
 def _rows(layer: nn.Module, shape: tuple, name: str) -> list[_Row]:
     "One row for each part of a chain."
     kind = _rule_class(layer)
@@ -382,7 +393,7 @@ def _rows(layer: nn.Module, shape: tuple, name: str) -> list[_Row]:
         shape = _through(part, shape)
     return rows
 
-# %% ../../nbs/training/06_lipschitz.ipynb #0f93913a
+# %% ../../nbs/training/06_lipschitz.ipynb #74d4e25c
 def _product(layer: nn.Module, shape: tuple) -> np.ndarray:
     "The three constants of a chain."
     rows = [row[2:] for row in _rows(layer, shape, "")]
@@ -394,6 +405,7 @@ def _(layer: Skip, shape: tuple) -> _Bounds:
     l1, l2, linf = total * (0.5 if layer.average else 1.0)
     return l1, l2, linf
 
+# %% ../../nbs/training/06_lipschitz.ipynb #4ee0cfd5
 @layer_bound.register
 def _(layer: Concat, shape: tuple) -> _Bounds:
     l1, l2, linf = _product(layer.branch, shape)
@@ -405,6 +417,7 @@ def _(layer: ResidualBlock, shape: tuple) -> _Bounds:
     l1, l2, linf = 1 + _product(branch, shape)
     return l1, l2, linf
 
+# %% ../../nbs/training/06_lipschitz.ipynb #1ef69a9a
 @layer_bound.register
 def _(layer: ResNet, shape: tuple) -> _Bounds:
     start = (layer.normalize, layer.conv1, layer.bn1, nn.ReLU())
@@ -412,7 +425,7 @@ def _(layer: ResNet, shape: tuple) -> _Bounds:
     l1, l2, linf = _product(nn.Sequential(*start, *stages, nn.AdaptiveAvgPool2d(1), nn.Flatten(), layer.linear), shape)
     return l1, l2, linf
 
-# %% ../../nbs/training/06_lipschitz.ipynb #27a88b86
+# %% ../../nbs/training/06_lipschitz.ipynb #ec0d0b53
 def _between(bounds: _Bounds, p: float) -> float:
     "The constant in l_p, interpolated (Riesz-Thorin)."
     l1, l2, linf = bounds
@@ -422,6 +435,7 @@ def _between(bounds: _Bounds, p: float) -> float:
         return float(l2 ** (2 / p) * linf ** (1 - 2 / p))
     return float(l1 ** (2 / p - 1) * l2 ** (2 - 2 / p)) if l1 > 0 else 0.0
 
+# %% ../../nbs/training/06_lipschitz.ipynb #bf725bd4
 def _read(model: nn.Module, shape: tuple) -> list[_Row]:
     "The rows of a network, read in evaluation mode."
     modes = [(module, module.training) for module in model.modules()]
@@ -435,7 +449,7 @@ def _read(model: nn.Module, shape: tuple) -> list[_Row]:
         for module, mode in modes:
             module.training = mode
 
-# %% ../../nbs/training/06_lipschitz.ipynb #f8160d84
+# %% ../../nbs/training/06_lipschitz.ipynb #8441e6ad
 def lipschitz_report(model: nn.Module,   # network, in evaluation mode from its [0, 1] input on
                      norm: str | float,  # "l1", "l2", "linf" or any p >= 1, the same before and after each layer
                      input_shape: tuple[int, ...], # shape of one input, e.g. (1, 28, 28)
@@ -462,6 +476,7 @@ def lipschitz_report(model: nn.Module,   # network, in evaluation mode from its 
         report.append((name, type(layer).__name__, _between((l1, l2, linf), p)))
     return report
 
+# %% ../../nbs/training/06_lipschitz.ipynb #b30626ae
 def lipschitz_bound(model: nn.Module,              # network, in evaluation mode from its [0, 1] input on
                     norm: str | float,             # "l1", "l2", "linf" or any p >= 1
                     input_shape: tuple[int, ...],  # shape of one input, e.g. (1, 28, 28)
@@ -479,7 +494,7 @@ def lipschitz_bound(model: nn.Module,              # network, in evaluation mode
     """
     return math.prod(row[2] for row in lipschitz_report(model, norm, input_shape)) * SAFE
 
-# %% ../../nbs/training/06_lipschitz.ipynb #e99b38d2
+# %% ../../nbs/training/06_lipschitz.ipynb #260eda8e
 class _Divide(nn.Module):
     "Weight divided by a bound of its layer's norm."
 
@@ -491,6 +506,7 @@ class _Divide(nn.Module):
         norm = self.factor * torch.linalg.matrix_norm(weight.flatten(1), 2)
         return weight / norm.clamp_min(1e-12)
 
+# %% ../../nbs/training/06_lipschitz.ipynb #d0d2f3cb
 def _taps(layer: nn.Conv2d) -> int:
     "In how many patches a pixel can appear."
     sides = zip(layer.kernel_size, layer.stride, layer.dilation)

@@ -46,7 +46,7 @@ def _own_attributes(module: nn.Module) -> Iterator[str]:
         if value is not None and type(value) not in (torch.Tensor, nn.Parameter):
             yield f"holds {name} as a {type(value).__name__}"
 
-# %% ../../nbs/training/00_plain.ipynb #1f6e22f9
+# %% ../../nbs/training/00_plain.ipynb #53ab3a83
 _HARMLESS = frozenset("""
     __init__ __repr__ extra_repr reset_parameters __module__ __qualname__ __doc__ __dict__ __weakref__ __constants__
     __annotations__ __annotate__ __annotate_func__ __annotations_cache__ __conditional_annotations__ __firstlineno__
@@ -62,6 +62,7 @@ def _looked_up(code: types.CodeType) -> set[str]:
     inner = [item for item in code.co_consts if isinstance(item, types.CodeType)]
     return names.union(*map(_looked_up, inner))
 
+# %% ../../nbs/training/00_plain.ipynb #ab869cf5
 @lru_cache(maxsize=512)
 def _vocabulary(kind: type) -> frozenset[str]:
     "Every name through which a class computes: what it has, and what its code looks up."
@@ -75,7 +76,7 @@ def _vocabulary(kind: type) -> frozenset[str]:
                 names |= _looked_up(item.__code__)
     return frozenset(names - _HARMLESS)
 
-# %% ../../nbs/training/00_plain.ipynb #4c346bbe
+# %% ../../nbs/training/00_plain.ipynb #95068f18
 def _expected_of_parametrised(module: nn.Module) -> set[str]:
     "What the class of a parametrised module may define."
     if not parametrize.is_parametrized(module):
@@ -83,6 +84,7 @@ def _expected_of_parametrised(module: nn.Module) -> set[str]:
     names = set(module.parametrizations) # type: ignore[arg-type]
     return names | {"__getstate__", "__deepcopy__"}
 
+# %% ../../nbs/training/00_plain.ipynb #b44d353a
 def _overrides(module: nn.Module, kind: type) -> Iterator[str]:
     "What the classes below `kind` replace."
     held = {*vars(module), *module._parameters, *module._buffers, *module._modules}
@@ -112,7 +114,7 @@ def _patched(kind: type) -> Iterator[str]:
                 yield f"is a {part.__name__} whose {name} was patched"
             break
 
-# %% ../../nbs/training/00_plain.ipynb #55ea05d3
+# %% ../../nbs/training/00_plain.ipynb #40e25ce8
 def deviation(module: nn.Module, # a module
               kind: type[nn.Module] | None = None, # the class whose rule is to be used; None: the module's own
              ) -> str: # "" for a plain module
@@ -131,6 +133,7 @@ def deviation(module: nn.Module, # a module
     parts = [*_hooks(module), *_own_attributes(module), *_overrides(module, kind), *_patched(kind)]
     return ", ".join(parts)
 
+# %% ../../nbs/training/00_plain.ipynb #c4009fe9
 def _own_class(module: nn.Module) -> type[nn.Module]:
     "The class of a module; below its parametrisation, if it has one."
     kinds = [kind for kind in type(module).__mro__ if kind.__module__ != parametrize.__name__]
