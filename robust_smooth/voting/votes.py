@@ -32,177 +32,12 @@ from .engine import Engine, Job, Row, run
 from .hardware import FRAGILE, batch_size_for, device_of, working_precision
 
 # %% auto #0
-__all__ = ['GROUP', 'check_votable', 'Ballot', 'ballot', 'Votes', 'count_votes', 'fingerprint', 'plan_of', 'Scheme', 'vote']
-
-# %% ../../nbs/voting/03_votes.ipynb #837edacf
-def _check_unit(images: Tensor) -> None:
-    "Raise ValueError, naming the first image that is not finite or not in [0, 1]."
-    if not images.numel() or images.min() >= 0 and images.max() <= 1: # NaN fails both
-        return
-    for i, image in enumerate(images):
-        if not torch.isfinite(image).all():
-            raise ValueError(f"images must be finite; image {i} holds NaN or infinity")
-        if image.min() < 0 or image.max() > 1:
-            raise ValueError(f"images must lie in [0, 1], got image {i} in [{image.min():.4g}, {image.max():.4g}]; was it "
-                             "normalised? Normalisation belongs inside the model (robust_smooth.wrap(net, mean, std))")
-
-# %% ../../nbs/voting/03_votes.ipynb #92845ac6
-def check_votable(model: Callable, # base classifier: [m, ...] -> [m, C] logits
-                  x: Tensor,       # [B, ...] images
-                  noise: Noise,    # smoothing distribution
-                 ) -> None:
-    """Raise ValueError or TypeError unless the model can be asked and images are finite, in [0, 1] and
-    suit the noise.
-
-    Args:
-        model: base classifier: [m, ...] -> [m, C] logits
-        x: [B, ...] images
-        noise: smoothing distribution
-    """
-    if not isinstance(noise, Noise):
-        raise TypeError(f"noise must be a smoothing distribution of robust_smooth.noise, got {type(noise).__name__}")
-    if not callable(model):
-        raise TypeError(f"model must be callable, got {type(model).__name__}")
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        kind = getattr(x, "dtype", type(x).__name__)
-        raise TypeError(f"images must be a floating-point tensor in [0, 1], got {kind}")
-    if x.ndim < 2:
-        raise ValueError(f"images must have shape [B, ...] with at least two axes, got {list(x.shape)}")
-    _check_unit(x)
-    noise.check_images(x)
-    check_layers(model)
-
-# %% ../../nbs/voting/03_votes.ipynb #60206138
-def _indices(index: ArrayLike | None, size: int) -> np.ndarray: # [size] int64
-    "Dataset indices, which seed the noise: 0, 1, ... where none are given. Raises ValueError for repeated ones."
-    if index is None:
-        return np.arange(size)
-    array = np.asarray(index)
-    if array.shape != (size,) or size and array.dtype.kind not in "iu":
-        raise ValueError(f"index must be {size} whole numbers, got shape {array.shape} of {array.dtype}")
-    values, times = np.unique(array, return_counts=True)
-    if (times > 1).any():
-        twice = values[times > 1][0]
-        raise ValueError(f"index must not repeat, since each image's noise is drawn from its own, got {twice} twice")
-    return array.astype(np.int64)
-
-def _whole(value: object, name: str, least: int) -> int:
-    "Raise ValueError unless a number is whole and large enough."
-    number = float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
-    if not number >= least or not number.is_integer():
-        raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
-    return int(number)
-
-# %% ../../nbs/voting/03_votes.ipynb #b62655c0
-def _classes_given(labels: ArrayLike | None, size: int) -> np.ndarray | None: # [size] int64
-    "True classes, one an image. Raises ValueError."
-    if labels is None:
-        return None
-    array = np.asarray(labels)
-    if array.shape != (size,) or size and array.dtype.kind not in "iu":
-        raise ValueError(f"labels must be {size} whole numbers, got shape {array.shape} of {array.dtype}")
-    return array.astype(np.int64)
-
-# %% ../../nbs/voting/03_votes.ipynb #744d316b
-@dataclass(frozen=True, eq=False)
-class Ballot:
-    """A network and the images that it is to vote on; both were looked at.
-
-    Args:
-        model: base classifier
-        images: [B, ...] float32, on the device
-        noise: smoothing distribution
-        given: [B, ...] the images as the noise wants them
-        index: [B] int64: dataset indices
-        num_classes: C >= 2
-        device: where the model is
-    """
-    model: Callable      # base classifier
-    images: Tensor       # [B, ...] float32, on the device
-    noise: Noise         # smoothing distribution
-    given: Tensor        # [B, ...] the images as the noise wants them
-    index: np.ndarray    # [B] int64: dataset indices
-    num_classes: int     # C >= 2
-    device: torch.device # where the model is
-
-    def part(self,
-             rows: np.ndarray, # positions of some images
-            ) -> Ballot:
-        """The same network, and some of the images.
-
-        Args:
-            rows: positions of some images
-        """
-        return replace(self, images=self.images[rows], given=self.given[rows], index=self.index[rows])
-
-    def engine(self, batch_size: int) -> Engine:
-        "The engine of this vote."
-        return Engine(self.model, self.noise, self.images[0], self.num_classes, batch_size, self.device)
-
-    def job(self,
-            stage: str,    # "selection", "estimation", ...
-            seed: int,     # of the run
-            looks: tuple[int, ...], # draws at which an image may be finished
-            rows: np.ndarray | slice = slice(None), # which of the images
-            **settings: Any, # targets, observers, stop
-           ) -> Job:
-        """A stage of this vote.
-
-        Args:
-            stage: "selection", "estimation", ...
-            seed: of the run
-            looks: draws at which an image may be finished
-            rows: which of the images
-            **settings: targets, observers, stop
-        """
-        return Job(self.given[rows], self.index[rows], stage, seed, looks, **settings)
-
-# %% ../../nbs/voting/03_votes.ipynb #18b63c4f
-def ballot(model: Callable,   # base classifier: [m, ...] float32 -> [m, C] logits
-           images: Tensor,    # [B, ...] in [0, 1]
-           noise: Noise,      # smoothing distribution
-           num_classes: int | Callable[[Tensor], int], # C >= 2, or what finds it from the images
-           index: ArrayLike | None = None,           # [B] dataset indices; default 0, 1, ...
-           device: torch.device | str | None = None, # None: where the model is
-          ) -> Ballot:
-    """Look at a network and images before they vote. Raises ValueError or TypeError for what cannot be voted on.
-
-    Args:
-        model: base classifier: [m, ...] float32 -> [m, C] logits
-        images: [B, ...] in [0, 1]
-        noise: smoothing distribution
-        num_classes: C >= 2, or what finds it from the images
-        index: [B] dataset indices; default 0, 1, ...
-        device: None: where the model is
-    """
-    check_votable(model, images, noise)
-    where, known = device_of(model, device), _indices(index, len(images))
-    there = images.detach().to(device=where, dtype=torch.float32)
-    classes = _whole(num_classes(there) if callable(num_classes) else num_classes, "num_classes", 2)
-    made = Ballot(model, there, noise, noise.prepare(there), known, classes, where)
-    if len(images):
-        _check_rows(made)
-    return made
-
-def _check_rows(made: Ballot) -> None:
-    "Do rows depend on each other, does the network repeat itself? Asked of noisy rows, as the vote will show them."
-    some = zip(made.given[:2], made.index[:2].tolist())
-    rows = torch.cat([noisy_rows(made.noise, x, 2, index) for x, index in some])
-    tolerance = max(TOLERANCE, FRAGILE[working_precision(made.model, made.device)])
-    check_trial(made.model, rows, made.noise.deterministic, tolerance)
+__all__ = ['GROUP', 'Votes', 'count_votes', 'fingerprint', 'plan_of', 'Scheme', 'vote']
 
 # %% ../../nbs/voting/03_votes.ipynb #5a042578
 @dataclass(frozen=True)
 class Votes:
-    """Counts of one stage for a batch of images.
-
-    Args:
-        counts: [B, C] int64
-        n: [B] int64: draws
-        fragile: [B] int64: draws whose two best logits nearly tie
-        batch_size: rows per forward pass
-        observed: [B, ...]: what the observers collected
-    """
+    "Counts of one stage for a batch of images."
     counts: np.ndarray   # [B, C] int64
     n: np.ndarray        # [B] int64: draws
     fragile: np.ndarray  # [B] int64: draws whose two best logits nearly tie
@@ -272,26 +107,7 @@ def count_votes(model: Callable,          # base classifier: [m, ...] float32 ->
                 device: torch.device | str | None = None, # None: where the model is
                 progress: bool = True,            # show a progress bar
                ) -> Votes:                        # counts [B, C], n [B], fragile [B]
-    """Count the classes that a model returns on perturbed copies of each image. Raises ValueError or TypeError.
-
-    Args:
-        model: base classifier: [m, ...] float32 -> [m, C] logits, in eval mode
-        x: [B, ...] images in [0, 1]
-        noise: smoothing distribution
-        n: draws per image, >= 1; a deterministic noise and a stop have their own
-        num_classes: C >= 2
-        seed: seed of the run
-        index: [B] dataset indices, which seed the noise; default 0, 1, ...
-        stage: "selection", "estimation", ...; stages never share noise
-        targets: [B] classes that observers and stop ask about
-        observers: objects with begin, update and finish
-        stop: stopping rule: .looks, and (counts, n, targets) -> decided [B]
-        batch_size: rows per forward pass; None: a short timed sweep
-        device: None: where the model is
-        progress: show a progress bar
-    Returns:
-        counts [B, C], n [B], fragile [B]
-    """
+    "Count the classes that a model returns on perturbed copies of each image. Raises ValueError or TypeError."
     if stage not in STAGES:
         raise ValueError(f"stage must be one of {STAGES}, got {stage!r}")
     draws, rows = _whole(n, "n", 1), _whole(batch_size or 1, "batch_size", 1)
@@ -310,14 +126,7 @@ def count_votes(model: Callable,          # base classifier: [m, ...] float32 ->
 # %% ../../nbs/voting/03_votes.ipynb #18d629a0
 def fingerprint(model: Callable, # base classifier
                ) -> str:         # 16 hex digits
-    """Hash of all that decides what a model computes: weights, structure, and code and data of what is
-    the user's own.
-
-    Args:
-        model: base classifier
-    Returns:
-        16 hex digits
-    """
+    "Hash of all that decides what a model computes: weights, structure, and code and data of what is the user's own."
     weights = identity.fingerprint(model) if isinstance(model, nn.Module) else ""
     return content_hash(weights, identity.identity(model))
 
@@ -330,13 +139,7 @@ def _version(package: str) -> str:
 # %% ../../nbs/voting/03_votes.ipynb #029a51d7
 def plan_of(stop: Any, # stopping rule of a vote, or None
            ) -> Any:   # what the Record says of it, JSON-able; None: a fixed number of draws
-    """The description of a stopping rule. Raises ValueError for a rule without one.
-
-    Args:
-        stop: stopping rule of a vote, or None
-    Returns:
-        what the Record says of it, JSON-able; None: a fixed number of draws
-    """
+    "The description of a stopping rule. Raises ValueError for a rule without one."
     if stop is None:
         return None
     plan = stop.spec() if callable(getattr(stop, "spec", None)) else None
@@ -348,17 +151,7 @@ def plan_of(stop: Any, # stopping rule of a vote, or None
 # %% ../../nbs/voting/03_votes.ipynb #b3dd33f0
 @dataclass(frozen=True)
 class Scheme:
-    """How a vote is cast: what its Record will say, beside the network and the images.
-
-    Args:
-        n: draws of the estimation stage
-        n0: draws of the selection stage; 0 for deterministic noise
-        seed: of the run
-        looks: draws at which an image may be finished
-        stop: stopping rule, or None
-        plan: its description
-        observers: name -> factory of an observer
-    """
+    "How a vote is cast: what its Record will say, beside the network and the images."
     n: int           # draws of the estimation stage
     n0: int          # draws of the selection stage; 0 for deterministic noise
     seed: int        # of the run
@@ -436,11 +229,7 @@ class _Store:
         self.blocks: list[Mapping[str, np.ndarray]] = list(journal.blocks) if journal else []
 
     def known(self, name: str) -> dict[int, Any]: # dataset index -> entry
-        """A column of the images that were voted on.
-
-        Returns:
-            dataset index -> entry
-        """
+        "A column of the images that were voted on."
         rows = [block for block in self.blocks if name in block]
         return {int(i): entry for block in rows for i, entry in zip(block["index"], block[name].tolist())}
 
@@ -491,29 +280,7 @@ def vote(model: Callable,      # base classifier: [m, ...] float32 -> [m, C] log
          progress: bool = True,              # show a progress bar
          first_look: Callable[[Ballot, Engine, int], None] | None = None, # called with the seed before the first vote
         ) -> Record:                         # rows in the order of `images`
-    """Vote on images, selection then estimation, into a Record that is on disk image by image. Raises
-    ValueError or TypeError.
-
-    Args:
-        model: base classifier: [m, ...] float32 -> [m, C] logits, in eval mode
-        images: [B, ...] in [0, 1]
-        noise: smoothing distribution
-        n: estimation draws per image
-        num_classes: C >= 2, or what finds it from the images
-        n0: selection draws per image
-        seed: seed of the run
-        index: [B] dataset indices; default 0, 1, ...
-        labels: [B] classes of the images, kept with the votes
-        observers: name -> factory of an observer of the estimation
-        stop: stopping rule of the estimation stage; needs .spec()
-        save: votes file; an unfinished one is resumed
-        batch_size: rows per forward pass; None: a short timed sweep
-        device: None: where the model is
-        progress: show a progress bar
-        first_look: called with the seed before the first vote
-    Returns:
-        rows in the order of `images`
-    """
+    "Vote on images, selection then estimation, into a Record that is on disk image by image. Raises ValueError or TypeError."
     scheme = _scheme(noise, n, n0, seed, stop, observers)
     if batch_size is not None:
         _whole(batch_size, "batch_size", 1)

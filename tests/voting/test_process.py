@@ -194,11 +194,11 @@ def test_draws_too_few_to_predict_are_refused():
 
 
 def test_one_engine_is_built_and_images_are_looked_at_once(monkeypatch):
-    from robust_smooth.voting import engine, votes
+    from robust_smooth.voting import ballots, engine
     built, looked = [], []
-    made, looks = engine.Engine.__init__, votes.check_votable
+    made, looks = engine.Engine.__init__, ballots.check_votable
     monkeypatch.setattr(engine.Engine, "__init__", lambda self, *given: (built.append(1), made(self, *given))[1])
-    monkeypatch.setattr(votes, "check_votable", lambda *given: (looked.append(1), looks(*given))[1])
+    monkeypatch.setattr(ballots, "check_votable", lambda *given: (looked.append(1), looks(*given))[1])
     images = torch.rand(200, 16)
     rs.Smoothed(network(), rs.Gaussian(sigma=0.1)).vote(images, n=20, n0=5, progress=False).certify("l2", alpha=0.01)
     assert len(built) == len(looked) == 1
