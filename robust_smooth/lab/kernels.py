@@ -95,7 +95,7 @@ def _kernel_manager(env: dict[str, str], folder: str, key: str, sockets: str) ->
             return f"{sockets}/kernel.json"
 
         # typed there as the blocking one
-        async def start_kernel(self, **settings: Any) -> None: # type: ignore[override]
+        async def start_kernel(self, **settings: Any) -> None: # type: ignore[override] # the stub is that of the blocking one
             await super().start_kernel(**{**settings, "env": env, "cwd": folder})
             _KERNELS[key] = getattr(self.provisioner, "pid", 0)
 
