@@ -4,6 +4,7 @@ from pathlib import Path
 from .maths import accuracy as accuracy
 from .training import adre as adre
 from .training import attacks as attacks
+from .voting import ballots as ballots
 from .training import batches as batches
 from .methods import bernstein as bernstein
 from .methods import bernstein_heads as bernstein_heads

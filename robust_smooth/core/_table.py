@@ -93,6 +93,7 @@ ROOMS: dict[str, str] = {
     'accuracy': 'maths.accuracy',
     'adre': 'training.adre',
     'attacks': 'training.attacks',
+    'ballots': 'voting.ballots',
     'batches': 'training.batches',
     'bernstein': 'methods.bernstein',
     'bernstein_heads': 'methods.bernstein_heads',

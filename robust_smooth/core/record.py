@@ -109,12 +109,20 @@ class _Reads(_Votes):
 
     @property
     def selected(self) -> np.ndarray: # [B] int64
-        "The class chosen by the selection stage (smallest index on ties)."
+        """The class chosen by the selection stage (smallest index on ties).
+
+        Returns:
+            [B] int64
+        """
         return self.selection.argmax(axis=1)
 
     @property
     def hits(self) -> np.ndarray: # [B] int64
-        "Estimation votes for the selected class."
+        """Estimation votes for the selected class.
+
+        Returns:
+            [B] int64
+        """
         return self.counts[np.arange(len(self)), self.selected]
 
     @property
@@ -136,7 +144,13 @@ class _Reads(_Votes):
     def check_noise(self,
                     *kinds: str, # names of classes of smoothing distributions, such as "Gaussian"
                    ) -> str:     # the one at hand
-        "Raise ValueError unless these votes were cast under a noise of one of these kinds."
+        """Raise ValueError unless these votes were cast under a noise of one of these kinds.
+
+        Args:
+            *kinds: names of classes of smoothing distributions, such as "Gaussian"
+        Returns:
+            the one at hand
+        """
         kind = type(self.noise).__name__
         if kind not in kinds:
             raise ValueError(f"record must hold votes under {' or '.join(kinds)} noise, got {self.noise!r}")
@@ -209,7 +223,17 @@ class _Certifies(_Votes):
                 joint: bool = False,        # with several norms: one alpha for all of them at once
                 **options: Any,             # handed to the method, e.g. mode="paper"
                ) -> Certificates | list[Certificates]: # one table, or one per norm
-        "Certify from the stored votes: no model, no images, no GPU. Raises ValueError."
+        """Certify from the stored votes: no model, no images, no GPU. Raises ValueError.
+
+        Args:
+            norm: norm, or several
+            method: a registered method; None: the default for noise, norm and draws
+            alpha: failure probability per image, in (0, 1); deterministic methods spend none
+            joint: with several norms: one alpha for all of them at once
+            **options: handed to the method, e.g. mode="paper"
+        Returns:
+            one table, or one per norm
+        """
         check_level(alpha)
         if isinstance(norm, (str, int, float, np.number)):
             if joint:
@@ -224,7 +248,13 @@ class _Certifies(_Votes):
     def methods(self,
                 norm: str | float | None = None, # norm; None: all
                ) -> pd.DataFrame: # as `list_methods`, and why a method cannot certify these votes ("" where it can)
-        "The certificates that fit these votes."
+        """The certificates that fit these votes.
+
+        Args:
+            norm: norm; None: all
+        Returns:
+            as `list_methods`, and why a method cannot certify these votes ("" where it can)
+        """
         table = list_methods(type(self.noise).__name__, norm)
         return table.assign(lacks=[_able(self, method_named(name)) for name in table.get("method", [])])
 
@@ -251,14 +281,24 @@ class _Files(_Votes):
                     plan=self.plan, domain=self.domain, provenance=dict(self.provenance))
 
     def rows(self) -> dict[str, np.ndarray]: # column name -> [B, ...]; moments as "moments.NAME"
-        "What is true of each image."
+        """What is true of each image.
+
+        Returns:
+            column name -> [B, ...]; moments as "moments.NAME"
+        """
         columns = {name: value for name in COLUMNS if (value := getattr(self, name)) is not None}
         return columns | {f"moments.{name}": np.asarray(value) for name, value in self.moments.items()}
 
     def save(self,
              path: str | Path, # file name, by custom NAME.votes
             ) -> Path:         # the file
-        "Write the Record to one file, atomically; nothing in it can execute code on loading."
+        """Write the Record to one file, atomically; nothing in it can execute code on loading.
+
+        Args:
+            path: file name, by custom NAME.votes
+        Returns:
+            the file
+        """
         path = Path(path)
         write_journal(path, self.header() | dict(order="as given"), [self.rows()])
         return path
@@ -266,7 +306,13 @@ class _Files(_Votes):
     @staticmethod
     def load(path: str | Path, # a file written by `save` or by a vote
             ) -> Record:       # images of a vote come sorted by dataset index
-        "Read a Record; a torn tail, left by a killed writer, is dropped. Raises ValueError for other damage."
+        """Read a Record; a torn tail, left by a killed writer, is dropped. Raises ValueError for other damage.
+
+        Args:
+            path: a file written by `save` or by a vote
+        Returns:
+            images of a vote come sorted by dataset index
+        """
         header, blocks = read_journal(path)
         record = Record.from_blocks(header, blocks)
         if header is not None and header.get("order") == "as given":
@@ -277,7 +323,12 @@ class _Files(_Votes):
     def from_blocks(header: Mapping[str, Any] | None,             # as `header` returns it
                     blocks: Sequence[Mapping[str, np.ndarray]],   # rows, by column name; moments as "moments.NAME"
                    ) -> Record:
-        "The Record of a header and blocks of rows. Raises ValueError where there is no header."
+        """The Record of a header and blocks of rows. Raises ValueError where there is no header.
+
+        Args:
+            header: as `header` returns it
+            blocks: rows, by column name; moments as "moments.NAME"
+        """
         if header is None:
             raise ValueError("the votes file has no header yet: nothing was voted")
         names = list(blocks[0]) if blocks else []
@@ -307,7 +358,23 @@ class _Shows(_Votes):
 
 # %% ../../nbs/core/07_record.ipynb #64184241
 class Record(_Reads, _Certifies, _Files, _Shows):
-    "Votes of a base classifier on a batch of images: integer counts, and where they came from."
+    """Votes of a base classifier on a batch of images: integer counts, and where they came from.
+
+    Args:
+        selection: [B, C] int64: votes of the selection stage
+        counts: [B, C] int64: votes of the estimation stage
+        n: [B] int64: draws of the estimation stage
+        noise: smoothing distribution
+        dim: number of inputs d
+        index: [B] int64: as the data set gave them; default 0, 1, ...
+        labels: [B] int64: true classes, where the data had them
+        fragile: [B] int64: estimation votes whose two best logits nearly tie
+        images: [B] str: hash of each image
+        moments: [B, ...] what observers collected
+        plan: stopping plan of a sequential vote (a JSON-able description), else None
+        domain: range of the inputs; None: any real numbers
+        provenance: hashes, seed, precision, device type, versions
+    """
 
     @classmethod
     def from_counts(cls,
@@ -320,7 +387,18 @@ class Record(_Reads, _Certifies, _Files, _Shows):
                     labels: ArrayLike | None = None, # [B] true classes
                     domain: tuple[float, float] | None = UNIT, # range of the inputs; None: any real numbers
                    ) -> Record:
-        "A Record of counts from elsewhere. Raises ValueError, also where selection and counts are the same votes."
+        """A Record of counts from elsewhere. Raises ValueError, also where selection and counts are the same votes.
+
+        Args:
+            selection: [B, C] or [C] selection votes
+            counts: [B, C] or [C] estimation votes
+            n: draws behind `counts`: a number or [B]
+            noise: smoothing distribution they were drawn from
+            dim: number of inputs d
+            index: [B] dataset indices
+            labels: [B] true classes
+            domain: range of the inputs; None: any real numbers
+        """
         chosen, counted = np.atleast_2d(np.asarray(selection)), np.atleast_2d(np.asarray(counts))
         if not getattr(noise, "deterministic", False):
             _check_two_stages(chosen, counted)
@@ -332,7 +410,13 @@ class Record(_Reads, _Certifies, _Files, _Shows):
     @staticmethod
     def concat(records: Iterable[Record], # at least one
               ) -> Record:                # images sorted by dataset index
-        "Join Records of different images (shards of one run). Raises ValueError, naming the field that differs."
+        """Join Records of different images (shards of one run). Raises ValueError, naming the field that differs.
+
+        Args:
+            records: at least one
+        Returns:
+            images sorted by dataset index
+        """
         return _joined(list(records))
 
 # %% ../../nbs/core/07_record.ipynb #7d826ba7
@@ -348,7 +432,12 @@ def _refuse_difference(name: str, ours: Any, theirs: Any) -> None:
 def check_same_vote(ours: Mapping[str, Any],   # header of one vote
                     theirs: Mapping[str, Any], # header of another
                    ) -> None:
-    "Raise ValueError, naming the field, unless two votes may be joined: same model, noise, seed, plan, device type."
+    """Raise ValueError, naming the field, unless two votes may be joined: same model, noise, seed, plan, device type.
+
+    Args:
+        ours: header of one vote
+        theirs: header of another
+    """
     ours, theirs = json.loads(_json(ours)), json.loads(_json(theirs))
     for name in MUST_AGREE:
         _refuse_difference(name, ours[name], theirs[name])

@@ -31,7 +31,14 @@ LAST_GAP = 0.95 # no look between this share of n_max and n_max itself
 def look_times(n1: int,    # draws at the first look, >= 1
                n_max: int, # draws at the last look, > n1 or equal
               ) -> np.ndarray: # [K] int64, increasing
-    "Draws at which the votes are examined: n1 * 2^(j/2) below 0.95 n_max, then n_max. Raises ValueError."
+    """Draws at which the votes are examined: n1 * 2^(j/2) below 0.95 n_max, then n_max. Raises ValueError.
+
+    Args:
+        n1: draws at the first look, >= 1
+        n_max: draws at the last look, > n1 or equal
+    Returns:
+        [K] int64, increasing
+    """
     if int(n1) != n1 or int(n_max) != n_max or not 1 <= n1 <= n_max:
         raise ValueError(f"n1 and n_max must be whole numbers with 1 <= n1 <= n_max, got {n1!r} and {n_max!r}")
     halvings = 2 * int(math.log2(n_max / n1) + 2)
@@ -57,7 +64,12 @@ class _Paths:
     lost: float = 0.0 # mass that was cut, charged to the error
 
     def move_to(self, n: int) -> None: # draws at the next look
-        "Convolve with the increment's binomial law, on a window that carries all but `cut` of its mass on each side."
+        """Convolve with the increment's binomial law, on a window that carries all but `cut` of its
+        mass on each side.
+
+        Returns:
+            draws at the next look
+        """
         m = int(n) - self.draws
         low = max(int(binom.ppf(self.cut, m, self.p)) - 1, 0)
         high = min(int(binom.isf(self.cut, m, self.p)) + 1, m)
@@ -70,7 +82,11 @@ class _Paths:
         return self.start + np.arange(len(self.law))
 
     def stop(self, stopped: np.ndarray) -> None: # bool, one for each number of hits
-        "Take out the paths that stop, and the negligible ends of what is left."
+        """Take out the paths that stop, and the negligible ends of what is left.
+
+        Returns:
+            bool, one for each number of hits
+        """
         law = np.where(stopped, 0.0, self.law)
         kept = np.flatnonzero(law > self.cut / (10 * max(len(law), 1)))
         if not len(kept):
@@ -113,7 +129,14 @@ def union_levels(
     looks: int,   # K
     alpha: float, # total error
 ) -> np.ndarray: # [K]: alpha / 2 shared by the first K - 1 looks, alpha / 2 (all of it if K = 1) at the last
-    "Levels of the looks for the union bound."
+    """Levels of the looks for the union bound.
+
+    Args:
+        looks: K
+        alpha: total error
+    Returns:
+        [K]: alpha / 2 shared by the first K - 1 looks, alpha / 2 (all of it if K = 1) at the last
+    """
     return np.diff(_allowed(looks, alpha), prepend=0.0)
 
 def _log_beta(a: ArrayLike, b: ArrayLike) -> np.ndarray:
@@ -124,7 +147,15 @@ def log_e_value(
     n: ArrayLike,    # draws so far
     p0: ArrayLike,   # probability to exceed, in (0, 1)
 ) -> np.ndarray:  # float64: certify p > p0 at level alpha as soon as this reaches log(1 / alpha)
-    "Logarithm of the mixture e-value, Beta(1/2, 1/2) restricted to (p0, 1)."
+    """Logarithm of the mixture e-value, Beta(1/2, 1/2) restricted to (p0, 1).
+
+    Args:
+        hits: votes for the class, in [0, n]
+        n: draws so far
+        p0: probability to exceed, in (0, 1)
+    Returns:
+        float64: certify p > p0 at level alpha as soon as this reaches log(1 / alpha)
+    """
     hits, n, p0 = np.broadcast_arrays(*(np.asarray(value, np.float64) for value in (hits, n, p0)))
     a, b = hits + 0.5, n - hits + 0.5
     upper, prior = betaincc(a, b, p0), betaincc(0.5, 0.5, p0)
@@ -154,7 +185,17 @@ def two_sided_radius(hits: np.ndarray,  # [B] votes for the selected class
                level: ArrayLike,  # shared evenly by the two sides
                sigma: float,      # noise level
               ) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # radius, p_lower, p_upper
-    "Radius and limits from both sides; the cap keeps the rival's bound below 1 - p_lower."
+    """Radius and limits from both sides; the cap keeps the rival's bound below 1 - p_lower.
+
+    Args:
+        hits: [B] votes for the selected class
+        rival: [B] most votes of another class
+        n: draws
+        level: shared evenly by the two sides
+        sigma: noise level
+    Returns:
+        radius, p_lower, p_upper
+    """
     half = np.asarray(level) / 2
     p_lower, q_lower = (binomial_lower(hits, n, half, complement=side) for side in (False, True))
     p_upper, q_upper = (binomial_upper(rival, n, half, complement=side) for side in (False, True))
@@ -163,7 +204,11 @@ def two_sided_radius(hits: np.ndarray,  # [B] votes for the selected class
     return interval_radius(p_lower, p_upper, sigma, q_lower, q_upper), p_lower, p_upper
 
 def largest_rival(counts: np.ndarray, selected: np.ndarray) -> np.ndarray: # [B]
-    "Most votes of a class that is not the selected one."
+    """Most votes of a class that is not the selected one.
+
+    Returns:
+        [B]
+    """
     others = np.arange(counts.shape[1]) != selected[:, None]
     return np.where(others, counts, -1).max(1)
 
@@ -193,7 +238,11 @@ class _Tables:
                 f"{len(self.looks)} looks from {self.looks[0]} to {self.looks[-1]}, spending={self.spending!r}{sides})")
 
     def spec(self) -> dict: # JSON-able: plan(**spec) is this plan
-        "The settings, as stored in a Record."
+        """The settings, as stored in a Record.
+
+        Returns:
+            JSON-able: plan(**spec) is this plan
+        """
         return dict(targets=[float(t) for t in (*self.targets, *self.dropped)], sigma=self.sigma, alpha=self.alpha,
                     n1=self.n1, n_max=self.n_max, spending=self.spending, two_sided=self.two_sided, gamma=self.gamma)
 
@@ -204,7 +253,13 @@ class _Decides(_Tables):
     def look_of(self,
                 n: ArrayLike,      # draws, each one of `looks`
                ) -> np.ndarray:    # index of the look
-        "Which look each number of draws is. Raises ValueError for a number that is none."
+        """Which look each number of draws is. Raises ValueError for a number that is none.
+
+        Args:
+            n: draws, each one of `looks`
+        Returns:
+            index of the look
+        """
         n = check_counts(n, "n")
         look = np.minimum(np.searchsorted(self.looks, n), len(self.looks) - 1)
         strange = self.looks[look] != n
@@ -216,7 +271,14 @@ class _Decides(_Tables):
                   hits: ArrayLike, # [B] votes for the selected class
                   look: ArrayLike, # [B] index of the look
                  ) -> np.ndarray:  # [B] int64 in 0..G: how many targets are certified there
-        "Length of the leading run of targets whose boundary is reached (one-sided plans)."
+        """Length of the leading run of targets whose boundary is reached (one-sided plans).
+
+        Args:
+            hits: [B] votes for the selected class
+            look: [B] index of the look
+        Returns:
+            [B] int64 in 0..G: how many targets are certified there
+        """
         hits, look = np.atleast_1d(hits), np.atleast_1d(look)
         return np.logical_and.accumulate(hits >= self.boundaries[:, look], axis=0).sum(0)
 
@@ -225,7 +287,15 @@ class _Decides(_Tables):
                  n: np.ndarray,       # [B] int64 draws so far, each a look
                  targets: np.ndarray, # [B] selected class
                 ) -> np.ndarray:      # [B] bool: decided
-        "Whether each image is decided: all radii certified, or the next one hopeless, or the last look reached."
+        """Whether each image is decided: all radii certified, or the next one hopeless, or the last look reached.
+
+        Args:
+            counts: [B, C] int64 votes so far
+            n: [B] int64 draws so far, each a look
+            targets: [B] selected class
+        Returns:
+            [B] bool: decided
+        """
         counts, targets = np.asarray(counts), np.asarray(targets)
         look = self.look_of(np.broadcast_to(n, targets.shape))
         hits = counts[np.arange(len(counts)), targets]
@@ -252,13 +322,37 @@ class _Decides(_Tables):
 
 # %% ../../nbs/maths/08_looks.ipynb #9708231f
 class Plan(_Decides):
-    "A group-sequential test of a grid of radii; it is the `stop` of a vote. Made by `plan`."
+    """A group-sequential test of a grid of radii; it is the `stop` of a vote. Made by `plan`.
+
+    Args:
+        targets: [G] radii in input units, increasing
+        sigma: noise level of the votes
+        alpha: failure probability per image
+        n1: draws at the first look
+        n_max: draws at the last look
+        spending: "exact", "union" or "anytime"
+        two_sided: True: radii from both sides (union levels, even split), no majority needed
+        gamma: futility level
+        looks: [K] int64 draws
+        boundaries: [G, K] int64: fewest hits that certify a target at a look; n + 1 where none does
+        spent: [G] exact probability of crossing when a target is just false, at most alpha
+        spent_by_look: [G, K] the same, up to each look
+        futility: [G, K] int64: most hits at which a target is hopeless; -1 where none is
+        levels: [K] level of each look for continuous radii ("union")
+        dropped: radii asked for that n_max draws can never certify
+    """
 
     def operate(
         self,
         p: float, # true probability of the selected class, in [0, 1]
     ) -> tuple[float, np.ndarray]: # expected draws, and [G] probabilities that each target is certified
-        "Exact operating characteristics at one probability (one-sided plans). Raises ValueError."
+        """Exact operating characteristics at one probability (one-sided plans). Raises ValueError.
+
+        Args:
+            p: true probability of the selected class, in [0, 1]
+        Returns:
+            expected draws, and [G] probabilities that each target is certified
+        """
         if self.two_sided:
             raise ValueError("operate needs a one-sided plan: two-sided ones depend on two probabilities")
         if not 0 <= p <= 1:
@@ -298,7 +392,20 @@ def plan(
     two_sided: bool = False,          # True: bound the runner-up too; needs no majority, spends as "union"
     gamma: float = 0.01,              # futility level, in [0, 1): 0 never gives up while there is hope
 ) -> Plan:                         # looks, boundaries, error spent; the `stop` of a vote
-    "Group-sequential test of a grid of radii with exact error (several targets, one alpha). Raises ValueError."
+    """Group-sequential test of a grid of radii with exact error (several targets, one alpha). Raises ValueError.
+
+    Args:
+        targets: radii in input units, >= 0; None: 0, 1/4, 1/2, ... as far as n_max reaches
+        sigma: noise level of the votes, in input units
+        alpha: failure probability per image, in (0, 1)
+        n1: draws at the first look
+        n_max: draws at the last look
+        spending: "exact"; "union": continuous radii; "anytime": e-value, valid at any n
+        two_sided: True: bound the runner-up too; needs no majority, spends as "union"
+        gamma: futility level, in [0, 1): 0 never gives up while there is hope
+    Returns:
+        looks, boundaries, error spent; the `stop` of a vote
+    """
     _check_plan(sigma, alpha, spending, two_sided, gamma)
     look_times(n1, n_max)
     largest = sigma * float(probit(alpha ** (1 / n_max), -math.expm1(math.log(alpha) / n_max)))
@@ -320,7 +427,11 @@ def plan(
 
 # %% ../../nbs/maths/08_looks.ipynb #6e294e76
 def crossing(looks: np.ndarray, boundary: np.ndarray, p: float) -> np.ndarray: # [K]
-    "Probability that the hits have reached the boundary by each look."
+    """Probability that the hits have reached the boundary by each look.
+
+    Returns:
+        [K]
+    """
     crossed, total = np.zeros(len(looks)), 0.0
     paths = _Paths(p, 1e-24)
     for k in _walk(paths, looks):

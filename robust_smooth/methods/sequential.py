@@ -36,7 +36,13 @@ _all_ = ["Plan", "SPENDINGS", "log_e_value", "look_times", "plan", "union_levels
 # %% ../../nbs/methods/02_sequential.ipynb #f50badff
 def minimum_n(alpha: float, # failure probability, in (0, 1)
              ) -> int:      # draws
-    "Fewest draws that can certify anything: alpha^(1/n) > 1/2."
+    """Fewest draws that can certify anything: alpha^(1/n) > 1/2.
+
+    Args:
+        alpha: failure probability, in (0, 1)
+    Returns:
+        draws
+    """
     return fewest_draws(check_level(alpha))
 
 # %% ../../nbs/methods/02_sequential.ipynb #343575a1
@@ -94,7 +100,18 @@ def certify(
     spending: str | None = None,      # None: the plan's; "exact", "union" or "anytime"
     two_sided: bool | None = None,    # None: the plan's
 ) -> Certificates:         # radius: the largest certified target, or continuous with "union"; details: look, spent
-    "l2 certificates of a Record that was stopped early (exact group-sequential test). Raises ValueError."
+    """l2 certificates of a Record that was stopped early (exact group-sequential test). Raises ValueError.
+
+    Args:
+        record: votes under Gaussian noise, stopped by a plan (or a fixed n: a plan of one look)
+        norm: l2 only
+        alpha: failure probability per image, in (0, 1)
+        targets: radii; None: the plan's (a fixed n: 0, 1/4, 1/2, ...)
+        spending: None: the plan's; "exact", "union" or "anytime"
+        two_sided: None: the plan's
+    Returns:
+        radius: the largest certified target, or continuous with "union"; details: look, spent
+    """
     check_level(alpha)
     if norm_name(norm) != "l2":
         raise ValueError(f"norm must be 'l2', got {norm!r}")
@@ -171,7 +188,13 @@ def check(certificates: Certificates, # as `certify` made them
          ) -> np.ndarray:             # [B] bool; an abstention is always fine
     """Re-prove each claim from its votes.
 
-    The boundary that was reached is crossed with probability at most alpha where the claim is just false."""
+    The boundary that was reached is crossed with probability at most alpha where the claim is just false.
+
+    Args:
+        certificates: as `certify` made them
+    Returns:
+        [B] bool; an abstention is always fine
+    """
     c, w = certificates, certificates.witness
     fine = c.label == ABSTAIN
     if c.norm != "l2" or c.mode != "sound":
@@ -189,7 +212,17 @@ def largest_radius(noise: Any,        # Gaussian noise
                    norm: str = "l2",  # l2
                    dim: int = 1,      # number of inputs
                   ) -> float:         # input units
-    "The radius that n unanimous votes prove."
+    """The radius that n unanimous votes prove.
+
+    Args:
+        noise: Gaussian noise
+        n: draws
+        alpha: failure probability
+        norm: l2
+        dim: number of inputs
+    Returns:
+        input units
+    """
     p, q = (binomial_lower(n, n, alpha, complement=side) for side in (False, True))
     return float(noise.sigma / 2 * probit_gap(p, q_lower=q))
 

@@ -25,7 +25,16 @@ __all__ = ['PRECISIONS', 'SHAPES_COMPILED', 'TOLERANCE', 'Optimised', 'optimise'
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16} # what `optimise` can compute in
 
 class Optimised(nn.Module):
-    "A network rebuilt for speed; another base classifier than the one it was made of."
+    """A network rebuilt for speed; another base classifier than the one it was made of.
+
+    Args:
+        net: the rebuilt network, reads `dtype` inputs
+        normalize: first layer, computed in float32
+        num_classes: length of the logits
+        precision: "float32" or "bfloat16"
+        memory_format: of images
+        optimised: what was done
+    """
 
     def __init__(self,
                  net: nn.Module,       # the rebuilt network, reads `dtype` inputs
@@ -202,7 +211,17 @@ def optimise(model: nn.Module,             # base classifier, reads [0, 1]
     """Another base classifier of (almost) the same weights: batch normalisation folded, channels-last,
     optionally bfloat16 and compiled. Whether that is faster is for a measurement on the machine that votes.
     Raises ValueError for an unknown precision, or when the rebuilt network disagrees with the model by more
-    than the rounding of its precision explains."""
+    than the rounding of its precision explains.
+
+    Args:
+        model: base classifier, reads [0, 1]
+        sample: [N, C, H, W] a few images in [0, 1], to check the result on
+        precision: "float32" or "bfloat16"; not every processor is faster in bfloat16
+        channels_last: store images channels-last; None: for pictures [N, C, H, W]
+        compile: torch.compile on top (needs a C++ compiler; seconds for each batch shape)
+    Returns:
+        says in `.optimised` what was done, and what was left and why
+    """
     sample = torch.as_tensor(sample, dtype=torch.float32)
     channels_last = sample.ndim == 4 if channels_last is None else channels_last
     _check_request(model, sample, precision, channels_last)

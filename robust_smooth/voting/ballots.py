@@ -5,22 +5,24 @@
 # %% ../../nbs/voting/02a_ballots.ipynb #9555a3c3
 from __future__ import annotations
 
+import math
 import numbers
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..noise.additive import Additive, Noise, noisy_rows
+from ..noise.additive import Noise, noisy_rows
 from ..training.conduct import TOLERANCE, check_layers, check_trial
-from .hardware import device_of
+from .engine import Engine, Job
+from .hardware import FRAGILE, device_of, working_precision
 
 # %% auto #0
-__all__ = ['check_votable', 'Ballot', 'ballot']
+__all__ = ['check_votable', 'whole_number', 'classes_given', 'Ballot', 'ballot']
 
 # %% ../../nbs/voting/02a_ballots.ipynb #837edacf
 def _check_unit(images: Tensor) -> None:
@@ -39,7 +41,14 @@ def check_votable(model: Callable, # base classifier: [m, ...] -> [m, C] logits
                   x: Tensor,       # [B, ...] images
                   noise: Noise,    # smoothing distribution
                  ) -> None:
-    "Raise ValueError or TypeError unless the model can be asked and images are finite, in [0, 1] and suit the noise."
+    """Raise ValueError or TypeError unless the model can be asked and images are finite, in [0, 1] and
+    suit the noise.
+
+    Args:
+        model: base classifier: [m, ...] -> [m, C] logits
+        x: [B, ...] images
+        noise: smoothing distribution
+    """
     if not isinstance(noise, Noise):
         raise TypeError(f"noise must be a smoothing distribution of robust_smooth.noise, got {type(noise).__name__}")
     if not callable(model):
@@ -67,7 +76,7 @@ def _indices(index: ArrayLike | None, size: int) -> np.ndarray: # [size] int64
         raise ValueError(f"index must not repeat, since each image's noise is drawn from its own, got {twice} twice")
     return array.astype(np.int64)
 
-def _whole(value: object, name: str, least: int) -> int:
+def whole_number(value: object, name: str, least: int) -> int:
     "Raise ValueError unless a number is whole and large enough."
     number = float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
     if not number >= least or not number.is_integer():
@@ -75,8 +84,12 @@ def _whole(value: object, name: str, least: int) -> int:
     return int(number)
 
 # %% ../../nbs/voting/02a_ballots.ipynb #b62655c0
-def _classes_given(labels: ArrayLike | None, size: int) -> np.ndarray | None: # [size] int64
-    "True classes, one an image. Raises ValueError."
+def classes_given(labels: ArrayLike | None, size: int) -> np.ndarray | None: # [size] int64
+    """True classes, one an image. Raises ValueError.
+
+    Returns:
+        [size] int64
+    """
     if labels is None:
         return None
     array = np.asarray(labels)
@@ -87,7 +100,17 @@ def _classes_given(labels: ArrayLike | None, size: int) -> np.ndarray | None: # 
 # %% ../../nbs/voting/02a_ballots.ipynb #744d316b
 @dataclass(frozen=True, eq=False)
 class Ballot:
-    "A network and the images that it is to vote on; both were looked at."
+    """A network and the images that it is to vote on; both were looked at.
+
+    Args:
+        model: base classifier
+        images: [B, ...] float32, on the device
+        noise: smoothing distribution
+        given: [B, ...] the images as the noise wants them
+        index: [B] int64: dataset indices
+        num_classes: C >= 2
+        device: where the model is
+    """
     model: Callable      # base classifier
     images: Tensor       # [B, ...] float32, on the device
     noise: Noise         # smoothing distribution
@@ -99,7 +122,11 @@ class Ballot:
     def part(self,
              rows: np.ndarray, # positions of some images
             ) -> Ballot:
-        "The same network, and some of the images."
+        """The same network, and some of the images.
+
+        Args:
+            rows: positions of some images
+        """
         return replace(self, images=self.images[rows], given=self.given[rows], index=self.index[rows])
 
     def engine(self, batch_size: int) -> Engine:
@@ -113,7 +140,15 @@ class Ballot:
             rows: np.ndarray | slice = slice(None), # which of the images
             **settings: Any, # targets, observers, stop
            ) -> Job:
-        "A stage of this vote."
+        """A stage of this vote.
+
+        Args:
+            stage: "selection", "estimation", ...
+            seed: of the run
+            looks: draws at which an image may be finished
+            rows: which of the images
+            **settings: targets, observers, stop
+        """
         return Job(self.given[rows], self.index[rows], stage, seed, looks, **settings)
 
 # %% ../../nbs/voting/02a_ballots.ipynb #18b63c4f
@@ -124,11 +159,20 @@ def ballot(model: Callable,   # base classifier: [m, ...] float32 -> [m, C] logi
            index: ArrayLike | None = None,           # [B] dataset indices; default 0, 1, ...
            device: torch.device | str | None = None, # None: where the model is
           ) -> Ballot:
-    "Look at a network and images before they vote. Raises ValueError or TypeError for what cannot be voted on."
+    """Look at a network and images before they vote. Raises ValueError or TypeError for what cannot be voted on.
+
+    Args:
+        model: base classifier: [m, ...] float32 -> [m, C] logits
+        images: [B, ...] in [0, 1]
+        noise: smoothing distribution
+        num_classes: C >= 2, or what finds it from the images
+        index: [B] dataset indices; default 0, 1, ...
+        device: None: where the model is
+    """
     check_votable(model, images, noise)
     where, known = device_of(model, device), _indices(index, len(images))
     there = images.detach().to(device=where, dtype=torch.float32)
-    classes = _whole(num_classes(there) if callable(num_classes) else num_classes, "num_classes", 2)
+    classes = whole_number(num_classes(there) if callable(num_classes) else num_classes, "num_classes", 2)
     made = Ballot(model, there, noise, noise.prepare(there), known, classes, where)
     if len(images):
         _check_rows(made)
