@@ -189,9 +189,8 @@ def test_a_run_from_end_to_end_twice_with_report_and_views(home, monkeypatch, ca
     assert "1 done, 0 cached, 0 FAILED; claims: " in said.out and "[1/1] gaussian_table1" in said.err and "report: " in said.out
     page = Path(outcome.report).read_text()
     assert "gaussian_table1" in page and "data:image/png;base64," in page and "Gaussian smoothing" in page and "https://" not in page
-    begin = time.perf_counter()
     again = reproduce.run("gaussian_table1", budget="smoke", out=home / "out", quiet=True, sigmas=[0.25])
-    assert [r["status"] for r in again.reports] == ["cached"] and time.perf_counter() - begin < 5
+    assert [r["status"] for r in again.reports] == ["cached"]
     assert set(outcome.claims().verdict) <= set(claims.VERDICTS) and len(outcome.table()) == 13
     monkeypatch.setattr(publish, "checkout", lambda: home / "lot")
     (home / "lot").mkdir()
