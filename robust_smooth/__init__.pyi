@@ -23,6 +23,7 @@ from .maths import corners as corners
 from .maths import curves as curves
 from .training import data as data
 from .lab import definitions as definitions
+from .lab import doctor as doctor
 from .methods import draws as draws
 from .maths import dual as dual
 from .maths import dual_solver as dual_solver

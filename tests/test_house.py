@@ -1,4 +1,4 @@
-"The house's figures: rooms of a page or ten, cells that fit half a screen. What `make export` writes under docstrings is not counted."
+"The house's figures: pages that fit, cells that fit half a screen. What `make export` writes under docstrings is not counted."
 import ast
 import importlib
 import json
@@ -7,7 +7,11 @@ import statistics
 import sys
 import warnings
 
+import pytest
+
 MOST_LINES = 550    # of a module
+PAGE, WIDEST = 120, 140 # characters of a line
+WIDE_SHARE = 0.01   # of lines over a page
 HALF_A_SCREEN = 15  # median of an exported cell
 LONG, LONG_CELLS = 60, 10 # lines of a long cell, and how many there may be
 
@@ -28,6 +32,13 @@ def test_no_module_is_long(root):
     lines = {path.name: docments.without_parameters(path.read_text(encoding="utf-8")).splitlines() for path in paths(root)}
     long = {name: len(each) for name, each in lines.items() if len(each) > MOST_LINES}
     assert not long, long
+
+
+def test_lines_fit_a_page(root):
+    lines = [(path.stem, line) for path in paths(root) for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("__all__")]
+    wide = [(name, len(line)) for name, line in lines if len(line) > PAGE]
+    assert not [each for each in wide if each[1] > WIDEST], [each for each in wide if each[1] > WIDEST][:10]
+    assert len(wide) <= WIDE_SHARE * len(lines), f"{len(wide)} of {len(lines)} lines are wider than {PAGE}"
 
 
 def signature_lines(source):

@@ -44,7 +44,7 @@ def test_the_package_is_typed(root, cache):
 def test_ignores_have_a_reason(root):
     bare = [f"{path.relative_to(root)}:{number}" for path in (root / "robust_smooth").rglob("*.py")
             for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
-            if "type: ignore" in line and not re.search(r"type: ignore\[[\w, -]+\] # \S", line)]
+            if "type: ignore" in line and not re.search(r"type: ignore\[[\w, -]+\] +# \S", line)]
     assert not bare, f"say which error is ignored and why: {bare}"
 
 

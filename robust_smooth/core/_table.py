@@ -112,6 +112,7 @@ ROOMS: dict[str, str] = {
     'curves': 'maths.curves',
     'data': 'training.data',
     'definitions': 'lab.definitions',
+    'doctor': 'lab.doctor',
     'draws': 'methods.draws',
     'dual': 'maths.dual',
     'dual_solver': 'maths.dual_solver',

@@ -9,13 +9,15 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike
 
 from .values import ABSTAIN, check_whole, MODES, norm_name, steps_within
+
+if TYPE_CHECKING:
+    import pandas as pd # a table is made on demand: reading votes does not wait for it
 
 # %% auto #0
 __all__ = ['CLAIMED', 'CLAIMED_ROWS', 'ADVERSARIES', 'COLUMNS', 'ROWS', 'FIELDS', 'Certificates']
@@ -237,6 +239,7 @@ class _Shows(_Table):
         Returns:
             one row per image
         """
+        import pandas as pd
         names = ("index", "label", "radius", "reason", "p_lower", "p_upper", "n", "steps", "labels")
         columns = {name: value for name in names if (value := getattr(self, name)) is not None}
         columns |= {name: value for name, value in self.details.items() if np.ndim(value) == 1}

@@ -26,7 +26,7 @@ __all__ = ['ASSETS', 'checkout', 'home', 'package_folder', 'assets', 'check_regu
 try:
     import fcntl
 except ImportError: # a system without this kind of lock, such as Windows
-    fcntl = None # type: ignore[assignment]
+    fcntl = None # type: ignore[assignment] # a system without it
 
 # %% ../../nbs/core/02_places.ipynb #930b230b
 def _starts() -> list[Path]:

@@ -9,10 +9,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike
 
 from .certificates import Certificates
@@ -22,6 +21,9 @@ from robust_smooth.core.registry import (
 )
 from .values import check_counts, check_level, check_whole, norm_name
 from .votes_file import read_journal, write_journal
+
+if TYPE_CHECKING:
+    import pandas as pd # a table is made on demand: reading votes does not wait for it
 
 # %% auto #0
 __all__ = ['UNIT', 'COLUMNS', 'MUST_AGREE', 'PROVENANCE_MUST_MATCH', 'Record', 'check_same_vote']

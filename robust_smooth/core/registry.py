@@ -12,14 +12,16 @@ import inspect
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
-import pandas as pd
 
 from . import _table
 from .certificates import ADVERSARIES, Certificates
 from .values import check_level, check_mode, norm_name
+
+if TYPE_CHECKING:
+    import pandas as pd # a table is made on demand: reading votes does not wait for it
 
 # %% auto #0
 __all__ = ['FEW', 'P', 'R', 'METHODS', 'NOISES', 'CHECKS', 'T', 'GROUP', 'refuse_plan', 'refuse_lacking', 'admit',
@@ -485,6 +487,7 @@ def list_methods(noise: str | None = None, # class name of a smoothing distribut
     Returns:
         noise, norm, method, needs; the default of a pair first
     """
+    import pandas as pd
     name = None if norm is None else norm_name(norm)
     found = [(pair, m) for m in find_methods(noise, norm) for pair in m.pairs if _may_fit([pair], noise, name)]
     found.sort(key=lambda row: (*row[0], -row[1].rank_for(row[0][1])))

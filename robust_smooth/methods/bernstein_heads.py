@@ -125,7 +125,7 @@ def evaluate(coefficients: ArrayLike | Tensor, # [K, n_1+1, ..., n_d+1]
     """
     if not (torch.is_tensor(coefficients) or torch.is_tensor(x)):
         return polynomials.evaluate(coefficients, x)
-    device = (x if torch.is_tensor(x) else coefficients).device # type: ignore[union-attr]
+    device = (x if torch.is_tensor(x) else coefficients).device # type: ignore[union-attr] # one of the two is a tensor
     table, points = torch.as_tensor(coefficients).to(device), torch.as_tensor(x).to(device)
     check_table(as_array(table))
     shape = check_points(as_array(points), table.ndim - 1).shape

@@ -81,7 +81,7 @@ def _expected_of_parametrised(module: nn.Module) -> set[str]:
     "What the class of a parametrised module may define."
     if not parametrize.is_parametrized(module):
         return set()
-    names = set(module.parametrizations) # type: ignore[arg-type]
+    names = set(module.parametrizations) # type: ignore[arg-type] # a ModuleDict, which torch types as any module
     return names | {"__getstate__", "__deepcopy__"}
 
 # %% ../../nbs/training/00_plain.ipynb #b44d353a
