@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from robust_smooth.lab import reproduce
+from robust_smooth.lab import findings, reproduce
 from robust_smooth.training import models
 from robust_smooth.core.hashes import content_hash
 from robust_smooth.noise.additive import Gaussian
@@ -297,3 +297,18 @@ def test_a_header_shows_the_sizes_a_notebook_chooses(home):
     assert "7 test images, no draws" in text and "3 epochs" in text and "a bottleneck" in text
     assert "nothing is trained here" in repr(run.using(epochs=None, images=None)) and "no test images" in repr(run)
     with pytest.raises(ValueError, match="fields of Budget"): run.using(pictures=3)
+
+
+@pytest.mark.parametrize("before, now, kept", [
+    (findings.USED, findings.ABSENT, True),
+    (findings.NOT_ASKED, findings.ABSENT, True),
+    (findings.ABSENT, findings.ABSENT, False),
+    (findings.USED, findings.USED, False),
+    (findings.ABSENT, findings.USED, False),
+])
+def test_a_committed_run_stays_where_its_material_is_absent(before, now, kept):
+    "A fresh clone has no reference material beside it: its poorer run must not replace a committed one."
+    budget = dict(images=100, n=1000)
+    why = publish._why_kept(dict(budget=budget, material=before), dict(budget=budget, material=now))
+    assert bool(why) == kept
+    assert publish._why_kept({}, dict(budget=budget, material=now)) == ""
