@@ -2,7 +2,6 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -86,9 +85,8 @@ def test_doctor_says_what_is_here(outside, capsys, monkeypatch):
 def test_the_console_script_works_outside_a_checkout(outside):
     script = Path(sys.executable).parent / "robust-smooth"
     if not script.exists(): pytest.skip("the console script is not installed in this environment")
-    begin = time.perf_counter()
     done = subprocess.run([script, "reproduce", "nothing_here"], capture_output=True, text=True, cwd=outside, timeout=60, env={**os.environ, "PYTHONPATH": str(ROOT)})
-    assert done.returncode == 2 and "unknown" in done.stderr and "Traceback" not in done.stderr and time.perf_counter() - begin < 30
+    assert done.returncode == 2 and "unknown" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_certify_refuses_before_the_vote_and_collects_moments(tmp_path, monkeypatch, capsys):

@@ -5,6 +5,7 @@ import json
 import re
 import statistics
 import sys
+import warnings
 
 import pytest
 
@@ -63,3 +64,11 @@ def test_exported_cells_fit_half_a_screen(root):
     assert len(sizes) >= 400, f"only {len(sizes)} exported cells were seen"
     long = {name: size for name, size in sizes.items() if size > LONG}
     assert statistics.median(sizes.values()) <= HALF_A_SCREEN and len(long) <= LONG_CELLS, (statistics.median(sizes.values()), long)
+
+
+def test_modules_compile_without_a_warning(root):
+    "A backslash in a title is an invalid escape in the module's docstring, and is warned of on every first import."
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for path in sorted((root / "robust_smooth").rglob("*.py")):
+            compile(path.read_text(encoding="utf-8"), str(path), "exec")

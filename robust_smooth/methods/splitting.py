@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..core.certificates import Certificates
 from ..core.record import Record
-from ..core.registry import register, register_check
+from ..core.registry import noise_from_spec, register, register_check
 from ..core.values import ABSTAIN, norm_name
 from robust_smooth.maths.rewriting import (
     KINDS, audit_cost, audit_votes, audited_steps, budget, partial_budget, soft_budget,
@@ -185,6 +185,15 @@ def certify(
         return _certify_soft(record, adversary, str(soft))
     return _certify_votes(record, adversary, mode, guard)
 
+# %% ../../nbs/methods/04_splitting.ipynb #5d0c7a1e
+def _votes_add_up(c: Certificates) -> np.ndarray: # [B] bool
+    "Whether the votes are as many as the certificate says, and no vote that is missing was forgotten."
+    counts, spare = c.witness["counts"], c.witness["spare"]
+    whole = (counts >= 0).all(1) & (counts.sum(1) == c.n)
+    if c.noise is None:
+        return whole & (spare >= 0)
+    return whole & (spare >= noise_from_spec(c.noise).n_splits - c.n)
+
 # %% ../../nbs/methods/04_splitting.ipynb #1a37c8b7
 def _claimed_steps(c: Certificates) -> tuple[np.ndarray, np.ndarray]: # [B] steps, [B] whether the radius says just that
     "The whole steps behind each radius: of the closed ball L/q, or of the open ball (L + 1)/2q."
@@ -223,7 +232,7 @@ def check(certificates: Certificates, # from `certify` or `audit`
     elif "kinds" in w:
         proved = (c.label == w["winner"]) & (audit_cost(w["kinds"], w["need"]).min(-1) > steps)
     else:
-        proved = _votes_survive(w, label, steps)
+        proved = _votes_survive(w, label, steps) & _votes_add_up(c)
     return ~kept | (same & proved & (c.norm == "l1"))
 
 # %% ../../nbs/methods/04_splitting.ipynb #e23e363f

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from robust_smooth.lab import reproduce
+from robust_smooth.lab import findings, reproduce
 from robust_smooth.training import models
 from robust_smooth.core.hashes import content_hash
 from robust_smooth.noise.additive import Gaussian
@@ -189,9 +189,8 @@ def test_a_run_from_end_to_end_twice_with_report_and_views(home, monkeypatch, ca
     assert "1 done, 0 cached, 0 FAILED; claims: " in said.out and "[1/1] gaussian_table1" in said.err and "report: " in said.out
     page = Path(outcome.report).read_text()
     assert "gaussian_table1" in page and "data:image/png;base64," in page and "Gaussian smoothing" in page and "https://" not in page
-    begin = time.perf_counter()
     again = reproduce.run("gaussian_table1", budget="smoke", out=home / "out", quiet=True, sigmas=[0.25])
-    assert [r["status"] for r in again.reports] == ["cached"] and time.perf_counter() - begin < 5
+    assert [r["status"] for r in again.reports] == ["cached"]
     assert set(outcome.claims().verdict) <= set(claims.VERDICTS) and len(outcome.table()) == 13
     monkeypatch.setattr(publish, "checkout", lambda: home / "lot")
     (home / "lot").mkdir()
@@ -298,3 +297,18 @@ def test_a_header_shows_the_sizes_a_notebook_chooses(home):
     assert "7 test images, no draws" in text and "3 epochs" in text and "a bottleneck" in text
     assert "nothing is trained here" in repr(run.using(epochs=None, images=None)) and "no test images" in repr(run)
     with pytest.raises(ValueError, match="fields of Budget"): run.using(pictures=3)
+
+
+@pytest.mark.parametrize("before, now, kept", [
+    (findings.USED, findings.ABSENT, True),
+    (findings.NOT_ASKED, findings.ABSENT, True),
+    (findings.ABSENT, findings.ABSENT, False),
+    (findings.USED, findings.USED, False),
+    (findings.ABSENT, findings.USED, False),
+])
+def test_a_committed_run_stays_where_its_material_is_absent(before, now, kept):
+    "A fresh clone has no reference material beside it: its poorer run must not replace a committed one."
+    budget = dict(images=100, n=1000)
+    why = publish._why_kept(dict(budget=budget, material=before), dict(budget=budget, material=now))
+    assert bool(why) == kept
+    assert publish._why_kept({}, dict(budget=budget, material=now)) == ""

@@ -477,6 +477,25 @@ def test_soft_votes_of_a_network_against_the_truth():
         assert (splitting.certify_soft(net, grid, noise, rule="lipschitz").steps <= table.steps).all()
         assert check(table).all() and not check(replace(table, steps=table.steps + 1, radius=(table.steps + 1) / q))[kept].any()
 
+@pytest.mark.parametrize("change", [
+    dict(counts=1),
+    dict(spare=-1),
+    dict(counts=-1, spare=2),
+])
+def test_votes_that_do_not_add_up_prove_nothing(change):
+    "Each class gets a vote more than there were splits, or a missing vote is forgotten, or votes are called missing."
+    noise = Splitting(n_splits=7, q=4)
+    grid = torch.tensor([[0.0, 0.25], [0.75, 1.0]])
+    net = _tiny(2, 3)
+    table = vote(net, grid, noise, num_classes=3, progress=False).certify("l1")
+    table = table[table.label != ABSTAIN][:1]
+    assert len(table) == 1 and check_any(table).all()
+    witness = dict(table.witness)
+    for name, more in change.items():
+        witness[name] = witness[name] + more
+    assert not check_any(replace(table, witness=witness)).any()
+
+
 def test_soft_record_is_certified_again_from_disk(tmp_path):
     net, noise = _tiny(2, 3), Splitting(n_splits=7, q=4)
     grid = torch.tensor(list(product(range(5), repeat=2))) / 4
