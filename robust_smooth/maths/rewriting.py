@@ -224,11 +224,12 @@ def _losses(votes: np.ndarray,      # [N] vote of each split
     worth = np.equal(cast, label).astype(np.int64) - np.equal(cast, rivals)
     twice = worth + 1
     only_winner = neighbours[:, label] & (neighbours.sum(1) == 1)
-    another = neighbours.any(1) & ~only_winner # some vote other than the winner's
+    some = np.asarray(neighbours.any(1))
+    another = some & ~only_winner # some vote other than the winner's
     # Worth of the worst neighbour: the rival's own vote, else another's, else the winner's.
     lowest = np.where(neighbours, -1, np.where(another, 0, 1)[:, None])
     once = np.maximum(worth - lowest, 0)
-    return np.where(neighbours.any(1)[:, None], once, 0), twice
+    return np.where(some[:, None], once, 0), twice
 
 # %% ../../nbs/maths/07_rewriting.ipynb #91e49bfb
 def audit_votes(
