@@ -6,18 +6,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
-from torch import Tensor
 
 from ..core.record import Record
 from ..core.values import check_positive
 from ..maths.gradient_bounds import CELLS, CLIP
-from ..voting.hardware import device_of, working_precision
-from ..voting.votes import count_votes, fingerprint
+
+if TYPE_CHECKING: # votes are certified where torch is absent; it is brought in where something is collected
+    from torch import Tensor
 
 # %% auto #0
 __all__ = ['GRID', 'ROUNDING_SHIFT', 'PIECE', 'GradientMoments', 'half_means', 'AdaptiveSums', 'vote_adaptive']
@@ -47,6 +46,7 @@ class GradientMoments:
 
     def begin(self, index: int, x: Tensor, target: int) -> None:
         "Start an image."
+        import torch
         self.sums[index] = torch.zeros((2, self.dim), dtype=torch.float64, device=x.device)
         self.draws[index] = np.zeros(2, np.int64)
 
@@ -64,6 +64,7 @@ class GradientMoments:
             hits: [m] bool: votes for the selected class
             noise: [m, ...] the noise that was added
         """
+        import torch
         step = max(1, PIECE // self.dim)
         for first in range(0, len(hits), step):
             part = slice(first, first + step)
@@ -131,6 +132,7 @@ class AdaptiveSums(GradientMoments):
 
     def begin(self, index: int, x: Tensor, target: int) -> None:
         "Start an image."
+        import torch
         super().begin(index, x, target)
         self.first[index] = torch.zeros((2, self.dim), dtype=torch.float64)
         self.square[index] = torch.zeros((2, self.dim), dtype=torch.float64)
@@ -138,6 +140,7 @@ class AdaptiveSums(GradientMoments):
 
     def update(self, index: int, start: int, hits: Tensor, noise: Tensor) -> None:
         "Add the draws start, start + 1, ..."
+        import torch
         super().update(index, start, hits, noise)
         u = noise.reshape(-1, self.dim).double().cpu() / self.sigma
         side = hits.cpu()
@@ -200,6 +203,8 @@ def vote_adaptive(
     Returns:
         with the moments that every estimator of `certify` needs
     """
+    from robust_smooth.voting.hardware import device_of, working_precision
+    from robust_smooth.voting.votes import count_votes, fingerprint
     if not n >= 2:
         raise ValueError(f"n must be at least 2, got {n}")
     index = np.arange(len(images)) if index is None else np.asarray(index)
