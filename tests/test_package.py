@@ -99,12 +99,12 @@ door = {name: getattr(rs, name) for name in rs.__all__}
 spent, waited = time.process_time() - begin, time.perf_counter() - wall
 from importlib.resources import files
 from robust_smooth.core import places
-from robust_smooth.lab import papers, tasks
+from robust_smooth.lab import papers, notebooks
 model = rs.wrap(rs.models.mlp(64, 10))
 record = rs.Smoothed(model, rs.Gaussian(sigma=0.25)).vote(torch.rand(2, 1, 8, 8), n=1000, alpha=None, progress=False, save="some.votes")
 again = rs.load("some.votes").certify("l2")
 print(json.dumps(dict(file=rs.__file__, typed=files("robust_smooth").joinpath("py.typed").is_file(), bare=bare, spent=spent, waited=waited, names=sorted(door), rows=len(papers.printed("adre", "table1")),
-    papers=str(places.assets("papers")), experiments=tasks.experiments(), checkout=str(places.checkout()), certified=len(again), zoo=sorted(rs.models.zoo()), version=rs.__version__)))
+    papers=str(places.assets("papers")), experiments=notebooks.experiments(), checkout=str(places.checkout()), certified=len(again), zoo=sorted(rs.models.zoo()), version=rs.__version__)))
 """
     told = json.loads(call(installed.python, "-W", "ignore", "-c", program, cwd=installed.empty, ROBUST_SMOOTH_HOME=str(installed.home)).splitlines()[-1])
     assert Path(told["file"]).resolve().is_relative_to(installed.site.resolve()), told["file"]
