@@ -14,7 +14,7 @@ import nbformat
 import pytest
 
 CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
-NOTEBOOKS = ("10_gaussian.ipynb", "proofs/gaussian_radius.ipynb", "experiments/gaussian_table1.ipynb")
+NOTEBOOKS = ("methods/00_gaussian.ipynb", "proofs/gaussian_radius.ipynb", "experiments/gaussian_table1.ipynb")
 TOKEN, PATIENCE = "0123456789abcdef", 240 # seconds per notebook before the test gives up; they take a few each
 
 
