@@ -295,10 +295,10 @@ def _import(path: str, name: str) -> str:
 def front_stub(house: House, table: Table) -> str:
     "__init__.pyi of the package."
     names, places = front(house, table), rooms(house)
-    lines = ["# Written by `make export`: what `import robust_smooth as rs` brings, for editors and type checkers.", "from pathlib import Path", "from typing import Any", ""]
+    lines = ["# Written by `make export`: what `import robust_smooth as rs` brings, for editors and type checkers.", "from pathlib import Path", ""]
     lines += [_import(path, name) for name, path in sorted(places.items())]
     lines += [f"from .{room} import {name} as {name}" for name, room in sorted(names.items())]
-    lines += ["", "__version__: str", "__all__: list[str]", "", "def load(path: str | Path) -> Any: ...", ""]
+    lines += ["", "__version__: str", "__all__: list[str]", "", "def load(path: str | Path) -> Record: ...", ""]
     return "\n".join(lines)
 
 
