@@ -1,6 +1,5 @@
 # Written by `make export`: what `import robust_smooth as rs` brings, for editors and type checkers.
 from pathlib import Path
-from typing import Any
 
 from .maths import accuracy as accuracy
 from .training import adre as adre
@@ -115,4 +114,4 @@ from .training.models import wrap as wrap
 __version__: str
 __all__: list[str]
 
-def load(path: str | Path) -> Any: ...
+def load(path: str | Path) -> Record: ...
