@@ -113,7 +113,8 @@ class _Table:
         known.setdefault("index", np.arange(size))
         known.setdefault("reason", np.full(size, "", dtype=object))
         _check_rows({**(self.witness or {}), **self.details}, size)
-        known |= dict(domain=check_domain(self.domain), label=label, radius=np.where(label == ABSTAIN, 0.0, radius), norm=norm_name(self.norm))
+        known["domain"] = check_domain(self.domain)
+        known |= dict(label=label, radius=np.where(label == ABSTAIN, 0.0, radius), norm=norm_name(self.norm))
         for name, value in known.items():
             object.__setattr__(self, name, value)
         if self.claim is None:

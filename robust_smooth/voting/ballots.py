@@ -154,23 +154,24 @@ class Ballot:
         return replace(self, images=self.images[rows], given=self.given[rows], index=self.index[rows])
 
     def of(self,
-           images: Tensor,    # [B, ...] in the domain
-           index: np.ndarray, # [B] int64: dataset indices
+           images: Tensor,           # [B, ...] in the domain
+           index: np.ndarray | None, # [B] int64: dataset indices; None: 0, 1, ...
           ) -> Ballot:
         """The same network, and other images, which are looked at. Raises ValueError or TypeError.
 
         Args:
             images: [B, ...] in the domain
-            index: [B] int64: dataset indices
+            index: [B] int64: dataset indices; None: 0, 1, ...
         """
+        named = indices(index, len(images))
         if images.shape[1:] != self.images.shape[1:]:
             raise ValueError(f"images of one vote must have one shape, got {list(self.images.shape[1:])} and, at dataset index "
-                             f"{index[0]}, {list(images.shape[1:])}; resize and crop them in the data set's transform")
-        _check_inputs(images, self.domain, index)
+                             f"{named[0]}, {list(images.shape[1:])}; resize and crop them in the data set's transform")
+        _check_inputs(images, self.domain, named)
         self.noise.check_images(images)
         there = images.detach().to(device=self.device, dtype=torch.float32)
         _check_unseen(self.model, there)
-        return replace(self, images=there, given=self.noise.prepare(there), index=index)
+        return replace(self, images=there, given=self.noise.prepare(there), index=named)
 
     def engine(self, batch_size: int) -> Engine:
         "The engine of this vote."
