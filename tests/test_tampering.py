@@ -153,6 +153,15 @@ def test_nothing_stronger_is_proved(name):
             assert not proved[certified & (changed.label != ABSTAIN)].any(), (change, again)
 
 
+@pytest.mark.parametrize("name", ["monte carlo", "a plan for any time", "a plan of two sides", "jointly", "audit", "soft votes"])
+def test_what_was_kept_in_a_file_is_proved_again_and_nothing_stronger(name, tmp_path):
+    again = rs.Certificates.load(table_of(name).save(tmp_path / "kept"))
+    certified = (again.label != ABSTAIN) & (again.radius > 0)
+    assert check(again).all() and certified.any()
+    assert not check(replace(again, radius=again.radius * 1.2 + 1e-3))[certified].any()
+    assert not check(replace(again, index=again.index + 1, claim=None))[certified].any()
+
+
 def test_true_classes_are_part_of_the_claim():
     record = Record.from_counts([[1, 0]] * 2, [[95, 5], [90, 10]], 100, rs.Gaussian(sigma=0.5), 4)
     table = replace(record, labels=np.array([0, 1])).certify("l2")

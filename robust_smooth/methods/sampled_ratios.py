@@ -137,7 +137,7 @@ def certify_monte_carlo(
     sigma = getattr(record.noise, "sigma", 0.0)
     fixed = dict(rank=rank, draws=draws, share=share, radii=len(tried), alpha=alpha, sigma=sigma, dim=record.dim)
     columns |= {name: np.full(len(record), value) for name, value in fixed.items()}
-    columns["norm"] = np.full(len(record), norm_name(norm), object)
+    columns["norm"] = np.full(len(record), norm_name(norm))
     found = Certificates(label=np.where(R > 0, record.selected, ABSTAIN), radius=R, norm=norm, alpha=alpha,
                          method="soap_bubbles_monte_carlo", n=record.n, p_lower=binomial_lower(record.hits, record.n, own),
                          witness=columns, reason=np.where(R > 0, "", "no radius of the grid is proved"))

@@ -97,11 +97,10 @@ RULE = ("n1", "n_max", "spending", "two_sided", "targets") # what decides a proo
 def _told(rules: Sequence[Plan], # one a row
          ) -> dict[str, np.ndarray]:
     "The rules by which rows were decided, as columns of a witness."
-    columns = {name: np.empty(len(rules), object) for name in RULE}
+    columns = {name: np.array([getattr(rule, name) for rule in rules]) for name in RULE if name != "targets"}
+    columns["targets"] = np.full((len(rules), max((len(rule.targets) for rule in rules), default=0)), np.nan)
     for row, rule in enumerate(rules):
-        for name in RULE:
-            columns[name][row] = getattr(rule, name)
-        columns["targets"][row] = tuple(rule.targets.tolist())
+        columns["targets"][row, :len(rule.targets)] = rule.targets
     return columns
 
 # %% ../../nbs/methods/02_sequential.ipynb #65b16229
@@ -132,12 +131,12 @@ def certify(
     record.check_noise(*GAUSSIAN_NOISES)
     size, hits, selected = len(record), record.hits, record.selected
     rival = largest_rival(record.counts, selected)
-    look, rules = np.zeros(size, np.int64), [None] * size
+    look, rules = np.zeros(size, np.int64), list[Any]([None] * size)
     found = dict(radius=np.zeros(size), p_lower=np.zeros(size), p_upper=np.ones(size),
                  certified=np.zeros(size, bool), spent=np.zeros(size))
     for part, rule in _plans(record, alpha, targets=targets, spending=spending, two_sided=two_sided):
         look[part] = rule.look_of(record.n[part])
-        for row in part:
+        for row in part.tolist():
             rules[row] = rule
         claims = _continuous if rule.spending == "union" else _on_the_grid
         for name, values in claims(rule, hits[part], rival[part], look[part]).items():
@@ -206,6 +205,12 @@ class _Claim:
         return self.by_two_sides(level) if self.two_sided else self.by_one_side(level)
 
 # %% ../../nbs/methods/02_sequential.ipynb #3aed2a51
+def _rule_of(witness: Mapping[str, np.ndarray], row: int) -> dict[str, Any]:
+    "The rule of a row, as it stands in the witness."
+    rule = {name: witness[name][row].item() for name in RULE if name != "targets"}
+    targets = witness["targets"][row]
+    return rule | dict(targets=tuple(targets[~np.isnan(targets)].tolist()))
+
 @lru_cache(maxsize=256)
 def _boundaries(targets: tuple[float, ...], sigma: float, alpha: float, n1: int, n_max: int, spending: str,
                ) -> tuple[np.ndarray, np.ndarray]: # [G, K] boundaries, [G] how likely each is ever reached at the edge
@@ -231,8 +236,8 @@ def check(certificates: Certificates, # as `certify` made them
     fine = c.label == ABSTAIN
     if c.norm != "l2" or c.mode != "sound":
         return fine
-    for row in np.flatnonzero((c.label == w["selected"]) & ~fine):
-        votes = {name: w[name][row].item() for name in ("hits", "rival", "sigma")} | {name: w[name][row] for name in RULE}
+    for row in np.flatnonzero((c.label == w["selected"]) & ~fine).tolist():
+        votes = {name: w[name][row].item() for name in ("hits", "rival", "sigma")} | _rule_of(w, row)
         claim = _Claim(radius=float(c.radius[row]), alpha=c.alpha, n=int(c.n[row]), p_lower=float(c.p_lower[row]),
                        p_upper=float(c.p_upper[row]), **votes)
         fine[row] = claim.holds()
