@@ -421,8 +421,8 @@ def corner_law(
         at = places(t, R, d, k, fine)
         h = at.h[at.row]
         u = (t - corner_ratio(at.c, h, 0.0, R, d, k)) / (R * h)
-        below, above = _cell_tails(at, u, d, fine.degree)
-        return float(at.weight @ below), float(at.weight @ above)
+        low, high = (float(at.weight @ tail) for tail in _cell_tails(at, u, d, fine.degree))
+        return low, high
     below, above, lost = _both_sides(abs(t), R, d, k, grade)
     if t <= 0:
         return below, above
