@@ -49,6 +49,7 @@ from .lab import kernels as kernels
 from .training import lipschitz as lipschitz
 from .lab import logs as logs
 from .maths import looks as looks
+from .lab import machine as machine
 from .training import models as models
 from .methods import moments as moments
 from .maths import nearest as nearest

@@ -138,6 +138,7 @@ ROOMS: dict[str, str] = {
     'lipschitz': 'training.lipschitz',
     'logs': 'lab.logs',
     'looks': 'maths.looks',
+    'machine': 'lab.machine',
     'models': 'training.models',
     'moments': 'methods.moments',
     'nearest': 'maths.nearest',
