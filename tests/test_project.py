@@ -109,7 +109,7 @@ def test_proof_ends_in_a_cell_that_asserts(path):
 @pytest.mark.parametrize("path", notebooks("proofs"), ids=name)
 def test_proof_says_what_was_shown(path):
     last = [text_of(cell["source"]) for cell in content(path)["cells"] if cell["cell_type"] == "markdown"][-1]
-    assert re.search(r"\*\*What was shown:\*\* \w", last), "a proof ends in a sentence '**What was shown:** ...'"
+    assert re.search(r"\*\*What was shown:\*\* \S", last), "a proof ends in a sentence '**What was shown:** ...'"
 
 
 @pytest.mark.parametrize("path", notebooks("proofs") + notebooks("experiments"), ids=name)
