@@ -114,6 +114,7 @@ ROOMS: dict[str, str] = {
     'curves': 'maths.curves',
     'data': 'training.data',
     'definitions': 'lab.definitions',
+    'denoised': 'training.denoised',
     'doctor': 'lab.doctor',
     'draws': 'methods.draws',
     'dual': 'maths.dual',
@@ -184,6 +185,7 @@ ROOMS: dict[str, str] = {
     'uniform': 'methods.uniform',
     'vision': 'training.vision',
     'votes': 'voting.votes',
+    'weights': 'training.weights',
     'zoo': 'training.zoo',
 }
 
