@@ -18,8 +18,9 @@ from scipy.special import ndtr, ndtri, stdtrit
 from ..core.certificates import Certificates
 
 # %% auto #0
-__all__ = ['PROVED_FALSE', 'HOLDS', 'DOES_NOT', 'UNDECIDED', 'UNTESTABLE', 'VERDICTS', 'WHOSE', 'COLUMNS', 'read_claim',
-           'verdict_of', 'Gain', 'paired', 'outcomes', 'over_seeds', 'least', 'everywhere', 'Claim', 'Claims', 'tally']
+__all__ = ['PROVED_FALSE', 'HOLDS', 'DOES_NOT', 'UNDECIDED', 'UNTESTABLE', 'VERDICTS', 'WHOSE', 'NO_DATA', 'COLUMNS',
+           'read_claim', 'verdict_of', 'Gain', 'paired', 'outcomes', 'over_seeds', 'least', 'everywhere', 'Claim',
+           'Claims', 'tally']
 
 # %% ../../nbs/lab/02_claims.ipynb #72f76435
 PROVED_FALSE = "proved false"
@@ -30,6 +31,7 @@ UNTESTABLE = "not testable here"
 
 VERDICTS = (PROVED_FALSE, HOLDS, DOES_NOT, UNDECIDED, UNTESTABLE)
 WHOSE = ("paper", "ours")
+NO_DATA = "no data" # in place of a data set: mathematics, or a simulation
 
 # %% ../../nbs/lab/02_claims.ipynb #b9aaff4b
 _OLD_VERDICTS = {"does not hold": DOES_NOT}

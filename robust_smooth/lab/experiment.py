@@ -23,7 +23,7 @@ from ..core.values import check_level
 from . import fast, figures, results
 from .budgets import Budget, budget_for, budget_name
 from .cache import home
-from .claims import Claims
+from .claims import NO_DATA, Claims
 from .findings import Findings
 from .notebooks import default_parameters, find_notebook
 from .stock import Ask, Training, batch_rows, brief, initial, trained, voted
@@ -393,6 +393,8 @@ class Experiment(_Trains, _Votes, Findings):
         if unknown:
             raise ValueError(f"sizes must be fields of Budget, got {sorted(unknown)}")
         self._own |= sizes
+        if "images" in sizes and sizes["images"] is None:
+            self.tried_on = NO_DATA
         return self
 
     def __repr__(self) -> str:

@@ -116,9 +116,12 @@ def legend_below(fig: Figure,       # with its curves drawn and labelled
         fig.legend(found.values(), found.keys(), loc="outside lower center", ncols=columns)
 
 def legend_beside(ax: Axes, title: str | None = None) -> None:
-    "The legend to the right of the axes."
+    "The legend to the right of the only axes of a figure, which grows by as much."
+    fig = ax.figure
+    width, height = fig.get_size_inches()
     with style():
-        ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, title=title)
+        found = ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, title=title)
+    fig.set_size_inches(width + found.get_window_extent().width / fig.dpi, height)
 
 def printed_points(ax: Axes,             # where ours are drawn
                    x: ArrayLike,         # [P] radii

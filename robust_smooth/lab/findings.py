@@ -89,7 +89,7 @@ class _Files:
 class _Words:
     "Scalars, claims and the status of a run."
     folder: Path
-    dataset: str
+    tried_on: str
     claims: list[dict[str, str]]
     values: dict[str, Any]
 
@@ -141,11 +141,11 @@ class _Words:
         Returns:
             the verdict
         """
-        if about is not None and (dataset or self.dataset) != about:
+        if about is not None and (dataset or self.tried_on) != about:
             holds = None
             evidence = f"{evidence} (the sentence is about {about})"
         verdict = verdict_of(None if holds is None else bool(holds), difference, error, proved)
-        self.claims.append(Claim(text, evidence, verdict, dataset or self.dataset, whose).row())
+        self.claims.append(Claim(text, evidence, verdict, dataset or self.tried_on, whose).row())
         return verdict
 
 # %% ../../nbs/lab/08_findings.ipynb #1e46dfb0
@@ -164,6 +164,7 @@ class Findings(_Files, _Words):
                  dataset: str, # that it is about
                 ):
         self.name, self.folder, self.dataset = name, Path(folder), dataset
+        self.tried_on = dataset # what claims are tried on, unless they say otherwise
         self.tables, self.figures, self.claims, self.values = [], [], [], {}
         self.material = NOT_ASKED
         self._begin = time.perf_counter()
