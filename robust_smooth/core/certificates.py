@@ -29,7 +29,7 @@ __all__ = ['CLAIMED', 'CLAIMED_ROWS', 'ADVERSARIES', 'COLUMNS', 'ROWS', 'FIELDS'
 
 # %% ../../nbs/core/05_certificates.ipynb #77937523
 CLAIMED = ("method", "norm", "alpha", "mode", "scope", "alpha_scope", "levels", "adversary", "noise", "dim") # of a table
-CLAIMED_ROWS = ("index", "n", "p_lower", "p_upper", "steps")  # of each image
+CLAIMED_ROWS = ("index", "labels", "n", "p_lower", "p_upper", "steps")  # of each image
 ADVERSARIES = ("quantised", "continuous") # perturbed inputs stay on the grid; or are any reals, rounded to it first
 COLUMNS = dict(index=np.int64, labels=np.int64, p_lower=np.float64, p_upper=np.float64, n=np.int64,
                steps=np.int64, reason=object)
@@ -74,6 +74,19 @@ def _check_rows(columns: Mapping[str, ArrayLike], size: int) -> None:
             raise ValueError(f"{name} must have one row per image ({size}), got {len(np.asarray(value))}")
 
 # %% ../../nbs/core/05_certificates.ipynb #e8d4edcb
+class _Witness(dict):
+    "The columns of a witness, and the claim that they were collected for."
+    claim: Mapping[str, Any]
+
+def _witness_of(columns: Mapping[str, Any] | None, claim: Mapping[str, Any]) -> _Witness | None:
+    "A witness that remembers its claim."
+    if columns is None:
+        return None
+    kept = _Witness(columns)
+    kept.claim = claim
+    return kept
+
+# %% ../../nbs/core/05_certificates.ipynb #cf6a9ab0
 @dataclass(frozen=True, kw_only=True, repr=False)
 class _Table:
     "The fields of Certificates, checked and brought to their kinds."
@@ -98,7 +111,7 @@ class _Table:
     details: Mapping[str, np.ndarray] = field(default_factory=dict) # [B] further columns, such as draws or alpha spent
     noise: Mapping[str, Any] | None = None # smoothing distribution as plain JSON, as `noise_spec` gives it
     dim: int | None = None              # number of inputs d
-    claim: Mapping[str, Any] | None = None # what was claimed at birth; None: noted down now
+    claim: Mapping[str, Any] | None = None # what was claimed at birth; None: what the witness knows, or noted down now
 
     def __post_init__(self) -> None:
         label = np.asarray(self.label, dtype=np.int64)
@@ -114,8 +127,9 @@ class _Table:
         known |= dict(label=label, radius=np.where(label == ABSTAIN, 0.0, radius), norm=norm_name(self.norm))
         for name, value in known.items():
             object.__setattr__(self, name, value)
-        if self.claim is None:
-            object.__setattr__(self, "claim", _claim_of(self))
+        claim = self.claim or getattr(self.witness, "claim", None) or _claim_of(self)
+        object.__setattr__(self, "claim", claim)
+        object.__setattr__(self, "witness", _witness_of(self.witness, claim))
 
     def __len__(self) -> int:
         return len(self.label)
@@ -162,6 +176,7 @@ class _Rows(_Table):
         for name, value in facts.items():
             object.__setattr__(table, name, value)
         object.__setattr__(table, "claim", _claim_of(table))
+        object.__setattr__(table, "witness", _witness_of(table.witness, table.claim))
         return table
 
     def stands(self) -> np.ndarray: # [B] bool
@@ -175,6 +190,8 @@ class _Rows(_Table):
         fine = np.full(len(self), all(claim.get(name) == getattr(self, name) for name in CLAIMED))
         for name in CLAIMED_ROWS:
             then, now = claim.get(name), getattr(self, name)
+            if name == "labels" and then is None:
+                continue # true classes may be learnt later
             if (then is None) != (now is None) or (then is not None and len(then) != len(self)):
                 return np.zeros(len(self), bool)
             if then is not None:
@@ -365,7 +382,7 @@ class Certificates(_Rows, _Accuracy, _Shows, _Glances, _Keeps):
         details: [B] further columns, such as draws or alpha spent
         noise: smoothing distribution as plain JSON, as `noise_spec` gives it
         dim: number of inputs d
-        claim: what was claimed at birth; None: noted down now
+        claim: what was claimed at birth; None: what the witness knows, or noted down now
     """
 
 FIELDS = tuple(f.name for f in fields(Certificates)) # names of its fields

@@ -294,6 +294,16 @@ def _no_rows(classes: int) -> dict[str, np.ndarray]:
     return dict(selection=table, counts=table, n=np.zeros(0, np.int64), index=np.zeros(0, np.int64))
 
 # %% ../../nbs/core/07_record.ipynb #89b796be
+def _check_columns(rows: Mapping[str, np.ndarray], classes: int) -> None:
+    "Raise ValueError unless rows hold votes of so many classes."
+    lacking = sorted({"selection", "counts", "n"} - set(rows))
+    if lacking:
+        raise ValueError(f"rows must hold selection, counts and n, but {lacking} are missing")
+    for name in ("selection", "counts"):
+        if rows[name].shape[1:] != (classes,):
+            raise ValueError(f"{name} must have the {classes} classes of its header, got shape {rows[name].shape}")
+
+# %% ../../nbs/core/07_record.ipynb #4eba9cbe
 class _Files(_Votes):
     "Votes as what is saved and loaded."
 
@@ -328,7 +338,9 @@ class _Files(_Votes):
     @staticmethod
     def load(path: str | Path, # a file written by `save` or by a vote
             ) -> Record:       # images of a vote come sorted by dataset index
-        """Read a Record; a torn tail, left by a killed writer, is dropped. Raises ValueError for other damage.
+        """Read a Record; a torn tail, left by a killed writer, is dropped, with a warning. Raises
+        ValueError for other
+        damage.
 
         Args:
             path: a file written by `save` or by a vote
@@ -336,7 +348,10 @@ class _Files(_Votes):
             images of a vote come sorted by dataset index
         """
         header, blocks = read_journal(path)
-        record = Record.from_blocks(header, blocks)
+        try:
+            record = Record.from_blocks(header, blocks)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path} cannot be read as votes: {error}") from error
         if header is not None and header.get("order") == "as given":
             return record
         return record[np.argsort(record.index, kind="stable")] # a vote appends images as they finish
@@ -355,6 +370,8 @@ class _Files(_Votes):
             raise ValueError("the votes file has no header yet: nothing was voted")
         names = list(blocks[0]) if blocks else []
         rows = {name: np.concatenate([block[name] for block in blocks]) for name in names}
+        if rows:
+            _check_columns(rows, header["classes"])
         return _from_rows(Record, header, _no_rows(header["classes"]) | rows)
 
 # %% ../../nbs/core/07_record.ipynb #ae9b65ab

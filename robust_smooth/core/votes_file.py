@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from .frames import (FORMATS, Blocks, JOURNAL_MAGIC, PEEK, STORABLE, format_of, 
 from .places import WriteLock, check_regular, sync_folder, write_atomic
 
 # %% auto #0
-__all__ = ['ROWS_A_FRAME', 'DELAY', 'Contents', 'read_journal', 'write_journal', 'convert', 'Journal', 'count_rows',
+__all__ = ['ROWS_A_FRAME', 'PATIENCE', 'DELAY', 'Contents', 'read_journal', 'write_journal', 'convert', 'Journal', 'count_rows',
            'JOURNAL_MAGIC']
 
 # %% ../../nbs/core/04_votes_file.ipynb #5a992f77
@@ -93,6 +94,7 @@ class Contents:
         end: bytes up to the end of the last whole frame
         frames: whole frames
         lost: damage that was skipped, a line each
+        torn: what of a torn tail was left out, in words
     """
     format: int                             # 1 or 2; 0: an empty file
     header: dict | None                     # None: no header was finished, so nothing was voted
@@ -100,22 +102,32 @@ class Contents:
     end: int                                # bytes up to the end of the last whole frame
     frames: int                             # whole frames
     lost: list[str]                         # damage that was skipped, a line each
+    torn: str = ""                          # what of a torn tail was left out, in words
+
+def _torn_tail(data: bytes, end: int) -> str: # "" where the file ends with a frame
+    "What stands behind the last whole frame."
+    left = len(data) - end
+    if left <= 0:
+        return ""
+    rows = peek(data[end:end + PEEK])[2]
+    begun = f", begun for {rows} row{'s' * (rows > 1)}," if rows else ""
+    return f"the last {left} bytes{begun} are left out: their write was never finished"
 
 # %% ../../nbs/core/04_votes_file.ipynb #705ca7b4
 def _contents(data: bytes, skip: bool = False) -> Contents:
     number = format_of(data)
     if number == 0:
-        return Contents(0, None, [], 0, 0, [])
+        return Contents(0, None, [], 0, 0, [], _torn_tail(data, 0))
     form = FORMATS[number]
     frames = split(data, form, skip)
     if not frames.found:
-        return Contents(number, None, [], 0, 0, [])
+        return Contents(number, None, [], 0, 0, [], _torn_tail(data, len(form.magic)))
     header = _check_header(frames.found[0].payload, number)
     blocks = form.unpack(frame.payload for frame in frames.found[1:])
     _check_blocks(blocks)
     if number == 1: # told by the number of blocks then
         header.setdefault("order", "as given" if len(blocks) < 2 else "as finished")
-    return Contents(number, header, blocks, frames.end, len(frames.found), frames.lost)
+    return Contents(number, header, blocks, frames.end, len(frames.found), frames.lost, _torn_tail(data, frames.end))
 
 # %% ../../nbs/core/04_votes_file.ipynb #eeeb4d6d
 def _explained(path: Path, error: ValueError) -> ValueError:
@@ -135,7 +147,9 @@ def _read(path: Path, data: bytes, skip: bool = False) -> Contents:
 # %% ../../nbs/core/04_votes_file.ipynb #05bc2714
 def read_journal(path: str | Path, # a votes file, of format 1 or 2
                  ) -> tuple[dict | None, Blocks]: # header (None: nothing was voted yet), rows
-    """Read a votes file; a torn tail is dropped. ValueError: no votes file, or damaged; with place and reason.
+    """Read a votes file; a torn tail is dropped, with a warning. ValueError: no votes file, or
+    damaged; with place and
+    reason.
 
     Args:
         path: a votes file, of format 1 or 2
@@ -144,6 +158,9 @@ def read_journal(path: str | Path, # a votes file, of format 1 or 2
     """
     path = check_regular(path)
     contents = _read(path, path.read_bytes())
+    if contents.torn and contents.header is not None:
+        whole = sum(len(block["index"]) for block in contents.blocks)
+        warnings.warn(f"{path} has a torn tail: {contents.torn}; {whole} whole rows are read", stacklevel=3)
     return contents.header, contents.blocks
 
 # %% ../../nbs/core/04_votes_file.ipynb #20938172
@@ -172,13 +189,15 @@ def _file(header: Mapping, blocks: Iterable[Mapping[str, Any]]) -> bytes: # the 
     return JOURNAL_MAGIC + b"".join(pack_frame(payload, number) for number, payload in enumerate(payloads))
 
 # %% ../../nbs/core/04_votes_file.ipynb #ed18f003
+PATIENCE = 2.0 # seconds for which a whole file that another holder writes is waited for; a vote takes longer
+
 @contextlib.contextmanager
 def _no_writer(path: Path) -> Iterator[None]: # hold the lock of a file, if it is there
     if not path.exists():
         yield
         return
     mode = "r+b" if os.access(path, os.W_OK) else "rb" # a file that is only read can be replaced
-    with open(path, mode) as file, WriteLock(path, file.fileno()):
+    with open(path, mode) as file, WriteLock(path, file.fileno(), wait=PATIENCE):
         yield
 
 # %% ../../nbs/core/04_votes_file.ipynb #f4255f35
@@ -222,7 +241,7 @@ def convert(path: str | Path,   # a votes file, of format 1 or 2
             raise ValueError(f"{path} has no header yet: nothing was voted")
         known = contents.header["provenance"].get("stream", 1)
         write_atomic(to, _file({"stream": known, **contents.header}, contents.blocks))
-    return contents.lost
+    return contents.lost + [contents.torn] * bool(contents.torn)
 
 # %% ../../nbs/core/04_votes_file.ipynb #f9332d9e
 DELAY = 0.5 # seconds that a finished row may wait for the next

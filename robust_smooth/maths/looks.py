@@ -426,14 +426,23 @@ def plan(
                  spending, bool(two_sided), float(gamma))
 
 # %% ../../nbs/maths/08_looks.ipynb #6e294e76
-def crossing(looks: np.ndarray, boundary: np.ndarray, p: float) -> np.ndarray: # [K]
+def crossing(looks: np.ndarray,    # [K] draws
+             boundary: np.ndarray, # [K] hits
+             p: float,             # probability of a hit
+             alpha: float = 1e-4,  # of interest: what is cut off, and charged to the error, is far below
+            ) -> np.ndarray:       # [K]
     """Probability that the hits have reached the boundary by each look.
 
+    Args:
+        looks: [K] draws
+        boundary: [K] hits
+        p: probability of a hit
+        alpha: of interest: what is cut off, and charged to the error, is far below
     Returns:
         [K]
     """
     crossed, total = np.zeros(len(looks)), 0.0
-    paths = _Paths(p, 1e-24)
+    paths = _Paths(p, 1e-20 * alpha)
     for k in _walk(paths, looks):
         over = paths.hits >= boundary[k]
         total += paths.law[over].sum()
@@ -493,7 +502,7 @@ def _plan(targets: tuple, dropped: tuple, sigma: float, alpha: float, n1: int, n
         boundaries, by_look = (np.array(table) for table in zip(*tables))
     else:
         boundaries = _counted_boundaries(looks, p0, spending, alpha)
-        by_look = np.array([crossing(looks, row, p) for row, p in zip(boundaries, p0)])
+        by_look = np.array([crossing(looks, row, p, alpha) for row, p in zip(boundaries, p0)])
     return Plan(targets=np.array(targets), sigma=sigma, alpha=alpha, n1=n1, n_max=n_max, spending=spending,
                 two_sided=two_sided, gamma=gamma, looks=looks, boundaries=boundaries, spent=by_look[:, -1],
                 spent_by_look=by_look, futility=_futility(looks, boundaries, gamma),

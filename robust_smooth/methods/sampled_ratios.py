@@ -15,7 +15,7 @@ from scipy.stats import binom
 
 from ..core.certificates import Certificates
 from ..core.record import Record
-from ..core.registry import refuse_plan, register_check
+from ..core.registry import noise_spec, refuse_plan, register_check
 from ..core.values import ABSTAIN, check_level, norm_name
 from ..maths.bounds import binomial_lower
 from ..maths.shell_radii import verified_radius
@@ -136,11 +136,14 @@ def certify_monte_carlo(
     columns = dict(hits=record.hits, selected=record.selected, above=np.concatenate([[0], above])[passed], tried=R)
     sigma = getattr(record.noise, "sigma", 0.0)
     fixed = dict(rank=rank, draws=draws, share=share, radii=len(tried), alpha=alpha, sigma=sigma, dim=record.dim)
-    return Certificates(label=np.where(R > 0, record.selected, ABSTAIN), radius=R, norm=norm, alpha=alpha,
-                        method="soap_bubbles_monte_carlo", index=record.index, n=record.n,
-                        p_lower=binomial_lower(record.hits, record.n, own),
-                        witness=columns | {name: np.full(len(record), value) for name, value in fixed.items()},
-                        reason=np.where(R > 0, "", "no radius of the grid is proved"))
+    columns |= {name: np.full(len(record), value) for name, value in fixed.items()}
+    columns["norm"] = np.full(len(record), norm_name(norm))
+    found = Certificates(label=np.where(R > 0, record.selected, ABSTAIN), radius=R, norm=norm, alpha=alpha,
+                         method="soap_bubbles_monte_carlo", n=record.n, p_lower=binomial_lower(record.hits, record.n, own),
+                         witness=columns, reason=np.where(R > 0, "", "no radius of the grid is proved"))
+    return found.sealed(index=record.index, labels=record.labels, noise=noise_spec(record.noise), dim=record.dim)
+
+
 
 # %% ../../nbs/methods/04a_sampled_ratios.ipynb #f6626e19
 def _sampling_proved(w: dict[str, np.ndarray], alpha: float) -> np.ndarray: # [B] bool
@@ -164,7 +167,7 @@ def check_monte_carlo(
     if c.mode != "sound" or c.scope != "input" or c.alpha_scope != "single" or c.n is None:
         return fine
     w = {name: np.asarray(value) for name, value in (c.witness or {}).items()}
-    told = (c.label == w["selected"]) & (c.radius <= w["tried"]) & (w["above"] >= 0) & (w["above"] <= w["draws"])
+    told = (w["norm"] == c.norm) & (c.label == w["selected"]) & (c.radius <= w["tried"]) & (w["above"] >= 0) & (w["above"] <= w["draws"])
     told &= (w["hits"] >= 0) & (w["hits"] <= c.n) & _sampling_proved(w, c.alpha)
     if c.p_lower is not None:
         told &= c.p_lower <= binomial_lower(np.minimum(w["hits"], c.n), c.n, c.alpha * (1 - w["share"][0]))

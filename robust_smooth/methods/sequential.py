@@ -5,8 +5,9 @@
 # %% ../../nbs/methods/02_sequential.ipynb #e15a1264
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from robust_smooth.maths.looks import (
 from .gaussian import GAUSSIAN_NOISES, SLACK
 
 # %% auto #0
-__all__ = ['minimum_n', 'certify', 'check', 'largest_radius', 'Plan', 'SPENDINGS', 'log_e_value', 'look_times', 'plan',
+__all__ = ['RULE', 'minimum_n', 'certify', 'check', 'largest_radius', 'Plan', 'SPENDINGS', 'log_e_value', 'look_times', 'plan',
            'union_levels']
 
 # %% ../../nbs/methods/02_sequential.ipynb #28dcd946
@@ -91,6 +92,18 @@ def _on_the_grid(rule: Plan, hits: np.ndarray, rival: np.ndarray, look: np.ndarr
                 spent=rule.spent_by_look.max(0)[look])
 
 # %% ../../nbs/methods/02_sequential.ipynb #d007db49
+RULE = ("n1", "n_max", "spending", "two_sided", "targets") # what decides a proof, beside the votes
+
+def _told(rules: Sequence[Plan], # one a row
+         ) -> dict[str, np.ndarray]:
+    "The rules by which rows were decided, as columns of a witness."
+    columns = {name: np.array([getattr(rule, name) for rule in rules]) for name in RULE if name != "targets"}
+    columns["targets"] = np.full((len(rules), max((len(rule.targets) for rule in rules), default=0)), np.nan)
+    for row, rule in enumerate(rules):
+        columns["targets"][row, :len(rule.targets)] = rule.targets
+    return columns
+
+# %% ../../nbs/methods/02_sequential.ipynb #65b16229
 def certify(
     record: Record,           # votes under Gaussian noise, stopped by a plan (or a fixed n: a plan of one look)
     *,
@@ -118,17 +131,18 @@ def certify(
     record.check_noise(*GAUSSIAN_NOISES)
     size, hits, selected = len(record), record.hits, record.selected
     rival = largest_rival(record.counts, selected)
-    look, n1, n_max = (np.zeros(size, np.int64) for _ in range(3))
+    look, rules = np.zeros(size, np.int64), list[Any]([None] * size)
     found = dict(radius=np.zeros(size), p_lower=np.zeros(size), p_upper=np.ones(size),
                  certified=np.zeros(size, bool), spent=np.zeros(size))
     for part, rule in _plans(record, alpha, targets=targets, spending=spending, two_sided=two_sided):
-        look[part], n1[part], n_max[part] = rule.look_of(record.n[part]), rule.n1, rule.n_max
+        look[part] = rule.look_of(record.n[part])
+        for row in part.tolist():
+            rules[row] = rule
         claims = _continuous if rule.spending == "union" else _on_the_grid
         for name, values in claims(rule, hits[part], rival[part], look[part]).items():
             found[name][part] = values
     certified, none = found["certified"], "no radius of the grid was certified before voting stopped"
-    witness = dict(hits=hits, selected=selected, rival=rival, n1=n1, n_max=n_max,
-                   sigma=np.full(size, record.noise.sigma))
+    witness = dict(hits=hits, selected=selected, rival=rival, sigma=np.full(size, record.noise.sigma)) | _told(rules)
     return Certificates(label=np.where(certified, selected, ABSTAIN), radius=found["radius"], norm="l2", alpha=alpha,
                         method="sequential", index=record.index, n=record.n, p_lower=found["p_lower"],
                         p_upper=found["p_upper"], reason=np.where(certified, "", none), witness=witness,
@@ -137,7 +151,7 @@ def certify(
 # %% ../../nbs/methods/02_sequential.ipynb #2897b1a8
 @dataclass(frozen=True)
 class _Claim:
-    "One row of certificates with its votes."
+    "One row of certificates with its votes, and the rule that was fixed before them."
     radius: float
     alpha: float
     n: int        # draws
@@ -146,33 +160,38 @@ class _Claim:
     sigma: float
     n1: int       # first look
     n_max: int    # last look
+    spending: str
+    two_sided: bool
+    targets: tuple[float, ...]
     p_lower: float
     p_upper: float
 
-    @property
-    def edge(self) -> float:
-        "The probability of the class at which the claim is just false."
-        return max(0.5, float(ndtr(self.radius / self.sigma)))
+    def edge(self, radius: float) -> float:
+        "The probability of the class at which a radius is just false."
+        return max(0.5, float(ndtr(radius / self.sigma)))
 
-    def by_union(self, level: float) -> bool:
-        "Whether the level of this look alone proves it, from one side or from both."
-        if tail_at_least(self.hits, self.n, self.edge) <= level:
-            return True
-        disjoint = self.p_lower + self.p_upper < 1 - 1e-9
+    def by_one_side(self, level: float) -> bool:
+        "Whether the hits alone prove the radius, at the level of this look."
+        needed = max(self.edge(self.radius), self.p_lower)
+        return bool(tail_at_least(self.hits, self.n, needed) <= level)
+
+    def by_two_sides(self, level: float) -> bool:
+        "Whether both limits prove it, at half the level each; or the first, and the rival has the rest."
         top = tail_at_least(self.hits, self.n, self.p_lower) <= level / 2
         rest = tail_at_most(self.rival, self.n, self.p_upper) <= level / 2
-        reach = interval_radius(self.p_lower, self.p_upper, self.sigma)
-        return bool(disjoint and top and rest and self.radius <= reach * SLACK)
+        capped = tail_at_most(self.n - self.hits, self.n, self.p_upper) <= level / 2 # all others together
+        rest_of_one = self.p_upper if capped else 1 - self.p_lower
+        reach = interval_radius(self.p_lower, self.p_upper, self.sigma, q_lower=rest_of_one)
+        return bool(top and (rest or capped) and self.p_lower > self.p_upper and self.radius <= reach * SLACK)
 
-    def bycrossing(self, look: int, looks: np.ndarray) -> bool:
-        "Whether these hits reach a boundary that is crossed with probability at most alpha where the claim is just false."
-        if self.edge ** float(self.n_max) > self.alpha:
-            return False # beyond the reach of n_max draws
-        for spending in ("exact", "anytime"):
-            boundary = plan([self.radius], self.sigma, self.alpha, self.n1, self.n_max, spending=spending).boundaries[0]
-            if self.hits >= boundary[look] and crossing(looks, boundary, self.edge)[-1] <= self.alpha * SLACK:
-                return True
-        return False
+    def by_crossing(self, look: int) -> bool:
+        "Whether every target up to the claim was reached, at boundaries that are crossed with at most alpha."
+        run = [target for target in self.targets if target < self.radius]
+        last = min((target for target in self.targets if target >= self.radius), default=None)
+        if last is None or self.edge(last) ** float(self.n_max) > self.alpha or self.p_lower > self.edge(last) * SLACK:
+            return False # beyond the targets, or beyond the reach of n_max draws
+        boundaries, crossed = _boundaries((*run, last), self.sigma, self.alpha, self.n1, self.n_max, self.spending)
+        return bool(np.all(self.hits >= boundaries[:, look]) and np.all(crossed <= self.alpha * SLACK))
 
     def holds(self) -> bool:
         "Whether the votes prove the claim."
@@ -180,13 +199,31 @@ class _Claim:
         if self.n not in looks:
             return False
         look = int(np.searchsorted(looks, self.n))
+        if self.spending != "union":
+            return self.by_crossing(look)
         level = union_levels(len(looks), self.alpha)[look] * SLACK
-        return self.by_union(level) or self.bycrossing(look, looks)
+        return self.by_two_sides(level) if self.two_sided else self.by_one_side(level)
 
 # %% ../../nbs/methods/02_sequential.ipynb #3aed2a51
+def _rule_of(witness: Mapping[str, np.ndarray], row: int) -> dict[str, Any]:
+    "The rule of a row, as it stands in the witness."
+    rule = {name: witness[name][row].item() for name in RULE if name != "targets"}
+    targets = witness["targets"][row]
+    return rule | dict(targets=tuple(targets[~np.isnan(targets)].tolist()))
+
+@lru_cache(maxsize=256)
+def _boundaries(targets: tuple[float, ...], sigma: float, alpha: float, n1: int, n_max: int, spending: str,
+               ) -> tuple[np.ndarray, np.ndarray]: # [G, K] boundaries, [G] how likely each is ever reached at the edge
+    "The boundaries of a plan, and their error computed anew."
+    rule = plan(targets, sigma, alpha, n1, n_max, spending=spending)
+    edges = np.maximum(0.5, ndtr(rule.targets / sigma))
+    crossed = [crossing(rule.looks, row, p, alpha)[-1] for row, p in zip(rule.boundaries, edges)]
+    return rule.boundaries, np.array(crossed)
+
+# %% ../../nbs/methods/02_sequential.ipynb #f0e59da0
 def check(certificates: Certificates, # as `certify` made them
          ) -> np.ndarray:             # [B] bool; an abstention is always fine
-    """Re-prove each claim from its votes.
+    """Re-prove each claim from its votes, by the rule that was fixed before them and by no other.
 
     The boundary that was reached is crossed with probability at most alpha where the claim is just false.
 
@@ -199,8 +236,8 @@ def check(certificates: Certificates, # as `certify` made them
     fine = c.label == ABSTAIN
     if c.norm != "l2" or c.mode != "sound":
         return fine
-    for row in np.flatnonzero((c.label == w["selected"]) & ~fine):
-        votes = {name: w[name][row].item() for name in ("hits", "rival", "sigma", "n1", "n_max")}
+    for row in np.flatnonzero((c.label == w["selected"]) & ~fine).tolist():
+        votes = {name: w[name][row].item() for name in ("hits", "rival", "sigma")} | _rule_of(w, row)
         claim = _Claim(radius=float(c.radius[row]), alpha=c.alpha, n=int(c.n[row]), p_lower=float(c.p_lower[row]),
                        p_upper=float(c.p_upper[row]), **votes)
         fine[row] = claim.holds()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..core.certificates import Certificates
 from ..core.record import Record
-from ..core.registry import noise_from_spec, register, register_check
+from ..core.registry import noise_from_spec, noise_spec, register, register_check
 from ..core.values import ABSTAIN, norm_name
 from robust_smooth.maths.rewriting import (
     KINDS, audit_cost, audit_votes, audited_steps, budget, partial_budget, soft_budget,
@@ -106,9 +106,10 @@ def _claimed(record: Record,        # votes of all splits
     on_grid = adversary == "quantised" and more.get("mode", "sound") == "sound"
     grid = dict(steps=steps, levels=q) if on_grid else {}
     witness = {**witness, "grid": np.full(len(record), q)}
-    return Certificates(label=label, radius=grid_radius(steps, q, adversary), norm="l1", alpha=0.0,
-                        index=record.index, n=record.n, reason=np.where(label == ABSTAIN, lost, ""),
-                        witness=witness, **grid, **more)
+    found = Certificates(label=label, radius=grid_radius(steps, q, adversary), norm="l1", alpha=0.0, n=record.n,
+                         reason=np.where(label == ABSTAIN, lost, ""), witness=witness, **grid, **more)
+    return found.sealed(index=record.index, labels=record.labels, noise=noise_spec(record.noise), dim=record.dim,
+                        levels=q, adversary=adversary)
 
 # %% ../../nbs/methods/04_splitting.ipynb #bce0bb70
 def _certify_votes(record: Record, adversary: str, mode: str, guard: bool) -> Certificates:
@@ -198,7 +199,8 @@ def _votes_add_up(c: Certificates) -> np.ndarray: # [B] bool
 def _claimed_steps(c: Certificates) -> tuple[np.ndarray, np.ndarray]: # [B] steps, [B] whether the radius says just that
     "The whole steps behind each radius: of the closed ball L/q, or of the open ball (L + 1)/2q."
     grid, closed = c.witness["grid"], c.steps is not None or c.mode == "paper"
-    steps = np.round(c.radius * grid * (1 if closed else 2)).astype(np.int64) - (0 if closed else 1)
+    finite = np.where(np.isfinite(c.radius), c.radius, 0.0) # an infinite radius is no number of steps: not `same` below
+    steps = np.round(finite * grid * (1 if closed else 2)).astype(np.int64) - (0 if closed else 1)
     reach = grid_radius(np.maximum(steps, 0), grid, "quantised" if closed else "continuous")
     same = reach >= c.radius
     if c.steps is not None:

@@ -309,7 +309,7 @@ def certify(
     too_few = f"n too small: alpha = {alpha:g} needs at least {needed} draws"
     reason = np.where(record.n < needed, too_few, "the limits of the two sides overlap")
     witness = dict(counts=record.counts, sigma=np.full(size, record.noise.sigma), reuse=np.full(size, bool(reuse)),
-                   selected=record.selection.argmax(1), printed=np.full(size, mode == "paper"))
+                   selected=found["label"], printed=np.full(size, mode == "paper"))
     return Certificates(label=np.where(kept, found["label"], ABSTAIN), radius=record.noise.sigma * found["radius"],
                         norm="l2", alpha=alpha, method="tcertify", mode=mode, index=record.index,
                         p_lower=found["p_lower"], p_upper=found["p_upper"], n=record.n, witness=witness,
@@ -333,12 +333,12 @@ def check(certificates: Certificates, # as `certify` made them
     top_holds = tail_at_least(top, c.n, c.p_lower) <= level_top * SLACK
     tails = tail_at_most(rest, c.n[:, None], c.p_upper[:, None])
     tail = np.where(printed, tails.sum(1), tails.max(1)) # the largest count has the largest tail
-    capped = c.p_upper >= (1 - c.p_lower) * (1 - 1e-12)
+    capped = tail_at_most(c.n - top, c.n, c.p_upper) <= level_top * SLACK # all others together have at most p_upper
     rivals_hold = capped | (tail <= level_rival * SLACK)
     reach = interval_radius(c.p_lower, c.p_upper, w["sigma"], q_lower=np.where(capped, c.p_upper, 1 - c.p_lower))
     halved = w["reuse"] & ~printed
     within = level_top + level_rival <= c.alpha / np.where(halved, 2, 1) * SLACK
-    chosen = w["reuse"] | (c.label == w["selected"])
+    chosen = (c.label == w["selected"]) & (~w["reuse"] | (c.label == w["counts"].argmax(1)))
     asked = (printed == (c.mode == "paper")) & (c.norm == "l2") & (c.n == w["counts"].sum(1))
     fine = (c.p_lower > c.p_upper) & (~halved | (c.p_lower > 0.5)) & (c.radius <= reach * SLACK)
     return ~kept | (top_holds & rivals_hold & within & chosen & asked & fine)

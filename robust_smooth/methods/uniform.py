@@ -161,6 +161,8 @@ def certify(
         whole = _whole_steps(lower, lam, q, splits)
         radii = grid_radius(whole, q, adversary)
         steps = whole if adversary == "quantised" else None
+    elif adversary == "continuous": # as printed, and half of it for who rounds real inputs first
+        radii = radii / 2
     size = len(record)
     witness = dict(hits=record.hits, selected=record.selected, lam=np.full(size, lam), grid=np.full(size, q or 0),
                    splits=np.full(size, splits), rounded=np.full(size, adversary == "continuous"))
