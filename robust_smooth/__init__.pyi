@@ -73,6 +73,7 @@ from .maths import rewriting as rewriting
 from .methods import sampled_ratios as sampled_ratios
 from .lab import schedulers as schedulers
 from .methods import sequential as sequential
+from .voting import shapes as shapes
 from .maths import shell_radii as shell_radii
 from .maths import shell_values as shell_values
 from .maths import shells as shells
