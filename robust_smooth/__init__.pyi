@@ -11,6 +11,7 @@ from .methods import bernstein_heads as bernstein_heads
 from .lab import bernstein_models as bernstein_models
 from .methods import bernstein_paper as bernstein_paper
 from .methods import bernstein_regression as bernstein_regression
+from .maths import both_sides as both_sides
 from .maths import bounds as bounds
 from .maths import boxes as boxes
 from .lab import budgets as budgets

@@ -100,6 +100,7 @@ ROOMS: dict[str, str] = {
     'bernstein_models': 'lab.bernstein_models',
     'bernstein_paper': 'methods.bernstein_paper',
     'bernstein_regression': 'methods.bernstein_regression',
+    'both_sides': 'maths.both_sides',
     'bounds': 'maths.bounds',
     'boxes': 'maths.boxes',
     'budgets': 'lab.budgets',
