@@ -11,7 +11,9 @@ parser = ConfigParser(delimiters=["="], interpolation=None)
 parser.read(here / "settings.ini", encoding="utf-8")
 cfg = parser["DEFAULT"]
 extras = {name: cfg[f"{name}_requirements"].split() for name in ("repro", "cluster", "docs")}
+optional = {name: cfg[f"{name}_requirements"].split() for name in ("openvino", "int8")} # tests skip without them
 extras["dev"] = sum(extras.values(), []) + cfg["dev_requirements"].split()
+extras |= optional
 readme = here / "README.md"
 assets = {
     "papers": ("data/papers", "*.csv"),

@@ -57,12 +57,12 @@ def main():
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     net = models.seeded(getattr(models, args.network), 0).eval().to(device)
     x, sample = torch.randint(256, (1, *SHAPE), device=device) / 255, torch.rand((8, *SHAPE), device=device)
-    steps = {"float32": net, "+ folded": models.optimise(net, sample, channels_last=False), "+ channels-last": models.optimise(net, sample),
-             "+ bfloat16": models.optimise(net, sample, "bfloat16")}
+    steps = {"float32": net, "+ folded": models.optimise(net, sample, backend="torch folded"), "+ channels-last": models.optimise(net, sample, backend="torch channels-last"),
+             "+ bfloat16": models.optimise(net, sample, "bfloat16", "torch channels-last")}
     batches = {name: tune_batch_size(model, SHAPE, device) for name, model in steps.items()}
     if args.compile: # for one shape: the best of the step before
         batches["+ compiled"] = batches["+ bfloat16"]
-        steps["+ compiled"] = models.optimise(net, torch.rand((batches["+ compiled"], *SHAPE), device=device), "bfloat16", compile=True)
+        steps["+ compiled"] = models.optimise(net, torch.rand((batches["+ compiled"], *SHAPE), device=device), "bfloat16", "torch compiled")
     engine = lambda model, noise, batch, n: count_votes(model, x, noise, n, num_classes=10, seed=0, batch_size=batch, progress=False).n.sum()
     few = max(args.n // 4, 1000) # the loops of published code are slow
     tasks = {f"plain loop, batch {b}": (lambda b=b: plain_loop(net, x[0], 0.5, few, b)) for b in (400, 1000)}

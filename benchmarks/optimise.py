@@ -48,13 +48,13 @@ def main():
              "ResNet-20, 32x32": (models.resnet20, (3, 32, 32), 3.5)}
     for title, (make, shape, goal) in cases.items():
         net, sample = models.seeded(make).eval(), torch.rand(8, *shape)
-        variants = {"plain float32": net, "folded": models.optimise(net, sample, channels_last=False),
-                    "folded, channels-last": models.optimise(net, sample),
-                    "folded, channels-last, bfloat16": models.optimise(net, sample, "bfloat16")}
+        variants = {"plain float32": net, "folded": models.optimise(net, sample, backend="torch folded"),
+                    "folded, channels-last": models.optimise(net, sample, backend="torch channels-last"),
+                    "folded, channels-last, bfloat16": models.optimise(net, sample, "bfloat16", "torch channels-last")}
         best = {name: min(BATCHES, key=lambda batch: seconds_per_image(model, batch, shape, options.budget)) for name, model in variants.items()}
         if options.compile:
             best["... compiled"] = best["folded, channels-last, bfloat16"]
-            variants["... compiled"] = models.optimise(net, torch.rand(best["... compiled"], *shape), "bfloat16", compile=True)
+            variants["... compiled"] = models.optimise(net, torch.rand(best["... compiled"], *shape), "bfloat16", "torch compiled")
         rounds = [{name: seconds_per_image(model, best[name], shape, options.budget) for name,
                    model in variants.items()} for _ in range(options.rounds)]
         print(f"\n{title}" + (f" (goal {goal} for bfloat16)" if goal else ""))

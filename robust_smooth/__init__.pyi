@@ -54,12 +54,14 @@ from .maths import nearest as nearest
 from .training import networks as networks
 from . import noise as noise
 from .lab import notebooks as notebooks
+from .training import openvino as openvino
 from .lab import outcome as outcome
 from .lab import papers as papers
 from .training import plain as plain
 from .maths import polynomials as polynomials
 from .lab import publish as publish
 from .maths import quick as quick
+from .training import rebuild as rebuild
 from .training import recipes as recipes
 from .methods import regions as regions
 from .lab import report as report

@@ -9,15 +9,20 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .certificate_file import read_certificates, write_certificates
+from .certification_log import write_certification_log
+from .summaries import Summary, plot_certificates, summarise
 from .values import ABSTAIN, check_whole, MODES, norm_name, steps_within
 
 if TYPE_CHECKING:
     import pandas as pd # a table is made on demand: reading votes does not wait for it
+    from matplotlib.axes import Axes
 
 # %% auto #0
 __all__ = ['CLAIMED', 'CLAIMED_ROWS', 'ADVERSARIES', 'COLUMNS', 'ROWS', 'FIELDS', 'Certificates']
@@ -247,8 +252,95 @@ class _Shows(_Table):
         constants = {name: value for name in told if (value := getattr(self, name)) is not None}
         return pd.DataFrame(columns).assign(**constants)
 
+# %% ../../nbs/core/05_certificates.ipynb #f3fe051d
+class _Glances(_Table):
+    "Certificates in a few numbers and as a picture."
+
+    def summary(self,
+                labels: ArrayLike | None = None, # [B] true classes; None: those that came with the votes
+                radii: ArrayLike | None = None,  # [R] radii in input units; None: round ones
+               ) -> Summary:                     # printed: a few lines
+        """Certified accuracy at round radii, abstentions by reason, mean radius beside the spread of
+        p. Raises ValueError.
+
+        Args:
+            labels: [B] true classes; None: those that came with the votes
+            radii: [R] radii in input units; None: round ones
+        Returns:
+            printed: a few lines
+        """
+        return summarise(self, labels, radii)
+
+    def plot(self,
+             labels: ArrayLike | None = None, # [B] true classes; None: those that came with the votes
+             axes: Axes | None = None,        # where to draw the curve alone; None: a new figure, with the limits of p
+            ) -> Axes:                        # with the curve
+        """Draw certified accuracy against the radius. Raises ValueError.
+
+        Args:
+            labels: [B] true classes; None: those that came with the votes
+            axes: where to draw the curve alone; None: a new figure, with the limits of p
+        Returns:
+            with the curve
+        """
+        return plot_certificates(self, labels, axes)
+
+# %% ../../nbs/core/05_certificates.ipynb #5755ae81
+class _Keeps(_Table):
+    "Certificates as what is saved, loaded and exchanged."
+
+    def save(self,
+             path: str | Path,     # file name, by custom NAME.certificates
+             witness: bool = True, # False: without the proof, which is most of a file
+            ) -> Path:             # the file
+        """Write all to one file, atomically; nothing in it can run. Raises ValueError for what only
+        code could bring back.
+
+        Args:
+            path: file name, by custom NAME.certificates
+            witness: False: without the proof, which is most of a file
+        Returns:
+            the file
+        """
+        kept = {f.name: getattr(self, f.name) for f in fields(self) if witness or f.name != "witness"}
+        return write_certificates(path, kept)
+
+    @staticmethod
+    def load(path: str | Path, # a file written by `save`
+            ) -> Certificates: # as they were: what was claimed is claimed, and `check` proves it again
+        """Read certificates. Raises ValueError for damage and for other files.
+
+        Args:
+            path: a file written by `save`
+        Returns:
+            as they were: what was claimed is claimed, and `check` proves it again
+        """
+        return Certificates(**read_certificates(path))
+
+    def write_log(self,
+                  path: str | Path,                # file to write, by custom NAME.tsv
+                  labels: ArrayLike | None = None, # [B] true classes, >= 0; None: those that came with the votes
+                  seconds: ArrayLike = 0.0,        # [B] or a number: time per image, >= 0
+                  digits: int | None = None,       # significant digits, rounded down; None: all
+                 ) -> Path:                        # the file
+        """Write the tab-separated log that the field uses, atomically. Raises ValueError.
+
+        Args:
+            path: file to write, by custom NAME.tsv
+            labels: [B] true classes, >= 0; None: those that came with the votes
+            seconds: [B] or a number: time per image, >= 0
+            digits: significant digits, rounded down; None: all
+        Returns:
+            the file
+        """
+        truth = self.labels if labels is None else labels
+        if truth is None:
+            raise ValueError("labels must be given: these votes came without true classes, and a log has one an image")
+        write_certification_log(path, self, truth, seconds, digits)
+        return Path(path)
+
 # %% ../../nbs/core/05_certificates.ipynb #a3bc6adf
-class Certificates(_Rows, _Accuracy, _Shows):
+class Certificates(_Rows, _Accuracy, _Shows, _Glances, _Keeps):
     """Certified labels and radii of a batch of images, with what is needed to read, compare and re-check them.
 
     Args:

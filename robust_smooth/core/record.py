@@ -16,14 +16,17 @@ from numpy.typing import ArrayLike
 
 from .certificates import Certificates
 from .hashes import _json
+from .pictures import plot_votes, top_votes
 from robust_smooth.core.registry import (
-    find_methods, list_methods, Method, method_named, noise_from_spec, noise_spec, refuse_lacking, refuse_plan,
+    _default_norm, _defaults, find_methods, list_methods, Method, method_named, noise_from_spec, noise_spec, own_norms,
+    refuse_lacking, refuse_plan,
 )
 from .values import check_counts, check_level, check_whole, norm_name
 from .votes_file import read_journal, write_journal
 
 if TYPE_CHECKING:
     import pandas as pd # a table is made on demand: reading votes does not wait for it
+    from matplotlib.axes import Axes
 
 # %% auto #0
 __all__ = ['UNIT', 'COLUMNS', 'MUST_AGREE', 'PROVENANCE_MUST_MATCH', 'Record', 'check_same_vote']
@@ -163,15 +166,18 @@ def _with(record: Any, **changes: Any) -> Any:
 # %% ../../nbs/core/07_record.ipynb #3f49c234
 def _default_method(record: Any, norm: str) -> Method:
     "The method that certifies when none is named. Raises ValueError where none can."
+    if fits := _defaults(record, norm):
+        return fits[0]
     kind = type(record.noise).__name__
-    draws = int(record.n.max()) if len(record) else None
-    for method in find_methods(kind, norm, n=draws, held=record.moments):
-        if method.default and (method.sequential or record.plan is None):
-            return method
-    fits = find_methods(kind, norm)
-    hint = f" (methods that fit but need more: {[(m.name, m.needs) for m in fits]})" if fits else ""
+    hint = f"; with more than this record holds: {_wanting(kind, norm)}" if find_methods(kind, norm) else ""
     stopped = " that was stopped early by a plan" if record.plan is not None else ""
-    raise ValueError(f"no method certifies {norm!r} from this record of {kind} noise{stopped}{hint}")
+    able = f"norms that are certified: {own_norms(record)}" if own_norms(record) else "no norm is"
+    raise ValueError(f"no method certifies norm {norm!r} from this record of {kind} noise{stopped}; {able}{hint}")
+
+def _wanting(kind: str, norm: str) -> str:
+    "The methods that fit a noise and a norm, with what they need."
+    needs = [f"{m.name} (needs {', '.join(m.needs)})" if m.needs else m.name for m in find_methods(kind, norm)]
+    return ", ".join(needs)
 
 def _method_for(record: Any, norm: str, name: str | None) -> Method:
     "The method of a name, if it fits; without a name the default. Raises ValueError with those that fit."
@@ -183,6 +189,20 @@ def _method_for(record: Any, norm: str, name: str | None) -> Method:
         raise ValueError(f"method {name!r} certifies {method.norms} for {method.noises}, not {norm!r} for {kind}; "
                          f"methods that fit: {fits}")
     return method
+
+# %% ../../nbs/core/07_record.ipynb #377cd4eb
+def _own_norm(record: Any, name: str | None) -> str:
+    "The norm that is meant when none is named: the noise's own, or of a named method the one that it certifies first."
+    kind = type(record.noise).__name__
+    if name is None:
+        norms = own_norms(record)
+        if not norms:
+            raise ValueError(f"no method certifies this record of {kind} noise; rs.list_methods({kind!r}) shows what each needs")
+        return norms[0]
+    method = method_named(name)
+    norms = sorted(norm for noise, norm in method.pairs if noise == kind) or list(method.norms)
+    first = _default_norm(method.certify)
+    return first if first in norms else norms[0]
 
 # %% ../../nbs/core/07_record.ipynb #73936f74
 def _method_for_all(record: Any, norms: Sequence[str], name: str | None) -> Method:
@@ -209,7 +229,7 @@ class _Certifies(_Votes):
     "Votes as what is certified."
 
     @overload
-    def certify(self, norm: str | float = ..., method: str | None = ..., alpha: float = ...,
+    def certify(self, norm: str | float | None = ..., method: str | None = ..., alpha: float = ...,
                 joint: Literal[False] = ..., **options: Any) -> Certificates: ...
 
     @overload
@@ -217,7 +237,7 @@ class _Certifies(_Votes):
                 joint: bool = ..., **options: Any) -> list[Certificates]: ...
 
     def certify(self,
-                norm: str | float | Sequence[str | float] = "l2", # norm, or several
+                norm: str | float | Sequence[str | float] | None = None, # norm, or several; None: the noise's own
                 method: str | None = None,  # a registered method; None: the default for noise, norm and draws
                 alpha: float = 0.001,       # failure probability per image, in (0, 1); deterministic methods spend none
                 joint: bool = False,        # with several norms: one alpha for all of them at once
@@ -226,7 +246,7 @@ class _Certifies(_Votes):
         """Certify from the stored votes: no model, no images, no GPU. Raises ValueError.
 
         Args:
-            norm: norm, or several
+            norm: norm, or several; None: the noise's own
             method: a registered method; None: the default for noise, norm and draws
             alpha: failure probability per image, in (0, 1); deterministic methods spend none
             joint: with several norms: one alpha for all of them at once
@@ -235,6 +255,8 @@ class _Certifies(_Votes):
             one table, or one per norm
         """
         check_level(alpha)
+        if norm is None:
+            norm = _own_norm(self, method)
         if isinstance(norm, (str, int, float, np.number)):
             if joint:
                 raise ValueError("joint=True needs a list of norms, got one norm")
@@ -346,7 +368,7 @@ def _check_two_stages(selection: np.ndarray, counts: np.ndarray) -> None:
 
 # %% ../../nbs/core/07_record.ipynb #5e82189c
 class _Shows(_Votes):
-    "Votes as one line of text."
+    "Votes as one line of text, as a table, as a picture."
 
     def __repr__(self) -> str:
         low, high = (self.n.min(), self.n.max()) if len(self) else (0, 0)
@@ -355,6 +377,38 @@ class _Shows(_Votes):
         extra += ", stopped early" if self.plan is not None else ""
         size = f"{len(self)} images, {self.counts.shape[1]} classes, d={self.dim}"
         return f"Record({size}, n={draws}, {self.noise!r}{extra})"
+
+    def top_votes(self,
+                  k: int = 5, # classes, >= 1; no more than there are
+                 ) -> pd.DataFrame: # index, rank, class, votes, share: k rows an image, most votes first
+        """The classes with most votes of the estimation stage, image by image. Raises ValueError.
+
+        Args:
+            k: classes, >= 1; no more than there are
+        Returns:
+            index, rank, class, votes, share: k rows an image, most votes first
+        """
+        return top_votes(self, k)
+
+    def plot(self,
+             i: int,                             # which image, from 0; not its dataset index
+             image: Any = None,                  # [C, H, W] or [H, W] in [0, 1]: the image itself, to be shown
+             names: Sequence[str] | None = None, # of the classes
+             alpha: float = 0.001,               # level of the radii, in (0, 1)
+             k: int = 5,                         # classes shown
+            ) -> Axes:                           # with the votes
+        """Draw an image, its votes and the radii that they prove. Raises IndexError or ValueError.
+
+        Args:
+            i: which image, from 0; not its dataset index
+            image: [C, H, W] or [H, W] in [0, 1]: the image itself, to be shown
+            names: of the classes
+            alpha: level of the radii, in (0, 1)
+            k: classes shown
+        Returns:
+            with the votes
+        """
+        return plot_votes(self, i, image, names, alpha, k)
 
 # %% ../../nbs/core/07_record.ipynb #64184241
 class Record(_Reads, _Certifies, _Files, _Shows):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['FEW', 'P', 'R', 'METHODS', 'NOISES', 'CHECKS', 'T', 'GROUP', 'refuse_plan', 'refuse_lacking', 'admit',
            'distinct_rows', 'Method', 'guarded', 'register', 'register_check', 'register_noise', 'find_methods',
-           'load_methods', 'method_named', 'noise_named', 'load_noises', 'list_methods', 'noise_spec',
+           'load_methods', 'method_named', 'noise_named', 'load_noises', 'own_norms', 'list_methods', 'noise_spec',
            'noise_from_spec']
 
 # %% ../../nbs/core/06_registry.ipynb #881b18cf
@@ -474,6 +474,30 @@ def load_noises() -> dict[str, type]: # class name -> smoothing distribution
     for name in _table.NOISES:
         noise_named(name)
     return NOISES
+
+# %% ../../nbs/core/06_registry.ipynb #9a2fbc81
+def _defaults(record: Any, norm: str | None = None) -> list[Method]:
+    "The methods that may certify votes without being named, the best first."
+    draws = int(record.n.max()) if len(record) else None
+    fits = find_methods(type(record.noise).__name__, norm, n=draws, held=record.moments)
+    return [method for method in fits if method.default and (method.sequential or record.plan is None)]
+
+def own_norms(record: Any, # votes
+             ) -> list[str]: # the noise's own norm first; none: nothing certifies these votes unasked
+    """The norms that votes can be certified in when no method is named.
+
+    Args:
+        record: votes
+    Returns:
+        the noise's own norm first; none: nothing certifies these votes unasked
+    """
+    kind = type(record.noise).__name__
+    found: list[str] = []
+    for method in _defaults(record):
+        norms = sorted(norm for noise, norm in method.pairs if noise == kind)
+        norms.sort(key=lambda norm: norm != _default_norm(method.certify))
+        found += [norm for norm in norms if norm not in found]
+    return found
 
 # %% ../../nbs/core/06_registry.ipynb #edfde5a6
 def list_methods(noise: str | None = None, # class name of a smoothing distribution; None: all

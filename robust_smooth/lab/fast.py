@@ -109,7 +109,8 @@ def voter(model: Any,            # base classifier
         return model
     trial = images.images[np.resize(np.arange(len(images)), rows or 8)]
     try:
-        return models.optimise(model, trial, precision, compile=rows is not None)
+        way = "torch channels-last" if trial.ndim == 4 else "torch folded"
+        return models.optimise(model, trial, precision, way if rows is None else "torch compiled")
     except Exception as error: # torch.compile fails in many ways, and nothing depends on it
         if rows is None:
             raise

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from decimal import ROUND_FLOOR, Decimal
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from ..core.certificates import Certificates
-from ..core.places import check_regular, write_atomic
+from ..core.certification_log import write_certification_log
+from ..core.places import check_regular
 
 # %% auto #0
 __all__ = ['read_certification_log', 'log_accuracy', 'write_certification_log']
@@ -272,49 +271,5 @@ def log_accuracy(log: pd.DataFrame,       # of `read_certification_log`
     right, radius = log["correct"].to_numpy(bool), log[column].to_numpy(np.float64)
     return np.mean(right & (radius >= asked[..., None]), axis=-1)
 
-# %% ../../nbs/lab/00a_logs.ipynb #aff6a102
-def _digits(value: float, digits: int | None) -> str: # never above the value
-    if digits is None or value == 0 or not np.isfinite(value):
-        return repr(float(value))
-    exact = Decimal(float(value))
-    step = Decimal(1).scaleb(exact.adjusted() - digits + 1)
-    return str(float(exact.quantize(step, rounding=ROUND_FLOOR)))
-
-# %% ../../nbs/lab/00a_logs.ipynb #5aa5f606
-def write_certification_log(path: str | Path,            # file to write
-                            certificates: Certificates,  # labels and radii
-                            labels: ArrayLike,           # [B] true classes, whole numbers >= 0
-                            seconds: ArrayLike = 0.0,    # [B] or a number: time per image, >= 0
-                            digits: int | None = None,   # significant digits, rounded down; None: all
-                            ) -> None:
-    """Write certificates as such a log, atomically. ValueError: labels, times or digits that do not fit.
-
-    Args:
-        path: file to write
-        certificates: labels and radii
-        labels: [B] true classes, whole numbers >= 0
-        seconds: [B] or a number: time per image, >= 0
-        digits: significant digits, rounded down; None: all
-    """
-    truth = _check_labels(certificates, labels)
-    if digits is not None and digits < 1:
-        raise ValueError(f"digits must be at least 1, got {digits}")
-    times = np.broadcast_to(np.asarray(seconds, dtype=np.float64), truth.shape)
-    if not ((times >= 0) & (times < np.inf)).all():
-        raise ValueError(f"seconds must be finite and >= 0, got {seconds!r}")
-    rows = ["idx\tlabel\tpredict\tradius\tcorrect\ttime"]
-    index = np.asarray(certificates.index)
-    for i, y, p, r, s in zip(index, truth, certificates.label, certificates.radius, times):
-        rows.append(f"{i}\t{y}\t{p}\t{_digits(r, digits)}\t{int(p == y)}\t{s:.6g}")
-    write_atomic(path, "\n".join(rows) + "\n")
-
-# %% ../../nbs/lab/00a_logs.ipynb #af74837f
-def _check_labels(certificates: Certificates, labels: ArrayLike) -> np.ndarray:
-    truth = np.asarray(labels)
-    if truth.shape != certificates.label.shape:
-        raise ValueError(f"labels must have shape {certificates.label.shape}, got {truth.shape}")
-    if truth.size and (truth.dtype.kind not in "iu" or truth.min() < 0):
-        raise ValueError(f"labels must be classes, whole numbers >= 0, got {labels!r}")
-    if len(np.unique(np.asarray(certificates.index))) < len(certificates):
-        raise ValueError("index must not repeat: a log has one row an image")
-    return truth.astype(np.int64)
+# %% ../../nbs/lab/00a_logs.ipynb #8e82c1a8
+_all_ = ["write_certification_log"] # found where logs are read

@@ -268,13 +268,17 @@ def _tell_class(tour: _Tour, value: type) -> Any:
 # %% ../../nbs/training/04_identity.ipynb #b46692c0
 _EMPTY = nn.Module()  # what every module has
 
+def _tells(name: str, value: Any) -> bool:
+    "Whether an attribute only tells of a network: the card that `pretrained` hangs on it, and where its file lies."
+    return name == "card" and isinstance(value, dict) and {"architecture", "path"} <= set(value)
+
 def _kind(tour: _Tour, value: Any) -> list:
     return [_name_of(type(value)), tour.tell(type(value)) if _own(type(value)) else ""]
 
 @_rule(nn.Module)
 def _tell_network(tour: _Tour, value: nn.Module) -> list:
     names = [name for name in sorted(vars(value)) if name not in vars(_EMPTY) and not name.startswith("_")]
-    public = {name: vars(value)[name] for name in names}
+    public = {name: vars(value)[name] for name in names if not _tells(name, vars(value)[name])}
     held = [{key: _weight(tour, item) for key, item in part.items()} for part in (value._parameters, value._buffers)]
     hooks = [list(value._forward_hooks.values()), list(value._forward_pre_hooks.values())]
     code = getattr(value, "code", "")

@@ -13,14 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save
-from torch import nn
+from torch import Tensor, nn
 
 from ..core.places import package_folder, write_atomic
 from .identity import fingerprint
+from .openvino import OpenVINONetwork, network_of, settings_of_network
+from .rebuild import Optimised
+from .speed import of_openvino
 from .models import lenet, mlp, resnet110, resnet20, resnet50, seeded, small_convnet
 
 # %% auto #0
-__all__ = ['MAKERS', 'ARCHITECTURES', 'zoo_folders', 'zoo', 'pretrained', 'save_pretrained']
+__all__ = ['MAKERS', 'ARCHITECTURES', 'REBUILT', 'zoo_folders', 'zoo', 'pretrained', 'save_pretrained']
 
 # %% ../../nbs/training/05_zoo.ipynb #37c74d78
 MAKERS: tuple[Callable[..., nn.Module], ...] = (mlp, small_convnet, lenet, resnet20, resnet110, resnet50)
@@ -91,6 +94,26 @@ def _card_of(name: str) -> dict:
     return cards[name]
 
 # %% ../../nbs/training/05_zoo.ipynb #eb6198f8
+REBUILT = "openvino" # the architecture of a network that OpenVINO computes
+
+def _pieces(model: nn.Module) -> tuple[dict[str, Tensor], dict]: # tensors, what the card says
+    "What is kept of a network that was rebuilt. Raises TypeError for any other."
+    net = getattr(model, "net", None)
+    if not isinstance(model, Optimised) or not isinstance(net, OpenVINONetwork):
+        raise TypeError(f"model must come from optimise(..., backend='openvino'), got {type(model).__name__}")
+    facts = dict(num_classes=model.num_classes, preprocessing=model.preprocessing, probability=model._probability)
+    settings = settings_of_network(net) | facts
+    return dict(graph=net.graph, weights=net.weights), dict(settings=settings, optimised=model.optimised)
+
+def _rebuilt(card: dict) -> nn.Module:
+    "The network of such a card. Raises ImportError where OpenVINO is missing."
+    settings = card["settings"]
+    net = network_of(load_file(card["path"]), settings)
+    model = of_openvino(net, settings["num_classes"], settings["preprocessing"], settings["probability"])
+    setattr(model, "card", card)
+    return model
+
+# %% ../../nbs/training/05_zoo.ipynb #0682d21a
 def pretrained(name: str,             # name of a trained network, see `zoo()`
               ) -> nn.Module:         # in eval mode, with its card as `.card`
     """A trained network of the zoo. Raises ValueError listing what exists, or when the weights are not those of
@@ -103,6 +126,8 @@ def pretrained(name: str,             # name of a trained network, see `zoo()`
     """
     card = _card_of(name)
     kind = card.get("architecture")
+    if kind == REBUILT:
+        return _rebuilt(card)
     if kind not in ARCHITECTURES:
         raise ValueError(f"card of {name!r}: architecture must be one of {sorted(ARCHITECTURES)}, got {kind!r}")
     model = seeded(lambda: ARCHITECTURES[kind](**card.get("settings", {})))
@@ -112,7 +137,7 @@ def pretrained(name: str,             # name of a trained network, see `zoo()`
     setattr(model, "card", card)
     return model.eval()
 
-# %% ../../nbs/training/05_zoo.ipynb #0682d21a
+# %% ../../nbs/training/05_zoo.ipynb #3cb0c30e
 def save_pretrained(model: nn.Module,   # a trained network
                     name: str,          # its name in the zoo
                     folder: str | Path, # zoo folder
@@ -132,11 +157,15 @@ def save_pretrained(model: nn.Module,   # a trained network
     Returns:
         the file of weights
     """
-    if architecture not in ARCHITECTURES:
-        raise ValueError(f"architecture must be one of {sorted(ARCHITECTURES)}, got {architecture!r}")
     path = Path(folder) / f"{name}.safetensors"
-    weights = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
+    if architecture == REBUILT:
+        weights, content = _pieces(model)
+    elif architecture in ARCHITECTURES:
+        weights = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
+        content = dict(settings=dict(settings or {}), fingerprint=fingerprint(model))
+    else:
+        raise ValueError(f"architecture must be one of {sorted([*ARCHITECTURES, REBUILT])}, got {architecture!r}")
     write_atomic(path, save(weights))
-    content = dict(architecture=architecture, settings=dict(settings or {}), fingerprint=fingerprint(model), **card)
+    content = dict(architecture=architecture) | content | card
     write_atomic(path.with_suffix(".json"), json.dumps(content, indent=1))
     return path

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..noise.additive import Noise, noisy_rows
 from ..training.conduct import TOLERANCE, check_layers, check_trial
+from ..training.openvino import image_hashes
 from .engine import Engine, Job
 from .hardware import FRAGILE, device_of, working_precision
 
@@ -173,10 +174,22 @@ def ballot(model: Callable,   # base classifier: [m, ...] float32 -> [m, C] logi
     where, known = device_of(model, device), _indices(index, len(images))
     there = images.detach().to(device=where, dtype=torch.float32)
     classes = whole_number(num_classes(there) if callable(num_classes) else num_classes, "num_classes", 2)
+    _check_unseen(model, there)
     made = Ballot(model, there, noise, noise.prepare(there), known, classes, where)
     if len(images):
         _check_rows(made)
     return made
+
+def _check_unseen(model: Callable, images: Tensor) -> None:
+    "Raise ValueError where an image is one from which a network found its scales."
+    parts = model.modules() if isinstance(model, nn.Module) else ()
+    seen = {each for part in parts for each in getattr(part, "calibrated", ())}
+    if not seen:
+        return
+    known = [number for number, each in enumerate(image_hashes(images)) if each in seen]
+    if known:
+        raise ValueError(f"images must not be those that the int8 network was calibrated on, but image {known[0]} is one; "
+                         "calibrate with training images")
 
 def _check_rows(made: Ballot) -> None:
     "Do rows depend on each other, does the network repeat itself? Asked of noisy rows, as the vote will show them."

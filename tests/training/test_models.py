@@ -163,7 +163,8 @@ def test_networks_refuse(call):
                                                        0, 1), (3, 2, 2))])
 def test_optimise_keeps_the_function(make, shape):
     model, x = shaken(seeded(make)), torch.rand(64, *shape, generator=torch.Generator().manual_seed(0))
-    plain, half = optimise(model, x[:2]), optimise(model, x[:2], "bfloat16")
+    last = "torch channels-last" if x.ndim == 4 else "torch folded"
+    plain, half = optimise(model, x[:2], backend=last), optimise(model, x[:2], "bfloat16", last)
     with torch.inference_mode():
         want, folded, rounded = model(x), plain(x), half(x)
     torch.testing.assert_close(folded, want, atol=1e-4, rtol=1e-4)
@@ -171,14 +172,14 @@ def test_optimise_keeps_the_function(make, shape):
     assert not any(isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d)) for m in plain.modules())
     assert (plain.precision, half.precision) == ("float32", "bfloat16") and "folded" in half.optimised and half.num_classes == model.num_classes
     assert half.memory_format == torch.channels_last and not half.training
-    assert len({fingerprint(m) for m in (model, plain, half)}) == 3 and fingerprint(half) == fingerprint(optimise(model, x[:2], "bfloat16"))
+    assert len({fingerprint(m) for m in (model, plain, half)}) == 3 and fingerprint(half) == fingerprint(optimise(model, x[:2], **half.setting))
     torch.testing.assert_close(model(x), want)  # the original is untouched
 
 
 @pytest.mark.skipif(not shutil.which("c++"), reason="torch.compile needs a C++ compiler")
 def test_a_compiled_network_keeps_the_function():
     model, x = shaken(seeded(lambda: models.ResNet(8))), torch.rand(16, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    fast, plain = optimise(model, x, "bfloat16", compile=True), optimise(model, x, "bfloat16")
+    fast, plain = optimise(model, x, "bfloat16", "torch compiled"), optimise(model, x, "bfloat16", "torch channels-last")
     with torch.inference_mode(): want, got = plain(x), fast(x)
     assert got.dtype == torch.float32 and (got - want).abs().max() < 0.1 * (1 + want.abs().max())
     assert "compiled" in fast.optimised and len({fingerprint(m) for m in (model, plain, fast)}) == 3
@@ -187,7 +188,7 @@ def test_a_compiled_network_keeps_the_function():
 
 def test_optimise_torchvision(resnet18):
     model, x = shaken(wrap(copy.deepcopy(resnet18), 0.5, 0.25)), torch.rand(2, 3, 64, 64)
-    fast = optimise(model, x)
+    fast = optimise(model, x, backend="torch folded")
     assert "20 batch normalisations folded" in fast.optimised
     with torch.inference_mode():
         torch.testing.assert_close(fast(x), model(x), atol=1e-3, rtol=1e-3)
@@ -205,10 +206,11 @@ def test_optimise_without_tracing_and_refusals():
             return self.linear(x if x.sum() > 0 else -x)
 
     model, x = Branching().eval(), torch.rand(3, 4)
-    fast = optimise(model, x)
+    fast = optimise(model, x, backend="torch folded")
     assert "not traceable" in fast.optimised
     torch.testing.assert_close(fast(x), model(x))
-    for settings, match in ((dict(precision="int8"), "precision"), (dict(channels_last=True), "channels_last")):
+    for settings, match in ((dict(precision="int8"), "calibration"), (dict(precision="float16"), "precision"),
+                            (dict(backend="torch channels-last"), "channels-last needs"), (dict(backend="jax"), "backend")):
         with pytest.raises(ValueError, match=match):
             optimise(model, x, **settings)
     with pytest.raises(ValueError, match="eval"):
@@ -229,7 +231,7 @@ def test_shared_batch_normalisation_is_not_folded():
 
     model, x = shaken(Twice()), torch.rand(4, 3, 8, 8)
     with torch.inference_mode():
-        torch.testing.assert_close(optimise(model, x)(x), model(x), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(optimise(model, x, backend="torch folded")(x), model(x), atol=1e-5, rtol=1e-5)
 
 
 def test_fingerprint_sees_every_weight_setting_and_type():
@@ -428,7 +430,7 @@ def test_logits_are_taken_out_of_an_output_object(kind):
     assert model.num_classes == 5 and model.normalize.mean.tolist() == pytest.approx([0.5, 0.4, 0.3])
     want = net.net((x - model.normalize.mean[:, None, None]) / model.normalize.std[:, None, None])
     torch.testing.assert_close(model(x), want)
-    torch.testing.assert_close(optimise(model, x)(x), want, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(optimise(model, x, backend="torch folded")(x), want, atol=1e-4, rtol=1e-4)
     processor.do_normalize = False
     assert wrap(net, preprocessing=processor).normalize is None
 
@@ -464,7 +466,7 @@ def test_one_number_becomes_two_classes(shape, sigmoid):
         assert torch.equal(model(x).argmax(1), positive)
         for count in (1, 2, 3):
             assert torch.equal(model(x[:count]).argmax(1), positive[:count])
-        assert torch.equal(optimise(model, x[:4])(x).argmax(1), positive)
+        assert torch.equal(optimise(model, x[:4], backend="torch folded")(x).argmax(1), positive)
     with pytest.raises(ValueError, match="num_classes must be 2"):
         wrap(net, mean=0, std=1, num_classes=3)
     votes = count_votes(model, x[:2], Gaussian(sigma=0.1), 40, num_classes=2, seed=0, batch_size=16, progress=False)
@@ -505,7 +507,7 @@ def test_a_parametrised_convolution_is_left_and_said():
                                nn.Flatten(), nn.Linear(4, 5)))
     torch.nn.utils.parametrizations.weight_norm(net[3])
     model, x = wrap(net, 0.5, 0.5), torch.rand(4, 3, 16, 16)
-    fast = optimise(model, x)
+    fast = optimise(model, x, backend="torch folded")
     assert "1 batch normalisations folded, 1 kept (4: ParametrizedConv2d is parametrised)" in fast.optimised
     torch.testing.assert_close(fast(x), model(x), atol=1e-4, rtol=1e-4)
 
@@ -521,7 +523,7 @@ class Doubled(nn.Conv2d):
 def test_what_is_not_plain_is_not_folded(layer, norm, said):
     net = nn.Sequential(layer(), norm(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
     model, x = wrap(shaken(net) if said != "no stored statistics" else net, 0.5, 0.5, num_classes=5), torch.rand(4, 3, 16, 16)
-    fast = optimise(model, x)
+    fast = optimise(model, x, backend="torch folded")
     assert "0 batch normalisations folded, 1 kept (1: " in fast.optimised and said in fast.optimised
     torch.testing.assert_close(fast(x), model(x), atol=1e-4, rtol=1e-4)
 

@@ -247,7 +247,7 @@ def test_refused_images(convnet, images, error, words):
 
 def test_tuned_batch_size_is_remembered(convnet):
     first = tune_batch_size(convnet, (1, 8, 8), seconds=0.005)
-    assert tune_batch_size(convnet, (1, 8, 8)) == first and first >= 32
+    assert tune_batch_size(convnet, (1, 8, 8)) == first and first >= 8
 
 
 def test_a_votes_file_belongs_to_one_network_whatever_it_is_made_of(tmp_path):

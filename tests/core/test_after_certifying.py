@@ -1,0 +1,163 @@
+"What one reaches for after certifying: a glance, a picture, a file that another process proves again, a log."
+import json
+import subprocess
+import sys
+
+import matplotlib
+import numpy as np
+import pytest
+
+import robust_smooth as rs
+from robust_smooth import testing
+from robust_smooth.core.certificates import Certificates
+from robust_smooth.core.registry import load_methods, method_named, own_norms
+from robust_smooth.core.values import ABSTAIN
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+
+def votes(shares=(0.99, 0.8, 0.5, 1.0), n=10_000, labels=(0, 1, 0, 0), noise=None):
+    hits = np.array([int(share * n) for share in shares])
+    return rs.Record.from_counts(np.tile([90, 10], (len(hits), 1)), np.stack([hits, n - hits], 1), n, noise or rs.Gaussian(sigma=0.5),
+                                 dim=64, index=np.arange(len(hits))[::-1] * 20, labels=None if labels is None else list(labels))
+
+
+def cases():
+    "One pair of each method that certifies a Record: the first noise and norm."
+    for name in sorted(load_methods()):
+        noise, norm = sorted(method_named(name).pairs)[0]
+        yield testing.Case(name, noise, norm, n=1000, rows=3)
+
+
+PROVE = """
+import json, sys
+import robust_smooth as rs
+table = rs.load(sys.argv[1])
+print(json.dumps(dict(kind=type(table).__name__, checked=rs.check(table).tolist(), radius=[float(r).hex() for r in table.radius],
+                      reason=table.reason.tolist(), torch="torch" in sys.modules)))
+"""
+
+
+@pytest.mark.parametrize("case", [case for case in cases() if not method_named(case.method).deterministic], ids=str)
+def test_a_saved_certificate_is_proved_again_in_another_process(case, tmp_path):
+    table = case.votes.certify(case.norm, method=case.method, alpha=0.01)
+    path = table.save(tmp_path / "a.certificates")
+    done = subprocess.run([sys.executable, "-c", PROVE, str(path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said["kind"] == "Certificates" and said["checked"] == rs.check(table).tolist() and all(said["checked"])
+    assert said["radius"] == [float(r).hex() for r in table.radius] and said["reason"] == table.reason.tolist()
+    assert not said["torch"]
+
+
+def test_a_file_changes_nothing_and_hides_nothing(tmp_path):
+    table = votes().certify()
+    again = Certificates.load(table.save(tmp_path / "a"))
+    for name in ("label", "radius", "index", "labels", "n", "reason"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(table, name))
+    assert again.noise == table.noise and again.claim["alpha"] == table.claim["alpha"] and again.stands().all()
+    forged = Certificates.load(rs.core.certificates.replace(table, norm="l1").save(tmp_path / "b"))
+    assert not rs.check(forged).any() # what was claimed at birth travels with it
+    bare = Certificates.load(table.save(tmp_path / "c", witness=False))
+    with pytest.raises(ValueError, match="no witness"): rs.check(bare)
+
+
+def test_damage_and_other_files_are_refused(tmp_path):
+    path = votes().certify().save(tmp_path / "a")
+    data = path.read_bytes()
+    for cut in (len(data) - 1, len(data) // 2):
+        path.write_bytes(data[:cut])
+        with pytest.raises(ValueError, match="damaged"): rs.load(path)
+    votes().save(tmp_path / "v")
+    with pytest.raises(ValueError, match="first line"): Certificates.load(tmp_path / "v")
+    assert isinstance(rs.load(tmp_path / "v"), rs.Record)
+    trap = np.array([{"code": 1}, 0, 0, 0], dtype=object)
+    with pytest.raises(ValueError, match="witness=False"):
+        rs.core.certificates.replace(votes().certify(), witness=dict(trap=trap)).save(tmp_path / "t")
+    assert not (tmp_path / "t").exists()
+
+
+def test_bernstein_certificates_are_kept_without_their_trees(tmp_path):
+    import torch
+    head = torch.nn.Sequential(torch.nn.Linear(2, 3))
+    smooth = rs.bernstein.Smoothed(torch.nn.Identity(), head, degree=2)
+    table = smooth.certify(torch.rand(2, 2), "l2")
+    again = Certificates.load(table.save(tmp_path / "a", witness=False))
+    np.testing.assert_array_equal(again.radius, table.radius)
+    assert set(again.details) == set(table.details)
+
+
+def test_the_log_is_read_back_as_it_was_written(tmp_path):
+    table = votes().certify()
+    log = rs.logs.read_certification_log(table.write_log(tmp_path / "a.tsv", seconds=1.5))
+    np.testing.assert_array_equal(log["radius"], table.radius)
+    np.testing.assert_array_equal(log["idx"], table.index)
+    assert log["correct"].tolist() == (table.label == table.labels).tolist() and set(log["seconds"]) == {1.5}
+    radii = np.linspace(0, 2, 9)
+    np.testing.assert_array_equal(rs.logs.log_accuracy(log, radii), table.certified_accuracy(radii=radii))
+    with pytest.raises(ValueError, match="labels must be given"): votes(labels=None).certify().write_log(tmp_path / "b")
+
+
+def test_the_summary_counts_what_is_there():
+    table = votes().certify()
+    said = table.summary()
+    np.testing.assert_array_equal(said.accuracy, table.certified_accuracy(radii=said.radii))
+    assert said.images == 4 and sum(said.reasons.values()) == (table.label == ABSTAIN).sum() == 1
+    assert said.unanimous == 0.25 and said.p.tolist() == np.quantile([0.99, 0.8, 0.5, 1.0], [0, .25, .5, .75, 1]).tolist()
+    text = repr(said)
+    assert "certified accuracy" in text and "abstain: 1" in text and "share of votes" in text
+    assert "certified accuracy" not in repr(votes(labels=None).certify().summary())
+    assert "lower limit of p" in repr(votes().certify(method="gaussian").summary())
+    assert "NOT PROVED" in repr(votes().certify(method="tcertify", mode="paper").summary())
+    assert votes()[[]].certify().summary().images == 0
+
+
+def test_the_picture_is_the_curve():
+    for table in (votes().certify(), votes(labels=None).certify(method="gaussian"), votes().certify(method="tcertify", mode="paper")):
+        axes = table.plot()
+        line = axes.lines[0]
+        truth = table.label if table.labels is None else table.labels
+        np.testing.assert_array_equal(line.get_ydata(), table.certified_accuracy(truth, line.get_xdata()))
+        assert line.get_linestyle() == ("--" if table.mode == "paper" else "-") and "l2" in axes.get_xlabel()
+        again, axes = plt.subplots()
+        assert table.plot(axes=axes) is axes
+    plt.close("all")
+
+
+def test_the_picture_of_an_image_shows_its_votes():
+    record = votes()
+    axes = record.plot(1, image=np.zeros((1, 8, 8)), names=["cat", "dog"])
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["cat", "dog"]
+    assert [bar.get_width() for bar in axes.patches] == [0.8, 0.2]
+    title = axes.figure.get_suptitle()
+    assert "image 40" in title and "true class dog" in title and f"{record[1].certify().radius[0]:.4g}" in title
+    with pytest.raises(IndexError, match="row of the 4 images"): record.plot(4)
+    with pytest.raises(ValueError, match="64 values"): record.plot(0, image=np.zeros((3, 8, 8)))
+    plt.close("all")
+
+
+def test_top_votes():
+    table = votes().top_votes(9) # no more than there are
+    assert len(table) == 8 and table["votes"].tolist()[:2] == [9900, 100] and table["share"].max() == 1
+    with pytest.raises(ValueError, match="k must be"): votes().top_votes(0)
+
+
+@pytest.mark.parametrize("noise, norm", [(rs.Gaussian(sigma=0.5), "l2"), (rs.Uniform(lam=0.5), "l1"), (rs.RoundedUniform(lam=1.0, q=255), "l1"),
+                                         (rs.LinfGaussian(sigma=0.5, k=4), "linf"), (rs.RadialGaussian(sigma=0.5, k=4), "l2")], ids=repr)
+def test_without_a_norm_the_noise_s_own_is_meant(noise, norm):
+    record = votes(noise=noise)
+    assert own_norms(record)[0] == norm == record.certify().norm
+    np.testing.assert_array_equal(record.certify().radius, record.certify(norm).radius)
+
+
+def test_a_wrong_norm_is_answered_with_the_right_ones():
+    with pytest.raises(ValueError, match=r"norms that are certified: \['l1'\]"): votes(noise=rs.Uniform(lam=0.5)).certify("linf")
+    with pytest.raises(ValueError, match=r"\['l2', 'l1', 'linf'\]"): votes().certify("l3")
+    assert votes().certify(method="tcertify").norm == "l2" and votes(noise=rs.Uniform(lam=0.5)).certify(method="exact").norm == "l1"
+
+
+def test_reading_certificates_waits_neither_for_pandas_nor_for_pictures(tmp_path):
+    path = votes().certify().save(tmp_path / "a")
+    code = f"import sys, robust_smooth as rs; t = rs.load({str(path)!r}); repr(t.summary()); print([m for m in ('torch', 'pandas', 'matplotlib') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
