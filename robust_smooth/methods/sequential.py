@@ -37,13 +37,7 @@ _all_ = ["Plan", "RATIOS", "SPENDINGS", "log_e_value", "look_times", "plan", "un
 # %% ../../nbs/methods/02_sequential.ipynb #7d907ff8
 def minimum_n(alpha: float, # failure probability, in (0, 1)
              ) -> int:      # draws
-    """Fewest draws that can certify anything: alpha^(1/n) > 1/2.
-
-    Args:
-        alpha: failure probability, in (0, 1)
-    Returns:
-        draws
-    """
+    "Fewest draws that can certify anything: alpha^(1/n) > 1/2."
     return fewest_draws(check_level(alpha))
 
 # %% ../../nbs/methods/02_sequential.ipynb #cf43bb24
@@ -138,18 +132,7 @@ def certify(
     spending: str | None = None,      # None: the plan's; "exact", "union" or "anytime"
     two_sided: bool | None = None,    # None: the plan's
 ) -> Certificates:         # radius: the largest certified one, or continuous with "union"; details: look, alpha_spent
-    """l2 certificates of a Record that was stopped early (exact group-sequential test). Raises ValueError.
-
-    Args:
-        record: votes under Gaussian noise, stopped by a plan (or a fixed n: a plan of one look)
-        norm: l2 only
-        alpha: failure probability per image, in (0, 1)
-        radii: to test; None: the plan's (a fixed n: 0, 1/4, 1/2, ...)
-        spending: None: the plan's; "exact", "union" or "anytime"
-        two_sided: None: the plan's
-    Returns:
-        radius: the largest certified one, or continuous with "union"; details: look, alpha_spent
-    """
+    "l2 certificates of a Record that was stopped early (exact group-sequential test). Raises ValueError."
     check_level(alpha)
     if norm_name(norm) != "l2":
         raise ValueError(f"norm must be 'l2', got {norm!r}")
@@ -157,12 +140,13 @@ def certify(
     plans = _plans(record, alpha, radii=radii, spending=spending, two_sided=two_sided)
     found = _claims_of_all(record, plans)
     certified, none = found["certified"], "no radius of the grid was certified before voting stopped"
+    sides: dict[str, Any] = {name: found[name] for name in ("p_lower", "p_upper") if name in found}
     witness = dict(hits=record.hits, selected=record.selected) | {name: found[name] for name in WITNESS if name in found}
     return Certificates(label=np.where(certified, record.selected, ABSTAIN), radius=found["radius"], norm="l2",
                         alpha=alpha, method="sequential", index=record.index, n=record.n,
-                        p_lower=found.get("p_lower"), p_upper=found.get("p_upper"),
                         reason=np.where(certified, "", none), witness=witness,
-                        details=dict(look=found["look"], alpha_spent=found["spent"]))
+                        details=dict(look=found["look"], alpha_spent=found["spent"]),
+                        **sides)
 
 # %% ../../nbs/methods/02_sequential.ipynb #4269e776
 @dataclass(frozen=True)
@@ -210,8 +194,8 @@ def _level(n: int, n1: int, n_max: int, ratio: float, alpha: float) -> float:
 
 def _proved_from_both_sides(c: Certificates, w: Mapping[str, np.ndarray], rows: np.ndarray) -> np.ndarray:
     "Whether the limit of each row holds at the level of its look, and reaches the radius."
-    plans = zip(*(column[rows].tolist() for column in (np.asarray(c.n), w["n1"], w["n_max"], w["ratio"])))
-    levels = np.array([_level(*one, c.alpha) for one in plans])
+    plans = np.stack([np.asarray(c.n)[rows], w["n1"][rows], w["n_max"][rows]], axis=1).tolist()
+    levels = np.array([_level(n, n1, last, float(ratio), c.alpha) for (n, n1, last), ratio in zip(plans, w["ratio"][rows])])
     fine = (levels > 0) & (c.radius[rows] <= _reach(w["s"][rows], w["sigma"][rows]))
     for level in np.unique(levels[fine]):
         part = np.flatnonzero(fine & (levels == level))
@@ -223,13 +207,7 @@ def _proved_from_both_sides(c: Certificates, w: Mapping[str, np.ndarray], rows: 
 # %% ../../nbs/methods/02_sequential.ipynb #5dbb5c78
 def check(certificates: Certificates, # as `certify` made them
          ) -> np.ndarray:             # [B] bool; an abstention is always fine
-    """Re-prove each claim from its votes, at the look where voting stopped.
-
-    Args:
-        certificates: as `certify` made them
-    Returns:
-        [B] bool; an abstention is always fine
-    """
+    "Re-prove each claim from its votes, at the look where voting stopped."
     c, w = certificates, certificates.witness
     if w is None or c.n is None:
         raise ValueError("certificates hold no witness, so that nothing can be proved again")
@@ -251,17 +229,7 @@ def largest_radius(noise: Any,        # Gaussian noise
                    norm: str = "l2",  # l2
                    dim: int = 1,      # number of inputs
                   ) -> float:         # input units
-    """The radius that n unanimous votes prove.
-
-    Args:
-        noise: Gaussian noise
-        n: draws
-        alpha: failure probability
-        norm: l2
-        dim: number of inputs
-    Returns:
-        input units
-    """
+    "The radius that n unanimous votes prove."
     p, q = (binomial_lower(n, n, alpha, complement=side) for side in (False, True))
     return float(noise.sigma / 2 * probit_gap(p, q_lower=q))
 
