@@ -23,7 +23,10 @@ from urllib.parse import unquote, urlsplit
 import nbformat
 
 from docments import arguments, comments, fields, lineage, plain_docstring, returned
-from notebooks import EXPORTS, NBS, ROOT, defined, only_imports, read, rewrite_links, title, visible
+from links import Map, natural
+from notebooks import (
+    EXPORTS, NBS, ROOT, SILENT, comments_above, defined, narrow_fences, only_checks, only_imports, read, rewrite_links, title, visible,
+)
 
 DOCS, SITE = ROOT / "docs", ROOT / "_proc" / "site"
 PACKAGE = ROOT / "robust_smooth"
@@ -42,31 +45,44 @@ def link_of(path: Path):
         place = posixpath.normpath(posixpath.join("nbs", here, name))
         if not (ROOT / place).exists(): raise FileNotFoundError(f"{path.relative_to(ROOT)} links to {target}, which does not exist")
         if place.startswith("nbs/") and place.endswith(".ipynb"): return name + mark + fragment
-        return posixpath.relpath(PAGES[place], here) if place in PAGES else None
+        page = f"guide/{Path(place).name}" if Path(place).parent == Path("docs") and place.endswith(".md") else PAGES.get(place)
+        return posixpath.relpath(page, here) if page else None
     return change
 
 
-def code_cell(cell: nbformat.NotebookNode, fold_imports: bool) -> None:
-    "Tags: exported code is folded under the names that it defines, its imports go, other imports are folded, hidden inputs go."
-    names = cell.metadata.pop("directives")
+def folded_as(source: str, exported: bool) -> str:
+    "What the bar over folded code says: the public names that it defines."
+    public = [name for name in defined(source) if not name.startswith("_")]
+    if public: return "Code of " + ", ".join(public[:6])
+    return "Code of helpers" if exported else ""
+
+
+def code_cell(cell: nbformat.NotebookNode, chapter: bool, imports: bool) -> None:
+    "Tags: exported code is folded under the names that it defines, its imports go; checks of chapters and other imports are folded; hidden inputs go."
+    names = set(cell.metadata.pop("directives"))
     cell.metadata.pop("tags", None)
     folded, silent = "", only_imports(cell.source) and not cell.outputs
-    if "hide_input" in names or (silent and set(names) & set(EXPORTS)): cell.metadata["tags"] = ["remove-input"]
-    elif set(names) & set(EXPORTS): folded = "Code of " + (", ".join(defined(cell.source)) or "what follows")
-    elif silent and fold_imports: folded = "Imports"
+    if names & set(SILENT) or (silent and names & set(EXPORTS)): cell.metadata["tags"] = ["remove-input"]
+    elif names & set(EXPORTS): folded = folded_as(cell.source, True)
+    elif silent and imports: folded = "Imports"
+    elif "code-fold" in names: folded = "Imports" if only_imports(cell.source) else folded_as(cell.source, False) or "Code"
+    elif chapter and not cell.outputs and only_checks(cell.source): folded = "Checks"
     if folded: cell.metadata.update(tags=["hide-input"], mystnb=dict(code_prompt_show=folded, code_prompt_hide=folded))
+    cell.source = comments_above(cell.source)
 
 
-def page_of(path: Path) -> nbformat.NotebookNode:
-    "The page of a notebook."
+CHAPTERS = (*WINGS, "nbs") # folders whose checks are folded; in proofs and the guide they are what is told
+
+def page_of(path: Path, tree: Map) -> nbformat.NotebookNode:
+    "The page of a notebook: what a reader sees, the names in it linked, and at its end where to go from here."
     notebook = read(path)
     module = exported(notebook)
     notebook.cells = visible(notebook)
     change = link_of(path)
     for cell in notebook.cells:
-        if cell.cell_type == "markdown": cell.source = rewrite_links(cell.source, change)
+        if cell.cell_type == "markdown": cell.source = narrow_fences(rewrite_links(tree.linked(cell.source, path), change))
         else:
-            code_cell(cell, fold_imports=path.stem != "index")
+            code_cell(cell, chapter=path.parent.name in CHAPTERS, imports=path.stem != "index")
             for output in cell.outputs:
                 data = output.get("data", {})
                 if "text/markdown" in data: data["text/markdown"] = rewrite_links(data["text/markdown"], change)
@@ -75,6 +91,7 @@ def page_of(path: Path) -> nbformat.NotebookNode:
         reference = posixpath.relpath(f"api/{module}.md", path.parent.relative_to(NBS).as_posix())
         lines = re.match(r"(#[^\n]*\n(?:\s*>[^\n]*(?:\n|$))*)(.*)", notebook.cells[first].source, re.S)
         notebook.cells[first].source = f"{lines[1].rstrip()}\n\n*Reference: [`robust_smooth.{module}`]({reference})*\n\n{lines[2].strip()}"
+    if more := tree.see_also(path): notebook.cells.append(nbformat.v4.new_markdown_cell(more, id="see-also"))
     return notebook
 
 
@@ -215,46 +232,81 @@ def as_printed(frame) -> list[str]:
     return [*lines, *(f"- {plain(method)}: {plain(note)}" if method else f"- {plain(note)}" for method, note in notes), ""]
 
 
-def tables(sources: dict[str, Path]) -> dict[str, str]:
-    "One page per paper: what we measured, beside what is printed. Name -> text."
-    import pandas as pd
+def owner_of(name: str, keys: list[str]) -> str:
+    "The paper whose key begins the name of an experiment."
+    return next((key for key in sorted(keys, key=len, reverse=True) if name.startswith(key)), "")
 
+
+def facts_of(folder: Path) -> list[str]:
+    "A line on where the numbers of a kept run come from."
+    try: run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError): run = {}
+    origin, sizes = run.get("provenance") or {}, run.get("budget") or {}
+    facts = dict(dataset=sizes.get("dataset"), budget=sizes.get("name"), images=sizes.get("images"), n=sizes.get("n"), network=sizes.get("network"), epochs=sizes.get("epochs"),
+                 shortened=sizes.get("note"), commit=origin.get("commit"), device=origin.get("device"), seed=origin.get("seed"), seconds=run.get("seconds"))
+    said = ", ".join(f"{k} {plain(str(v))}" for k, v in facts.items() if v not in (None, ""))
+    return [said + ".", ""] if said else []
+
+
+def measured(folder: Path, every: list[str]) -> list[str]:
+    "The tables and pictures of a kept run."
+    import pandas as pd
+    name, lines = folder.name, facts_of(folder)
+    for path in sorted(folder.glob("*.csv")):
+        try: frame = pd.read_csv(path)
+        except pd.errors.EmptyDataError: continue
+        lines += [f"### {plain(path.stem.replace('_', ' '))}", ""] + shown(frame)
+    for number, picture in enumerate(sorted((ROOT / "figures").glob(f"{name}*.png"))):
+        if picture.stem != name and any(picture.stem.startswith(other) for other in every if other != name and other.startswith(name)): continue
+        target = SITE / "tables" / "pictures" / picture.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(picture, target)
+        lines += [f"![{plain(name)}, figure {number + 1}](../pictures/{picture.name})", ""]
+    return lines
+
+
+def printed_item(key: str, item: str) -> list[str]:
+    from robust_smooth.lab.papers import printed
+    return ["As the paper prints it, or as it follows from its authors' records (source: derived).", ""] + as_printed(printed(key, item, expand=True).drop(columns=["key", "item"]))
+
+
+def tables(sources: dict[str, Path]) -> dict[str, dict[str, str]]:
+    "One page per table or figure: what we measured, then what is printed. Paper -> name of the page -> its text."
     from robust_smooth.lab.papers import PAPERS, printed
-    pages, measured = {}, {}
-    for folder in sorted((ROOT / "data" / "results").glob("*/")): measured[folder.name] = folder
+    pages: dict[str, dict[str, str]] = {}
+    folders = sorted((ROOT / "data" / "results").glob("*/"), key=natural)
+    every = [folder.name for folder in folders]
     keys = ["gaussian", *PAPERS]
-    owner = lambda name: next((key for key in sorted(keys, key=len, reverse=True) if name.startswith(key)), "")
     for key in keys:
-        lines = [f"# {key}: tables", "", f"*{plain(PAPERS[key])}*" if key in PAPERS else "The baseline that all papers compare with.", ""]
-        for name, folder in measured.items():
-            if owner(name) != key: continue
-            lines += [f"## {name}, measured", ""]
-            book = name.partition("-")[0] # runs on other data or at another budget are named EXPERIMENT-DATASET-BUDGET
-            if book in sources: lines += [f"Notebook: [{title(sources[book])[0]}](../experiments/{book}.ipynb).", ""]
-            try: run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-            except (OSError, ValueError): run = {}
-            origin, sizes = run.get("provenance") or {}, run.get("budget") or {}
-            if origin or sizes:
-                facts = dict(dataset=sizes.get("dataset"), budget=sizes.get("name"), images=sizes.get("images"), n=sizes.get("n"), network=sizes.get("network"), epochs=sizes.get("epochs"),
-                             shortened=sizes.get("note"), commit=origin.get("commit"), device=origin.get("device"), seed=origin.get("seed"), seconds=run.get("seconds"))
-                lines += [", ".join(f"{k} {plain(str(v))}" for k, v in facts.items() if v not in (None, "")) + ".", ""]
-            for path in sorted(folder.glob("*.csv")):
-                try: frame = pd.read_csv(path)
-                except pd.errors.EmptyDataError: continue
-                lines += [f"### {plain(path.stem.replace('_', ' '))}", ""] + shown(frame)
-            for number, picture in enumerate(sorted((ROOT / "figures").glob(f"{name}*.png"))):
-                if picture.stem != name and any(picture.stem.startswith(other) for other in measured if other != name and other.startswith(name)): continue
-                target = SITE / "tables" / "pictures" / picture.name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(picture, target)
-                lines += [f"![{plain(name)}, figure {number + 1}](pictures/{picture.name})", ""]
-        if key in PAPERS:
-            every = printed(key)
-            for item in dict.fromkeys(every["item"]):
-                lines += [f"## {plain(item)}, printed", "", "As the paper prints it, or as it follows from its authors' records (source: derived).", ""]
-                lines += as_printed(printed(key, item, expand=True).drop(columns=["key", "item"]))
-        pages[key] = "\n".join(lines) + "\n"
+        items = list(dict.fromkeys(printed(key)["item"])) if key in PAPERS else []
+        books = list(dict.fromkeys(name.partition("-")[0] for name in every if owner_of(name, keys) == key)) # EXPERIMENT or EXPERIMENT-DATASET-BUDGET
+        found: dict[str, str] = {}
+        for book in books:
+            head = title(sources[book])[0] if book in sources else book
+            lines = [f"# {head}: numbers", ""] + ([f"Notebook: [{head}](../../experiments/{book}.ipynb).", ""] if book in sources else [])
+            for folder in (each for each in folders if each.name.partition("-")[0] == book):
+                lines += [f"## {plain(folder.name)}, measured", ""] + measured(folder, every)
+            item = book.removeprefix(f"{key}_")
+            if item in items:
+                items.remove(item)
+                lines += [f"## {plain(item)}, printed", ""] + printed_item(key, item)
+            found[book] = "\n".join(lines) + "\n"
+        for item in items:
+            found[f"{key}_{item}"] = "\n".join([f"# {plain(key)}, {plain(item)}: printed", "", *printed_item(key, item)]) + "\n"
+        pages[key] = dict(sorted(found.items(), key=lambda pair: natural(Path(pair[0]))))
     return pages
+
+
+def write_tables(papers: dict[str, str], sources: dict[str, Path]) -> None:
+    "The pages of numbers, a page per paper that lists them, and a page that lists the papers."
+    pages = tables(sources)
+    for key, found in pages.items():
+        for name, text in found.items(): write(f"tables/{key}/{name}.md", text)
+        heads = {name: text.splitlines()[0].lstrip("# ").removesuffix(": numbers") for name, text in found.items()}
+        lines = [f"# {key}: tables", "", f"*{plain(papers[key])}*", "", *(f"- [{words}]({key}/{name}.md)" for name, words in heads.items()), ""]
+        write(f"tables/{key}.md", "\n".join(lines) + "\n" + toctree([f"{key}/{name}" for name in found]))
+    write("tables/index.md", "# Tables\n\nWhat our own runs measured, beside what the papers print. Other data, smaller networks and fewer draws give other numbers; what is compared is the shape, and each "
+          "table says where it comes from.\n\n" + "\n".join(f"- [{plain(key)}]({key}.md): {plain(papers[key])}" for key in pages) + "\n\n" + toctree(list(pages)))
 
 
 # ---- the whole ----
@@ -287,10 +339,11 @@ def sources() -> int:
     if SITE.exists(): shutil.rmtree(SITE)
     from robust_smooth.lab.papers import PAPERS
     books = sorted(path for path in NBS.rglob("*.ipynb") if not any(part.startswith((".", "_")) for part in path.relative_to(NBS).parts))
+    tree = Map(tuple(books))
     for path in books:
         target = SITE / path.relative_to(NBS)
         target.parent.mkdir(parents=True, exist_ok=True)
-        try: nbformat.write(page_of(path), target)
+        try: nbformat.write(page_of(path, tree), target)
         except (SyntaxError, FileNotFoundError) as error: raise SystemExit(f"{path.relative_to(ROOT)}: {error}") from error
     written = {exported(nbformat.read(path, as_version=4)): path.relative_to(NBS).as_posix() for path in books}
     modules = sorted(path for path in PACKAGE.rglob("*.py") if not path.name.startswith("_"))
@@ -300,25 +353,24 @@ def sources() -> int:
     write("api/index.md", "# Reference\n\nEvery public name of every module. `import robust_smooth as rs` brings the front door; modules are reached as `rs.NAME`.\n\n"
           + "\n".join(f"- [`{module_name(p)}`]({module_name(p)}.md): {plain(first(p))}" for p in modules) + "\n\nAll names: [index](genindex).\n\n".replace("[index](genindex)", "{ref}`genindex`") + toctree([module_name(p) for p in modules]))
     papers = {"gaussian": "The baseline that all papers compare with"} | PAPERS
-    grouped = lambda paths: {(key, name): [p for p in paths if p.stem.startswith(f"{key}_")] for key, name in papers.items()} | \
+    grouped = lambda paths: {(key, name): sorted((p for p in paths if p.stem.startswith(f"{key}_")), key=natural) for key, name in papers.items()} | \
         {("others", ""): [p for p in paths if not any(p.stem.startswith(f"{key}_") for key in papers)]}
     kinds = {kind: [p for p in books if p.parent.name == kind] for kind in ("proofs", "experiments")}
     write("proofs/index.md", listing("Proofs", "One notebook per statement: what it says, why it holds, and a check that a reader can run. Where the printed statement is false, a counter-example "
                                      "and the mended statement.", grouped(kinds["proofs"]), NBS / "proofs"))
     write("experiments/index.md", listing("Experiments", "One notebook per table or figure: the claim, our numbers beside the printed ones, and which claims hold at this budget.",
                                           grouped(kinds["experiments"]), NBS / "experiments"))
-    pages = tables({p.stem: p for p in kinds["experiments"]})
-    for key, text in pages.items(): write(f"tables/{key}.md", text)
-    write("tables/index.md", "# Tables\n\nWhat our own runs measured, beside what the papers print. Other data, smaller networks and fewer draws give other numbers; what is compared is the shape, and each "
-          "table says where it comes from.\n\n" + "\n".join(f"- [{plain(key)}]({key}.md): {plain(papers[key])}" for key in pages) + "\n\n" + toctree(list(pages)))
+    write_tables(papers, {p.stem: p for p in kinds["experiments"]})
+    stories = papers | dict(exact="The exact two-sided certificate: our own, the default")
+    write("map.md", tree.page(stories, WINGS))
     guides = sorted(DOCS.glob("*.md"))
     for path in guides: write(f"guide/{path.name}", path.read_text(encoding="utf-8"))
     for name, page in PAGES.items():
         text = (ROOT / name).read_text(encoding="utf-8")
         write(page, f"# Licence\n\n```text\n{text}\n```\n" if name == "LICENSE" else text)
     house = lambda wing: [p.relative_to(NBS).with_suffix("").as_posix() for p in books if p.parent == NBS / wing and p.stem != "index"]
-    trees = [toctree(["guide/" + p.stem for p in guides], "Guide"), toctree(house("methods"), "Methods"),
-             toctree(["proofs/index", "experiments/index", "tables/index"], "Papers"), toctree(house(""), "The front"),
+    trees = [toctree(house("guide") + ["guide/" + p.stem for p in guides], "Guide"), toctree(house("methods"), "Methods"),
+             toctree(["map", "proofs/index", "experiments/index", "tables/index"], "Papers"), toctree(house(""), "The front"),
              *(toctree(house(wing), meaning) for wing, meaning in WINGS.items() if wing != "methods"),
              toctree(["api/index", *(PAGES[name].removesuffix(".md") for name in PAGES)], "Reference")]
     landing = nbformat.read(SITE / "index.ipynb", as_version=4)

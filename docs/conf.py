@@ -26,6 +26,6 @@ html_title = f"{project} {release}"
 html_copy_source = False
 html_show_sphinx = False
 html_static_path = ["_static"]
-html_css_files = ["site.css"]
+html_css_files, html_js_files = ["site.css"], ["site.js"]
 html_theme_options = dict(navigation_with_keys=True)
 pygments_style, pygments_dark_style = "friendly", "monokai"

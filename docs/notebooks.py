@@ -1,7 +1,9 @@
 "Notebooks as readers see them: hidden cells gone, directives obeyed, links resolved. Shared by `readme.py` and `build.py`."
 import ast
 import copy
+import io
 import re
+import tokenize
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,7 +15,10 @@ NBS = ROOT / "nbs"
 DIRECTIVE = re.compile(r"^\s*#\|\s*(\S.*?)\s*$", re.M)
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s]+(?:\([^()\s]*\)[^()\s]*)*)\)")
 CODE = re.compile(r"(```.*?```|`[^`\n]+`|\$\$.*?\$\$|\$[^$\n]+\$)", re.S)
+WORDS = re.compile(f"{CODE.pattern[1:-1]}|{LINK.pattern}", re.S) # what is not prose: code, mathematics, links
 EXPORTS = ("export", "exporti", "exports")
+SILENT = ("hide_input", "echo") # `#| hide_input` and `#| echo: false`: the output alone is shown
+WIDEST = 96 # characters of a line beyond which its comment is shown above it
 
 
 def read(path: Path) -> nbformat.NotebookNode:
@@ -32,8 +37,8 @@ def title(path: Path) -> tuple[str, str]:
 
 
 def directives(source: str) -> list[str]:
-    "The names of the `#|` directives of a cell, such as 'export' or 'hide'."
-    return [found.split()[0].rstrip(":") for found in DIRECTIVE.findall(source)]
+    "The names of the `#|` directives of a cell, such as 'export' or 'hide'; `echo` only where it is false."
+    return [found.split()[0].rstrip(":") for found in DIRECTIVE.findall(source) if not re.match(r"echo:\s*true", found)]
 
 
 def defined(source: str) -> list[str]:
@@ -46,10 +51,56 @@ def defined(source: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def only_checks(source: str) -> bool:
+    "Whether a cell is there to assert."
+    try: tree = ast.parse(source)
+    except SyntaxError: return False # a magic
+    called = {getattr(node.func, "id", "") for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    return any(isinstance(node, ast.Assert) for node in ast.walk(tree)) or any(name.startswith("test_") or name == "expect_fail" for name in called)
+
+
+def comments_above(source: str, widest: int = WIDEST) -> str:
+    "Code whose long lines have their comments above them, where a reader need not scroll sideways."
+    try: found = {token.start[0]: token for token in tokenize.generate_tokens(io.StringIO(source).readline) if token.type == tokenize.COMMENT}
+    except (tokenize.TokenError, SyntaxError, IndentationError): found = {} # a magic, a prompt, a part of something
+    lines = []
+    for number, line in enumerate(source.splitlines(), 1):
+        comment = found.get(number)
+        if comment is None or len(line) <= widest or not line[:comment.start[1]].strip():
+            lines.append(line)
+            continue
+        code = line[:comment.start[1]].rstrip()
+        lines += [code[:len(code) - len(code.lstrip())] + comment.string, code]
+    return "\n".join(lines)
+
+
+def plain_numbers(text: str) -> str:
+    "Numbers as numbers, where NumPy shows their types."
+    text = re.sub(r"np\.(?:float|int|uint)\d+\(([^()]*)\)", r"\1", text)
+    text = re.sub(r"np\.str_\(([^()]*)\)", r"\1", text)
+    return re.sub(r"np\.(True|False)_", r"\1", text)
+
+
+def noise_in(text: str) -> bool:
+    "Whether an output is what a plotting call returns, and no more."
+    return bool(re.match(r"^[\[(]?(?:<[\w.]+(?: object)?[^>]* at 0x|<Axes|<Figure|Text\(|\[<matplotlib)", text.strip()))
+
+
 def only_imports(source: str) -> bool:
     kinds = (ast.Import, ast.ImportFrom, ast.Try)
     try: return all(isinstance(node, kinds) for node in ast.parse(source).body)
     except SyntaxError: return False # a magic
+
+
+def shown_text(output: nbformat.NotebookNode) -> str:
+    "The text of an output that has nothing better to show."
+    data = output.get("data", {})
+    return "" if set(data) - {"text/plain"} else data.get("text/plain", output.get("text", ""))
+
+
+def tell_plainly(output: nbformat.NotebookNode) -> None:
+    if "text" in output: output["text"] = plain_numbers(output["text"])
+    for kind in set(output.get("data", {})) & {"text/plain", "text/html"}: output["data"][kind] = plain_numbers(output["data"][kind])
 
 
 def visible(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
@@ -65,6 +116,8 @@ def visible(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
             cell.metadata["directives"] = names
             cell.outputs = [] if "hide_output" in names else [o for o in cell.outputs if not (o.output_type == "stream" and o.name == "stderr")]
             cell.execution_count = None
+            cell.outputs = [o for o in cell.outputs if not noise_in(shown_text(o))]
+            for output in cell.outputs: tell_plainly(output)
         cells.append(cell)
     return cells
 
@@ -77,6 +130,19 @@ def rewrite_links(text: str, change: Callable[[str, str], str | None]) -> str:
         new = change(target, words)
         return words if new is None else f"{mark}[{words}]({new})"
     return "".join(part if CODE.fullmatch(part) else LINK.sub(one, part) for part in CODE.split(text))
+
+
+FENCE = re.compile(r"^(```(?:python|sh)\n)(.*?)(^```)", re.M | re.S)
+
+def narrow_fences(text: str) -> str:
+    "Markdown whose fenced code has the comments of long lines above them."
+    def one(found: re.Match) -> str:
+        lines = []
+        for line in found[2].splitlines():
+            cut = re.match(r"(.*?\S)\s{2,}(# .*)$", line)
+            lines += [cut[2], cut[1]] if cut and len(line) > WIDEST else [line]
+        return found[1] + "\n".join(lines) + "\n" + found[3]
+    return FENCE.sub(one, text)
 
 
 class _Table(HTMLParser):

@@ -1,11 +1,9 @@
 """README.md and index_files/ from nbs/index.ipynb.
 
     python docs/readme.py              write them
-    python docs/readme.py --map        let the notebook's map of notebooks follow the tree first, without running anything else
     python docs/readme.py --execute    run the whole notebook first, then write them
     python docs/readme.py --check      exit 1 if they are not in step
 """
-import ast
 import os
 import posixpath
 import re
@@ -39,7 +37,7 @@ def render() -> dict[str, bytes]:
                 if "<table" in data.get("text/html", ""): output["data"] = nbformat.NotebookNode({"text/markdown": markdown_table(data["text/html"])})
                 elif "text/markdown" in data: data["text/markdown"] = rewrite_links(data["text/markdown"], from_root)
     text, resources = MarkdownExporter().from_notebook_node(notebook, resources=dict(output_files_dir="index_files", unique_key="index"))
-    text = text.replace("![png](", "![certified accuracy against radius](")
+    text = text.replace("![png](", "![image, noisy copies, votes, what they prove, radius](")
     text = re.sub(r"\n{3,}", "\n\n", "\n".join(line.rstrip() for line in text.splitlines())).strip() + "\n"
     note = "<!-- Made from nbs/index.ipynb by docs/readme.py: change the notebook. -->\n\n"
     return {"README.md": (note + text).encode()} | {Path(name).as_posix(): content for name, content in resources["outputs"].items()}
@@ -63,39 +61,15 @@ def execute() -> None:
     clean()
 
 
-def follow_the_tree() -> None:
-    "Run the cell that lists the notebooks, and it alone, and put its new list into the notebook."
-    from IPython.display import Markdown
-
-    from robust_smooth.lab.papers import PAPERS
-    notebook = nbformat.read(SOURCE, as_version=4)
-    cell = next(c for c in notebook.cells if c.cell_type == "code" and 'glob("[0-9]*.ipynb")' in c.source)
-    *lines, last = ast.parse(cell.source).body
-    names = dict(Path=Path, Markdown=Markdown, PAPERS=PAPERS)
-    here = Path.cwd()
-    os.chdir(NBS)
-    try:
-        exec(compile(ast.Module(lines, []), "the map", "exec"), names)
-        shown = eval(compile(ast.Expression(last.value), "the map", "eval"), names)
-    finally:
-        os.chdir(here)
-    cell.outputs[0]["data"]["text/markdown"] = shown.data
-    nbformat.write(notebook, SOURCE)
-    clean()
-
-
 def clean() -> None:
     "Bring the notebook to the form in which notebooks are committed."
     subprocess.run([sys.executable, "-c", "from nbdev.clean import nbdev_clean; nbdev_clean()", "--fname", str(SOURCE)], check=True, cwd=ROOT)
 
 
 def main(arguments: list[str]) -> int:
-    if "--help" in arguments or set(arguments) - {"--execute", "--map", "--check"}:
+    if "--help" in arguments or set(arguments) - {"--execute", "--check", "--map"}:
         print(__doc__)
         return 0 if "--help" in arguments else 2
-    if "--map" in arguments:
-        sys.path.insert(0, str(ROOT))
-        follow_the_tree()
     if "--execute" in arguments:
         execute()
     if "--check" in arguments:

@@ -24,7 +24,13 @@ WORDS = {"true": True, "false": False, "none": None}
 
 def read_value(text: str, # what stands after the =
               ) -> Any:   # a literal, or the text
-    "A value from the command line, never evaluated."
+    """A value from the command line, never evaluated.
+
+    Args:
+        text: what stands after the =
+    Returns:
+        a literal, or the text
+    """
     if text.lower() in WORDS:
         return WORDS[text.lower()]
     try:
@@ -34,7 +40,11 @@ def read_value(text: str, # what stands after the =
 
 def read_parameters(pairs: Sequence[str], # "name=value"
                    ) -> dict[str, Any]:
-    "Parameters from the command line. Raises ValueError for what is none, and for a name that comes twice."
+    """Parameters from the command line. Raises ValueError for what is none, and for a name that comes twice.
+
+    Args:
+        pairs: "name=value"
+    """
     found: dict[str, Any] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
@@ -60,7 +70,11 @@ def _show_plan(frame: Any) -> int:
     return 0
 
 def reproduce(args: argparse.Namespace) -> int: # exit code
-    "Run experiments."
+    """Run experiments.
+
+    Returns:
+        exit code
+    """
     from robust_smooth.lab import reproduce as machine
     from robust_smooth.lab.notebooks import experiments
     from robust_smooth.lab.tasks import make_task
@@ -80,7 +94,11 @@ def reproduce(args: argparse.Namespace) -> int: # exit code
 
 # %% ../nbs/12_cli.ipynb #e4041902
 def sweep(args: argparse.Namespace) -> int: # exit code
-    "Run a grid of parameters."
+    """Run a grid of parameters.
+
+    Returns:
+        exit code
+    """
     from robust_smooth.lab import reproduce as machine
     from robust_smooth.lab.grids import read_grid
     from robust_smooth.lab.outcome import Outcome
@@ -97,7 +115,13 @@ def sweep(args: argparse.Namespace) -> int: # exit code
 # %% ../nbs/12_cli.ipynb #19b21bd9
 def load_factory(name: str, # "package.module:factory"
                 ) -> Any:   # what the factory returns, or the object itself if it is a module
-    "The network that a name stands for; the working folder is searched too. Raises ValueError."
+    """The network that a name stands for; the working folder is searched too. Raises ValueError.
+
+    Args:
+        name: "package.module:factory"
+    Returns:
+        what the factory returns, or the object itself if it is a module
+    """
     module, colon, attribute = name.partition(":")
     if not colon or not all(part.isidentifier() for part in module.split(".")) or not attribute.isidentifier():
         raise ValueError(f"--model must be package.module:factory, got {name!r}")
@@ -189,7 +213,11 @@ def _show_accuracy(certificates: Any, labels: Any) -> None:
     print("certified accuracy: " + ", ".join(f"{share:.3f} at {radius:g}" for radius, share in zip(radii, shares)))
 
 def certify(args: argparse.Namespace) -> int: # exit code
-    "Vote and certify, or certify from stored votes."
+    """Vote and certify, or certify from stored votes.
+
+    Returns:
+        exit code
+    """
     if (args.model is None) == (args.votes is None):
         raise ValueError("give either --model, to vote and certify, or --votes, to certify from stored votes")
     if args.log and args.model is None:
@@ -210,7 +238,11 @@ def certify(args: argparse.Namespace) -> int: # exit code
 
 # %% ../nbs/12_cli.ipynb #95c6f668
 def methods(args: argparse.Namespace) -> int: # exit code
-    "List the registered methods that fit a noise and a norm, best first."
+    """List the registered methods that fit a noise and a norm, best first.
+
+    Returns:
+        exit code
+    """
     from robust_smooth.core.registry import find_methods
     for method in find_methods(args.noise, args.norm):
         needs = f"; needs {', '.join(method.needs)}" if method.needs else ""
@@ -218,7 +250,11 @@ def methods(args: argparse.Namespace) -> int: # exit code
     return 0
 
 def convert(args: argparse.Namespace) -> int: # exit code
-    "Rewrite a votes file in today's format."
+    """Rewrite a votes file in today's format.
+
+    Returns:
+        exit code
+    """
     from robust_smooth.core.votes_file import convert as rewrite
     for line in rewrite(args.votes, args.to, skip_damaged=args.skip_damaged):
         print("left out:", line)
@@ -227,7 +263,11 @@ def convert(args: argparse.Namespace) -> int: # exit code
 
 # %% ../nbs/12_cli.ipynb #879c60ee
 def report(args: argparse.Namespace) -> int: # exit code
-    "Rebuild the HTML report of the last run, or of the largest run of each experiment that the checkout keeps."
+    """Rebuild the HTML report of the last run, or of the largest run of each experiment that the checkout keeps.
+
+    Returns:
+        exit code
+    """
     from robust_smooth.core.places import checkout
     from robust_smooth.lab import cache
     from robust_smooth.lab.report import build
@@ -242,12 +282,20 @@ def report(args: argparse.Namespace) -> int: # exit code
     return 0
 
 def doctor(args: argparse.Namespace) -> int: # exit code
-    "Say what is here and what is missing; exit code 1 if something needed is missing."
+    """Say what is here and what is missing; exit code 1 if something needed is missing.
+
+    Returns:
+        exit code
+    """
     from robust_smooth.lab.doctor import examine
     return 1 if examine() else 0
 
 def zoo(args: argparse.Namespace) -> int: # exit code
-    "List the zoo, or train for it."
+    """List the zoo, or train for it.
+
+    Returns:
+        exit code
+    """
     from robust_smooth.training import models
     if args.train:
         from robust_smooth.lab.publish import add_to_zoo
@@ -468,7 +516,13 @@ _KEPT = "what was finished is kept: give the same command again to go on"
 
 def main(argv: Sequence[str] | None = None, # arguments; None: those of the process
         ) -> int:                           # exit code
-    "The command `robust-smooth`."
+    """The command `robust-smooth`.
+
+    Args:
+        argv: arguments; None: those of the process
+    Returns:
+        exit code
+    """
     args = parser().parse_args(argv)
     try:
         return args.function(args)

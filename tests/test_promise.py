@@ -122,7 +122,6 @@ def scratch(root, tmp_path_factory):
     export = "from nbdev.export import nb_export; nb_export('nbs/methods/40_laplace.ipynb', 'robust_smooth')"
     run(copy, "-c", export) # of `nbdev_export` the part that concerns the new notebook
     run(copy, "docs/export.py")
-    run(copy, "docs/readme.py", "--map")
     return SimpleNamespace(path=copy, before=before)
 
 
@@ -162,9 +161,9 @@ def test_the_property_table_holds_for_it(scratch):
 def test_the_site_and_editors_know_it(scratch):
     stub = (scratch.path / "robust_smooth" / "__init__.pyi").read_text(encoding="utf-8")
     assert "from .methods.laplace import Laplace as Laplace" in stub and "from .methods import laplace as laplace" in stub
-    assert "(nbs/methods/40_laplace.ipynb)" in (scratch.path / "README.md").read_text(encoding="utf-8")
     listed = run(scratch.path, "-c", "import sys; sys.path.insert(0, 'docs'); import build; print(build.sources()); print((build.SITE / 'index.ipynb').read_text())")
     assert "methods/40_laplace" in listed
+    assert "(methods/40_laplace.ipynb)" in (scratch.path / "_proc" / "site" / "map.md").read_text(encoding="utf-8")
     page = (scratch.path / "_proc" / "site" / "api" / "methods.laplace.md").read_text(encoding="utf-8")
     assert "{py:function} radius" in page and "scale of the noise" in page
     module = (scratch.path / "robust_smooth" / "methods" / "laplace.py").read_text(encoding="utf-8")
@@ -172,9 +171,8 @@ def test_the_site_and_editors_know_it(scratch):
 
 
 def test_no_other_file_was_edited_by_hand(scratch):
-    "What the export changed or wrote is what it writes always: modules, table, stubs, the map of notebooks."
+    "What the export changed or wrote is what it writes always: modules, table, stubs."
     after = contents(scratch.path)
     changed = {name for name in after if after[name] != scratch.before.get(name)} - {name for name in after if name.startswith("_proc/") or name.endswith(".votes")}
-    written = {"robust_smooth/methods/laplace.py", "robust_smooth/core/_table.py", "robust_smooth/__init__.pyi", "robust_smooth/_modidx.py",
-               "README.md", "nbs/index.ipynb"}
+    written = {"robust_smooth/methods/laplace.py", "robust_smooth/core/_table.py", "robust_smooth/__init__.pyi", "robust_smooth/_modidx.py"}
     assert changed <= written and "robust_smooth/methods/laplace.py" in changed, changed

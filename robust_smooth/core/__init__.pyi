@@ -42,6 +42,7 @@ from .registry import NOISES as NOISES
 from .seeds import ODD as ODD
 from .seeds import ONE_LEFT_AND_SEEDED as ONE_LEFT_AND_SEEDED
 from .registry import P as P
+from .votes_file import PATIENCE as PATIENCE
 from .frames import PEEK as PEEK
 from .seeds import PLACES as PLACES
 from .record import PROVENANCE_MUST_MATCH as PROVENANCE_MUST_MATCH

@@ -229,6 +229,7 @@ FACES: dict[str, dict[str, str]] = {
          'ODD': 'seeds',
          'ONE_LEFT_AND_SEEDED': 'seeds',
          'P': 'registry',
+         'PATIENCE': 'votes_file',
          'PEEK': 'frames',
          'PLACES': 'seeds',
          'PROVENANCE_MUST_MATCH': 'record',

@@ -29,7 +29,7 @@ __all__ = ['CLAIMED', 'CLAIMED_ROWS', 'ADVERSARIES', 'COLUMNS', 'ROWS', 'FIELDS'
 
 # %% ../../nbs/core/05_certificates.ipynb #77937523
 CLAIMED = ("method", "norm", "alpha", "mode", "scope", "alpha_scope", "levels", "adversary", "noise", "dim") # of a table
-CLAIMED_ROWS = ("index", "n", "p_lower", "p_upper", "steps")  # of each image
+CLAIMED_ROWS = ("index", "labels", "n", "p_lower", "p_upper", "steps")  # of each image
 ADVERSARIES = ("quantised", "continuous") # perturbed inputs stay on the grid; or are any reals, rounded to it first
 COLUMNS = dict(index=np.int64, labels=np.int64, p_lower=np.float64, p_upper=np.float64, n=np.int64,
                steps=np.int64, reason=object)
@@ -74,6 +74,19 @@ def _check_rows(columns: Mapping[str, ArrayLike], size: int) -> None:
             raise ValueError(f"{name} must have one row per image ({size}), got {len(np.asarray(value))}")
 
 # %% ../../nbs/core/05_certificates.ipynb #e8d4edcb
+class _Witness(dict):
+    "The columns of a witness, and the claim that they were collected for."
+    claim: Mapping[str, Any]
+
+def _witness_of(columns: Mapping[str, Any] | None, claim: Mapping[str, Any]) -> _Witness | None:
+    "A witness that remembers its claim."
+    if columns is None:
+        return None
+    kept = _Witness(columns)
+    kept.claim = claim
+    return kept
+
+# %% ../../nbs/core/05_certificates.ipynb #cf6a9ab0
 @dataclass(frozen=True, kw_only=True, repr=False)
 class _Table:
     "The fields of Certificates, checked and brought to their kinds."
@@ -98,7 +111,7 @@ class _Table:
     details: Mapping[str, np.ndarray] = field(default_factory=dict) # [B] further columns, such as draws or alpha spent
     noise: Mapping[str, Any] | None = None # smoothing distribution as plain JSON, as `noise_spec` gives it
     dim: int | None = None              # number of inputs d
-    claim: Mapping[str, Any] | None = None # what was claimed at birth; None: noted down now
+    claim: Mapping[str, Any] | None = None # what was claimed at birth; None: what the witness knows, or noted down now
 
     def __post_init__(self) -> None:
         label = np.asarray(self.label, dtype=np.int64)
@@ -114,8 +127,9 @@ class _Table:
         known |= dict(label=label, radius=np.where(label == ABSTAIN, 0.0, radius), norm=norm_name(self.norm))
         for name, value in known.items():
             object.__setattr__(self, name, value)
-        if self.claim is None:
-            object.__setattr__(self, "claim", _claim_of(self))
+        claim = self.claim or getattr(self.witness, "claim", None) or _claim_of(self)
+        object.__setattr__(self, "claim", claim)
+        object.__setattr__(self, "witness", _witness_of(self.witness, claim))
 
     def __len__(self) -> int:
         return len(self.label)
@@ -151,19 +165,33 @@ class _Rows(_Table):
     def sealed(self,
                **facts: Any, # fields that the votes know: noise, dim, index, labels, levels, adversary
               ) -> Certificates: # with its claim noted down anew
-        "The certificates with facts of the votes that they are of; for the door, which has checked them."
+        """The certificates with facts of the votes that they are of; for the door, which has checked them.
+
+        Args:
+            **facts: fields that the votes know: noise, dim, index, labels, levels, adversary
+        Returns:
+            with its claim noted down anew
+        """
         table: Any = copy.copy(self)
         for name, value in facts.items():
             object.__setattr__(table, name, value)
         object.__setattr__(table, "claim", _claim_of(table))
+        object.__setattr__(table, "witness", _witness_of(table.witness, table.claim))
         return table
 
     def stands(self) -> np.ndarray: # [B] bool
-        "Which rows still say what they said at birth; nothing does where a word that is true of all rows was changed."
+        """Which rows still say what they said at birth; nothing does where a word that is true of all
+        rows was changed.
+
+        Returns:
+            [B] bool
+        """
         claim = self.claim or {}
         fine = np.full(len(self), all(claim.get(name) == getattr(self, name) for name in CLAIMED))
         for name in CLAIMED_ROWS:
             then, now = claim.get(name), getattr(self, name)
+            if name == "labels" and then is None:
+                continue # true classes may be learnt later
             if (then is None) != (now is None) or (then is not None and len(then) != len(self)):
                 return np.zeros(len(self), bool)
             if then is not None:
@@ -177,7 +205,13 @@ class _Accuracy(_Table):
     def certified_at(self,
                      radius: float | Fraction, # radius in input units, >= 0
                     ) -> np.ndarray: # [B] bool
-        "Which rows are certified at a radius: theirs is not smaller, or their steps suffice. Raises ValueError."
+        """Which rows are certified at a radius: theirs is not smaller, or their steps suffice. Raises ValueError.
+
+        Args:
+            radius: radius in input units, >= 0
+        Returns:
+            [B] bool
+        """
         if not radius >= 0:
             raise ValueError(f"radius must be >= 0, got {radius!r}")
         kept = self.label != ABSTAIN
@@ -189,7 +223,14 @@ class _Accuracy(_Table):
                            labels: ArrayLike | None = None, # [B] true classes; None: those that came with the votes
                            radii: ArrayLike = 0.0,          # radii in input units, >= 0
                           ) -> np.ndarray:    # float64, the shape of radii: share with label == y and radius >= r
-        "Certified accuracy at each radius; an abstention counts as an error. Raises ValueError."
+        """Certified accuracy at each radius; an abstention counts as an error. Raises ValueError.
+
+        Args:
+            labels: [B] true classes; None: those that came with the votes
+            radii: radii in input units, >= 0
+        Returns:
+            float64, the shape of radii: share with label == y and radius >= r
+        """
         right = self.label == self._truth(labels)
         flat = np.ravel(np.asarray(radii, dtype=object))
         values = [np.mean(right & self.certified_at(radius)) if len(self) else np.nan for radius in flat]
@@ -215,7 +256,11 @@ class _Shows(_Table):
         return f"Certificates({terms}: {len(self)} images, {len(self) - kept.sum()} abstain{mean})"
 
     def to_frame(self) -> pd.DataFrame: # one row per image
-        "Index, label, radius, reason, bounds and draws, with method, norm, mode, scope and alpha."
+        """Index, label, radius, reason, bounds and draws, with method, norm, mode, scope and alpha.
+
+        Returns:
+            one row per image
+        """
         import pandas as pd
         names = ("index", "label", "radius", "reason", "p_lower", "p_upper", "n", "steps", "labels")
         columns = {name: value for name in names if (value := getattr(self, name)) is not None}
@@ -232,14 +277,29 @@ class _Glances(_Table):
                 labels: ArrayLike | None = None, # [B] true classes; None: those that came with the votes
                 radii: ArrayLike | None = None,  # [R] radii in input units; None: round ones
                ) -> Summary:                     # printed: a few lines
-        "Certified accuracy at round radii, abstentions by reason, mean radius beside the spread of p. Raises ValueError."
+        """Certified accuracy at round radii, abstentions by reason, mean radius beside the spread of
+        p. Raises ValueError.
+
+        Args:
+            labels: [B] true classes; None: those that came with the votes
+            radii: [R] radii in input units; None: round ones
+        Returns:
+            printed: a few lines
+        """
         return summarise(self, labels, radii)
 
     def plot(self,
              labels: ArrayLike | None = None, # [B] true classes; None: those that came with the votes
              axes: Axes | None = None,        # where to draw the curve alone; None: a new figure, with the limits of p
             ) -> Axes:                        # with the curve
-        "Draw certified accuracy against the radius. Raises ValueError."
+        """Draw certified accuracy against the radius. Raises ValueError.
+
+        Args:
+            labels: [B] true classes; None: those that came with the votes
+            axes: where to draw the curve alone; None: a new figure, with the limits of p
+        Returns:
+            with the curve
+        """
         return plot_certificates(self, labels, axes)
 
 # %% ../../nbs/core/05_certificates.ipynb #5755ae81
@@ -250,14 +310,28 @@ class _Keeps(_Table):
              path: str | Path,     # file name, by custom NAME.certificates
              witness: bool = True, # False: without the proof, which is most of a file
             ) -> Path:             # the file
-        "Write all to one file, atomically; nothing in it can run. Raises ValueError for what only code could bring back."
+        """Write all to one file, atomically; nothing in it can run. Raises ValueError for what only
+        code could bring back.
+
+        Args:
+            path: file name, by custom NAME.certificates
+            witness: False: without the proof, which is most of a file
+        Returns:
+            the file
+        """
         kept = {f.name: getattr(self, f.name) for f in fields(self) if witness or f.name != "witness"}
         return write_certificates(path, kept)
 
     @staticmethod
     def load(path: str | Path, # a file written by `save`
             ) -> Certificates: # as they were: what was claimed is claimed, and `check` proves it again
-        "Read certificates. Raises ValueError for damage and for other files."
+        """Read certificates. Raises ValueError for damage and for other files.
+
+        Args:
+            path: a file written by `save`
+        Returns:
+            as they were: what was claimed is claimed, and `check` proves it again
+        """
         return Certificates(**read_certificates(path))
 
     def write_log(self,
@@ -266,7 +340,16 @@ class _Keeps(_Table):
                   seconds: ArrayLike = 0.0,        # [B] or a number: time per image, >= 0
                   digits: int | None = None,       # significant digits, rounded down; None: all
                  ) -> Path:                        # the file
-        "Write the tab-separated log that the field uses, atomically. Raises ValueError."
+        """Write the tab-separated log that the field uses, atomically. Raises ValueError.
+
+        Args:
+            path: file to write, by custom NAME.tsv
+            labels: [B] true classes, >= 0; None: those that came with the votes
+            seconds: [B] or a number: time per image, >= 0
+            digits: significant digits, rounded down; None: all
+        Returns:
+            the file
+        """
         truth = self.labels if labels is None else labels
         if truth is None:
             raise ValueError("labels must be given: these votes came without true classes, and a log has one an image")
@@ -275,6 +358,31 @@ class _Keeps(_Table):
 
 # %% ../../nbs/core/05_certificates.ipynb #a3bc6adf
 class Certificates(_Rows, _Accuracy, _Shows, _Glances, _Keeps):
-    "Certified labels and radii of a batch of images, with what is needed to read, compare and re-check them."
+    """Certified labels and radii of a batch of images, with what is needed to read, compare and re-check them.
+
+    Args:
+        label: [B] int64: certified class, or `ABSTAIN`
+        radius: [B] float64, in input units, >= 0: constant for norm < radius
+        norm: norm of the perturbation: "l1", "l2", "linf"
+        alpha: failure probability per image, in [0, 1); 0 for deterministic methods
+        method: name of the method, as registered
+        mode: "sound" (proved) or "paper" (as printed, may be unsound)
+        scope: "input", "features", "subspace:NAME" or "direction"
+        index: [B] int64: dataset indices; default 0, 1, ...
+        labels: [B] int64: true classes, where the votes knew them
+        p_lower: [B] lower bounds of the top class's probability
+        p_upper: [B] upper bounds of the runner-up's probability
+        n: [B] int64: draws behind each row
+        witness: [B, ...] arrays that prove the radius again
+        reason: [B] str: why a row abstains or is limited, or ""
+        alpha_scope: "single": alpha for this norm alone; "joint": one alpha for several at once
+        steps: [B] int64, lattice methods: radius = steps / levels, the closed ball
+        levels: grid steps per unit of input, for noise on a grid
+        adversary: on a grid: "quantised" (inputs stay on it) or "continuous" (rounded to it)
+        details: [B] further columns, such as draws or alpha spent
+        noise: smoothing distribution as plain JSON, as `noise_spec` gives it
+        dim: number of inputs d
+        claim: what was claimed at birth; None: what the witness knows, or noted down now
+    """
 
 FIELDS = tuple(f.name for f in fields(Certificates)) # names of its fields

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from .frames import (FORMATS, Blocks, JOURNAL_MAGIC, PEEK, STORABLE, format_of, 
 from .places import WriteLock, check_regular, sync_folder, write_atomic
 
 # %% auto #0
-__all__ = ['ROWS_A_FRAME', 'DELAY', 'Contents', 'read_journal', 'write_journal', 'convert', 'Journal', 'count_rows',
+__all__ = ['ROWS_A_FRAME', 'PATIENCE', 'DELAY', 'Contents', 'read_journal', 'write_journal', 'convert', 'Journal', 'count_rows',
            'JOURNAL_MAGIC']
 
 # %% ../../nbs/core/04_votes_file.ipynb #5a992f77
@@ -84,29 +85,49 @@ def _check_blocks(blocks: Sequence[Mapping[str, np.ndarray]]) -> None:
 # %% ../../nbs/core/04_votes_file.ipynb #2606db33
 @dataclass(frozen=True)
 class Contents:
-    "What a votes file holds."
+    """What a votes file holds.
+
+    Args:
+        format: 1 or 2; 0: an empty file
+        header: None: no header was finished, so nothing was voted
+        blocks: rows
+        end: bytes up to the end of the last whole frame
+        frames: whole frames
+        lost: damage that was skipped, a line each
+        torn: what of a torn tail was left out, in words
+    """
     format: int                             # 1 or 2; 0: an empty file
     header: dict | None                     # None: no header was finished, so nothing was voted
     blocks: Blocks                          # rows
     end: int                                # bytes up to the end of the last whole frame
     frames: int                             # whole frames
     lost: list[str]                         # damage that was skipped, a line each
+    torn: str = ""                          # what of a torn tail was left out, in words
+
+def _torn_tail(data: bytes, end: int) -> str: # "" where the file ends with a frame
+    "What stands behind the last whole frame."
+    left = len(data) - end
+    if left <= 0:
+        return ""
+    rows = peek(data[end:end + PEEK])[2]
+    begun = f", begun for {rows} row{'s' * (rows > 1)}," if rows else ""
+    return f"the last {left} bytes{begun} are left out: their write was never finished"
 
 # %% ../../nbs/core/04_votes_file.ipynb #705ca7b4
 def _contents(data: bytes, skip: bool = False) -> Contents:
     number = format_of(data)
     if number == 0:
-        return Contents(0, None, [], 0, 0, [])
+        return Contents(0, None, [], 0, 0, [], _torn_tail(data, 0))
     form = FORMATS[number]
     frames = split(data, form, skip)
     if not frames.found:
-        return Contents(number, None, [], 0, 0, [])
+        return Contents(number, None, [], 0, 0, [], _torn_tail(data, len(form.magic)))
     header = _check_header(frames.found[0].payload, number)
     blocks = form.unpack(frame.payload for frame in frames.found[1:])
     _check_blocks(blocks)
     if number == 1: # told by the number of blocks then
         header.setdefault("order", "as given" if len(blocks) < 2 else "as finished")
-    return Contents(number, header, blocks, frames.end, len(frames.found), frames.lost)
+    return Contents(number, header, blocks, frames.end, len(frames.found), frames.lost, _torn_tail(data, frames.end))
 
 # %% ../../nbs/core/04_votes_file.ipynb #eeeb4d6d
 def _explained(path: Path, error: ValueError) -> ValueError:
@@ -126,9 +147,20 @@ def _read(path: Path, data: bytes, skip: bool = False) -> Contents:
 # %% ../../nbs/core/04_votes_file.ipynb #05bc2714
 def read_journal(path: str | Path, # a votes file, of format 1 or 2
                  ) -> tuple[dict | None, Blocks]: # header (None: nothing was voted yet), rows
-    "Read a votes file; a torn tail is dropped. ValueError: no votes file, or damaged; with place and reason."
+    """Read a votes file; a torn tail is dropped, with a warning. ValueError: no votes file, or
+    damaged; with place and
+    reason.
+
+    Args:
+        path: a votes file, of format 1 or 2
+    Returns:
+        header (None: nothing was voted yet), rows
+    """
     path = check_regular(path)
     contents = _read(path, path.read_bytes())
+    if contents.torn and contents.header is not None:
+        whole = sum(len(block["index"]) for block in contents.blocks)
+        warnings.warn(f"{path} has a torn tail: {contents.torn}; {whole} whole rows are read", stacklevel=3)
     return contents.header, contents.blocks
 
 # %% ../../nbs/core/04_votes_file.ipynb #20938172
@@ -157,13 +189,15 @@ def _file(header: Mapping, blocks: Iterable[Mapping[str, Any]]) -> bytes: # the 
     return JOURNAL_MAGIC + b"".join(pack_frame(payload, number) for number, payload in enumerate(payloads))
 
 # %% ../../nbs/core/04_votes_file.ipynb #ed18f003
+PATIENCE = 2.0 # seconds for which a whole file that another holder writes is waited for; a vote takes longer
+
 @contextlib.contextmanager
 def _no_writer(path: Path) -> Iterator[None]: # hold the lock of a file, if it is there
     if not path.exists():
         yield
         return
     mode = "r+b" if os.access(path, os.W_OK) else "rb" # a file that is only read can be replaced
-    with open(path, mode) as file, WriteLock(path, file.fileno()):
+    with open(path, mode) as file, WriteLock(path, file.fileno(), wait=PATIENCE):
         yield
 
 # %% ../../nbs/core/04_votes_file.ipynb #f4255f35
@@ -171,7 +205,13 @@ def write_journal(path: str | Path,                        # file to write, by c
                   header: Mapping,                         # noise, dim, classes, plan, provenance and more
                   blocks: Iterable[Mapping[str, Any]],     # rows, by column name; one column is "index"
                   ) -> None:
-    "Write a whole votes file, atomically. ValueError: columns do not fit; RuntimeError: a vote is writing."
+    """Write a whole votes file, atomically. ValueError: columns do not fit; RuntimeError: a vote is writing.
+
+    Args:
+        path: file to write, by custom NAME.votes
+        header: noise, dim, classes, plan, provenance and more
+        blocks: rows, by column name; one column is "index"
+    """
     path = check_regular(path)
     data = _file(header, blocks)
     with _no_writer(path):
@@ -182,7 +222,15 @@ def convert(path: str | Path,   # a votes file, of format 1 or 2
             to: str | Path,     # file to write: a new one, or `path` itself
             skip_damaged: bool = False, # True: leave out what is damaged; then `to` must be new
             ) -> list[str]:     # what was left out, a line each
-    "Write a votes file anew in today's format. ValueError: no votes, or `to` is something else's."
+    """Write a votes file anew in today's format. ValueError: no votes, or `to` is something else's.
+
+    Args:
+        path: a votes file, of format 1 or 2
+        to: file to write: a new one, or `path` itself
+        skip_damaged: True: leave out what is damaged; then `to` must be new
+    Returns:
+        what was left out, a line each
+    """
     path, to = check_regular(path), check_regular(to)
     same = to.exists() and to.samefile(path)
     if to.exists() and (skip_damaged or not same):
@@ -193,7 +241,7 @@ def convert(path: str | Path,   # a votes file, of format 1 or 2
             raise ValueError(f"{path} has no header yet: nothing was voted")
         known = contents.header["provenance"].get("stream", 1)
         write_atomic(to, _file({"stream": known, **contents.header}, contents.blocks))
-    return contents.lost
+    return contents.lost + [contents.torn] * bool(contents.torn)
 
 # %% ../../nbs/core/04_votes_file.ipynb #f9332d9e
 DELAY = 0.5 # seconds that a finished row may wait for the next
@@ -315,7 +363,11 @@ class _Buffer:
 
 # %% ../../nbs/core/04_votes_file.ipynb #9bdcd1ca
 class Journal:
-    "A votes file opened for appending by one process; `header` and `blocks` hold what it contained."
+    """A votes file opened for appending by one process; `header` and `blocks` hold what it contained.
+
+    Args:
+        path: created if absent
+    """
 
     def __init__(self,
                  path: str | Path, # created if absent
@@ -382,7 +434,13 @@ class Journal:
 # %% ../../nbs/core/04_votes_file.ipynb #785e24d6
 def count_rows(path: str | Path, # a votes file of format 2 that may be growing
                ) -> int:         # rows in frames that are there in full; 0 for anything else
-    "How many rows a votes file holds, by the heads of its frames alone: nothing is checked."
+    """How many rows a votes file holds, by the heads of its frames alone: nothing is checked.
+
+    Args:
+        path: a votes file of format 2 that may be growing
+    Returns:
+        rows in frames that are there in full; 0 for anything else
+    """
     total, at = 0, len(JOURNAL_MAGIC)
     with open(check_regular(path), "rb") as file:
         size = os.fstat(file.fileno()).st_size

@@ -38,7 +38,14 @@ def dense_features(in_features: int,                 # inputs per image
                    hidden: Iterable[int] = (64, 64), # widths of the hidden layers
                    how: str = "exact",               # spectral normalisation: "exact", "reshaped" or "none"
                   ) -> nn.Sequential:
-    "A fully connected extractor; with `how=\"exact\"` its Lipschitz constant is at most 1/4."
+    """A fully connected extractor; with `how="exact"` its Lipschitz constant is at most 1/4.
+
+    Args:
+        in_features: inputs per image
+        d: features
+        hidden: widths of the hidden layers
+        how: spectral normalisation: "exact", "reshaped" or "none"
+    """
     widths = [in_features, *hidden]
     layers: list[nn.Module] = [nn.Flatten()]
     for a, b in zip(widths, widths[1:]):
@@ -69,7 +76,15 @@ def conv_features(in_channels: int = 1, # channels of the images
                   width: int = 16,      # channels of the first layer
                   how: str = "exact",   # spectral normalisation: "exact", "reshaped" or "none"
                  ) -> nn.Sequential:
-    "Three 3x3 convolutions, two of them with stride 2, and one dense layer. Raises ValueError for another size."
+    """Three 3x3 convolutions, two of them with stride 2, and one dense layer. Raises ValueError for another size.
+
+    Args:
+        in_channels: channels of the images
+        size: height and width, a multiple of 4
+        d: features
+        width: channels of the first layer
+        how: spectral normalisation: "exact", "reshaped" or "none"
+    """
     _check_size(size, 2)
     wide = 2 * width
     layers = [*_block(in_channels, width, how), *_block(width, wide, how, 2), *_block(wide, wide, how, 2)]
@@ -84,7 +99,17 @@ def vgg_features(in_channels: int = 3, # channels of the images
                  stages: Sequence[int] = (2, 2), # convolutions of each stage; VGG-19 is (2, 2, 4, 4, 4) with width 64
                  normalised: bool = False, # batch normalisation after every convolution, as deep stacks need
                 ) -> nn.Sequential:
-    "A deep stack after VGG: stages of 3x3 convolutions, max-pooling after each. Raises ValueError for another size."
+    """A deep stack after VGG: stages of 3x3 convolutions, max-pooling after each. Raises ValueError for another size.
+
+    Args:
+        in_channels: channels of the images
+        size: height and width, a multiple of 2 to the number of stages
+        d: features
+        width: channels of the first stage; they double with each, up to 8 times
+        how: spectral normalisation: "exact", "reshaped" or "none"
+        stages: convolutions of each stage; VGG-19 is (2, 2, 4, 4, 4) with width 64
+        normalised: batch normalisation after every convolution, as deep stacks need
+    """
     _check_size(size, len(stages))
     layers: list[nn.Module] = []
     channels = in_channels
@@ -101,7 +126,13 @@ def resnet_features(in_channels: int = 3, # channels of the images
                     d: int = 5,           # features, >= 2
                     depth: int = 20,      # 6 n + 2: 8, 20, 110
                    ) -> nn.Sequential:
-    "The residual network for small pictures with a sigmoid bottleneck (Kao et al. use depth 110)."
+    """The residual network for small pictures with a sigmoid bottleneck (Kao et al. use depth 110).
+
+    Args:
+        in_channels: channels of the images
+        d: features, >= 2
+        depth: 6 n + 2: 8, 20, 110
+    """
     return nn.Sequential(ResNet(depth, d, in_channels), nn.Sigmoid())
 
 # %% ../../nbs/lab/15_bernstein_models.ipynb #b6f3a324
@@ -120,7 +151,16 @@ def wide_features(in_channels: int = 3, # channels of the images
                   how: str = "none",    # spectral normalisation: "exact", "reshaped" or "none"
                   average: bool = False, # average at the skips, which keeps 1-Lipschitz branches 1-Lipschitz
                  ) -> nn.Sequential:
-    "A shallow, wide residual extractor. Raises ValueError for another size."
+    """A shallow, wide residual extractor. Raises ValueError for another size.
+
+    Args:
+        in_channels: channels of the images
+        size: height and width, a multiple of 4
+        d: features
+        width: channels of the first layers
+        how: spectral normalisation: "exact", "reshaped" or "none"
+        average: average at the skips, which keeps 1-Lipschitz branches 1-Lipschitz
+    """
     _check_size(size, 2)
     layers = _block(in_channels, width, how)
     layers.append(_wide_block(width, width, 2, how, average))
@@ -139,7 +179,17 @@ def densenet_features(in_channels: int = 3, # channels of the images
                      ) -> nn.Sequential:
     """A densely connected extractor: each layer sees all before it; blocks end in average pooling.
 
-    Raises ValueError for another size."""
+    Raises ValueError for another size.
+
+    Args:
+        in_channels: channels of the images
+        size: height and width, a multiple of 2 to the number of blocks
+        d: features
+        growth: channels that each layer adds
+        how: spectral normalisation: "exact", "reshaped" or "none"
+        blocks: layers of each block; DenseNet-40 is (12, 12, 12)
+        normalised: batch normalisation after every convolution
+    """
     _check_size(size, len(blocks))
     channels = 2 * growth
     layers = _block(in_channels, channels, how, normalised=normalised)
@@ -155,13 +205,24 @@ def head(d: int = 5,            # features
          num_classes: int = 10, # classes
          hidden: int = 64,      # width of the two hidden layers
         ) -> nn.Sequential:
-    "A nonlinear head d-64-64-K: what gets smoothed."
+    """A nonlinear head d-64-64-K: what gets smoothed.
+
+    Args:
+        d: features
+        num_classes: classes
+        hidden: width of the two hidden layers
+    """
     inner = (nn.Linear(d, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU())
     return nn.Sequential(*inner, nn.Linear(hidden, num_classes))
 
 # %% ../../nbs/lab/15_bernstein_models.ipynb #208cb792
 class FeatureClassifier(nn.Module):
-    "The unsmoothed classifier: head(features(images))."
+    """The unsmoothed classifier: head(features(images)).
+
+    Args:
+        features: images to features [B, d] in [0, 1]
+        head: features to logits
+    """
     unit_input = True # reads [0, 1]
 
     def __init__(self,
@@ -180,7 +241,11 @@ class FeatureClassifier(nn.Module):
     def smoothed(self,
                  degree: int | Iterable[int], # n, or one per feature
                 ) -> Smoothed:
-        "The smoothed classifier on the same weights, in evaluation mode."
+        """The smoothed classifier on the same weights, in evaluation mode.
+
+        Args:
+            degree: n, or one per feature
+        """
         return Smoothed(self.features, self.head, degree).eval()
 
 # %% ../../nbs/lab/15_bernstein_models.ipynb #f86af80d
@@ -188,7 +253,15 @@ def accuracy(model: nn.Module, # images to logits
              images: Tensor,   # [N, ...]
              labels: Tensor,   # [N]
             ) -> float:        # in [0, 1]
-    "Share of images classified correctly."
+    """Share of images classified correctly.
+
+    Args:
+        model: images to logits
+        images: [N, ...]
+        labels: [N]
+    Returns:
+        in [0, 1]
+    """
     hits = []
     with frozen(model), torch.no_grad():
         for x, y in zip(images.split(500), labels.split(500)):
@@ -254,7 +327,21 @@ def attack_inside(model: nn.Module,     # images to logits, differentiable
                   seed: int = 0,        # of the random starts
                   cap: float = 10.0,    # largest budget tried, so that infinite radii can be tried too
                  ) -> tuple[np.ndarray, Tensor]: # [B] bool: another class was found; and the perturbed images
-    "Projected gradient ascent on the margin, one ball per image. Raises ValueError for other norms."
+    """Projected gradient ascent on the margin, one ball per image. Raises ValueError for other norms.
+
+    Args:
+        model: images to logits, differentiable
+        images: [B, ...]
+        radii: [B] budgets, >= 0; capped at `cap`
+        norm: "l2" or "linf"
+        steps: of each restart, >= 1
+        restarts: first from the image, then from random points of the ball
+        clip: box of images; None: none, as the certificates assume none
+        seed: of the random starts
+        cap: largest budget tried, so that infinite radii can be tried too
+    Returns:
+        [B] bool: another class was found; and the perturbed images
+    """
     p = norm_order(norm)
     if p not in (2, math.inf):
         raise ValueError(f"norm must be 'l2' or 'linf', got {norm!r}")
@@ -307,7 +394,15 @@ def network_for(data: ImageSet,     # decides the size of the images and the num
                 backbone: str = "", # "dense", "conv", "vgg", "wide", "densenet" or "resnet"; "": by the size
                 full: bool = False, # True: as published, for 32x32 images, instead of thin variants
                ) -> FeatureClassifier:
-    "An untrained classifier with a bottleneck that fits a data set. Raises ValueError for an unknown backbone."
+    """An untrained classifier with a bottleneck that fits a data set. Raises ValueError for an unknown backbone.
+
+    Args:
+        data: decides the size of the images and the number of classes
+        d: features
+        how: spectral normalisation: "exact", "reshaped" or "none"
+        backbone: "dense", "conv", "vgg", "wide", "densenet" or "resnet"; "": by the size
+        full: True: as published, for 32x32 images, instead of thin variants
+    """
     channels, size = data.images.shape[1], data.images.shape[-1]
     makers = _FULL if full else _THIN
     backbone = backbone or _backbone_for(size)
@@ -327,7 +422,19 @@ def fit_pipeline(make: Callable[[], nn.Module], # makes the untrained network
                 ) -> nn.Module:         # in evaluation mode
     """Train a network (on the GPU if there is one), or take it from the stock if the same was trained before.
 
-    An interrupted training is resumed."""
+    An interrupted training is resumed.
+
+    Args:
+        make: makes the untrained network
+        data: training images
+        recipe: of `train`
+        epochs: passes over the data
+        seed: of initial weights and training
+        learning_rate: of Adam, constant
+        batch_size: images per step
+    Returns:
+        in evaluation mode
+    """
     training = Training(recipe=recipe, data=data, epochs=epochs, seed=seed, batch_size=batch_size,
                         learning_rate=learning_rate)
     return trained(initial(make, seed), training).cpu().eval()
@@ -348,7 +455,18 @@ def accuracy_table(base: FeatureClassifier,     # trained
                    printed_eps: Any = None,     # how the paper writes it; None: eps
                    steps: int = 20,             # of PGD
                   ) -> pd.DataFrame:            # method, n, metric, attack, norm, eps, value
-    "Accuracy of the unsmoothed classifier and of each degree, as it is and under attacks on the model itself."
+    """Accuracy of the unsmoothed classifier and of each degree, as it is and under attacks on the model itself.
+
+    Args:
+        base: trained
+        test: evaluation images
+        degrees: n
+        eps: l_inf size of the attacks
+        printed_eps: how the paper writes it; None: eps
+        steps: of PGD
+    Returns:
+        method, n, metric, attack, norm, eps, value
+    """
     said = eps if printed_eps is None else printed_eps
     plain = dict(metric="natural_accuracy", norm=None, eps=None)
     attacked = dict(metric="robust_accuracy", norm="linf", eps=said)
@@ -394,7 +512,18 @@ def audit(smooth: Smoothed,          # evaluation mode
          ) -> tuple[pd.DataFrame, dict[str, Certificates]]: # one row per kind of radius; the radii by name
     """How often, by how much and under which attack radii break: proved ones, and printed ones.
 
-    Printed radii take the extractor to be 1-Lipschitz. Under the name "features" stand the radii proved there."""
+    Printed radii take the extractor to be 1-Lipschitz. Under the name "features" stand the radii proved there.
+
+    Args:
+        smooth: evaluation mode
+        test: images
+        norm: "l2" or "linf"
+        rtol: gap of the proven bounds
+        steps: of the attack
+        constants: the paper's C, one row each
+    Returns:
+        one row per kind of radius; the radii by name
+    """
     proved = smooth.certify(test, norm, scope="features", progress=False, rtol=rtol)
     certificates = {"sound": smooth.certify(test, norm, progress=False, rtol=rtol)}
     certificates |= _printed(smooth, test, norm, constants)

@@ -33,7 +33,14 @@ COLUMNS = ("claim", "evidence", "verdict", "dataset", "whose")
 def read_claim(kept: Mapping[str, Any], # as it stands in a file of a run
                dataset: str = "",       # of the run, where the claim does not say
               ) -> dict[str, str]:      # `COLUMNS`
-    "A claim in today's words."
+    """A claim in today's words.
+
+    Args:
+        kept: as it stands in a file of a run
+        dataset: of the run, where the claim does not say
+    Returns:
+        `COLUMNS`
+    """
     verdict = str(kept.get("verdict", UNTESTABLE))
     words = dict(dataset=dataset, whose="paper") | dict(kept) | dict(verdict=_OLD_VERDICTS.get(verdict, verdict))
     return {name: str(words.get(name, "")) for name in COLUMNS}
@@ -46,7 +53,16 @@ def verdict_of(holds: bool | None,              # what was found; None: not test
                error: float | None = None,      # standard error of the difference
                proved: bool = False,            # True: by a proof or a counterexample
               ) -> str:                         # one of `VERDICTS`
-    "The verdict on a claim. Raises ValueError for an error without a difference, or a negative one."
+    """The verdict on a claim. Raises ValueError for an error without a difference, or a negative one.
+
+    Args:
+        holds: what was found; None: not testable here
+        difference: by how much
+        error: standard error of the difference
+        proved: True: by a proof or a counterexample
+    Returns:
+        one of `VERDICTS`
+    """
     if error is not None and (difference is None or error < 0):
         raise ValueError(f"error must be >= 0 and belong to a difference, got error={error!r}, "
                          f"difference={difference!r}")
@@ -63,7 +79,13 @@ def verdict_of(holds: bool | None,              # what was found; None: not test
 # %% ../../nbs/lab/02_claims.ipynb #fd5f30f1
 @dataclass(frozen=True)
 class Claim:
-    "A sentence, what speaks for or against it, and the verdict."
+    """A sentence, what speaks for or against it, and the verdict.
+
+    Args:
+        verdict: one of `VERDICTS`
+        dataset: that it was tried on
+        whose: sentence: the "paper"'s, or "ours"
+    """
     claim: str
     evidence: str
     verdict: str         # one of `VERDICTS`
@@ -90,7 +112,11 @@ class Claims(pd.DataFrame):
 
 def tally(verdicts: Mapping[str, int], # how many of each
          ) -> str:
-    "How many claims came out how, in one line."
+    """How many claims came out how, in one line.
+
+    Args:
+        verdicts: how many of each
+    """
     words = {HOLDS: "hold", DOES_NOT: "do not", PROVED_FALSE: "proved false", UNDECIDED: "not decided",
              UNTESTABLE: "untestable"}
     always = (HOLDS, DOES_NOT, UNTESTABLE)

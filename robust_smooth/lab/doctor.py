@@ -92,7 +92,11 @@ def _check_files(checks: _Checks) -> None:
     checks.note("shared", "reference material is here" if cache.shared() else absent)
 
 def examine() -> list[str]: # names of what is needed and missing
-    "Print what is here and what is missing."
+    """Print what is here and what is missing.
+
+    Returns:
+        names of what is needed and missing
+    """
     checks = _Checks()
     python = sys.version.split()[0]
     checks.line("python", python, sys.version_info >= (3, 10), "Python 3.10 or newer")

@@ -22,7 +22,11 @@ __all__ = ['compiler', 'bfloat16', 'precision_for', 'voter']
 
 # %% ../../nbs/lab/07_fast.ipynb #34fc172d
 def compiler() -> bool: # can torch.compile work here?
-    "Whether there is a C++ compiler, without which `torch.compile` fails."
+    """Whether there is a C++ compiler, without which `torch.compile` fails.
+
+    Returns:
+        can torch.compile work here?
+    """
     return shutil.which(os.environ.get("CXX", "c++")) is not None
 
 # %% ../../nbs/lab/07_fast.ipynb #9434a6c9
@@ -53,7 +57,11 @@ def _processor() -> str:
 
 # %% ../../nbs/lab/07_fast.ipynb #9d95c552
 def bfloat16() -> bool: # whether this machine computes in bfloat16 faster than in float32
-    "Measured once, and kept under `home()`."
+    """Measured once, and kept under `home()`.
+
+    Returns:
+        whether this machine computes in bfloat16 faster than in float32
+    """
     import torch
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
@@ -72,7 +80,13 @@ def bfloat16() -> bool: # whether this machine computes in bfloat16 faster than 
 # %% ../../nbs/lab/07_fast.ipynb #4dd44f0c
 def precision_for(noise: Any, # smoothing distribution
                  ) -> str:    # "bfloat16" or "float32"
-    "In which precision a fast budget votes under a noise."
+    """In which precision a fast budget votes under a noise.
+
+    Args:
+        noise: smoothing distribution
+    Returns:
+        "bfloat16" or "float32"
+    """
     return "bfloat16" if bfloat16() and not getattr(noise, "deterministic", False) else "float32"
 
 def voter(model: Any,            # base classifier
@@ -80,7 +94,16 @@ def voter(model: Any,            # base classifier
           precision: str,        # "bfloat16" or "float32"
           rows: int | None = None, # compile it for batches of so many rows
          ) -> Any:               # the network rebuilt, or as it was where it is no BaseClassifier
-    "The base classifier as it votes in a fast budget."
+    """The base classifier as it votes in a fast budget.
+
+    Args:
+        model: base classifier
+        images: ImageSet that it will see, for the trial of the rebuilt network
+        precision: "bfloat16" or "float32"
+        rows: compile it for batches of so many rows
+    Returns:
+        the network rebuilt, or as it was where it is no BaseClassifier
+    """
     from robust_smooth.training import models
     if not isinstance(model, models.BaseClassifier):
         return model

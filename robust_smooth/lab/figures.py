@@ -74,7 +74,16 @@ def save_figure(fig: Figure,        # a matplotlib figure
                 dpi: int = 110,     # resolution of the PNG
                 formats: Sequence[str] = ("png", "pdf"), # "png", "pdf", "svg"
                ) -> list[Path]:     # the files
-    "Write a figure as PNG and PDF, atomically; the same figure gives the same bytes."
+    """Write a figure as PNG and PDF, atomically; the same figure gives the same bytes.
+
+    Args:
+        fig: a matplotlib figure
+        path: file name without ending
+        dpi: resolution of the PNG
+        formats: "png", "pdf", "svg"
+    Returns:
+        the files
+    """
     path = Path(path)
     files = [path.with_name(f"{path.name}.{kind}") for kind in formats]
     for file, kind in zip(files, formats):
@@ -85,7 +94,14 @@ def save_figure(fig: Figure,        # a matplotlib figure
 def curve(certificates: Certificates, # labels and radii
           labels: ArrayLike,          # [B] true classes
          ) -> pd.DataFrame:           # radius, value: corners; a value holds up to and including its radius
-    "The certified-accuracy curve, exactly."
+    """The certified-accuracy curve, exactly.
+
+    Args:
+        certificates: labels and radii
+        labels: [B] true classes
+    Returns:
+        radius, value: corners; a value holds up to and including its radius
+    """
     truth = np.asarray(labels)
     if truth.shape != certificates.label.shape:
         raise ValueError(f"labels must have shape {certificates.label.shape}, got {truth.shape}")
@@ -141,7 +157,16 @@ def certified_curves(curves: Mapping[str, Certificates], # legend entry -> certi
                      annotate: bool = False,     # True: differences are written into the legend; False: refused
                      title: str = "",            # title of the axes
                     ) -> Axes:
-    "Draw certified accuracy against radius. ValueError: curves of different promises would share an axis."
+    """Draw certified accuracy against radius. ValueError: curves of different promises would share an axis.
+
+    Args:
+        curves: legend entry -> certificates
+        labels: [B] true classes, of all curves
+        ax: None: a new figure
+        largest: right end of the axis; None: all finite radii are seen
+        annotate: True: differences are written into the legend; False: refused
+        title: title of the axes
+    """
     if not curves:
         raise ValueError("curves must hold at least one entry")
     promises = _promises(curves)
@@ -206,7 +231,18 @@ def lines(frame: pd.DataFrame,   # long table
           ax: Axes | None = None, # None: a new figure
           **settings: Any,       # of the axes, e.g. xlabel="..."
          ) -> Axes:
-    "Lines of a long table, one per colour and dash. ValueError: columns are missing, or promises are mixed."
+    """Lines of a long table, one per colour and dash. ValueError: columns are missing, or promises are mixed.
+
+    Args:
+        frame: long table
+        x: column of the horizontal axis
+        y: column of the vertical axis
+        hue: column that colours
+        dashes: column that dashes
+        steps: True: a value holds back to the point before, as certified accuracy does
+        ax: None: a new figure
+        **settings: of the axes, e.g. xlabel="..."
+    """
     _check_columns(frame, x, y, hue, dashes)
     _check_unmixed(frame, hue, dashes)
     with style():
@@ -224,7 +260,16 @@ def bars(frame: pd.DataFrame,  # long table
          ax: Axes | None = None, # None: a new figure
          **settings: Any,      # of the axes
         ) -> Axes:
-    "Grouped bars of a long table. ValueError: columns are missing, or promises are mixed."
+    """Grouped bars of a long table. ValueError: columns are missing, or promises are mixed.
+
+    Args:
+        frame: long table
+        x: column of the categories
+        y: column of the heights
+        hue: column that colours, such as "source"
+        ax: None: a new figure
+        **settings: of the axes
+    """
     _check_columns(frame, x, y, hue)
     _check_unmixed(frame, x, hue)
     with style():

@@ -48,7 +48,11 @@ def _why_kept(kept: dict[str, Any], # run.json of the committed run; {} if there
 # %% ../../nbs/lab/13_publish.ipynb #9a0edea4
 @dataclass(frozen=True)
 class Placed:
-    "A finished run, and the folder of the checkout that it belongs to."
+    """A finished run, and the folder of the checkout that it belongs to.
+
+    Args:
+        kept: why what is there is not replaced; "": it is
+    """
     task: Task
     facts: dict[str, Any]
     target: Path
@@ -56,7 +60,13 @@ class Placed:
 
 def placed(tasks: Sequence[Task], # runs; those that are not finished are passed over
           ) -> list[Placed]:      # [] outside of a checkout
-    "Where finished runs belong. Raises ValueError where several would share a folder."
+    """Where finished runs belong. Raises ValueError where several would share a folder.
+
+    Args:
+        tasks: runs; those that are not finished are passed over
+    Returns:
+        [] outside of a checkout
+    """
     root = checkout()
     found: dict[str, Placed] = {}
     for task in tasks if root is not None else ():
@@ -96,7 +106,13 @@ def publish(tasks: Sequence[Task], # runs; those that are not finished are passe
            ) -> list[Path]:        # the folders written
     """Copy the tables and figures of finished runs to a checkout's data/results and figures, named by experiment,
     data set and budget (digits at quick: by experiment). A note says which are kept as they are, and why.
-    Raises ValueError where several runs would share a folder."""
+    Raises ValueError where several runs would share a folder.
+
+    Args:
+        tasks: runs; those that are not finished are passed over
+    Returns:
+        the folders written
+    """
     root, written = checkout(), []
     for run in placed(tasks):
         if run.kept:
@@ -156,8 +172,22 @@ def add_to_zoo(dataset: str,           # data set
                data_dir: str = "",     # folder of the data set, if it is not embedded
                replace: bool = False,  # True: a network of that name with another recipe, budget or seed is replaced
               ) -> Path:               # the file of weights
-    """Train a base classifier with noise augmentation, test it, and keep it in the zoo as DATASET-NETWORK-NOISE-SIGMA.
-    An interrupted call is resumed by the next. Raises ValueError where the name is taken."""
+    """Train a base classifier with noise augmentation, test it, and keep it in the zoo as
+    DATASET-NETWORK-NOISE-SIGMA.
+    An interrupted call is resumed by the next. Raises ValueError where the name is taken.
+
+    Args:
+        dataset: data set
+        noise: the network is trained on images under this noise, and smoothed with it
+        budget: one of `BUDGETS`
+        seed: seed of training and noise
+        n: draws of the certified accuracy on the card; None: the budget's
+        folder: of the zoo; None: data/zoo of the checkout
+        data_dir: folder of the data set, if it is not embedded
+        replace: True: a network of that name with another recipe, budget or seed is replaced
+    Returns:
+        the file of weights
+    """
     from robust_smooth.core.registry import noise_spec
     from robust_smooth.training.train import NoiseAugmentation
     root = checkout()

@@ -71,7 +71,13 @@ def _shape_beside(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]: # of a table
 # %% ../../nbs/lab/03_report.ipynb #f2781c3f
 def shape(frame: pd.DataFrame, # a table as an experiment wrote it
          ) -> tuple[pd.DataFrame, str]: # the table to show, and a caption
-    "Lay a table out for reading."
+    """Lay a table out for reading.
+
+    Args:
+        frame: a table as an experiment wrote it
+    Returns:
+        the table to show, and a caption
+    """
     if not len(frame):
         return frame, "no rows"
     same = _common(frame)
@@ -164,7 +170,13 @@ def _runs(path: Path) -> dict[str, Any]: # as last_run.json has them
 # %% ../../nbs/lab/03_report.ipynb #de35bc87
 def collect(source: str | Path, # last_run.json of `reproduce.run`, or a folder of kept results
            ) -> dict[str, Any]: # groups of experiments with their tables, figures, claims
-    "What the page shows; of kept results the largest run of each experiment. FileNotFoundError: no run."
+    """What the page shows; of kept results the largest run of each experiment. FileNotFoundError: no run.
+
+    Args:
+        source: last_run.json of `reproduce.run`, or a folder of kept results
+    Returns:
+        groups of experiments with their tables, figures, claims
+    """
     path = Path(source)
     facts = _runs(path)
     entries = [_entry(run) for run in facts["runs"]]
@@ -314,7 +326,14 @@ PAGE = """<!doctype html>
 def build(source: str | Path, # see `collect`
           path: str | Path,   # HTML file to write
          ) -> Path:           # the file
-    "Write the report: one self-contained HTML page. FileNotFoundError: there is no run."
+    """Write the report: one self-contained HTML page. FileNotFoundError: there is no run.
+
+    Args:
+        source: see `collect`
+        path: HTML file to write
+    Returns:
+        the file
+    """
     import jinja2
     facts = collect(source)
     template = jinja2.Environment(autoescape=True).from_string(PAGE)

@@ -67,7 +67,15 @@ def cell_densities(
     h: np.ndarray, # [H] half ranges
     degree: int,   # nodes per cell
 ) -> np.ndarray:   # [H, n, degree]
-    "Density of the sum of n variables with density ~ exp(-h^2 v^2 / 2) on [-1, 1], at the nodes of its n cells."
+    """Density of the sum of n variables with density ~ exp(-h^2 v^2 / 2) on [-1, 1], at the nodes of its n cells.
+
+    Args:
+        n: variables, >= 1
+        h: [H] half ranges
+        degree: nodes per cell
+    Returns:
+        [H, n, degree]
+    """
     x, _ = legendre(degree)
     rate = (h * h / 2)[:, None]
     mass = (np.sqrt(2 * np.pi) / h * erf(h / np.sqrt(2)))[:, None]
@@ -85,7 +93,15 @@ def cell_densities(
 
 # %% ../../nbs/maths/01a_truncated_sums.ipynb #74cb0bb7
 class CellSums:
-    "Sums of n variables with density ~ exp(-h^2 v^2 / 2 - c h v) on [-1, 1]; one pair (c, h) per row."
+    """Sums of n variables with density ~ exp(-h^2 v^2 / 2 - c h v) on [-1, 1]; one pair (c, h) per row.
+
+    Args:
+        n: variables, >= 1
+        h: [H] half ranges
+        row: [B] which h
+        c: [B] midranges
+        degree: nodes per cell
+    """
 
     def __init__(
         self,
@@ -108,7 +124,11 @@ class CellSums:
         self.above = np.concatenate([np.cumsum(mass[:, ::-1], axis=1)[:, ::-1], none], axis=1)
 
     def tails(self, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]: # [B] each
-        "P(U <= u) and P(U > u), one u per row."
+        """P(U <= u) and P(U > u), one u per row.
+
+        Returns:
+            [B] each
+        """
         row = np.arange(len(u))
         cell = np.clip(np.floor((u + self.n) / 2), 0, self.n - 1).astype(int)
         inside = np.clip(u + self.n - 1 - 2 * cell, -1, 1)
@@ -180,7 +200,13 @@ def _wave_coefficients(
 
 # %% ../../nbs/maths/01a_truncated_sums.ipynb #07d69706
 class WaveSums:
-    "Sums of n independent N(0, 1) variables truncated to [low, high], one pair per row, by Fourier series."
+    """Sums of n independent N(0, 1) variables truncated to [low, high], one pair per row, by Fourier series.
+
+    Args:
+        n: variables
+        low: [B]
+        high: [B], > 0
+    """
 
     def __init__(
         self,
@@ -205,14 +231,22 @@ class WaveSums:
         return total
 
     def tails(self, s: np.ndarray) -> tuple[np.ndarray, np.ndarray]: # [B] each
-        "P(sum <= s) and P(sum > s), one s per row; absolute accuracy about 1e-15."
+        """P(sum <= s) and P(sum > s), one s per row; absolute accuracy about 1e-15.
+
+        Returns:
+            [B] each
+        """
         u = np.clip(s - self.mean, -self.half, self.half)
         wave = self.c / self.tau
         value = (u + self.half) / (2 * self.half) - (self._series(wave, u) - self.sign @ wave).imag / self.half
         return np.clip(value, 0, 1), np.clip(1 - value, 0, 1)
 
     def tilted(self, s: np.ndarray, R: float) -> np.ndarray: # [B]
-        "E[exp(-R (s - sum)); sum < s], one s per row."
+        """E[exp(-R (s - sum)); sum < s], one s per row.
+
+        Returns:
+            [B]
+        """
         u = np.clip(s - self.mean, -self.half, self.half)
         wave = self.c / (R - 1j * self.tau)
         span = R * (u + self.half)

@@ -15,7 +15,7 @@ from scipy.stats import binom
 
 from ..core.certificates import Certificates
 from ..core.record import Record
-from ..core.registry import refuse_plan, register_check
+from ..core.registry import noise_spec, refuse_plan, register_check
 from ..core.values import ABSTAIN, check_level, norm_name
 from ..maths.bounds import binomial_lower
 from ..maths.shell_radii import verified_radius
@@ -37,7 +37,16 @@ def sample_ratios(
     n: int,            # draws
     seed: int,         # seed of the draws
 ) -> np.ndarray:       # [n] float64: log-likelihood ratios of the shift under the unshifted noise
-    "Draws of L."
+    """Draws of L.
+
+    Args:
+        noise: an additive noise with `log_density_ratio`
+        shift: [d] shift, input units
+        n: draws
+        seed: seed of the draws
+    Returns:
+        [n] float64: log-likelihood ratios of the shift under the unshifted noise
+    """
     import torch
     generator = torch.Generator().manual_seed(seed)
     delta = torch.as_tensor(np.asarray(shift), dtype=torch.float64)
@@ -54,7 +63,14 @@ def median_rank(
     level: float, # failure probability, in (0, 1)
 ) -> int:         # j >= 1
     """The largest j such that the j-th smallest draw is at most the median, except with probability `level`.
-    Raises ValueError."""
+    Raises ValueError.
+
+    Args:
+        draws: of a batch
+        level: failure probability, in (0, 1)
+    Returns:
+        j >= 1
+    """
     rank = int(binom.ppf(level, draws, 0.5))
     while rank > 0 and binom.cdf(rank - 1, draws, 0.5) > level:
         rank -= 1
@@ -88,7 +104,20 @@ def certify_monte_carlo(
     seed: int = 0,        # seed of the draws
 ) -> Certificates:        # radius: the largest of `radii` that is proved
     """Certify by sampling the likelihood ratio, for any even noise with a known worst shift
-    (mended from Zhang et al. 2020, Algorithm 1). Raises ValueError."""
+    (mended from Zhang et al. 2020, Algorithm 1). Raises ValueError.
+
+    Args:
+        record: votes, a fixed number of draws
+        radii: radii to be tried, in input units, > 0
+        norm: norm of the perturbation
+        alpha: failure probability per image, in (0, 1), the noise's share included
+        share: part of alpha spent on the noise (once for all images, divided among the radii)
+        draws: draws of L in each of the two batches
+        shift: radius -> worst shift [d]; None: the theorem's
+        seed: seed of the draws
+    Returns:
+        radius: the largest of `radii` that is proved
+    """
     check_level(alpha)
     check_level(share, "share")
     refuse_plan(record, "soap_bubbles_monte_carlo")
@@ -107,11 +136,14 @@ def certify_monte_carlo(
     columns = dict(hits=record.hits, selected=record.selected, above=np.concatenate([[0], above])[passed], tried=R)
     sigma = getattr(record.noise, "sigma", 0.0)
     fixed = dict(rank=rank, draws=draws, share=share, radii=len(tried), alpha=alpha, sigma=sigma, dim=record.dim)
-    return Certificates(label=np.where(R > 0, record.selected, ABSTAIN), radius=R, norm=norm, alpha=alpha,
-                        method="soap_bubbles_monte_carlo", index=record.index, n=record.n,
-                        p_lower=binomial_lower(record.hits, record.n, own),
-                        witness=columns | {name: np.full(len(record), value) for name, value in fixed.items()},
-                        reason=np.where(R > 0, "", "no radius of the grid is proved"))
+    columns |= {name: np.full(len(record), value) for name, value in fixed.items()}
+    columns["norm"] = np.full(len(record), norm_name(norm))
+    found = Certificates(label=np.where(R > 0, record.selected, ABSTAIN), radius=R, norm=norm, alpha=alpha,
+                         method="soap_bubbles_monte_carlo", n=record.n, p_lower=binomial_lower(record.hits, record.n, own),
+                         witness=columns, reason=np.where(R > 0, "", "no radius of the grid is proved"))
+    return found.sealed(index=record.index, labels=record.labels, noise=noise_spec(record.noise), dim=record.dim)
+
+
 
 # %% ../../nbs/methods/04a_sampled_ratios.ipynb #f6626e19
 def _sampling_proved(w: dict[str, np.ndarray], alpha: float) -> np.ndarray: # [B] bool
@@ -124,12 +156,18 @@ def _sampling_proved(w: dict[str, np.ndarray], alpha: float) -> np.ndarray: # [B
 def check_monte_carlo(
     certificates: Certificates, # as `certify_monte_carlo` made them
 ) -> np.ndarray:                # [B] bool; an abstention is always fine
-    "Re-prove each radius from the votes and from the counts of the noise's draws, at the stated alpha."
+    """Re-prove each radius from the votes and from the counts of the noise's draws, at the stated alpha.
+
+    Args:
+        certificates: as `certify_monte_carlo` made them
+    Returns:
+        [B] bool; an abstention is always fine
+    """
     c, fine = certificates, certificates.label == ABSTAIN
     if c.mode != "sound" or c.scope != "input" or c.alpha_scope != "single" or c.n is None:
         return fine
     w = {name: np.asarray(value) for name, value in (c.witness or {}).items()}
-    told = (c.label == w["selected"]) & (c.radius <= w["tried"]) & (w["above"] >= 0) & (w["above"] <= w["draws"])
+    told = (w["norm"] == c.norm) & (c.label == w["selected"]) & (c.radius <= w["tried"]) & (w["above"] >= 0) & (w["above"] <= w["draws"])
     told &= (w["hits"] >= 0) & (w["hits"] <= c.n) & _sampling_proved(w, c.alpha)
     if c.p_lower is not None:
         told &= c.p_lower <= binomial_lower(np.minimum(w["hits"], c.n), c.n, c.alpha * (1 - w["share"][0]))
@@ -149,14 +187,25 @@ def sampled_discrepancy(
     lam: np.ndarray,    # multipliers, >= 0
     ratios: np.ndarray, # [n] draws of L
 ) -> np.ndarray:        # shape of lam
-    "Mean of (lam - exp L)_+ over the draws, for every lam."
+    """Mean of (lam - exp L)_+ over the draws, for every lam.
+
+    Args:
+        lam: multipliers, >= 0
+        ratios: [n] draws of L
+    Returns:
+        shape of lam
+    """
     value = np.sort(np.exp(np.minimum(ratios, 700.0)))
     below = np.searchsorted(value, lam)
     return (lam * below - np.concatenate([[0.0], np.cumsum(value)])[below]) / len(value)
 
 # %% ../../nbs/methods/04a_sampled_ratios.ipynb #30c7c2df
 def warn_paper(name: str) -> None: # of the algorithm
-    "Warn that a printed procedure is not proved."
+    """Warn that a printed procedure is not proved.
+
+    Returns:
+        of the algorithm
+    """
     warnings.warn(f"{name} as printed spends alpha on the votes and again on the noise, and accepts a bound equal to "
                   "1/2: its failure probability may exceed alpha", stacklevel=3)
 
@@ -177,7 +226,20 @@ def algorithm1(
     seed: int = 0,               # seed of the draws
 ) -> tuple[bool, np.ndarray]:    # certified, and the bound at each multiplier
     """Algorithm 1 of Zhang et al. (2020) to the letter: fresh votes for every multiplier, maximum of the bounds.
-    Not sound; warns."""
+    Not sound; warns.
+
+    Args:
+        vote: n -> votes for the class among n fresh draws
+        noise: one of the noises of `FAMILY_OF`
+        shift: [d] worst shift, input units
+        lam: multipliers
+        n1: votes per multiplier
+        n2: draws of L per multiplier
+        alpha: level, spent twice
+        seed: seed of the draws
+    Returns:
+        certified, and the bound at each multiplier
+    """
     warn_paper("Algorithm 1")
     grid = np.asarray(lam, dtype=np.float64)
     p = np.array([binomial_lower(vote(n1), n1, alpha) for _ in grid])
@@ -200,7 +262,22 @@ def algorithm2(
     seed: int = 0,               # seed of the draws
 ) -> tuple[bool, float, float]:  # certified, bound, multiplier
     """Algorithm 2 of Zhang et al. (2020) to the letter: a pilot chooses the multiplier, fresh votes and draws
-    decide. Warns."""
+    decide. Warns.
+
+    Args:
+        vote: n -> votes for the class among n fresh draws
+        noise: one of the noises of `FAMILY_OF`
+        shift: [d] worst shift, input units
+        lam: multipliers
+        n1: final votes
+        n2: final draws of L
+        pilot1: pilot votes per multiplier; the paper does not print their number
+        pilot2: pilot draws; likewise
+        alpha: level, spent twice
+        seed: seed of the draws
+    Returns:
+        certified, bound, multiplier
+    """
     warn_paper("Algorithm 2")
     grid = np.asarray(lam, dtype=np.float64)
     p = np.array([binomial_lower(vote(pilot1), pilot1, alpha) for _ in grid])
@@ -232,7 +309,20 @@ def certify_paper(
     lam: ArrayLike = PAPER_GRID, # multipliers
     seed: int = 0,        # seed of the draws
 ) -> Certificates:        # mode "paper"
-    "Algorithm 2 of Zhang et al. (2020) at each radius of a grid. Not proved; warns."
+    """Algorithm 2 of Zhang et al. (2020) at each radius of a grid. Not proved; warns.
+
+    Args:
+        record: votes under one of the noises of `FAMILY_OF`
+        norm: norm of the perturbation
+        alpha: level, spent twice
+        radii: radii to be tried, input units; None: a grid up to the largest attainable
+        draws: final draws of L
+        pilot: pilot draws of L
+        lam: multipliers
+        seed: seed of the draws
+    Returns:
+        mode "paper"
+    """
     warn_paper("Algorithm 2")
     grid = np.asarray(lam, dtype=np.float64)
     given = _paper_radii(record, norm, alpha) if radii is None else radii

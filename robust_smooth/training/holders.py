@@ -22,14 +22,24 @@ __all__ = ['LOTTERIES', 'Given', 'as_pictures', 'as_labels', 'indices_of', 'orde
 
 # %% ../../nbs/training/12_holders.ipynb #c677f3eb
 class Given(NamedTuple):
-    "What a holder gives."
+    """What a holder gives.
+
+    Args:
+        images: [B, ...] float32, where they are
+        labels: [B] int64; None: there are none, or they are no classes
+        index: [B] int64: dataset indices, not tuple.index; or None
+    """
     images: Tensor            # [B, ...] float32, where they are
     labels: np.ndarray | None # [B] int64; None: there are none, or they are no classes
     index: np.ndarray | None  # type: ignore[assignment] # [B] int64: dataset indices, not tuple.index; or None
 
 # %% ../../nbs/training/12_holders.ipynb #e6bf22de
 def as_pictures(data: Any) -> Tensor: # float32, where they are
-    "Floating-point images. Raises TypeError for whole numbers."
+    """Floating-point images. Raises TypeError for whole numbers.
+
+    Returns:
+        float32, where they are
+    """
     if not isinstance(data, Tensor):
         data = torch.as_tensor(np.asarray(data))
     if not data.is_floating_point():
@@ -40,7 +50,14 @@ def as_pictures(data: Any) -> Tensor: # float32, where they are
 def as_labels(labels: Any,  # classes, one an image
               size: int,    # images
              ) -> np.ndarray | None: # [B] int64; None where they are no classes
-    "Whole labels. Raises ValueError where there is not one an image."
+    """Whole labels. Raises ValueError where there is not one an image.
+
+    Args:
+        labels: classes, one an image
+        size: images
+    Returns:
+        [B] int64; None where they are no classes
+    """
     array = np.asarray(labels.detach().cpu() if isinstance(labels, Tensor) else labels)
     whole = array.dtype.kind in "iub" or array.dtype.kind == "f" and bool(np.all(array == np.floor(array)))
     if not whole:
@@ -52,7 +69,13 @@ def as_labels(labels: Any,  # classes, one an image
 # %% ../../nbs/training/12_holders.ipynb #8baeb596
 def indices_of(dataset: Any, # of known length
               ) -> np.ndarray: # [N] int64
-    "Dataset indices of the items: those of an ImageSet, through subsets of subsets; otherwise 0, 1, ..."
+    """Dataset indices of the items: those of an ImageSet, through subsets of subsets; otherwise 0, 1, ...
+
+    Args:
+        dataset: of known length
+    Returns:
+        [N] int64
+    """
     if isinstance(dataset, Subset):
         return indices_of(dataset.dataset)[np.asarray(dataset.indices, dtype=np.int64)]
     if isinstance(dataset, ImageSet):
@@ -72,7 +95,11 @@ def _positions(sampler: Iterable) -> list[int]:
 
 # %% ../../nbs/training/12_holders.ipynb #5dca9a25
 def order_of(loader: DataLoader) -> np.ndarray | None: # [B] int64; None: a stream, which has no positions
-    "Dataset indices in the order of a loader. Raises ValueError for a loader that shuffles."
+    """Dataset indices in the order of a loader. Raises ValueError for a loader that shuffles.
+
+    Returns:
+        [B] int64; None: a stream, which has no positions
+    """
     if isinstance(loader.dataset, IterableDataset):
         return None
     batches = loader.batch_sampler
@@ -127,7 +154,15 @@ def _plain(label: Any) -> Any:
 # %% ../../nbs/training/12_holders.ipynb #17859fb9
 def as_images(data: Any, # tensor or array [B, ...] in [0, 1]; an ImageSet; a Dataset or DataLoader, with labels or without
              ) -> Given: # images, labels or None, dataset indices or None
-    "Images, labels and dataset indices of whatever holds them. Raises TypeError; ValueError for a loader that shuffles."
+    """Images, labels and dataset indices of whatever holds them. Raises TypeError; ValueError for a
+    loader that shuffles.
+
+    Args:
+        data: tensor or array [B, ...] in [0, 1]; an ImageSet; a Dataset or DataLoader, with labels
+            or without
+    Returns:
+        images, labels or None, dataset indices or None
+    """
     if isinstance(data, (Tensor, np.ndarray)):
         return Given(as_pictures(data), None, None)
     if isinstance(data, ImageSet):

@@ -42,7 +42,14 @@ def check_votable(model: Callable, # base classifier: [m, ...] -> [m, C] logits
                   x: Tensor,       # [B, ...] images
                   noise: Noise,    # smoothing distribution
                  ) -> None:
-    "Raise ValueError or TypeError unless the model can be asked and images are finite, in [0, 1] and suit the noise."
+    """Raise ValueError or TypeError unless the model can be asked and images are finite, in [0, 1] and
+    suit the noise.
+
+    Args:
+        model: base classifier: [m, ...] -> [m, C] logits
+        x: [B, ...] images
+        noise: smoothing distribution
+    """
     if not isinstance(noise, Noise):
         raise TypeError(f"noise must be a smoothing distribution of robust_smooth.noise, got {type(noise).__name__}")
     if not callable(model):
@@ -79,7 +86,11 @@ def whole_number(value: object, name: str, least: int) -> int:
 
 # %% ../../nbs/voting/02a_ballots.ipynb #b62655c0
 def classes_given(labels: ArrayLike | None, size: int) -> np.ndarray | None: # [size] int64
-    "True classes, one an image. Raises ValueError."
+    """True classes, one an image. Raises ValueError.
+
+    Returns:
+        [size] int64
+    """
     if labels is None:
         return None
     array = np.asarray(labels)
@@ -90,7 +101,17 @@ def classes_given(labels: ArrayLike | None, size: int) -> np.ndarray | None: # [
 # %% ../../nbs/voting/02a_ballots.ipynb #744d316b
 @dataclass(frozen=True, eq=False)
 class Ballot:
-    "A network and the images that it is to vote on; both were looked at."
+    """A network and the images that it is to vote on; both were looked at.
+
+    Args:
+        model: base classifier
+        images: [B, ...] float32, on the device
+        noise: smoothing distribution
+        given: [B, ...] the images as the noise wants them
+        index: [B] int64: dataset indices
+        num_classes: C >= 2
+        device: where the model is
+    """
     model: Callable      # base classifier
     images: Tensor       # [B, ...] float32, on the device
     noise: Noise         # smoothing distribution
@@ -102,7 +123,11 @@ class Ballot:
     def part(self,
              rows: np.ndarray, # positions of some images
             ) -> Ballot:
-        "The same network, and some of the images."
+        """The same network, and some of the images.
+
+        Args:
+            rows: positions of some images
+        """
         return replace(self, images=self.images[rows], given=self.given[rows], index=self.index[rows])
 
     def engine(self, batch_size: int) -> Engine:
@@ -116,7 +141,15 @@ class Ballot:
             rows: np.ndarray | slice = slice(None), # which of the images
             **settings: Any, # targets, observers, stop
            ) -> Job:
-        "A stage of this vote."
+        """A stage of this vote.
+
+        Args:
+            stage: "selection", "estimation", ...
+            seed: of the run
+            looks: draws at which an image may be finished
+            rows: which of the images
+            **settings: targets, observers, stop
+        """
         return Job(self.given[rows], self.index[rows], stage, seed, looks, **settings)
 
 # %% ../../nbs/voting/02a_ballots.ipynb #18b63c4f
@@ -127,7 +160,16 @@ def ballot(model: Callable,   # base classifier: [m, ...] float32 -> [m, C] logi
            index: ArrayLike | None = None,           # [B] dataset indices; default 0, 1, ...
            device: torch.device | str | None = None, # None: where the model is
           ) -> Ballot:
-    "Look at a network and images before they vote. Raises ValueError or TypeError for what cannot be voted on."
+    """Look at a network and images before they vote. Raises ValueError or TypeError for what cannot be voted on.
+
+    Args:
+        model: base classifier: [m, ...] float32 -> [m, C] logits
+        images: [B, ...] in [0, 1]
+        noise: smoothing distribution
+        num_classes: C >= 2, or what finds it from the images
+        index: [B] dataset indices; default 0, 1, ...
+        device: None: where the model is
+    """
     check_votable(model, images, noise)
     where, known = device_of(model, device), _indices(index, len(images))
     there = images.detach().to(device=where, dtype=torch.float32)

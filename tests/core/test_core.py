@@ -151,3 +151,18 @@ def test_domain_is_kept_and_checked(tmp_path):
             record(domain=wrong)
     with pytest.raises(ValueError, match="domain differs"):
         Record.concat([record(), record(index=[7, 8, 9], domain=None)])
+
+
+@pytest.mark.parametrize("header, columns, said", [
+    (dict(classes=3), {}, "counts must have the 3 classes|selection must have the 3 classes"),
+    ({}, dict(n=None), "n.* are missing"),
+    (dict(noise=dict(name="Gaussian")), {}, "sigma"),
+    (dict(noise=dict(name="Nobody")), {}, "Nobody"),
+])
+def test_a_file_that_contradicts_itself_is_refused_by_its_name(tmp_path, header, columns, said):
+    from robust_smooth.core.votes_file import write_journal
+    block = dict(selection=[[9, 1]], counts=[[90, 10]], n=[100], index=[0]) | columns
+    whole = dict(noise=dict(name="Gaussian", sigma=0.5), dim=4, classes=2, plan=None, provenance={}) | header
+    write_journal(tmp_path / "odd.votes", whole, [{name: value for name, value in block.items() if value is not None}])
+    with pytest.raises(ValueError, match=f"odd.votes.*({said})"):
+        Record.load(tmp_path / "odd.votes")

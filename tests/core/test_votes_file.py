@@ -7,6 +7,8 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
+import warnings
 import zipfile
 import zlib
 
@@ -167,6 +169,7 @@ def test_the_place_of_damage_is_told(path, small):
         unchanged_and_refused(path, bytes(damaged), f"damaged at byte {start}, in frame {number}")
 
 
+@pytest.mark.filterwarnings("ignore:.*torn tail")
 def test_torn_at_every_byte(path, small):
     ends = [frame.end for frame in frames.split(small, frames.FORMATS[2]).found]
     for cut in range(len(small)):
@@ -182,6 +185,42 @@ def test_torn_at_every_byte(path, small):
         assert path.read_bytes() == small
 
 
+def test_what_a_torn_tail_held_is_told(path, small, tmp_path):
+    "How many bytes are left out, for how many rows they were begun where their head says it, and how many rows are read."
+    ends = [frame.end for frame in frames.split(small, frames.FORMATS[2]).found]
+    for cut, bytes_lost, said in ((ends[-1] - 1, ends[-1] - ends[-2] - 1, "begun for 1 row"), (ends[-2] + 3, 3, "2 whole rows"),
+                                  (ends[1] - 1, ends[1] - ends[0] - 1, "0 whole rows")):
+        path.write_bytes(small[:cut])
+        with pytest.warns(UserWarning, match=f"the last {bytes_lost} bytes.*") as told:
+            read_journal(path)
+        assert len(told) == 1 and said in str(told[0].message) and str(path) in str(told[0].message)
+        if cut > ends[0]:
+            assert convert(path, tmp_path / f"{cut}.votes") == [f"the last {bytes_lost} bytes"
+                + (", begun for 1 row," if cut - ends[-2] > 30 or cut < ends[1] else "") + " are left out: their write was never finished"]
+    path.write_bytes(small)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_journal(path) # a whole file is read without a word
+
+
+def test_threads_that_save_one_file_wait_for_each_other(path):
+    "A whole file is written in a moment: who saves waits for the one before."
+    failed = []
+
+    def save():
+        try:
+            for _ in range(10):
+                write_journal(path, HEADER, [rows(1, 2, 3)])
+        except Exception as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=save) for _ in range(4)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert not failed and same(read_journal(path)[1], 1, 2, 3)
+
+
+@pytest.mark.filterwarnings("ignore:.*torn tail")
 def test_torn_format_1_at_every_byte(path):
     data = old_file()
     ends = [frame.end for frame in frames.split(data, frames.FORMATS[1]).found]
@@ -361,7 +400,7 @@ def test_whole_rows_are_saved_from_a_damaged_file(path, small, tmp_path):
             with pytest.raises(ValueError, match="in frame 0"):
                 convert(path, to, skip_damaged=True)
             continue
-        [lost] = convert(path, to, skip_damaged=True)
+        lost = convert(path, to, skip_damaged=True)[0]
         assert f"in frame {number}" in lost and f"left out {frame.end - frame.start} bytes" in lost
         assert same(read_journal(to)[1], *(i for k, i in enumerate((20, 0, 7), 1) if k != number))
         with pytest.raises(ValueError, match="must be a new file"):
@@ -609,6 +648,7 @@ with Journal(sys.argv[1]) as journal:
 """
 
 
+@pytest.mark.filterwarnings("ignore:.*torn tail")
 def test_kill_9_loses_at_most_half_a_second(path):
     "Three kills of a writer of short rows, which then goes on: no row is missing in between, twice or wrong."
     kept = 0

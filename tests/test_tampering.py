@@ -1,0 +1,188 @@
+"""One field of a certificate at a time becomes something stronger: nobody proves that.
+
+Every method that is registered, in every shape that it certifies in, and those that certify something else than a Record; also where the certificates are put
+together anew around their witness."""
+import warnings
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+import pytest
+import torch
+
+import robust_smooth as rs
+from robust_smooth import testing
+from robust_smooth.core.checks import check
+from robust_smooth.core.record import Record
+from robust_smooth.core.values import ABSTAIN
+from robust_smooth.methods import bernstein, sequential, splitting
+from robust_smooth.methods.sampled_ratios import certify_monte_carlo
+
+PLAN = sequential.plan([0, 0.1, 0.2, 0.4], 0.4, 0.01, n_max=4000)
+GRID = rs.Splitting(n_splits=40, q=50)
+
+
+class Line(torch.nn.Module):
+    "Class 1 where the first input is above 1/2."
+    num_classes = 2
+
+    def __init__(self):
+        super().__init__()
+        self.line = torch.nn.Linear(16, 2)
+        with torch.no_grad():
+            self.line.weight.zero_()[:, 0] = torch.tensor([-1.0, 1.0])
+            self.line.bias.copy_(torch.tensor([0.5, -0.5]))
+
+    def forward(self, x):
+        return self.line(x.flatten(1))
+
+
+def _images():
+    x = torch.full((4, 16), 0.5)
+    x[:, 0] = torch.tensor([0.0, 0.2, 0.8, 1.0])
+    return x
+
+
+def _monte_carlo():
+    record = Record.from_counts([[1, 0]] * 3, [[950, 50], [990, 10], [500, 500]], 1000, rs.RadialGaussian(sigma=0.5, k=3.0), 16)
+    return certify_monte_carlo(record, radii=[0.1, 0.2, 0.3], alpha=0.01, draws=5000)
+
+
+def _head():
+    g = np.linspace(0, 1, 6)
+    return np.stack(np.broadcast_arrays(1 - g[:, None] - 0.2 * g[None], g[:, None] + 0.2 * g[None]))
+
+
+def _case(method, noise, norm):
+    return testing.Case(method, noise, norm, rows=5)
+
+
+def _of(method, noise, norm, **options):
+    case = _case(method, noise, norm)
+    return case.certify(case.votes, **options)
+
+
+def _joint():
+    case = _case("higher_order", "Gaussian", "linf")
+    return case.entry.together(case.votes, ["l1", "l2", "linf"], alpha=0.01)[2]
+
+
+def _planned(**options):
+    rule = sequential.plan([0, 0.1, 0.2, 0.4], 0.4, 0.01, n_max=4000, **options)
+    case = replace(_case("sequential", "Gaussian", "l2"), stop=rule)
+    return case.certify(case.votes)
+
+
+BESIDE = { # what the table of properties does not see
+    "soft votes": lambda: splitting.certify_soft(Line().eval(), _images(), GRID),
+    "audit": lambda: splitting.audit(Line().eval(), _images(), GRID),
+    "monte carlo": _monte_carlo,
+    "bernstein": lambda: bernstein.certify(_head(), [[0.2, 0.3], [0.9, 0.4]], "l2", keep=True),
+    "bernstein in the input": lambda: bernstein.certify(_head(), [[0.2, 0.3], [0.9, 0.4]], "l2", lipschitz=2.0, keep=True),
+    "one direction": lambda: _of("higher_order", "Gaussian", "l2", direction=np.eye(16)[0]),
+    "a subspace": lambda: _of("higher_order", "Gaussian", "linf", subspace=np.eye(16)[:2]),
+    "jointly": _joint,
+    "tcertify as printed": lambda: _of("tcertify", "Gaussian", "l2", mode="paper"),
+    "tcertify with one stage": lambda: _of("tcertify", "Gaussian", "l2", reuse=True),
+    "uniform as printed": lambda: _of("uniform", "Uniform", "l1", mode="paper"),
+    "half of the radius": lambda: _of("gaussian", "RoundedGaussian", "l2", adversary="continuous"),
+    "a plan by the union bound": lambda: _planned(spending="union"),
+    "a plan for any time": lambda: _planned(spending="anytime"),
+    "a plan of two sides": lambda: _planned(two_sided=True),
+}
+CASES = {str(case): case for case in testing.cases() if case.noise not in ("MixedNormGaussian", "LinfGaussian")}
+
+
+@lru_cache(maxsize=None)
+def table_of(name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if name in BESIDE:
+            return BESIDE[name]()
+        case = replace(CASES[name], rows=5)
+        if case.entry.sequential and not case.entry.deterministic:
+            case = replace(case, stop=PLAN)
+        return case.table
+
+
+def stronger(t):
+    "Names and values of one changed field each."
+    size = len(t)
+    for norm in {"l1", "l2", "linf", "l3"} - {t.norm}: yield dict(norm=norm)
+    for scope in {"input", "features", "direction", "subspace:x"} - {t.scope}: yield dict(scope=scope)
+    for alpha in [t.alpha / 2, t.alpha * 0.999999, 1e-300, 0.0] if t.alpha else [1e-9, 0.5]: yield dict(alpha=alpha)
+    yield dict(alpha_scope="joint" if t.alpha_scope == "single" else "single")
+    yield dict(mode="sound" if t.mode == "paper" else "paper")
+    yield dict(index=t.index + 1)
+    for n in [None, np.ones(size, int)] + ([t.n + 1, t.n - 1, t.n * 10] if t.n is not None else []): yield dict(n=n)
+    for name, extreme, sign in (("p_lower", 0.999, 1), ("p_upper", 0.001, -1)):
+        shown = getattr(t, name)
+        yield {name: np.full(size, extreme)}
+        if shown is not None: yield from ({name: shown + sign * 1e-9}, {name: None})
+    for radius in (t.radius * 1.001 + 1e-9, t.radius + 1, np.full(size, np.inf)): yield dict(radius=radius)
+    if t.steps is not None: yield from (dict(steps=t.steps + 1), dict(levels=t.levels - 1), dict(steps=None))
+    yield dict(levels=(t.levels or 0) + 1)
+    yield dict(adversary="quantised" if t.adversary == "continuous" else "continuous")
+    yield dict(label=np.where(t.label == ABSTAIN, ABSTAIN, (t.label + 1) % 2))
+    for kind in {"Gaussian", "RoundedGaussian", "Uniform", "Splitting", "RadialGaussian"} - {(t.noise or {}).get("name")}:
+        yield dict(noise={**(t.noise or dict(sigma=9.0)), "name": kind})
+    for name, value in (t.noise or {}).items():
+        if isinstance(value, (int, float)): yield dict(noise={**t.noise, name: value * 2})
+    yield from (dict(dim=(t.dim or 0) + 1), dict(dim=max(1, (t.dim or 4) // 2)), dict(noise=None), dict(dim=None))
+    for method in {"gaussian", "exact", "tcertify", "sequential", "uniform", "soap_bubbles", "splitting"} - {t.method}: yield dict(method=method)
+
+
+def _differs(t, change):
+    (name, value), = change.items()
+    now = getattr(t, name)
+    return (value is None) != (now is None) or not np.array_equal(np.asarray(value, object), np.asarray(now, object))
+
+
+@pytest.mark.parametrize("name", [*BESIDE, *CASES])
+def test_nothing_stronger_is_proved(name):
+    t = table_of(name)
+    certified = (t.label != ABSTAIN) & (t.radius > 0)
+    assert certified.any() and check(t).all()
+    for change in filter(lambda change: _differs(t, change), stronger(t)):
+        for again in ({}, dict(claim=None)):
+            try:
+                changed = replace(t, **change, **again)
+                proved = check(changed)
+            except ValueError:
+                continue # refused by the words alone
+            assert not proved[certified & (changed.label != ABSTAIN)].any(), (change, again)
+
+
+@pytest.mark.parametrize("name", ["monte carlo", "a plan for any time", "a plan of two sides", "jointly", "audit", "soft votes"])
+def test_what_was_kept_in_a_file_is_proved_again_and_nothing_stronger(name, tmp_path):
+    again = rs.Certificates.load(table_of(name).save(tmp_path / "kept"))
+    certified = (again.label != ABSTAIN) & (again.radius > 0)
+    assert check(again).all() and certified.any()
+    assert not check(replace(again, radius=again.radius * 1.2 + 1e-3))[certified].any()
+    assert not check(replace(again, index=again.index + 1, claim=None))[certified].any()
+
+
+def test_true_classes_are_part_of_the_claim():
+    record = Record.from_counts([[1, 0]] * 2, [[95, 5], [90, 10]], 100, rs.Gaussian(sigma=0.5), 4)
+    table = replace(record, labels=np.array([0, 1])).certify("l2")
+    assert check(table).all()
+    assert check(replace(table, labels=[0, 0])).tolist() == [True, False]
+    assert check(replace(record.certify("l2"), labels=[0, 1])).all() # learnt later
+
+
+@pytest.mark.parametrize("options", [{}, dict(spending="union"), dict(spending="anytime"), dict(two_sided=True)])
+def test_a_plan_proves_what_it_tested_and_nothing_else(options):
+    "`check` tries no rule but the one that was fixed before the votes: their errors would add up."
+    table = _planned(**options)
+    certified = (table.label != ABSTAIN) & (table.radius > 0)
+    for factor in (1 + 1e-6, 1.01, 1.2):
+        assert not check(replace(table, radius=table.radius * factor))[certified].any()
+    assert check(replace(table, radius=table.radius * 0.9)).all() # less is true as well
+
+
+def test_a_class_chosen_from_the_votes_themselves_is_proved_again():
+    "With reuse=True the few selection votes do not count, and may have named another class."
+    record = Record.from_counts([[6, 4], [6, 4]], [[1897, 2203], [2203, 1897]], 4100, rs.Gaussian(sigma=0.5), 4)
+    table = record.certify("l2", method="tcertify", reuse=True, alpha=0.01)
+    assert table.label.tolist() == [1, 0] and check(table).all()
+    assert not check(replace(table, label=[0, 1])).any()
