@@ -106,6 +106,12 @@ def test_proof_ends_in_a_cell_that_asserts(path):
     assert any(re.search(r"\bassert\b|\btest_(?:eq|close)\(", source) for source in last)
 
 
+@pytest.mark.parametrize("path", notebooks("proofs"), ids=name)
+def test_proof_says_what_was_shown(path):
+    last = [text_of(cell["source"]) for cell in content(path)["cells"] if cell["cell_type"] == "markdown"][-1]
+    assert re.search(r"\*\*What was shown:\*\* \S", last), "a proof ends in a sentence '**What was shown:** ...'"
+
+
 @pytest.mark.parametrize("path", notebooks("proofs") + notebooks("experiments"), ids=name)
 def test_proofs_and_experiments_export_nothing(path):
     for cell in code_cells(path): assert not re.search(r"^#\|\s*(?:export|default_exp)", text_of(cell["source"]), re.M)
