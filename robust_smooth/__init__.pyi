@@ -10,6 +10,7 @@ from .methods import bernstein as bernstein
 from .methods import bernstein_heads as bernstein_heads
 from .lab import bernstein_models as bernstein_models
 from .methods import bernstein_paper as bernstein_paper
+from .lab import bernstein_regimes as bernstein_regimes
 from .methods import bernstein_regression as bernstein_regression
 from .methods import bernstein_training as bernstein_training
 from .maths import both_sides as both_sides

@@ -99,6 +99,7 @@ ROOMS: dict[str, str] = {
     'bernstein_heads': 'methods.bernstein_heads',
     'bernstein_models': 'lab.bernstein_models',
     'bernstein_paper': 'methods.bernstein_paper',
+    'bernstein_regimes': 'lab.bernstein_regimes',
     'bernstein_regression': 'methods.bernstein_regression',
     'bernstein_training': 'methods.bernstein_training',
     'both_sides': 'maths.both_sides',
