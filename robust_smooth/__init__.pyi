@@ -13,6 +13,7 @@ from .methods import bernstein_paper as bernstein_paper
 from .lab import bernstein_regimes as bernstein_regimes
 from .methods import bernstein_regression as bernstein_regression
 from .methods import bernstein_training as bernstein_training
+from .maths import both_sides as both_sides
 from .maths import bounds as bounds
 from .maths import boxes as boxes
 from .lab import budgets as budgets

@@ -102,6 +102,7 @@ ROOMS: dict[str, str] = {
     'bernstein_regimes': 'lab.bernstein_regimes',
     'bernstein_regression': 'methods.bernstein_regression',
     'bernstein_training': 'methods.bernstein_training',
+    'both_sides': 'maths.both_sides',
     'bounds': 'maths.bounds',
     'boxes': 'maths.boxes',
     'budgets': 'lab.budgets',
