@@ -1,84 +1,168 @@
-"""Votes per second against the bare forward pass, in one run: ratios with their spread.
+"""Votes per second against bare forward passes, and against the loops of other packages, in one run: ratios with their spread.
 
-    python benchmarks/votes_throughput.py [--rounds 15] [--device cpu]
+    OMP_NUM_THREADS=1 python benchmarks/votes_throughput.py [--rounds 7] [--device cpu] [--only resnet20 lenet]
 
-Each round times the bare forward at its best batch size, the plain loop that published code uses (repeat, randn_like, a Python count, batch 1000) and the
-engine (with Gaussian noise, and with rounded Gaussian noise), one after the other, so that a busy machine slows all of them. Quoted: median of the per-round ratios, and their range. CPU time of the process
-is used on a CPU, wall-clock time on a GPU.
+Each round times every variant once, in turn, so that a busy machine slows all of them; quoted are the median of the per-round ratios, and their range. CPU time of
+the process is used on a CPU, wall-clock time on a GPU. "Best batch" is the fastest of 8, 16, ... 4096 rows in a sweep of the benchmark's own; votes use the batch
+that the engine finds for itself. The loops of others are re-implemented from what they do: repeat, draw, add, ask, count in Python (the published loop, batch 1000);
+expand and one-hot counts at batch 512 (as in rs4a); NumPy noise, NumPy copies and batches of 32 (as in ART). Networks have random weights, for speed does not see
+them. int8 and OpenVINO are measured where they are installed.
 """
 import argparse
+import os
+import statistics
 import time
 
 import numpy as np
 import torch
 
-from robust_smooth.training import models
-from robust_smooth.core.seeds import chunk_size
 from robust_smooth.noise.additive import Gaussian
 from robust_smooth.noise.rounded import RoundedGaussian
-from robust_smooth.voting.hardware import tune_batch_size
+from robust_smooth.training import models, openvino
+from robust_smooth.training.speed import optimise
+from robust_smooth.voting.hardware import memory_format, tune_batch_size
 from robust_smooth.voting.votes import count_votes
 
+SIGMA = 0.25
+NETWORKS = { # factory, shape, draws of a measurement
+    "resnet20": ("ResNet-20, 32x32", lambda: models.ResNet(depth=20, num_classes=10, in_channels=3), (3, 32, 32), 1_000),
+    "resnet8": ("ResNet-8, 16x16", lambda: models.ResNet(depth=8, num_classes=10, in_channels=3), (3, 16, 16), 8_000),
+    "lenet": ("LeNet, 28x28", models.lenet, (1, 28, 28), 8_000),
+    "mlp": ("MLP 2-64-64-10", lambda: models.mlp(2, 10, (64, 64)), (2,), 400_000),
+}
 
-def networks() -> dict:
-    return {
-        "ResNet 3 stages, 16x16": (models.ResNet(depth=8, num_classes=10, in_channels=3), (3, 16, 16), 20_000),
-        "ResNet 3 stages, 8x8": (models.ResNet(depth=8, num_classes=10, in_channels=1), (1, 8, 8), 60_000),
-        "MLP 2-64-64-10": (models.mlp(2, 10, (64, 64)), (2,), 1_000_000),
-    }
 
-
-def plain_loop(model, x, sigma, n, batch=1000):
-    "The loop of published code, image by image."
+def published_loop(model, x, n, batch=1000):
+    "Image by image; classes are counted in Python."
     counts = np.zeros(10, dtype=int)
     with torch.no_grad():
         for start in range(0, n, batch):
             copies = x.repeat((min(batch, n - start), *[1] * x.ndim))
-            predictions = model(copies + torch.randn_like(copies) * sigma).argmax(1)
+            predictions = model(copies + torch.randn_like(copies) * SIGMA).argmax(1)
             for index in predictions.cpu().numpy(): counts[index] += 1
     return counts
 
 
+def expanding_loop(model, x, n, batch=512):
+    "As rs4a: one image expanded, noise of its shape, one-hot counts."
+    counts = torch.zeros(10, dtype=torch.long, device=x.device)
+    with torch.no_grad():
+        for start in range(0, n, batch):
+            copies = x.unsqueeze(0).expand(min(batch, n - start), *x.shape)
+            noisy = copies + torch.randn(copies.shape, device=x.device) * SIGMA
+            probabilities = torch.softmax(model(noisy), dim=1)
+            counts += torch.nn.functional.one_hot(probabilities.argmax(dim=1), 10).sum(dim=0)
+    return counts
+
+
+def numpy_loop(model, x, n, batch=32):
+    "As ART: all noisy copies in NumPy, asked in batches, with copies to and fro."
+    image, counts = x.cpu().numpy(), np.zeros(10, dtype=int)
+    noisy = np.repeat(image[None], n, axis=0)
+    noisy = (noisy + np.random.normal(scale=SIGMA, size=noisy.shape)).astype(np.float32)
+    found = np.zeros((n, 10), dtype=np.float32)
+    with torch.no_grad():
+        for start in range(0, n, batch):
+            rows = torch.from_numpy(noisy[start:start + batch].copy()).to(x.device)
+            found[start:start + batch] = model(rows).cpu().numpy()
+    return np.bincount(found.argmax(1), minlength=10) + counts
+
+
 def bare(model, images, n):
+    passes = max(1, -(-n // len(images)))
     with torch.inference_mode():
-        for _ in range(-(-n // len(images))): model(images)
-    return -(-n // len(images)) * len(images)
+        for _ in range(passes): model(images)
+    return passes * len(images)
 
 
-def timed(clock, function, *args, **kwargs):
-    start = clock()
-    result = function(*args, **kwargs)
-    return clock() - start, result
+def pictures(model, shape, rows, device):
+    images = torch.rand((rows, *shape), device=device)
+    return images.contiguous(memory_format=memory_format(model, shape))
+
+
+def best_batch(model, shape, device, clock, largest):
+    "The fastest of 8, 16, ... rows, by the best of three rounds, and the rows per second of each."
+    sizes = [2**k for k in range(3, 13) if 2**k <= largest]
+    spent = {rows: float("inf") for rows in sizes}
+    for number in range(4):
+        for rows in sizes:
+            images = pictures(model, shape, rows, device)
+            begin = clock()
+            bare(model, images, 64)
+            if number: spent[rows] = min(spent[rows], (clock() - begin) / max(rows, 64 // rows * rows))
+    return min(sizes, key=spent.__getitem__)
+
+
+def variants(net, shape):
+    "The network in several ways: name -> network. What is not installed is left out."
+    sample = torch.rand((8, *shape), generator=torch.Generator().manual_seed(0))
+    made = {"float32": net, "torch float32": optimise(net, sample, backend="torch")}
+    if not openvino.missing(): made["OpenVINO float32"] = optimise(net, sample, backend="openvino")
+    if not openvino.missing("int8"):
+        noisy = torch.rand((64, *shape)) + SIGMA * torch.randn((64, *shape))
+        made["int8"] = optimise(net, sample, "int8", calibration=noisy)
+    return made
+
+
+def tasks_of(made, shape, n, device, clock):
+    "What is timed: name -> a function that returns how many rows it asked about."
+    x, tasks, said = torch.randint(256, (1, *shape)).to(device) / 255, {}, []
+    largest = 4096 if int(np.prod(shape)) > 64 else 16384
+
+    def votes(net, noise, draws, rows):
+        return int(count_votes(net, x, noise, draws, num_classes=10, seed=0, batch_size=rows, progress=False).n.sum())
+
+    for name, net in made.items():
+        draws = 4 * n if name == "int8" else n
+        rows, best = tune_batch_size(net, shape, device), best_batch(net, shape, device, clock, largest)
+        said.append(f"{name}: batch {rows} (best {best}){', ' + net.backend if hasattr(net, 'backend') else ''}")
+        tasks[f"bare {name}"] = lambda net=net, best=best, draws=draws: bare(net, pictures(net, shape, best, device), draws)
+        tasks[f"votes {name}"] = lambda net=net, rows=rows, draws=draws: votes(net, Gaussian(sigma=SIGMA), draws, rows)
+        tasks[f"rounded {name}"] = lambda net=net, rows=rows, draws=draws: votes(net, RoundedGaussian(sigma=SIGMA), draws, rows)
+    few = max(n // 4, 1000) if len(shape) == 3 else 20_000
+    loops = {"published loop": published_loop, "rs4a's loop": expanding_loop, "ART's loop": numpy_loop}
+    for name, loop in loops.items():
+        tasks[name] = lambda loop=loop: int(loop(made["float32"], x[0], few).sum())
+    tasks["ART's loop, batch 1000"] = lambda: int(numpy_loop(made["float32"], x[0], few, 1000).sum())
+    return tasks, said
+
+
+def show(name, values, reference):
+    ratios = [a / b for a, b in zip(values, reference)]
+    return f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--only", nargs="*", choices=list(NETWORKS), default=list(NETWORKS))
     args = parser.parse_args()
     torch.set_num_threads(1)
     device = torch.device(args.device)
-    if device.type == "cuda":
-        def clock(): torch.cuda.synchronize(); return time.perf_counter()
-    else: clock = time.process_time
-    print(f"{'network':26s} {'batch':>5s} {'bare images/s':>14s}  engine / bare            rounded noise / bare     plain loop / bare")
-    for name, (model, shape, n) in networks().items():
-        model = model.eval().to(device)
-        batch = tune_batch_size(model, shape, device)
-        chunk = chunk_size(int(np.prod(shape)))
-        if batch > chunk: batch -= batch % chunk  # as the engine does
-        images, x = torch.rand((batch, *shape), device=device), torch.randint(256, (1, *shape)) / 255
-        ratios, speeds = {"Gaussian": [], "rounded": [], "plain": []}, []
-        for _ in range(args.rounds):
-            seconds, done = timed(clock, bare, model, images, n)
-            speeds.append(done / seconds)
-            for kind, noise in dict(Gaussian=Gaussian(sigma=0.25), rounded=RoundedGaussian(sigma=0.25)).items():
-                seconds, _ = timed(clock, count_votes, model, x, noise, n, num_classes=10, seed=0, batch_size=batch, progress=False)
-                ratios[kind].append(n / seconds / speeds[-1])
-            seconds, _ = timed(clock, plain_loop, model, x[0].to(device), 0.25, n // 4)
-            ratios["plain"].append(n // 4 / seconds / speeds[-1])
-        show = lambda r: f"{np.median(r):.3f} ({min(r):.3f} to {max(r):.3f})"
-        print(f"{name:26s} {batch:5d} {np.median(speeds):14,.0f}  {show(ratios['Gaussian']):24s} {show(ratios['rounded']):24s} {show(ratios['plain'])}")
+
+    def clock():
+        if device.type != "cuda": return time.process_time()
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
+    print(f"{openvino.instructions()}, torch {torch.__version__}, one thread, {args.rounds} rounds, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    for key in args.only:
+        title, make, shape, n = NETWORKS[key]
+        net = models.seeded(make).eval().to(device)
+        tasks, said = tasks_of(variants(net, shape), shape, n, device, clock)
+        speeds = {name: [] for name in tasks}
+        for number in range(args.rounds + 1): # the first round warms up
+            for name, task in tasks.items():
+                begin = clock()
+                done = task()
+                if number: speeds[name].append(done / (clock() - begin))
+        print(f"\n{title}   {'; '.join(said)}")
+        print(f"{'':28s} {'images/s':>10s}   {'of its bare forward':26s} times plain float32")
+        for name, values in speeds.items():
+            own = name.split(" ", 1)[1] if name.split(" ")[0] in ("votes", "rounded") else "float32"
+            of_bare = "" if name.startswith("bare") else show(name, values, speeds[f"bare {own}"])
+            print(f"{name:28s} {statistics.median(values):10,.0f}   {of_bare:26s} {show(name, values, speeds['bare float32'])}")
 
 
 if __name__ == "__main__": main()

@@ -70,7 +70,7 @@ def comments_above(source: str, widest: int = WIDEST) -> str:
             lines.append(line)
             continue
         code = line[:comment.start[1]].rstrip()
-        lines += [code[:len(code) - len(code.lstrip())] + comment.string, code]
+        lines += [code[:len(code) - len(code.lstrip())] + comment.string.rstrip(), code]
     return "\n".join(lines)
 
 

@@ -10,7 +10,9 @@ from .methods import bernstein as bernstein
 from .methods import bernstein_heads as bernstein_heads
 from .lab import bernstein_models as bernstein_models
 from .methods import bernstein_paper as bernstein_paper
+from .lab import bernstein_regimes as bernstein_regimes
 from .methods import bernstein_regression as bernstein_regression
+from .methods import bernstein_training as bernstein_training
 from .maths import bounds as bounds
 from .maths import boxes as boxes
 from .lab import budgets as budgets
@@ -43,10 +45,12 @@ from .voting import hardware as hardware
 from .methods import higher_order as higher_order
 from .training import holders as holders
 from .training import identity as identity
+from .training import isometries as isometries
 from .lab import kernels as kernels
 from .training import lipschitz as lipschitz
 from .lab import logs as logs
 from .maths import looks as looks
+from .lab import machine as machine
 from .training import models as models
 from .methods import moments as moments
 from .maths import nearest as nearest
@@ -70,6 +74,7 @@ from .maths import rewriting as rewriting
 from .methods import sampled_ratios as sampled_ratios
 from .lab import schedulers as schedulers
 from .methods import sequential as sequential
+from .voting import shapes as shapes
 from .maths import shell_radii as shell_radii
 from .maths import shell_values as shell_values
 from .maths import shells as shells

@@ -282,11 +282,15 @@ def report(args: argparse.Namespace) -> int: # exit code
     return 0
 
 def doctor(args: argparse.Namespace) -> int: # exit code
-    """Say what is here and what is missing; exit code 1 if something needed is missing.
+    """Say what is here and what is missing, or how fast it is; exit code 1 if something needed is missing.
 
     Returns:
         exit code
     """
+    if args.speed:
+        from robust_smooth.lab.machine import measure
+        measure(compiled=args.compiled)
+        return 0
     from robust_smooth.lab.doctor import examine
     return 1 if examine() else 0
 
@@ -471,8 +475,13 @@ def _add_tools(commands: Any) -> None:
     made.add_argument("--kept", action="store_true",
                       help="report the largest run of each experiment in data/results instead "
                            "of the last run")
-    _command(commands, doctor, "Check this machine: versions, device, kernel, folders, data of the papers.",
-             "robust-smooth doctor")
+    made = _command(commands, doctor,
+                    "Check this machine: versions, device, kernel, folders, data of the papers; or measure it.",
+                    "robust-smooth doctor", "robust-smooth doctor --speed")
+    made.add_argument("--speed", action="store_true",
+                      help="measure voting and training, and say what to write into a budget")
+    made.add_argument("--compiled", action="store_true",
+                      help="with --speed: try compiled networks, too, which takes some minutes")
 
 def _add_zoo(commands: Any) -> None:
     made = _command(commands, zoo,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -23,14 +23,17 @@ from ..core.certificates import Certificates
 from ..core.values import norm_order
 from .stock import initial, trained, Training
 from ..methods.bernstein import Smoothed
+from ..methods.bernstein_training import ThroughSmoothing
 from ..training.attacks import fgsm, frozen, pgd
 from ..training.data import ImageSet
+from ..training.isometries import isometric_features
 from ..training.lipschitz import Concat, Skip, spectral
 from ..training.models import ResNet
 
 # %% auto #0
 __all__ = ['dense_features', 'conv_features', 'vgg_features', 'resnet_features', 'wide_features', 'densenet_features', 'head',
-           'FeatureClassifier', 'accuracy', 'attack_inside', 'network_for', 'fit_pipeline', 'accuracy_table', 'audit']
+           'FeatureClassifier', 'right', 'accuracy', 'attack_inside', 'network_for', 'fit_pipeline', 'fit_through',
+           'right_answers', 'accuracy_table', 'audit']
 
 # %% ../../nbs/lab/15_bernstein_models.ipynb #a244f443
 def dense_features(in_features: int,                 # inputs per image
@@ -249,6 +252,25 @@ class FeatureClassifier(nn.Module):
         return Smoothed(self.features, self.head, degree).eval()
 
 # %% ../../nbs/lab/15_bernstein_models.ipynb #f86af80d
+def right(model: nn.Module, # images to logits
+          images: Tensor,   # [N, ...]
+          labels: Tensor,   # [N]
+         ) -> np.ndarray:   # [N] bool
+    """Which images are classified correctly.
+
+    Args:
+        model: images to logits
+        images: [N, ...]
+        labels: [N]
+    Returns:
+        [N] bool
+    """
+    hits = []
+    with frozen(model), torch.no_grad():
+        for x, y in zip(images.split(500), labels.split(500)):
+            hits.append(model(x).argmax(1) == y)
+    return torch.cat(hits).numpy()
+
 def accuracy(model: nn.Module, # images to logits
              images: Tensor,   # [N, ...]
              labels: Tensor,   # [N]
@@ -262,11 +284,7 @@ def accuracy(model: nn.Module, # images to logits
     Returns:
         in [0, 1]
     """
-    hits = []
-    with frozen(model), torch.no_grad():
-        for x, y in zip(images.split(500), labels.split(500)):
-            hits.append((model(x).argmax(1) == y).float())
-    return float(torch.cat(hits).double().mean())
+    return float(right(model, images, labels).mean())
 
 # %% ../../nbs/lab/15_bernstein_models.ipynb #72817f53
 @dataclass(frozen=True)
@@ -367,6 +385,7 @@ def attack_inside(model: nn.Module,     # images to logits, differentiable
 # %% ../../nbs/lab/15_bernstein_models.ipynb #09504ecb
 _THIN = { # backbone -> extractor of (channels, size, d, how)
     "dense": lambda c, s, d, how: dense_features(c * s * s, d, how=how),
+    "isometric": lambda c, s, d, how: isometric_features(c * s * s, d, (64, 64) if s <= 8 else (256, 256)),
     "conv": lambda c, s, d, how: conv_features(c, s, d, 8, how),
     "vgg": lambda c, s, d, how: vgg_features(c, s, d, 16, how),
     "wide": lambda c, s, d, how: wide_features(c, s, d, 16, how, average=True),
@@ -391,7 +410,7 @@ def _backbone_for(size: int) -> str:
 def network_for(data: ImageSet,     # decides the size of the images and the number of classes
                 d: int = 5,         # features
                 how: str = "exact", # spectral normalisation: "exact", "reshaped" or "none"
-                backbone: str = "", # "dense", "conv", "vgg", "wide", "densenet" or "resnet"; "": by the size
+                backbone: str = "", # "dense", "isometric", "conv", "vgg", "wide", "densenet" or "resnet"; "": by the size
                 full: bool = False, # True: as published, for 32x32 images, instead of thin variants
                ) -> FeatureClassifier:
     """An untrained classifier with a bottleneck that fits a data set. Raises ValueError for an unknown backbone.
@@ -400,7 +419,8 @@ def network_for(data: ImageSet,     # decides the size of the images and the num
         data: decides the size of the images and the number of classes
         d: features
         how: spectral normalisation: "exact", "reshaped" or "none"
-        backbone: "dense", "conv", "vgg", "wide", "densenet" or "resnet"; "": by the size
+        backbone: "dense", "isometric", "conv", "vgg", "wide", "densenet" or "resnet"; "": by the
+            size
         full: True: as published, for 32x32 images, instead of thin variants
     """
     channels, size = data.images.shape[1], data.images.shape[-1]
@@ -417,8 +437,9 @@ def fit_pipeline(make: Callable[[], nn.Module], # makes the untrained network
                  recipe: Any,           # of `train`
                  epochs: int,           # passes over the data
                  seed: int = 0,         # of initial weights and training
-                 learning_rate: float = 3e-3, # of Adam, constant
+                 learning_rate: float = 3e-3, # of Adam
                  batch_size: int = 64,  # images per step
+                 warmup: float | None = None, # epochs of warm-up before a cosine decay; None: a constant rate
                 ) -> nn.Module:         # in evaluation mode
     """Train a network (on the GPU if there is one), or take it from the stock if the same was trained before.
 
@@ -430,14 +451,46 @@ def fit_pipeline(make: Callable[[], nn.Module], # makes the untrained network
         recipe: of `train`
         epochs: passes over the data
         seed: of initial weights and training
-        learning_rate: of Adam, constant
+        learning_rate: of Adam
         batch_size: images per step
+        warmup: epochs of warm-up before a cosine decay; None: a constant rate
     Returns:
         in evaluation mode
     """
     training = Training(recipe=recipe, data=data, epochs=epochs, seed=seed, batch_size=batch_size,
-                        learning_rate=learning_rate)
+                        learning_rate=learning_rate, warmup=warmup)
     return trained(initial(make, seed), training).cpu().eval()
+
+# %% ../../nbs/lab/15_bernstein_models.ipynb #7cf5d75d
+def fit_through(data: ImageSet,        # training images
+                d: int = 9,            # features
+                degree: int = 1,       # n
+                radius: float = 1.0,   # largest move before the sigmoid, in l2
+                epochs: int = 10,      # passes over the data
+                seed: int = 0,         # of initial weights and training
+                batch_size: int = 64,  # images per step
+               ) -> Smoothed:          # in evaluation mode
+    """A smoothed classifier of constant 1 before its sigmoid, trained through the smoothing for large proved radii.
+
+    Args:
+        data: training images
+        d: features
+        degree: n
+        radius: largest move before the sigmoid, in l2
+        epochs: passes over the data
+        seed: of initial weights and training
+        batch_size: images per step
+    Returns:
+        in evaluation mode
+    """
+    def make() -> Smoothed:
+        net = network_for(data, d, backbone="isometric")
+        return Smoothed(net.features, net.head, degree, through=True)
+
+    recipe = ThroughSmoothing(radius=radius)
+    made = fit_pipeline(make, data, recipe, epochs, seed, batch_size=batch_size, warmup=min(1.0, epochs / 4))
+    assert isinstance(made, Smoothed)
+    return made
 
 # %% ../../nbs/lab/15_bernstein_models.ipynb #05e05624
 def _attacked(model: nn.Module, test: ImageSet, eps: float, steps: int) -> dict[str, Tensor]:
@@ -448,12 +501,37 @@ def _attacked(model: nn.Module, test: ImageSet, eps: float, steps: int) -> dict[
     return {"none": images, "FGSM": fgsm(model, images, labels, eps), f"PGD-{steps}": climb(model, images, labels)}
 
 # %% ../../nbs/lab/15_bernstein_models.ipynb #3adc50b8
+def right_answers(base: FeatureClassifier,      # trained
+                  test: ImageSet,               # evaluation images
+                  degrees: Iterable[int],       # n
+                  eps: float,                   # l_inf size of the attacks
+                  steps: int = 20,              # of PGD
+                 ) -> dict[tuple[int, str], np.ndarray]: # (n, attack) -> [N] bool; n = 0: unsmoothed
+    """What `accuracy_table` averages, image by image.
+
+    Args:
+        base: trained
+        test: evaluation images
+        degrees: n
+        eps: l_inf size of the attacks
+        steps: of PGD
+    Returns:
+        (n, attack) -> [N] bool; n = 0: unsmoothed
+    """
+    found = {}
+    for n in (0, *degrees):
+        model = base.smoothed(n) if n else base
+        for attack, images in _attacked(model, test, eps, steps).items():
+            found[n, attack] = right(model, images, test.labels)
+    return found
+
 def accuracy_table(base: FeatureClassifier,     # trained
                    test: ImageSet,              # evaluation images
                    degrees: Iterable[int],      # n
                    eps: float,                  # l_inf size of the attacks
                    printed_eps: Any = None,     # how the paper writes it; None: eps
                    steps: int = 20,             # of PGD
+                   answers: Mapping[tuple[int, str], np.ndarray] | None = None, # of `right_answers`; None: found now
                   ) -> pd.DataFrame:            # method, n, metric, attack, norm, eps, value
     """Accuracy of the unsmoothed classifier and of each degree, as it is and under attacks on the model itself.
 
@@ -464,6 +542,7 @@ def accuracy_table(base: FeatureClassifier,     # trained
         eps: l_inf size of the attacks
         printed_eps: how the paper writes it; None: eps
         steps: of PGD
+        answers: of `right_answers`; None: found now
     Returns:
         method, n, metric, attack, norm, eps, value
     """
@@ -471,13 +550,12 @@ def accuracy_table(base: FeatureClassifier,     # trained
     plain = dict(metric="natural_accuracy", norm=None, eps=None)
     attacked = dict(metric="robust_accuracy", norm="linf", eps=said)
     columns = ["method", "n", "metric", "attack", "norm", "eps", "value"]
+    found = right_answers(base, test, degrees, eps, steps) if answers is None else answers
     rows = []
-    for n in (None, *degrees):
-        model = base if n is None else base.smoothed(n)
-        method = "baseline" if n is None else "bernstein"
-        for attack, images in _attacked(model, test, eps, steps).items():
-            words = plain if attack == "none" else attacked
-            rows.append(dict(words, method=method, n=n, attack=attack, value=accuracy(model, images, test.labels)))
+    for (n, attack), hits in found.items():
+        words = plain if attack == "none" else attacked
+        method, degree = ("bernstein", n) if n else ("baseline", None)
+        rows.append(dict(words, method=method, n=degree, attack=attack, value=float(hits.mean())))
     return pd.DataFrame(rows, columns=columns)
 
 # %% ../../nbs/lab/15_bernstein_models.ipynb #58915c4c

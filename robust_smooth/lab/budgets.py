@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 # %% auto #0
-__all__ = ['BUDGETS', 'COLUMNS', 'RENAMED', 'Budget', 'budget_name', 'budget_for']
+__all__ = ['BUDGETS', 'PACES', 'COLUMNS', 'RENAMED', 'Budget', 'budget_name', 'budget_for']
 
 # %% ../../nbs/lab/04_budgets.ipynb #e5db9417
 BUDGETS = ("smoke", "quick", "cpu", "gpu", "paper") # the larger the later
@@ -32,7 +32,8 @@ class Budget:
         epochs: epochs of training
         batch: training batch
         network: constructor in `models`
-        fast: rebuilt networks: channels-last, folded, bfloat16 where the machine has it
+        voting: the network that votes: "as it is", or way and precision as in `training.speed`
+        training: how it is trained: "channels-last", "compiled" and a precision, where they apply
         note: what is shortened against the papers
     """
     name: str                        # one of `BUDGETS`
@@ -44,40 +45,48 @@ class Budget:
     epochs: int = 1                  # epochs of training
     batch: int = 100                 # training batch
     network: str = "small_convnet"   # constructor in `models`
-    fast: bool = False               # rebuilt networks: channels-last, folded, bfloat16 where the machine has it
+    voting: str = "as it is"         # the network that votes: "as it is", or way and precision as in `training.speed`
+    training: str = "float32"        # how it is trained: "channels-last", "compiled" and a precision, where they apply
     note: str = ""                   # what is shortened against the papers
 
 # %% ../../nbs/lab/04_budgets.ipynb #63e24579
-COLUMNS = ("images", "n0", "n", "train_images", "epochs", "batch", "network", "fast")
+PACES = { # how the network votes, and how it is trained
+    "plain": ("as it is", "float32"),
+    "processor": ("torch channels-last, float32", "channels-last, compiled, float32"),
+    "card": ("torch channels-last, bfloat16", "channels-last, bfloat16"),
+}
+
+# %% ../../nbs/lab/04_budgets.ipynb #b7112931
+COLUMNS = ("images", "n0", "n", "train_images", "epochs", "batch", "network", "pace")
 
 _DIGITS = {
-    #        images   n0        n  train  epochs batch  network          fast
-    "smoke": (   10,  20,   1_000,   500,   10,   100, "mlp",           False),
-    "quick": (  100, 100,  10_000,  None,   60,   100, "mlp",           False),
-    "cpu":   (  500, 100, 100_000,  None,   60,   100, "small_convnet", False),
-    "gpu":   (  500, 100, 100_000,  None,   60,   100, "small_convnet", False),
-    "paper": (  500, 100, 100_000,  None,  100,   100, "small_convnet", False),
+    #        images   n0        n  train  epochs batch  network          pace
+    "smoke": (   10,  20,   1_000,   500,   10,   100, "mlp",           "plain"),
+    "quick": (  100, 100,  10_000,  None,   60,   100, "mlp",           "plain"),
+    "cpu":   (  500, 100, 100_000,  None,   60,   100, "small_convnet", "plain"),
+    "gpu":   (  500, 100, 100_000,  None,   60,   100, "small_convnet", "plain"),
+    "paper": (  500, 100, 100_000,  None,  100,   100, "small_convnet", "plain"),
 }
 _MNIST = {
-    "smoke": (   10,  20,   1_000,   500,    1,   100, "lenet",         False),
-    "quick": (  100, 100,   2_000, 5_000,    3,   128, "lenet",         False),
-    "cpu":   (  500, 100,  10_000, 20_000,   5,   128, "lenet",         True),
-    "gpu":   (  500, 100, 100_000,  None,   30,   256, "lenet",         True),
-    "paper": (  500, 100, 100_000,  None,   90,   256, "lenet",         True),
+    "smoke": (   10,  20,   1_000,   500,    1,   100, "lenet",         "plain"),
+    "quick": (  100, 100,   2_000, 5_000,    3,   128, "lenet",         "plain"),
+    "cpu":   (  500, 100,  10_000, 20_000,   5,   128, "lenet",         "processor"),
+    "gpu":   (  500, 100, 100_000,  None,   30,   256, "lenet",         "card"),
+    "paper": (  500, 100, 100_000,  None,   90,   256, "lenet",         "card"),
 }
 _COLOUR = {
-    "smoke": (   10,  20,   1_000,   200,    1,   100, "resnet20",      False),
-    "quick": (   20, 100,   1_000, 2_000,    2,   100, "resnet20",      False),
-    "cpu":   (  200, 100,  10_000,  None,   20,   128, "resnet20",      True),
-    "gpu":   (  500, 100, 100_000,  None,   30,   400, "resnet110",     True),
-    "paper": (  500, 100, 100_000,  None,  150,   400, "resnet110",     True),
+    "smoke": (   10,  20,   1_000,   200,    1,   100, "resnet20",      "plain"),
+    "quick": (   20, 100,   1_000, 2_000,    2,   100, "resnet20",      "plain"),
+    "cpu":   (  200, 100,  10_000,  None,   20,   128, "resnet20",      "processor"),
+    "gpu":   (  500, 100, 100_000,  None,   30,   400, "resnet110",     "card"),
+    "paper": (  500, 100, 100_000,  None,  150,   400, "resnet110",     "card"),
 }
 _IMAGENET = {
-    "smoke": (    2,  10,   1_000,     8,    1,     4, "resnet50",      False),
-    "quick": (    5,  10,   1_000,    64,    1,    16, "resnet50",      False),
-    "cpu":   (   10, 100,   1_000,    64,    1,    16, "resnet50",      False),
-    "gpu":   (  500, 100, 100_000,  None,    1,   256, "resnet50",      True),
-    "paper": (  500, 100, 100_000,  None,   90,   256, "resnet50",      True),
+    "smoke": (    2,  10,   1_000,     8,    1,     4, "resnet50",      "plain"),
+    "quick": (    5,  10,   1_000,    64,    1,    16, "resnet50",      "plain"),
+    "cpu":   (   10, 100,   1_000,    64,    1,    16, "resnet50",      "plain"),
+    "gpu":   (  500, 100, 100_000,  None,    1,   256, "resnet50",      "card"),
+    "paper": (  500, 100, 100_000,  None,   90,   256, "resnet50",      "card"),
 }
 
 # %% ../../nbs/lab/04_budgets.ipynb #199b684e
@@ -102,8 +111,15 @@ _NOTES = {
 
 # %% ../../nbs/lab/04_budgets.ipynb #0d0dbb5a
 _TABLES = dict(digits=_DIGITS, mnist=_MNIST, cifar10=_COLOUR, cifar100=_COLOUR, svhn=_COLOUR, imagenet=_IMAGENET)
+
+def _sizes(row: tuple) -> dict[str, Any]:
+    "The fields of a row, its pace spelt out."
+    *numbers, pace = row
+    voting, training = PACES[pace]
+    return dict(zip(COLUMNS, numbers), voting=voting, training=training)
+
 _SIZES: dict[tuple[str, str], dict[str, Any]] = {
-    (budget, dataset): dict(zip(COLUMNS, row), note=_NOTES.get(dataset, {}).get(budget, ""))
+    (budget, dataset): _sizes(row) | dict(note=_NOTES.get(dataset, {}).get(budget, ""))
     for dataset, table in _TABLES.items()
     for budget, row in table.items()
 }

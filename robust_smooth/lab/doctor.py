@@ -20,7 +20,14 @@ _PACKAGES = {
     "jinja2": "repro",
     "pyyaml": "repro",
     "distributed": "cluster",
+    "openvino": "openvino",
+    "nncf": "int8",
 } # by the extra that brings it
+_OPTIONAL = {
+    "cluster": "sweeps on a scheduler need it",
+    "openvino": "networks that OpenVINO computes need it",
+    "int8": "making int8 networks needs it",
+}
 
 class _Checks:
     "Lines of the doctor: what is here, and what is needed."
@@ -44,8 +51,8 @@ class _Checks:
             try:
                 self.line(name, version(name))
             except PackageNotFoundError:
-                if extra == "cluster":
-                    self.note(name, f"missing; only sweeps on a scheduler need it: pip install '{wanted}'")
+                if extra in _OPTIONAL:
+                    self.note(name, f"missing; only {_OPTIONAL[extra]}: pip install '{wanted}'")
                 else:
                     self.line(name, "missing", False, f"pip install '{wanted}'")
 

@@ -16,19 +16,20 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..core.hashes import content_hash
 from ..core.values import check_level
-from . import fast, results
+from . import fast, figures, results
 from .budgets import Budget, budget_for, budget_name
 from .cache import home
-from .claims import Claims
+from .claims import NO_DATA, Claims
 from .findings import Findings
 from .notebooks import default_parameters, find_notebook
 from .stock import Ask, Training, batch_rows, brief, initial, trained, voted
 
 # %% auto #0
-__all__ = ['parameters_of', 'Settings', 'Experiment']
+__all__ = ['parameters_of', 'Settings', 'check_decided', 'Experiment']
 
 # %% ../../nbs/lab/09_experiment.ipynb #1d39a75d
 def parameters_of(notebook: str | Path,     # an experiment, or the file of a notebook
@@ -173,6 +174,10 @@ def _may_compile(recipe: Any, images: int) -> bool:
     simple = type(recipe) in (train.Standard, train.NoiseAugmentation, train.Stability)
     return simple and images >= _LONG and fast.compiler()
 
+def _worth_compiling(setting: dict[str, str], ask: Ask) -> bool:
+    "Whether a budget says that votes are compiled, and this vote is long enough for it."
+    return setting["backend"] == "torch compiled" and ask.n * len(ask.images) >= _LONG and fast.compiler()
+
 # %% ../../nbs/lab/09_experiment.ipynb #5915ddd8
 class _Builds(_Reads):
     "The budget's network."
@@ -243,13 +248,13 @@ class _Trains(_Builds):
     def _training(self, recipe: Any, epochs: int, seed: int, net: Any) -> Training:
         "How this run's budget trains."
         data = self.train
-        quick = self.budget.fast and fast.bfloat16()
+        words = fast.trains_as(self.budget.training)
         return Training(
             recipe=recipe, data=data, epochs=epochs, seed=seed, batch_size=self.budget.batch,
             augment="crop_flip" if self.dataset in ("cifar10", "cifar100") else None,
-            amp=True if quick else None,
-            compile=quick and _may_compile(recipe, len(data) * epochs),
-            channels_last=self.budget.fast and next(iter(net.parameters())).ndim == 4)
+            amp=True if "bfloat16" in words else None,
+            compile="compiled" in words and _may_compile(recipe, len(data) * epochs),
+            channels_last="channels-last" in words and next(iter(net.parameters())).ndim == 4)
 
     def _from_zoo(self, recipe: Any, seed: int) -> Any: # None if there is none
         from robust_smooth.training import models
@@ -260,6 +265,27 @@ class _Trains(_Builds):
                 return models.pretrained(name)
         return None
 
+# %% ../../nbs/lab/09_experiment.ipynb #90d8109c
+def check_decided(record: Any,     # a Record, whole or stopped by a sequential plan
+                  radii: ArrayLike, # that are reported
+                 ) -> None:
+    """Raises ValueError where votes stopped early, and a radius was neither a target of their plan nor out of reach.
+
+    Args:
+        record: a Record, whole or stopped by a sequential plan
+        radii: that are reported
+    """
+    if record.plan is None:
+        return
+    from robust_smooth.methods.sequential import largest_radius
+    reach = largest_radius(record.noise, record.plan["n_max"], record.plan["alpha"])
+    asked = np.unique(np.asarray(radii, np.float64))
+    targets = np.asarray(record.plan["targets"])
+    missed = [float(radius) for radius in asked if radius <= reach and not np.isclose(radius, targets).any()]
+    if missed:
+        raise ValueError(f"radii {missed} are reported, but voting stopped when {targets.round(6).tolist()} were "
+                         "decided: pass them to the plan, sequential.plan(radii, ...)")
+
 # %% ../../nbs/lab/09_experiment.ipynb #74ba11e7
 class _Votes(_Reads):
     "The votes of a run."
@@ -268,7 +294,7 @@ class _Votes(_Reads):
     n: int
     n0: int
     status: Callable[[str], None]
-    _voters: dict[tuple[int, str, int | None], tuple[Any, Any]] # by model, precision and rows
+    _voters: dict[tuple[int, str, str, int], tuple[Any, Any]] # by model, setting and rows
 
     def votes(self,
               model: Any,                # base classifier
@@ -298,21 +324,21 @@ class _Votes(_Reads):
         images = self.test if images is None else images
         ask = Ask(noise=noise, images=images, n=n or self.n, n0=n0 or self.n0, moments=moments, stop=stop,
                   seed=self.seed if seed is None else seed, alpha=self.alpha)
-        if not self.budget.fast:
+        setting = fast.votes_as(self.budget.voting, noise)
+        if not setting:
             return voted(model, ask, self.status)
-        precision = fast.precision_for(noise)
-        voter = self._voter(model, precision)
+        simple = fast.uncompiled(setting, images.images.ndim != 4)
+        voter = self._voter(model, simple)
         rows = batch_rows(model, ask) # fixed on a processor, where compiling can pay
-        long = ask.n * len(ask.images) >= _LONG
-        compiled = voter is not model and precision == "bfloat16" and rows is not None and long and fast.compiler()
-        engine = partial(self._voter, model, precision, rows if compiled else None)
+        compiled = voter is not model and rows is not None and _worth_compiling(setting, ask)
+        engine = partial(self._voter, model, setting, rows) if compiled else partial(self._voter, model, simple)
         return voted(voter, ask, self.status, engine=engine, compiled=compiled)
 
-    def _voter(self, model: Any, precision: str, rows: int | None = None) -> Any:
+    def _voter(self, model: Any, setting: dict[str, str], rows: int = 8) -> Any:
         "The base classifier as it votes; built once. The model is kept beside it, so that its id stays its own."
-        key = (id(model), precision, rows)
+        key = (id(model), setting["backend"], setting["precision"], rows)
         if key not in self._voters:
-            self._voters[key] = model, fast.voter(model, self.test, precision, rows)
+            self._voters[key] = model, fast.voter(model, self.test, setting, rows)
         return self._voters[key][1]
 
 # %% ../../nbs/lab/09_experiment.ipynb #5f82c1fb
@@ -344,6 +370,7 @@ class Experiment(_Trains, _Votes, Findings):
         self.n, self.n0 = self.budget.n, self.budget.n0
         self._sets, self._voters, self._own = {}, {}, {}
         super().__init__(name, self._place(name), chosen.dataset)
+        figures.use()
 
     def _place(self, name: str) -> Path:
         "The folder of the run: that of whoever runs the notebook, or one by the parameters."
@@ -370,11 +397,30 @@ class Experiment(_Trains, _Votes, Findings):
         if unknown:
             raise ValueError(f"sizes must be fields of Budget, got {sorted(unknown)}")
         self._own |= sizes
+        if "images" in sizes and sizes["images"] is None:
+            self.tried_on = NO_DATA
         return self
 
     def __repr__(self) -> str:
         shown = SimpleNamespace(**dataclasses.asdict(self.budget) | self._own)
         return "\n".join(_header(self, shown))
+
+    def certify(self,
+                record: Any,      # votes, stopped early or not
+                radii: ArrayLike, # that will be reported
+                **how: Any,       # of record.certify: method, ...
+               ) -> Any:          # l2 Certificates at the run's alpha
+        """Certificates for exactly these radii. ValueError: voting stopped before one of them was decided.
+
+        Args:
+            record: votes, stopped early or not
+            radii: that will be reported
+            **how: of record.certify: method, ...
+        Returns:
+            l2 Certificates at the run's alpha
+        """
+        check_decided(record, radii)
+        return record.certify("l2", alpha=self.alpha, **how)
 
     def finish(self) -> Claims: # the claims, shown in full
         """Last cell: write claims and provenance. Without it a run counts as failed.
@@ -397,12 +443,13 @@ def _header(run: Experiment, shown: SimpleNamespace) -> list[str]:
     weights = ", weights from a checkpoint" if run.checkpoint else ""
     data = f"{shown.train_images or 'all'} images, {shown.epochs} epochs, batch {shown.batch}"
     lines.append(f"  training: {data}, {shown.network}{weights}")
-    if shown.fast and shown.n:
-        lines.append(_fast_line())
+    if shown.voting != fast.AS_IT_IS and shown.n:
+        lines.append(_fast_line(shown))
     return lines
 
-def _fast_line() -> str:
-    half = fast.bfloat16()
-    votes = "bfloat16 (float32 for deterministic noise)" if half else "float32"
-    return (f"  trained with bfloat16 autocast: {half} (long trainings and votes compiled: {fast.compiler()}); "
-            f"votes by the network rebuilt (channels-last, batch normalisation folded), {votes}")
+def _fast_line(shown: SimpleNamespace) -> str:
+    "How the budget trains and votes, in its own words."
+    simple = f"long trainings and votes compiled where the words say so: {fast.compiler()}"
+    return f"  trained: {shown.training}; votes by the network rebuilt: {shown.voting} ({simple})"
+
+

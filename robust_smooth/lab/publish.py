@@ -204,7 +204,7 @@ def add_to_zoo(dataset: str,           # data set
     facts: dict[str, Any] = dict(
         data=f"{run.train.name}, {len(run.train):,} images",
         batch=run.budget.batch,
-        precision="bfloat16 autocast" if run.budget.fast and fast.bfloat16() else "float32",
+        precision="bfloat16 autocast" if "bfloat16" in fast.trains_as(run.budget.training) else "float32",
         noise=noise_spec(noise),
         test_images=len(everything),
         accuracy_without_noise=_accuracy(model, everything),

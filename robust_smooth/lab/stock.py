@@ -120,7 +120,8 @@ class Training:
         amp: True: bfloat16 autocast
         compile: True: torch.compile
         channels_last: layout of the weights
-        learning_rate: of Adam, constant; None: the optimiser and schedule of `train`
+        learning_rate: of Adam; None: the optimiser and schedule of `train`
+        warmup: epochs in which Adam's rate grows, before it decays by a cosine; None: constant
     """
     recipe: Any                   # of `train`, such as NoiseAugmentation(Gaussian(sigma=0.5))
     data: Any                     # an ImageSet
@@ -131,12 +132,14 @@ class Training:
     amp: bool | None = None       # True: bfloat16 autocast
     compile: bool = False         # True: torch.compile
     channels_last: bool = False   # layout of the weights
-    learning_rate: float | None = None # of Adam, constant; None: the optimiser and schedule of `train`
+    learning_rate: float | None = None # of Adam; None: the optimiser and schedule of `train`
+    warmup: float | None = None   # epochs in which Adam's rate grows, before it decays by a cosine; None: constant
 
     def settings(self) -> dict[str, Any]:
-        "All fields that are plain."
+        "All fields that are plain; a field that came later counts where it says something."
         names = [part.name for part in dataclasses.fields(self) if part.name not in ("recipe", "data")]
-        return {name: getattr(self, name) for name in names}
+        values = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in values.items() if (name, value) != ("warmup", None)}
 
 # %% ../../nbs/lab/07_stock.ipynb #9c2fd1f1
 def initial(make: Callable[[], Any], # makes an untrained network
@@ -178,13 +181,14 @@ def network_key(net: Any,           # untrained
 def _train(net: Any, training: Training, unfinished: Path, tell: Tell) -> None:
     "Train in place, going on from a checkpoint if there is one."
     import torch
-    from robust_smooth.training.train import fit
+    from robust_smooth.training.train import Cosine, fit
     said = f"train {brief(training.recipe)}"
     tell(said)
     more: dict[str, Any] = {}
     if training.learning_rate is not None:
-        rate = training.learning_rate
-        more = dict(optimizer=lambda parameters: torch.optim.Adam(parameters, rate), schedule=None)
+        rate, warmup = training.learning_rate, training.warmup
+        schedule = None if warmup is None else Cosine(warmup=warmup)
+        more = dict(optimizer=lambda parameters: torch.optim.Adam(parameters, rate), schedule=schedule)
 
     def progress(done: int, total: int) -> None:
         tell(f"{said}  epoch {done * training.epochs / total:.1f}/{training.epochs}")

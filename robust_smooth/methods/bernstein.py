@@ -38,10 +38,10 @@ from ..training.lipschitz import lipschitz_bound
 from ..training.plain import deviation, is_plain
 
 # %% auto #0
-__all__ = ['SAID', 'certify', 'recheck', 'feature_points', 'Smoothed', 'RootRadius', 'SmoothedRegressor', 'SoundRadius', 'basis',
-           'check', 'coefficients', 'cross_validate_degree', 'evaluate', 'gradient', 'lipschitz_bound',
-           'penalty_radius', 'quick_radius', 'restrict', 'root_radius', 'root_system', 'slopes', 'smooth_regression',
-           'sound_radius']
+__all__ = ['SAID', 'certify', 'recheck', 'before_sigmoid', 'feature_points', 'Smoothed', 'RootRadius', 'SmoothedRegressor',
+           'SoundRadius', 'basis', 'check', 'coefficients', 'cross_validate_degree', 'evaluate', 'gradient',
+           'lipschitz_bound', 'penalty_radius', 'quick_radius', 'restrict', 'root_radius', 'root_system', 'slopes',
+           'smooth_regression', 'sound_radius']
 
 # %% ../../nbs/methods/10_bernstein.ipynb #f30d48be
 _all_ = [ # the mathematics of other rooms, under this one's name
@@ -276,8 +276,16 @@ class _SmoothedHead(nn.Module):
             self._kept = now, coefficients(self.head, len(self.degrees), self.degrees)
         return self._kept[1]
 
-    def _table_with_gradients(self, like: Tensor) -> Tensor:
-        "The table as the head in its present mode makes it, differentiable."
+    def table(self,
+              like: Tensor, # decides precision and device
+             ) -> Tensor:   # [K, n_1+1, ..., n_d+1]
+        """The table as the head in its present mode makes it, differentiable.
+
+        Args:
+            like: decides precision and device
+        Returns:
+            [K, n_1+1, ..., n_d+1]
+        """
         points = torch.as_tensor(lattice(self.degrees)).to(like)
         return self.head(points).T.reshape(-1, *(n + 1 for n in self.degrees))
 
@@ -289,7 +297,7 @@ class _SmoothedHead(nn.Module):
         """
         x = self.features(images)
         if self.training:
-            return evaluate_tensor(self._table_with_gradients(x), x) if self.through else self.head(x)
+            return evaluate_tensor(self.table(x), x) if self.through else self.head(x)
         if not bool(((x >= 0) & (x <= 1)).all()):
             raise ValueError(f"features must be in [0, 1], got [{x.min().item()}, {x.max().item()}]")
         return evaluate_tensor(torch.as_tensor(self.coefficients).to(x), x)
@@ -298,7 +306,7 @@ class _SmoothedHead(nn.Module):
         return f"degrees={self.degrees}, through={self.through}"
 
 # %% ../../nbs/methods/10_bernstein.ipynb #136082a4
-def _before_sigmoid(features: nn.Module) -> tuple[nn.Module, str]:
+def before_sigmoid(features: nn.Module) -> tuple[nn.Module, str]:
     "What is measured, and how: the extractor without its final sigmoid, if it plainly ends in one."
     if isinstance(features, nn.Sequential) and is_plain(features, nn.Sequential):
         layers = list(features)
@@ -309,10 +317,13 @@ def _before_sigmoid(features: nn.Module) -> tuple[nn.Module, str]:
 # %% ../../nbs/methods/10_bernstein.ipynb #366c6a08
 _AT_ONCE = 256 # images whose features are computed together
 
+def _doubled(extractor: nn.Module) -> nn.Module:
+    "A copy in evaluation mode and double precision; a parametrised weight is made anew there, with other last digits."
+    return copy.deepcopy(extractor).double().eval()
+
 @torch.no_grad()
-def _in_double(extractor: nn.Module, images: Tensor) -> np.ndarray:
-    "What an extractor makes of images, in evaluation mode and double precision."
-    extractor = copy.deepcopy(extractor).double().eval()
+def _outputs(extractor: nn.Module, images: Tensor) -> np.ndarray:
+    "What an extractor in double precision makes of images."
     device = next(extractor.parameters(), torch.zeros(())).device
     parts = [extractor(part.to(device, torch.float64)).cpu() for part in images.split(_AT_ONCE)]
     return torch.cat(parts).numpy()
@@ -325,8 +336,8 @@ def feature_points(features: nn.Module, images: Tensor) -> np.ndarray: # [B, d]
     Returns:
         [B, d]
     """
-    extractor, space = _before_sigmoid(features)
-    out = _in_double(extractor, images)
+    extractor, space = before_sigmoid(features)
+    out = _outputs(_doubled(extractor), images)
     return torch.sigmoid(torch.as_tensor(out)).numpy() if space == "sigmoid" else out
 
 # %% ../../nbs/methods/10_bernstein.ipynb #d02f1919
@@ -446,9 +457,10 @@ class Smoothed(_SmoothedHead):
 
     def _certify_input(self, images: Tensor, norm: str | float, options: Mapping[str, Any]) -> Certificates:
         "Sound radii in the image."
-        extractor, space = _before_sigmoid(self.features)
+        extractor, space = before_sigmoid(self.features)
+        extractor = _doubled(extractor) # the bound and the features are those of one copy
         routes = _routes(extractor, norm, tuple(images.shape[1:]))
-        table, points = self.coefficients, _in_double(extractor, images)
+        table, points = self.coefficients, _outputs(extractor, images)
         found = {}
         for name, way in routes.items():
             found[name] = certify(table, points, way.norm, way.lipschitz, space=space, **options)

@@ -19,11 +19,12 @@ from robust_smooth.noise.grid import Splitting
 from robust_smooth.smoothed import Smoothed
 from robust_smooth.training.train import NoiseAugmentation
 from robust_smooth.lab import budgets
+from robust_smooth.lab import fast as fast_words
+from robust_smooth.lab import machine
 from robust_smooth.lab import experiment
 from robust_smooth.lab import cache
 from robust_smooth.lab import claims
 from robust_smooth.lab import definitions
-from robust_smooth.lab import fast as quick
 from robust_smooth.lab import grids
 from robust_smooth.lab import notebooks
 from robust_smooth.lab import tasks
@@ -207,7 +208,8 @@ def test_bad_calls_are_named_before_anything_runs(home, call, said):
 
 @pytest.fixture
 def fast(monkeypatch): # digits, as a budget that trains and votes in bfloat16
-    sizes = budgets._SIZES["smoke", "digits"] | dict(network="small_convnet", epochs=2, images=40, n=2000, fast=True)
+    sizes = budgets._SIZES["smoke", "digits"] | dict(network="small_convnet", epochs=2, images=40, n=2000,
+                                                voting="torch channels-last, bfloat16", training="channels-last, bfloat16")
     monkeypatch.setitem(budgets._SIZES, ("smoke", "digits"), sizes)
 
 
@@ -215,12 +217,13 @@ def test_fast_budgets_vote_with_the_rebuilt_network_and_keep_float32_for_splits(
     run, noise = experiment.Experiment("demo", budget="smoke"), Gaussian(sigma=0.25)
     model = run.classifier(NoiseAugmentation(noise))
     record = run.votes(model, noise)
-    assert record.provenance["precision"] == ("bfloat16" if quick.bfloat16() else "float32") and "rebuilt" in repr(run)
+    assert record.provenance["precision"] == "bfloat16" and "rebuilt: torch channels-last, bfloat16" in repr(run)
     assert run.votes(model, Splitting.from_sigma(0.5, q=16)).provenance["precision"] == "float32"
     plain = Smoothed(model, noise).vote(run.test, n=2000, n0=20, seed=0, progress=False)
     difference = np.abs(record.counts - plain.counts).sum(1) / 2 / 2000 # the same weights: rounding moves few votes beyond chance
     assert difference.max() < 0.1 and np.mean(record.selected == plain.selected) > 0.9
-    monkeypatch.setattr(quick, "bfloat16", lambda: False)
+    sizes = budgets._SIZES["smoke", "digits"] | dict(voting="torch channels-last, float32", training="channels-last, float32")
+    monkeypatch.setitem(budgets._SIZES, ("smoke", "digits"), sizes)
     other = experiment.Experiment("demo", budget="smoke")
     assert other.votes(model, noise).provenance["precision"] == "float32"
 
@@ -312,3 +315,32 @@ def test_a_committed_run_stays_where_its_material_is_absent(before, now, kept):
     why = publish._why_kept(dict(budget=budget, material=before), dict(budget=budget, material=now))
     assert bool(why) == kept
     assert publish._why_kept({}, dict(budget=budget, material=now)) == ""
+
+
+def test_every_budget_says_how_it_trains_and_votes_in_words_that_mean_something():
+    for (budget, dataset), sizes in budgets._SIZES.items():
+        words, setting = fast_words.trains_as(sizes["training"]), fast_words.votes_as(sizes["voting"], Gaussian(sigma=0.5))
+        if budget in ("smoke", "quick"):
+            assert words == {"float32"} and setting == {}
+        if budget == "cpu": # on a processor a precision never changes unasked
+            assert "bfloat16" not in words and setting.get("precision", "float32") == "float32"
+
+
+def test_a_budget_reads_no_flag_of_the_machine(monkeypatch):
+    def asked(*args): raise AssertionError("the machine was asked")
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", asked)
+    monkeypatch.setattr("torch.ops.mkldnn._is_mkldnn_bf16_supported", asked, raising=False)
+    noise = Gaussian(sigma=0.5)
+    assert fast_words.votes_as("torch compiled, bfloat16", noise) == dict(backend="torch compiled", precision="bfloat16")
+    assert fast_words.uncompiled(fast_words.votes_as("torch compiled, float32", noise), True)["backend"] == "torch folded"
+    for wrong in ("fast", "torch channels-last", "openvino, int8"):
+        with pytest.raises(ValueError, match="voting must be"): fast_words.votes_as(wrong, noise)
+
+
+def test_the_doctor_measures_and_says_what_to_write(monkeypatch, capsys):
+    rates = {"float32": {"torch plain": 100.0, "torch folded": 250.0, "openvino": "not installed"}, "bfloat16": {"torch folded": 200.0}}
+    monkeypatch.setattr(machine, "voting_rates", lambda net, sample, seconds: rates)
+    monkeypatch.setattr(machine, "training_rates", lambda *args: {"float32": 10.0, "channels-last, float32": 12.0, "channels-last, bfloat16": 24.0})
+    assert machine.measure() == dict(voting="torch folded, float32", training="channels-last, float32") # never another precision unasked
+    said = capsys.readouterr().out
+    assert 'voting = "torch folded, float32"' in said and '2.00 times as fast: training = "channels-last, bfloat16"' in said and "not installed" in said
