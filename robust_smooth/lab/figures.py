@@ -258,6 +258,7 @@ def certified_curves(curves: Mapping[str, Certificates], # legend entry -> certi
                      title: str = "",            # title of the axes
                      marks: ArrayLike | None = None, # radii at which voting that stopped early was decided
                      bands: bool = False,        # True: 95 % intervals of the share of images, point by point
+                     rho: float | None = None,   # a band down to what is sure of these images with probability 1 - rho, at all radii
                     ) -> Axes:
     """Draw certified accuracy against radius. ValueError: curves of different promises would share an axis, or voting
     that stopped early would be drawn as if every radius had been decided.
@@ -271,6 +272,7 @@ def certified_curves(curves: Mapping[str, Certificates], # legend entry -> certi
         title: title of the axes
         marks: radii at which voting that stopped early was decided
         bands: True: 95 % intervals of the share of images, point by point
+        rho: a band down to what is sure of these images with probability 1 - rho, at all radii
     """
     if not curves:
         raise ValueError("curves must hold at least one entry")
@@ -288,6 +290,8 @@ def certified_curves(curves: Mapping[str, Certificates], # legend entry -> certi
             ax.step(x, y, where="pre", label=_mark(name, certificates, list(mixed)), **_look(number))
             if bands:
                 band(ax, x, *_interval(y, len(certificates)), _look(number)["color"], step="pre")
+            if rho is not None and certificates.mode == "sound":
+                _draw_sure(ax, certificates, labels, right, rho, _look(number)["color"])
             if marks is not None and certificates.method == "sequential":
                 at = np.asarray(marks)[np.asarray(marks) <= right]
                 ax.plot(at, certificates.certified_accuracy(labels, at), "o", color=_look(number)["color"])
@@ -308,6 +312,14 @@ def _interval(share: np.ndarray, images: int) -> tuple[np.ndarray, np.ndarray]: 
     low = np.where(hits > 0, betaincinv(np.maximum(hits, 1), images - hits + 1, 0.025), 0.0)
     high = np.where(hits < images, betaincinv(hits + 1, np.maximum(images - hits, 1), 0.975), 1.0)
     return low, high
+
+# %% ../../nbs/lab/02_figures.ipynb #f99d8160
+def _draw_sure(ax: Axes, certificates: Certificates, labels: ArrayLike, right: float, rho: float, color: Any) -> None:
+    "A band between a curve and the part of it that is sure for these images, at all radii at once."
+    steps = curve(certificates, labels)
+    sure = steps.assign(value=certificates.accuracy_interval(labels, steps["radius"].to_numpy(), rho))
+    x, y = _drawn(steps, right)
+    band(ax, x, _drawn(sure, right)[1], y, color, step="pre")
 
 # %% ../../nbs/lab/02_figures.ipynb #34f9cce9
 def _look(number: int) -> dict[str, Any]: # colour and dash of the curve of this number
