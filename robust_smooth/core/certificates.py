@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from .certificate_file import read_certificates, write_certificates
 from .certification_log import write_certification_log
 from .summaries import Summary, plot_certificates, summarise
-from .values import ABSTAIN, check_whole, MODES, norm_name, steps_within
+from .values import ABSTAIN, check_domain, check_whole, MODES, norm_name, steps_within, UNIT
 
 if TYPE_CHECKING:
     import pandas as pd # a table is made on demand: reading votes does not wait for it
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 __all__ = ['CLAIMED', 'CLAIMED_ROWS', 'ADVERSARIES', 'COLUMNS', 'ROWS', 'FIELDS', 'Certificates']
 
 # %% ../../nbs/core/05_certificates.ipynb #77937523
-CLAIMED = ("method", "norm", "alpha", "mode", "scope", "alpha_scope", "levels", "adversary", "noise", "dim") # of a table
+CLAIMED = ("method", "norm", "alpha", "mode", "scope", "alpha_scope", "levels", "adversary", "noise", "dim",
+           "domain") # of a table
 CLAIMED_ROWS = ("index", "labels", "n", "p_lower", "p_upper", "steps")  # of each image
 ADVERSARIES = ("quantised", "continuous") # perturbed inputs stay on the grid; or are any reals, rounded to it first
 COLUMNS = dict(index=np.int64, labels=np.int64, p_lower=np.float64, p_upper=np.float64, n=np.int64,
@@ -111,6 +112,7 @@ class _Table:
     details: Mapping[str, np.ndarray] = field(default_factory=dict) # [B] further columns, such as draws or alpha spent
     noise: Mapping[str, Any] | None = None # smoothing distribution as plain JSON, as `noise_spec` gives it
     dim: int | None = None              # number of inputs d
+    domain: tuple[float, float] | None = UNIT # range of the inputs, whose unit the radius has; None: any real numbers
     claim: Mapping[str, Any] | None = None # what was claimed at birth; None: what the witness knows, or noted down now
 
     def __post_init__(self) -> None:
@@ -124,6 +126,7 @@ class _Table:
         known.setdefault("index", np.arange(size))
         known.setdefault("reason", np.full(size, "", dtype=object))
         _check_rows({**(self.witness or {}), **self.details}, size)
+        known["domain"] = check_domain(self.domain)
         known |= dict(label=label, radius=np.where(label == ABSTAIN, 0.0, radius), norm=norm_name(self.norm))
         for name, value in known.items():
             object.__setattr__(self, name, value)
@@ -163,12 +166,13 @@ class _Rows(_Table):
         return _with(self, **vectors, witness=witness, details=_pick(self.details, chosen), claim=claim)
 
     def sealed(self,
-               **facts: Any, # fields that the votes know: noise, dim, index, labels, levels, adversary
+               **facts: Any, # fields that the votes know: noise, dim, domain, index, labels, levels, adversary
               ) -> Certificates: # with its claim noted down anew
         """The certificates with facts of the votes that they are of; for the door, which has checked them.
 
         Args:
-            **facts: fields that the votes know: noise, dim, index, labels, levels, adversary
+            **facts: fields that the votes know: noise, dim, domain, index, labels, levels,
+                adversary
         Returns:
             with its claim noted down anew
         """
@@ -267,6 +271,8 @@ class _Shows(_Table):
         columns |= {name: value for name, value in self.details.items() if np.ndim(value) == 1}
         told = ("norm", "method", "mode", "scope", "alpha", "alpha_scope", "levels", "adversary")
         constants = {name: value for name in told if (value := getattr(self, name)) is not None}
+        if self.domain != UNIT:
+            constants["domain"] = str(self.domain)
         return pd.DataFrame(columns).assign(**constants)
 
 # %% ../../nbs/core/05_certificates.ipynb #f3fe051d
@@ -332,7 +338,10 @@ class _Keeps(_Table):
         Returns:
             as they were: what was claimed is claimed, and `check` proves it again
         """
-        return Certificates(**read_certificates(path))
+        fields_read = read_certificates(path)
+        claim = fields_read["claim"]
+        claim["domain"] = check_domain(claim.get("domain", UNIT)) # JSON has lists for pairs
+        return Certificates(**fields_read)
 
     def write_log(self,
                   path: str | Path,                # file to write, by custom NAME.tsv
@@ -382,6 +391,7 @@ class Certificates(_Rows, _Accuracy, _Shows, _Glances, _Keeps):
         details: [B] further columns, such as draws or alpha spent
         noise: smoothing distribution as plain JSON, as `noise_spec` gives it
         dim: number of inputs d
+        domain: range of the inputs, whose unit the radius has; None: any real numbers
         claim: what was claimed at birth; None: what the witness knows, or noted down now
     """
 

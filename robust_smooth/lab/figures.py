@@ -19,32 +19,132 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
+from scipy.special import betaincinv
 
 from ..core.certificates import Certificates
 from ..core.places import write_atomic
 
 # %% auto #0
-__all__ = ['PALETTE', 'DASHES', 'style', 'save_figure', 'curve', 'certified_curves', 'lines', 'bars']
+__all__ = ['PALETTE', 'DASHES', 'look', 'use', 'style', 'panels', 'legend_below', 'legend_beside', 'printed_points', 'band',
+           'save_figure', 'curve', 'certified_curves', 'lines', 'bars']
 
 # %% ../../nbs/lab/02_figures.ipynb #7225f9aa
 PALETTE = "colorblind" # seaborn's palette for all kinds of colour vision
 DASHES = ["", (4, 1.5), (1, 1), (5, 1, 1, 1), (3, 1, 1, 1, 1, 1)]
 _SIZE = (5.2, 3.2)      # of a figure, in inches: two of them stand side by side on a page
+_PANEL = (2.6, 2.3)     # of one of several, in inches
+
+_LOOK = {
+    "font.size": 9, "axes.labelsize": 9, "axes.titlesize": 9.5, "figure.titlesize": 10,
+    "xtick.labelsize": 8, "ytick.labelsize": 8, "legend.fontsize": 8, "legend.title_fontsize": 8,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8, "xtick.direction": "out",
+    "axes.titlelocation": "left", "legend.frameon": False, "legend.handlelength": 1.8,
+    "lines.linewidth": 1.5, "lines.markersize": 4, "figure.constrained_layout.use": True,
+}
+
+def look() -> dict[str, Any]: # settings of matplotlib
+    """One style for all figures: sizes that can be read at column width, no box, a palette for all kinds of vision.
+
+    Returns:
+        settings of matplotlib
+    """
+    return _LOOK | {"axes.prop_cycle": plt.cycler(color=sns.color_palette(PALETTE))}
+
+def use() -> None:
+    "The style for all that is drawn from now on, as an experiment does."
+    plt.rcParams.update(look())
 
 # %% ../../nbs/lab/02_figures.ipynb #6b8d4130
 @contextmanager
 def style() -> Iterator[None]:
     "The look of all figures here, inside a with block."
-    with sns.axes_style("ticks"), sns.color_palette(PALETTE):
-        with sns.plotting_context("notebook", font_scale=0.85):
-            yield
+    before = {name: plt.rcParams[name] for name in look()} # not rc_context: it would also undo the choice of a backend
+    use()
+    try:
+        yield
+    finally:
+        plt.rcParams.update(before)
 
-# %% ../../nbs/lab/02_figures.ipynb #f6aa7f4c
+# %% ../../nbs/lab/02_figures.ipynb #6eff9dc7
 def _axes(ax: Axes | None) -> Axes: # the given ones, or those of a new figure
     if ax is not None:
         return ax
     _, new = plt.subplots(figsize=_SIZE, layout="constrained")
     return new
+
+def panels(rows: int = 1,        # of panels
+           columns: int = 1,
+           size: tuple[float, float] = _PANEL, # of a panel, in inches
+           **more: Any,          # of plt.subplots, e.g. sharey=True
+          ) -> tuple[Figure, np.ndarray]: # the figure, and [rows, columns] Axes
+    """Panels of one size, in the style.
+
+    Args:
+        rows: of panels
+        size: of a panel, in inches
+        **more: of plt.subplots, e.g. sharey=True
+    Returns:
+        the figure, and [rows, columns] Axes
+    """
+    with style():
+        fig, axes = plt.subplots(rows, columns, figsize=(size[0] * columns, size[1] * rows), squeeze=False,
+                                 layout="constrained", **more)
+    return fig, axes
+
+# %% ../../nbs/lab/02_figures.ipynb #47a7bcbb
+def _entries(axes: Sequence[Axes]) -> dict[str, Any]: # legend entry -> what it names, each once
+    pairs = [pair for ax in axes for pair in zip(*ax.get_legend_handles_labels())]
+    return {name: handle for handle, name in reversed(pairs)}
+
+def legend_below(fig: Figure,       # with its curves drawn and labelled
+                 columns: int = 3,  # entries in a row
+                 axes: Sequence[Axes] | None = None, # None: all of the figure
+                ) -> None:
+    """One legend for all panels, below them; those of the panels go.
+
+    Args:
+        fig: with its curves drawn and labelled
+        columns: entries in a row
+        axes: None: all of the figure
+    """
+    shown = fig.axes if axes is None else list(axes)
+    found = dict(reversed(list(_entries(shown).items())))
+    for ax in shown:
+        if ax.get_legend() is not None:
+            ax.get_legend().remove()
+    with style():
+        fig.legend(found.values(), found.keys(), loc="outside lower center", ncols=columns)
+
+def legend_beside(ax: Axes, title: str | None = None) -> None:
+    "The legend to the right of the only axes of a figure, which grows by as much."
+    fig = ax.figure
+    width, height = fig.get_size_inches()
+    with style():
+        found = ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, title=title)
+    fig.set_size_inches(width + found.get_window_extent().width / fig.dpi, height)
+
+def printed_points(ax: Axes,             # where ours are drawn
+                   x: ArrayLike,         # [P] radii
+                   y: ArrayLike,         # [P] as printed
+                   label: str | None = "printed", # in the legend; None: not again
+                   color: Any = "0.25",  # of our curve that they stand beside
+                   marker: str = "o",
+                  ) -> None:
+    """A paper's numbers as hollow points, joined by a thin dotted line.
+
+    Args:
+        ax: where ours are drawn
+        x: [P] radii
+        y: [P] as printed
+        label: in the legend; None: not again
+        color: of our curve that they stand beside
+    """
+    ax.plot(x, y, marker=marker, linestyle=":", linewidth=0.9, color=color, markerfacecolor="white",
+            markeredgewidth=1.0, markersize=4.5, label=label, zorder=3)
+
+def band(ax: Axes, x: ArrayLike, low: ArrayLike, high: ArrayLike, color: Any, step: str | None = None) -> None:
+    "What seeds or images leave open, behind a curve."
+    ax.fill_between(np.asarray(x), np.asarray(low), np.asarray(high), color=color, alpha=0.18, linewidth=0, step=step)
 
 # %% ../../nbs/lab/02_figures.ipynb #296e4827
 @contextmanager
@@ -156,8 +256,11 @@ def certified_curves(curves: Mapping[str, Certificates], # legend entry -> certi
                      largest: float | None = None, # right end of the axis; None: all finite radii are seen
                      annotate: bool = False,     # True: differences are written into the legend; False: refused
                      title: str = "",            # title of the axes
+                     marks: ArrayLike | None = None, # radii at which voting that stopped early was decided
+                     bands: bool = False,        # True: 95 % intervals of the share of images, point by point
                     ) -> Axes:
-    """Draw certified accuracy against radius. ValueError: curves of different promises would share an axis.
+    """Draw certified accuracy against radius. ValueError: curves of different promises would share an axis, or voting
+    that stopped early would be drawn as if every radius had been decided.
 
     Args:
         curves: legend entry -> certificates
@@ -166,9 +269,12 @@ def certified_curves(curves: Mapping[str, Certificates], # legend entry -> certi
         largest: right end of the axis; None: all finite radii are seen
         annotate: True: differences are written into the legend; False: refused
         title: title of the axes
+        marks: radii at which voting that stopped early was decided
+        bands: True: 95 % intervals of the share of images, point by point
     """
     if not curves:
         raise ValueError("curves must hold at least one entry")
+    _check_marked(curves, marks)
     promises = _promises(curves)
     mixed = {word: values for word, values in promises.items() if len(values) > 1}
     if mixed and not annotate:
@@ -180,11 +286,28 @@ def certified_curves(curves: Mapping[str, Certificates], # legend entry -> certi
         for number, (name, certificates) in enumerate(curves.items()):
             x, y = _drawn(curve(certificates, labels), right)
             ax.step(x, y, where="pre", label=_mark(name, certificates, list(mixed)), **_look(number))
+            if bands:
+                band(ax, x, *_interval(y, len(certificates)), _look(number)["color"], step="pre")
+            if marks is not None and certificates.method == "sequential":
+                at = np.asarray(marks)[np.asarray(marks) <= right]
+                ax.plot(at, certificates.certified_accuracy(labels, at), "o", color=_look(number)["color"])
         ax.set(xlim=(0, right), ylim=(0, 1.02), ylabel="certified accuracy", title=title)
         ax.set_xlabel(_axis_label(promises))
-        ax.legend(frameon=False, fontsize="small")
+        ax.legend()
         sns.despine(ax=ax)
     return ax
+
+def _check_marked(curves: Mapping[str, Certificates], marks: ArrayLike | None) -> None:
+    stopped = [name for name, certificates in curves.items() if certificates.method == "sequential"]
+    if stopped and marks is None:
+        raise ValueError(f"votes of {stopped} stopped early: pass marks=, the radii of their plan, at which alone "
+                         "the curve is that of the classifier; between them it is too low")
+
+def _interval(share: np.ndarray, images: int) -> tuple[np.ndarray, np.ndarray]: # exact, 95 %
+    hits = np.round(share * images)
+    low = np.where(hits > 0, betaincinv(np.maximum(hits, 1), images - hits + 1, 0.025), 0.0)
+    high = np.where(hits < images, betaincinv(hits + 1, np.maximum(images - hits, 1), 0.975), 1.0)
+    return low, high
 
 # %% ../../nbs/lab/02_figures.ipynb #34f9cce9
 def _look(number: int) -> dict[str, Any]: # colour and dash of the curve of this number
@@ -211,9 +334,6 @@ def _check_unmixed(frame: pd.DataFrame, *shown: str | None) -> None:
 # %% ../../nbs/lab/02_figures.ipynb #3e76ddea
 def _finish(ax: Axes, settings: Mapping[str, Any]) -> Axes:
     ax.set(**settings)
-    legend = ax.get_legend()
-    if legend is not None:
-        legend.set_frame_on(False)
     sns.despine(ax=ax)
     return ax
 
