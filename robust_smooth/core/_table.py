@@ -102,6 +102,7 @@ ROOMS: dict[str, str] = {
     'bernstein_regimes': 'lab.bernstein_regimes',
     'bernstein_regression': 'methods.bernstein_regression',
     'bernstein_training': 'methods.bernstein_training',
+    'both_sides': 'maths.both_sides',
     'bounds': 'maths.bounds',
     'boxes': 'maths.boxes',
     'budgets': 'lab.budgets',
@@ -115,6 +116,7 @@ ROOMS: dict[str, str] = {
     'curves': 'maths.curves',
     'data': 'training.data',
     'definitions': 'lab.definitions',
+    'denoised': 'training.denoised',
     'doctor': 'lab.doctor',
     'draws': 'methods.draws',
     'dual': 'maths.dual',
@@ -185,6 +187,7 @@ ROOMS: dict[str, str] = {
     'uniform': 'methods.uniform',
     'vision': 'training.vision',
     'votes': 'voting.votes',
+    'weights': 'training.weights',
     'zoo': 'training.zoo',
 }
 
