@@ -27,6 +27,7 @@ from .maths import corners as corners
 from .maths import curves as curves
 from .training import data as data
 from .lab import definitions as definitions
+from .training import denoised as denoised
 from .lab import doctor as doctor
 from .methods import draws as draws
 from .maths import dual as dual
@@ -97,6 +98,7 @@ from .maths import two_sided as two_sided
 from .methods import uniform as uniform
 from .training import vision as vision
 from .voting import votes as votes
+from .training import weights as weights
 from .training import zoo as zoo
 from .core.values import ABSTAIN as ABSTAIN
 from .core.certificates import Certificates as Certificates

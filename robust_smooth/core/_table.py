@@ -116,6 +116,7 @@ ROOMS: dict[str, str] = {
     'curves': 'maths.curves',
     'data': 'training.data',
     'definitions': 'lab.definitions',
+    'denoised': 'training.denoised',
     'doctor': 'lab.doctor',
     'draws': 'methods.draws',
     'dual': 'maths.dual',
@@ -186,6 +187,7 @@ ROOMS: dict[str, str] = {
     'uniform': 'methods.uniform',
     'vision': 'training.vision',
     'votes': 'voting.votes',
+    'weights': 'training.weights',
     'zoo': 'training.zoo',
 }
 
@@ -316,6 +318,7 @@ FACES: dict[str, dict[str, str]] = {
          'register_check': 'registry',
          'register_noise': 'registry',
          'registry': 'registry',
+         'room': 'registry',
          'round_radii': 'summaries',
          'seeds': 'seeds',
          'split': 'frames',

@@ -151,20 +151,6 @@ class _Reads:
                 raise
             return self.data("train_first10000", wanted)
 
-# %% ../../nbs/lab/09_experiment.ipynb #aea4aba5
-def _weights(path: str) -> dict[str, Any]: # tensors by name
-    "Weights from a file; code in it is never run. Raises ValueError for other contents."
-    import torch
-    if path.endswith(".safetensors"):
-        from safetensors.torch import load_file
-        return load_file(path)
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    if isinstance(state, dict):
-        state = state.get("state_dict", state)
-    if not isinstance(state, dict):
-        raise ValueError(f"checkpoint must hold a state dict, got {type(state).__name__}")
-    return {name.removeprefix("module."): value for name, value in state.items()}
-
 # %% ../../nbs/lab/09_experiment.ipynb #c668d03c
 _LONG = 500_000 # images trained on, or draws, from which a minute of compiling pays
 
@@ -240,8 +226,8 @@ class _Trains(_Builds):
                 return self._wrapped(found)
         net = initial(network or self._network, seed)
         if self.checkpoint:
-            net.load_state_dict(_weights(self.checkpoint))
-            return self._wrapped(net)
+            from robust_smooth.training.weights import load_into
+            return self._wrapped(load_into(net, self.checkpoint))
         training = self._training(recipe, epochs or self.budget.epochs, seed, net)
         return self._wrapped(trained(net, training, self.status, dataset=self.dataset, experiment=self.name))
 
