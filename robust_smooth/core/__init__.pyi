@@ -124,6 +124,7 @@ from .registry import register as register
 from .registry import register_check as register_check
 from .registry import register_noise as register_noise
 from . import registry as registry
+from .registry import room as room
 from .summaries import round_radii as round_radii
 from . import seeds as seeds
 from .frames import split as split

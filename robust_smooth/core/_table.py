@@ -319,6 +319,7 @@ FACES: dict[str, dict[str, str]] = {
          'register_check': 'registry',
          'register_noise': 'registry',
          'registry': 'registry',
+         'room': 'registry',
          'round_radii': 'summaries',
          'seeds': 'seeds',
          'split': 'frames',

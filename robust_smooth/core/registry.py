@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['FEW', 'P', 'R', 'METHODS', 'NOISES', 'CHECKS', 'T', 'GROUP', 'refuse_plan', 'refuse_lacking', 'refuse_domain',
-           'admit', 'distinct_rows', 'Method', 'guarded', 'register', 'register_check', 'register_noise',
+           'admit', 'distinct_rows', 'Method', 'guarded', 'register', 'register_check', 'register_noise', 'room',
            'find_methods', 'load_methods', 'method_named', 'noise_named', 'load_noises', 'own_norms', 'list_methods',
            'noise_spec', 'noise_from_spec']
 
@@ -390,7 +390,18 @@ GROUP = "robust_smooth.methods" # entry points whose modules register methods, c
 
 def _load(module: str) -> None:
     "Import a module of ours, named from the package on."
-    importlib.import_module(f"robust_smooth.{module}")
+    room(module)
+
+def room(module: str, # named from the package on: "maths.accuracy"
+        ) -> Any:     # the module
+    """A room of a higher wing, on demand: the one door upward.
+
+    Args:
+        module: named from the package on: "maths.accuracy"
+    Returns:
+        the module
+    """
+    return importlib.import_module(f"robust_smooth.{module}")
 
 @functools.lru_cache(maxsize=None)
 def _load_foreign() -> None:
