@@ -32,6 +32,13 @@ from .stock import Ask, Training, batch_rows, brief, initial, trained, voted
 __all__ = ['parameters_of', 'Settings', 'check_decided', 'Experiment']
 
 # %% ../../nbs/lab/09_experiment.ipynb #1d39a75d
+def _refuse_text(name: str, value: Any, default: Any) -> None:
+    "Raise ValueError where the shell handed over text and a list belongs: papermill's -p knows no lists."
+    if isinstance(value, str) and isinstance(default, (list, tuple)):
+        inside = value.strip("[]() ") or "..."
+        raise ValueError(f"{name} must be a list such as {default!r}, got the text {value!r}; "
+                         f"with papermill give it as -y: -y '{{{name}: [{inside}]}}'")
+
 def parameters_of(notebook: str | Path,     # an experiment, or the file of a notebook
                   names: Mapping[str, Any], # `globals()` of the notebook
                  ) -> dict[str, Any]:
@@ -45,6 +52,8 @@ def parameters_of(notebook: str | Path,     # an experiment, or the file of a no
     lacking = [name for name in known if name not in names]
     if lacking:
         raise ValueError(f"parameter {lacking[0]!r} of {notebook} has no value yet: run its parameters cell first")
+    for name, default in known.items():
+        _refuse_text(name, names[name], default)
     return {name: names[name] for name in known}
 
 # %% ../../nbs/lab/09_experiment.ipynb #debe9b20

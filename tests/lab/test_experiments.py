@@ -2,6 +2,9 @@
 import json
 import os
 
+import pytest
+
+
 from robust_smooth.lab import reproduce
 from robust_smooth.lab import claims
 from robust_smooth.lab import notebooks
@@ -21,3 +24,14 @@ def test_all_experiments_run_at_smoke(tmp_path, monkeypatch, capsys):
     assert all(r["status"] == "cached" for r in again.reports)
     slow = sorted(((r["seconds"], r["experiment"]) for r in outcome.reports), reverse=True)[:5]
     with capsys.disabled(): print("\nslowest at smoke:", ", ".join(f"{name} {seconds:.0f} s" for seconds, name in slow))
+
+
+def test_text_where_a_list_belongs_is_refused_with_the_right_spelling():
+    "As papermill's -p hands it over."
+    from robust_smooth.lab.experiment import parameters_of
+    from robust_smooth.lab.notebooks import default_parameters, find_notebook
+    known = default_parameters(find_notebook("gaussian_table1"))
+    assert parameters_of("gaussian_table1", known) == known
+    for text in ("0.25, 0.5", "[0.25, 0.5]"):
+        with pytest.raises(ValueError, match=r"sigmas must be a list .*-y '\{sigmas: \[0.25, 0.5\]\}'"):
+            parameters_of("gaussian_table1", known | dict(sigmas=text))
