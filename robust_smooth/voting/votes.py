@@ -392,19 +392,24 @@ def _cast(made: Ballot, scheme: Scheme, header: dict, columns: Mapping[str, np.n
     todo = np.array([row for row in range(size) if int(made.index[row]) not in done], dtype=np.int64)
     rows = batch_size or _rows_for(made, scheme)
     engine = made.engine(rows) if len(todo) else None
-    header["provenance"].setdefault("batch_size", engine.rows if engine else rows)
     if engine is not None and first_look is not None:
         first_look(made, engine, scheme.seed)
-    if journal is not None and journal.header is None:
-        journal.start(header)
     done_before = size - len(todo)
     with tqdm(total=size, initial=done_before, desc="vote", unit="image", disable=not progress, mininterval=0.5) as bar:
         for start in range(0, len(todo), GROUP):
             assert engine is not None
             for row, votes in _rows_of(made, engine, scheme, todo[start:start + GROUP]):
+                _begin(header, journal, engine.rows)
                 own = {name: column[row:row + 1] for name, column in columns.items()}
                 store.add(votes | own | dict(index=made.index[row:row + 1]))
                 bar.update()
+    _begin(header, journal, engine.rows if engine else rows)
+
+def _begin(header: dict, journal: Journal | None, rows: int) -> None:
+    "Note the batch that ran, and write the head of a file; both once. Rows of a forward pass are known when votes are there."
+    header["provenance"].setdefault("batch_size", rows)
+    if journal is not None and journal.header is None:
+        journal.start(header)
 
 def _rows_for(made: Ballot, scheme: Scheme) -> int:
     "The batch of a vote for which none was named."
