@@ -61,7 +61,7 @@ def main() -> None:
         looks._plan.cache_clear()
         return sequential.plan(None, sigma=0.5, alpha=0.001)
     rule = boundaries()
-    report(f"boundaries and futility: {len(rule.targets)} targets x {len(rule.looks)} looks", seconds(boundaries))
+    report(f"boundaries and futility: {len(rule.radii)} radii x {len(rule.looks)} looks", seconds(boundaries))
     counts = np.stack([hits[:1000], n - hits[:1000]], axis=1)
     report("decision for 1000 images at one look", seconds(lambda: rule(counts, np.full(1000, n), np.zeros(1000, int))))
 

@@ -77,6 +77,7 @@ def comments_above(source: str, widest: int = WIDEST) -> str:
 def plain_numbers(text: str) -> str:
     "Numbers as numbers, where NumPy shows their types."
     text = re.sub(r"np\.(?:float|int|uint)\d+\(([^()]*)\)", r"\1", text)
+    text = re.sub(r"\barray\((\[.*?\])(?:, dtype=\w+)?\)", lambda found: re.sub(r"\n {6}", "\n", found[1]), text, flags=re.S)
     text = re.sub(r"np\.str_\(([^()]*)\)", r"\1", text)
     return re.sub(r"np\.(True|False)_", r"\1", text)
 

@@ -1,4 +1,7 @@
-"""Drop from committed notebooks what kernels wrote to stderr: warnings name folders of the machine that ran them.
+"""Bring committed notebooks to the form in which readers meet them; run it after `nbdev_clean`.
+
+What kernels wrote to stderr goes: warnings name folders of the machine that ran them. Cells of imports are collapsed, so that JupyterLab
+opens a notebook on its question and its picture.
 
     python docs/tidy.py            all notebooks of nbs/; says which changed
     python docs/tidy.py FILE ...   these
@@ -7,19 +10,35 @@ import json
 import sys
 from pathlib import Path
 
-from notebooks import NBS
+from notebooks import DIRECTIVE, NBS, only_imports
+
+COLLAPSED = {"source_hidden": True}
+
+
+def drop_warnings(cell: dict) -> None:
+    "Forget what the kernel wrote to stderr."
+    if "outputs" in cell:
+        cell["outputs"] = [o for o in cell["outputs"] if not (o["output_type"] == "stream" and o["name"] == "stderr")]
+
+
+def collapse_imports(cell: dict) -> None:
+    "Collapse a code cell that holds imports, or nothing but directives, and shows nothing."
+    if cell["cell_type"] == "code" and not cell.get("outputs") and only_imports(DIRECTIVE.sub("", "".join(cell["source"]))):
+        cell["metadata"]["jupyter"] = COLLAPSED
 
 
 def tidy(path: Path) -> bool:
-    "Rewrite a notebook without its stderr outputs; True if it had any."
-    text = path.read_text(encoding="utf-8")
-    book, dropped = json.loads(text), 0
+    "Rewrite a notebook in this form; True if it was in another."
+    book = json.loads(path.read_text(encoding="utf-8"))
+    before = json.dumps(book)
     for cell in book["cells"]:
-        kept = [o for o in cell.get("outputs", []) if not (o["output_type"] == "stream" and o["name"] == "stderr")]
-        dropped += len(cell.get("outputs", [])) - len(kept)
-        if "outputs" in cell: cell["outputs"] = kept
-    if dropped: path.write_text(json.dumps(book, indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8") # as nbdev_clean writes it
-    return bool(dropped)
+        drop_warnings(cell)
+        collapse_imports(cell)
+    changed = json.dumps(book) != before
+    if changed:
+        text = json.dumps(book, indent=1, ensure_ascii=False, sort_keys=True) + "\n" # as nbdev_clean writes it
+        path.write_text(text, encoding="utf-8")
+    return changed
 
 
 if __name__ == "__main__":

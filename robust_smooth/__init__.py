@@ -9,7 +9,10 @@ __all__ = [*_NAMES, "load", "reproduce"]
 
 
 def load(path):
-    "Read a Record or Certificates that a vote or `save` wrote, told apart by the first line; nothing in it can run. Typed as a Record: `Certificates.load` is typed as the other."
+    """Read a Record or Certificates that a vote or `save` wrote, told apart by the first line; nothing in it can run.
+
+    Typed as a Record: `Certificates.load` is typed as the other.
+    """
     if _import_module("robust_smooth.core.certificate_file").holds_certificates(path):
         return _import_module("robust_smooth.core.certificates").Certificates.load(path)
     return _import_module("robust_smooth.core.record").Record.load(path)

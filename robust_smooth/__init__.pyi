@@ -10,8 +10,10 @@ from .methods import bernstein as bernstein
 from .methods import bernstein_heads as bernstein_heads
 from .lab import bernstein_models as bernstein_models
 from .methods import bernstein_paper as bernstein_paper
+from .lab import bernstein_regimes as bernstein_regimes
 from .methods import bernstein_regression as bernstein_regression
 from .methods import bernstein_training as bernstein_training
+from .maths import both_sides as both_sides
 from .maths import bounds as bounds
 from .maths import boxes as boxes
 from .lab import budgets as budgets
@@ -25,6 +27,7 @@ from .maths import corners as corners
 from .maths import curves as curves
 from .training import data as data
 from .lab import definitions as definitions
+from .training import denoised as denoised
 from .lab import doctor as doctor
 from .methods import draws as draws
 from .maths import dual as dual
@@ -73,6 +76,7 @@ from .maths import rewriting as rewriting
 from .methods import sampled_ratios as sampled_ratios
 from .lab import schedulers as schedulers
 from .methods import sequential as sequential
+from .voting import shapes as shapes
 from .maths import shell_radii as shell_radii
 from .maths import shell_values as shell_values
 from .maths import shells as shells
@@ -94,6 +98,7 @@ from .maths import two_sided as two_sided
 from .methods import uniform as uniform
 from .training import vision as vision
 from .voting import votes as votes
+from .training import weights as weights
 from .training import zoo as zoo
 from .core.values import ABSTAIN as ABSTAIN
 from .core.certificates import Certificates as Certificates

@@ -21,14 +21,16 @@ from torch import Tensor
 from .core.certificates import Certificates
 from .core.checks import check
 from .core.record import Record
-from .core.registry import Method, find_methods, load_methods
-from .core.values import check_level
+from .core.registry import Method, find_methods, load_methods, refuse_domain
+from .core.values import check_domain, check_level, UNIT
 from .noise.additive import Noise
-from .training.holders import as_images
+from .training.holders import Source, as_images, as_source, in_memory
 from .voting.engine import Engine, run
 from .voting.hardware import device_of, forward_in_pieces, tune_batch_size
 from .voting.ballots import Ballot, ballot
+from .voting.shapes import as_batch, explain
 from .voting.votes import vote
+from .training.conduct import MEMORY_ERRORS
 
 # %% auto #0
 __all__ = ['LOOKED_AT', 'LOOKS', 'CLEAN_BATCH', 'Estimate', 'largest_radius', 'classes_of', 'Smoothed']
@@ -139,7 +141,8 @@ def _look(progress: bool) -> Callable[[Ballot, Engine, int], None]:
 def classes_of(model: Callable, # base classifier
                images: Tensor,  # [B, ...] at least one
               ) -> int:         # C >= 2
-    """Classes of the model, from one forward pass. Raises ValueError, with advice where a single image was given.
+    """Classes of the model, from one forward pass. Raises ValueError, saying which axis is wrong,
+    where the images do not fit.
 
     Args:
         model: base classifier
@@ -150,22 +153,13 @@ def classes_of(model: Callable, # base classifier
     known = getattr(model, "num_classes", None)
     try:
         logits = forward_in_pieces(model, images[:1].to(device_of(model)), 1)
-    except (RuntimeError, ValueError) as error:
-        if _answers(model, images):
-            shape = list(images.shape)
-            raise ValueError(f"images must be a batch, [B, ...], got one image of shape {shape}; write image[None]") from error
-        raise
+    except (RuntimeError, ValueError, IndexError, TypeError, AssertionError) as error:
+        if isinstance(error, MEMORY_ERRORS):
+            raise
+        raise explain(model, images, error) from error
     if known and logits.shape[1] != known:
         raise ValueError(f"model must return logits of its {known} classes, got {logits.shape[1]}")
     return int(logits.shape[1])
-
-def _answers(model: Callable, image: Tensor) -> bool:
-    "Whether the network takes this as one image."
-    try:
-        forward_in_pieces(model, image[None].to(device_of(model)), 1)
-        return True
-    except (RuntimeError, ValueError):
-        return False
 
 # %% ../nbs/10_smoothed.ipynb #befefbb6
 def _check_stop(noise: Noise, stop: Any) -> None:
@@ -215,28 +209,40 @@ def _check_prediction(method: Method, noise: Noise, classes: int, n: int, alpha:
         enough += max(1, enough // 100)
     raise ValueError(f"n must be larger to predict anything at alpha = {alpha:g}, got {n}; {enough} suffices")
 
+# %% ../nbs/10_smoothed.ipynb #f04ec9df
+def _first(source: Source) -> Tensor: # [B, ...] one image of a data set; all that are in memory
+    "Some images, to see their shape. Raises ValueError where there are none."
+    given = next(source.groups(1), None)
+    if given is None:
+        raise ValueError("data holds no images")
+    return given.images
+
 # %% ../nbs/10_smoothed.ipynb #13cc65be
 class Smoothed:
     """A base classifier smoothed by a distribution: votes, predictions, estimates and checks. Raises TypeError.
 
     Args:
-        model: base classifier, best from `wrap`: [m, ...] in [0, 1] -> [m, C] logits
+        model: base classifier, best from `wrap`: [m, ...] in the domain -> [m, C] logits
         noise: smoothing distribution
+        domain: range of the inputs, whose unit radii have; None: any real numbers
     """
 
     def __init__(self,
-                 model: Callable, # base classifier, best from `wrap`: [m, ...] in [0, 1] -> [m, C] logits
+                 model: Callable, # base classifier, best from `wrap`: [m, ...] in the domain -> [m, C] logits
                  noise: Noise,    # smoothing distribution
+                 domain: tuple[float, float] | None = UNIT, # range of the inputs, whose unit radii have; None: any real numbers
                 ):
         if not callable(model):
             raise TypeError(f"model must be callable, got {type(model).__name__}")
         if not isinstance(noise, Noise):
             kind = type(noise).__name__
             raise TypeError(f"noise must be a smoothing distribution such as Gaussian(sigma=0.5), got {kind}")
-        self.model, self.noise = model, noise
+        self.model, self.noise, self.domain = model, noise, check_domain(domain)
+        refuse_domain(noise, self.domain)
 
     def __repr__(self) -> str:
-        return f"Smoothed({type(self.model).__name__}, {self.noise!r})"
+        inputs = "" if self.domain == UNIT else f", domain={self.domain}"
+        return f"Smoothed({type(self.model).__name__}, {self.noise!r}{inputs})"
 
     def num_classes(self,
                     images: Tensor, # [B, ...] at least one
@@ -249,7 +255,7 @@ class Smoothed:
         return classes_of(self.model, images)
 
     def vote(self,
-             data: Any,               # images in [0, 1]: tensor, ImageSet, Dataset or DataLoader
+             data: Any,               # images in the domain, one or many: tensor, array, list, ImageSet, Dataset, DataLoader
              n: int = 100_000,        # estimation draws per image; a deterministic noise visits all its evaluations
              n0: int = 100,           # selection draws per image
              moments: bool = False,   # also collect the gradient half-sums that the first-order certificates need
@@ -266,7 +272,8 @@ class Smoothed:
         """Vote: the expensive step, once for all certificates. Raises ValueError or TypeError before the long run.
 
         Args:
-            data: images in [0, 1]: tensor, ImageSet, Dataset or DataLoader
+            data: images in the domain, one or many: tensor, array, list, ImageSet, Dataset,
+                DataLoader
             n: estimation draws per image; a deterministic noise visits all its evaluations
             n0: selection draws per image
             moments: also collect the gradient half-sums that the first-order certificates need
@@ -279,27 +286,34 @@ class Smoothed:
             device: None: where the model is
             progress: progress bar, and a word on the agreement with clean predictions
         """
-        given = as_images(data)
+        source = self._source(data)
         _check_place(self.model, device)
         if stop is not None:
             _check_stop(self.noise, stop)
         elif alpha is not None and not self.noise.deterministic:
             _check_draws(self.noise, n, check_level(alpha))
-        images = given.images
-        observers = _observers(self.noise, math.prod(images.shape[1:])) if moments else None
-        first_look = _look(progress) if len(images) and not self.noise.deterministic else None
-        return vote(self.model, images, self.noise, n, num_classes=self._classes, n0=n0, seed=seed, labels=given.labels,
-                    index=given.index if index is None else index, observers=observers, stop=stop, save=save,
-                    batch_size=batch_size, device=device, progress=progress, first_look=first_look)
+        observers = _observers(self.noise, math.prod(_first(source).shape[1:])) if moments else None
+        first_look = None if self.noise.deterministic else _look(progress)
+        whole = source.whole
+        names = source.index if index is None and whole is not None else index
+        return vote(self.model, source if whole is None else whole.images, self.noise, n, num_classes=self._classes, n0=n0, seed=seed,
+                    labels=None if whole is None else whole.labels, index=names, observers=observers, stop=stop, save=save,
+                    domain=self.domain, batch_size=batch_size, device=device, progress=progress, first_look=first_look)
+
+    def _source(self, data: Any) -> Source: # one image has its batch axis
+        source = as_source(data)
+        if source.whole is None:
+            return source
+        return in_memory(source.whole._replace(images=as_batch(self.model, source.whole.images)))
 
     def _classes(self, images: Tensor) -> int: # for a vote on no images any number will do
         return self.num_classes(images) if len(images) else 2
 
     def _ballot(self, images: Tensor, device: torch.device | str | None) -> Ballot:
-        return ballot(self.model, images, self.noise, self._classes, None, device)
+        return ballot(self.model, images, self.noise, self._classes, None, device, self.domain)
 
     def agreement(self,
-                  data: Any,      # images in [0, 1]
+                  data: Any,      # images in the domain, one or many
                   n: int = LOOKS, # draws per image
                   seed: int = 0,  # seed of the noise (a stage of its own)
                   device: torch.device | str | None = None, # None: where the model is
@@ -308,7 +322,7 @@ class Smoothed:
         """Share of votes under the noise that equal the prediction on the clean image.
 
         Args:
-            data: images in [0, 1]
+            data: images in the domain, one or many
             n: draws per image
             seed: seed of the noise (a stage of its own)
             device: None: where the model is
@@ -316,11 +330,19 @@ class Smoothed:
         Returns:
             share of votes in [0, 1]
         """
-        made = self._ballot(as_images(data).images, device)
-        return _agreement(made, made.engine(batch_size or CLEAN_BATCH), seed, n)
+        made: Ballot | None = None
+        shares, rows = [], []
+        for given in self._source(data).groups(CLEAN_BATCH):
+            fresh = made is None
+            made = self._ballot(given.images, device) if made is None else made.of(given.images, given.index)
+            if fresh:
+                engine = made.engine(batch_size or CLEAN_BATCH)
+            shares.append(_agreement(made, engine, seed, n))
+            rows.append(len(given.images))
+        return float(np.average(shares, weights=rows))
 
     def predict(self,
-                data: Any,            # images in [0, 1]
+                data: Any,            # images in the domain, one or many
                 n: int = 1000,        # draws per image
                 alpha: float = 0.001, # probability of another class than the smoothed classifier's, in (0, 1)
                 seed: int = 0,        # seed of the noise
@@ -330,7 +352,7 @@ class Smoothed:
         too small for alpha.
 
         Args:
-            data: images in [0, 1]
+            data: images in the domain, one or many
             n: draws per image
             alpha: probability of another class than the smoothed classifier's, in (0, 1)
             seed: seed of the noise
@@ -338,9 +360,10 @@ class Smoothed:
         Returns:
             [B] int64: class or `ABSTAIN`
         """
-        method, images = _predictor(self.noise), as_images(data).images
-        if method is not None and len(images):
-            classes, dim = self.num_classes(images), math.prod(images.shape[1:])
+        method, source = _predictor(self.noise), self._source(data)
+        if method is not None and source.size != 0:
+            first = _first(source)
+            classes, dim = self.num_classes(first), math.prod(first.shape[1:])
             _check_prediction(method, self.noise, classes, n, check_level(alpha), dim)
         record = self.vote(data, n=n, n0=1, seed=seed, alpha=None, **{"progress": False, **settings})
         if method is not None and method.predict is not None:
@@ -349,7 +372,7 @@ class Smoothed:
         return exact.certify(record, norm=exact.norms[0], alpha=alpha).label
 
     def estimate(self,
-                 data: Any,            # images in [0, 1]
+                 data: Any,            # images in the domain, one or many
                  n: int = 100_000,     # estimation draws per image
                  alpha: float = 0.001, # level to be certified at, in (0, 1)
                  seconds: float = 1.0, # length of the trial
@@ -359,21 +382,23 @@ class Smoothed:
         """Time, memory and largest attainable radius of a vote, after a short trial.
 
         Args:
-            data: images in [0, 1]
+            data: images in the domain, one or many
             n: estimation draws per image
             alpha: level to be certified at, in (0, 1)
             seconds: length of the trial
             batch_size: rows per forward pass; None: a short timed sweep
             device: None: where the model is
         """
-        made = self._ballot(as_images(data).images, device)
+        source = self._source(data)
+        made = self._ballot(_first(source), device)
         shape = made.images.shape[1:]
+        size = sum(len(given.images) for given in source.groups(CLEAN_BATCH)) if source.size is None else source.size
         engine = made.engine(batch_size or tune_batch_size(self.model, shape, made.device))
         draws = made.noise.evaluations if made.noise.deterministic else n
         speed = _speed(made.part(np.arange(1)), engine, draws, seconds)
         memory = 2 * engine.batch.numel() * engine.batch.element_size()
         largest = largest_radius(self.noise, made.num_classes, draws, alpha, math.prod(shape))
-        return Estimate(len(made.images), draws, draws * len(made.images) / speed, speed, memory, largest)
+        return Estimate(size, draws, draws * size / speed, speed, memory, largest)
 
     @staticmethod
     def check(certificates: Certificates, # as a method made them

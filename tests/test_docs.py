@@ -97,6 +97,7 @@ def test_code_is_laid_out_for_a_column(build):
     code = "x = 1 # short\nf(a,\n  b=2, # " + "long " * 20 + "\n  c='# no comment')"
     assert notebooks.comments_above(code).splitlines() == ["x = 1 # short", "f(a,", "  # " + ("long " * 20).strip(), "  b=2,", "  c='# no comment')"]
     assert notebooks.plain_numbers("(np.float64(0.5), np.True_, {np.str_('l2')})") == "(0.5, True, {'l2'})"
+    assert notebooks.plain_numbers("(array([0, 5]), 1)") == "([0, 5], 1)" and notebooks.plain_numbers("array([[1],\n       [2]])") == "[[1],\n [2]]"
     assert notebooks.noise_in("<matplotlib.legend.Legend at 0x7f>") and not notebooks.noise_in("Certificates(exact)")
     assert "echo" in notebooks.directives("#| echo: false\nx") and "echo" not in notebooks.directives("#| echo: true\nx")
 

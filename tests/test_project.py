@@ -74,7 +74,8 @@ def test_notebook_is_clean(path):
     ids = [cell.get("id") for cell in book["cells"]]
     assert all(ids) and len(set(ids)) == len(ids), "cells need ids of their own"
     for cell in book["cells"]:
-        assert set(cell["metadata"]) <= {"tags"}, f"cell metadata {cell['metadata']}: run nbdev_clean"
+        assert set(cell["metadata"]) <= {"tags", "jupyter"}, f"cell metadata {cell['metadata']}: run nbdev_clean"
+        assert cell["metadata"].get("jupyter", {"source_hidden": True}) == {"source_hidden": True}, cell["metadata"] # cells of imports
         assert cell.get("execution_count") is None, "an execution count is left: run nbdev_clean"
         for output in cell.get("outputs", []):
             assert output["output_type"] != "error", f"{output.get('ename')}: {output.get('evalue')}"
@@ -83,6 +84,20 @@ def test_notebook_is_clean(path):
     first = text_of(book["cells"][0]["source"])
     assert re.match(r"# \S.*\n+> \S", first), f"begin with '# title' and '> subtitle', got {first[:60]!r}"
     assert path.stat().st_size < LARGEST, f"{path.stat().st_size:,} bytes: make the figures smaller"
+
+
+def test_notebooks_open_on_their_question():
+    "In JupyterLab cells of imports are collapsed."
+    sys.path.insert(0, str(ROOT / "docs"))
+    try: tidy = importlib.import_module("tidy")
+    finally: sys.path.pop(0)
+    open_ones = []
+    for path in notebooks():
+        for cell in code_cells(path):
+            collapsed = dict(cell, metadata=dict(cell["metadata"]))
+            tidy.collapse_imports(collapsed)
+            if collapsed["metadata"] != cell["metadata"]: open_ones.append(name(path))
+    assert len(set(open_ones)) < len(notebooks()) / 3, f"run docs/tidy.py: {sorted(set(open_ones))}"
 
 
 @pytest.mark.parametrize("path", notebooks("experiments"), ids=name)
@@ -104,6 +119,12 @@ def test_experiment_has_one_parameters_cell_of_plain_literals(path):
 def test_proof_ends_in_a_cell_that_asserts(path):
     last = [text_of(cell["source"]) for cell in code_cells(path)[-2:]] # a picture may follow it
     assert any(re.search(r"\bassert\b|\btest_(?:eq|close)\(", source) for source in last)
+
+
+@pytest.mark.parametrize("path", notebooks("proofs"), ids=name)
+def test_proof_says_what_was_shown(path):
+    last = [text_of(cell["source"]) for cell in content(path)["cells"] if cell["cell_type"] == "markdown"][-1]
+    assert re.search(r"\*\*What was shown:\*\* \S", last), "a proof ends in a sentence '**What was shown:** ...'"
 
 
 @pytest.mark.parametrize("path", notebooks("proofs") + notebooks("experiments"), ids=name)

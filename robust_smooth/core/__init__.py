@@ -3,15 +3,18 @@ from importlib import import_module as _import_module
 
 from ._table import FACES as _FACES
 
-_HOMES = _FACES["core"]
+
+def _face(package):
+    "`__getattr__` and `__dir__` of a wing that shows the names of its rooms, loaded when they are asked for."
+    homes = _FACES[package.rpartition(".")[2]]
+
+    def get(name):
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        room = _import_module(f"{package}.{homes[name]}")
+        return room if name == homes[name] else getattr(room, name)
+
+    return get, lambda: sorted(homes)
 
 
-def __getattr__(name):
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    room = _import_module(f"{__name__}.{_HOMES[name]}")
-    return room if name == _HOMES[name] else getattr(room, name)
-
-
-def __dir__():
-    return sorted(_HOMES)
+__getattr__, __dir__ = _face(__name__)

@@ -57,7 +57,7 @@ from .summaries import Summary as Summary
 from .registry import T as T
 from .checks import TAIL_SLACK as TAIL_SLACK
 from .frames import Torn as Torn
-from .record import UNIT as UNIT
+from .values import UNIT as UNIT
 from .seeds import WORDS as WORDS
 from .places import WriteLock as WriteLock
 from .registry import admit as admit
@@ -69,6 +69,7 @@ from . import certificates as certificates
 from . import certification_log as certification_log
 from .checks import check as check
 from .values import check_counts as check_counts
+from .values import check_domain as check_domain
 from .values import check_level as check_level
 from .values import check_mode as check_mode
 from .checks import check_named as check_named
@@ -85,6 +86,7 @@ from .hashes import content_hash as content_hash
 from .votes_file import convert as convert
 from .votes_file import count_rows as count_rows
 from .registry import distinct_rows as distinct_rows
+from .values import domain_words as domain_words
 from .registry import find_methods as find_methods
 from .frames import format_of as format_of
 from . import frames as frames
@@ -115,12 +117,14 @@ from .pictures import plot_votes as plot_votes
 from .certificate_file import read_certificates as read_certificates
 from .votes_file import read_journal as read_journal
 from . import record as record
+from .registry import refuse_domain as refuse_domain
 from .registry import refuse_lacking as refuse_lacking
 from .registry import refuse_plan as refuse_plan
 from .registry import register as register
 from .registry import register_check as register_check
 from .registry import register_noise as register_noise
 from . import registry as registry
+from .registry import room as room
 from .summaries import round_radii as round_radii
 from . import seeds as seeds
 from .frames import split as split

@@ -21,7 +21,7 @@ from robust_smooth.core.registry import (
     _default_norm, _defaults, find_methods, list_methods, Method, method_named, noise_from_spec, noise_spec, own_norms,
     refuse_lacking, refuse_plan,
 )
-from .values import check_counts, check_level, check_whole, norm_name
+from .values import check_counts, check_domain, check_level, check_whole, domain_words, norm_name, UNIT
 from .votes_file import read_journal, write_journal
 
 if TYPE_CHECKING:
@@ -29,11 +29,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # %% auto #0
-__all__ = ['UNIT', 'COLUMNS', 'MUST_AGREE', 'PROVENANCE_MUST_MATCH', 'Record', 'check_same_vote']
+__all__ = ['COLUMNS', 'MUST_AGREE', 'PROVENANCE_MUST_MATCH', 'Record', 'check_same_vote']
 
 # %% ../../nbs/core/07_record.ipynb #4614d380
-UNIT = (0.0, 1.0) # the domain of images
-
 def _check_table(counts: np.ndarray, selection: np.ndarray, n: np.ndarray) -> None:
     "Raise ValueError unless counts are a table of classes whose rows add up to n, and selection has its shape."
     if counts.ndim != 2 or counts.shape[1] < 2:
@@ -56,15 +54,6 @@ def _whole_column(value: ArrayLike, name: str, size: int) -> np.ndarray: # [B] i
     if not whole:
         raise ValueError(f"{name} must hold whole numbers, got {array.dtype}")
     return array.astype(np.int64)
-
-def _check_domain(domain: Any) -> tuple[float, float] | None:
-    "The domain of the inputs, as a pair of numbers. Raises ValueError."
-    if domain is None:
-        return None
-    pair = tuple(float(end) for end in domain)
-    if len(pair) != 2 or not pair[0] < pair[1]:
-        raise ValueError(f"domain must be None or (low, high) with low < high, got {domain!r}")
-    return pair
 
 # %% ../../nbs/core/07_record.ipynb #2437e443
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -97,7 +86,7 @@ class _Votes:
         known["index"] = np.arange(size) if self.index is None else _whole_column(self.index, "index", size)
         known["labels"] = None if self.labels is None else _whole_column(self.labels, "labels", size)
         known["fragile"] = None if self.fragile is None else check_counts(self.fragile, "fragile")
-        known["domain"] = _check_domain(self.domain)
+        known["domain"] = check_domain(self.domain)
         for name, value in known.items():
             object.__setattr__(self, name, value)
 
@@ -392,6 +381,7 @@ class _Shows(_Votes):
         draws = f"{low}" if low == high else f"{low}..{high}"
         extra = f", moments={sorted(self.moments)}" if self.moments else ""
         extra += ", stopped early" if self.plan is not None else ""
+        extra += "" if self.domain == UNIT else f", inputs: {domain_words(self.domain)}"
         size = f"{len(self)} images, {self.counts.shape[1]} classes, d={self.dim}"
         return f"Record({size}, n={draws}, {self.noise!r}{extra})"
 

@@ -18,16 +18,16 @@ import numpy as np
 
 from . import _table
 from .certificates import ADVERSARIES, Certificates
-from .values import check_level, check_mode, norm_name
+from .values import check_level, check_mode, domain_words, norm_name, UNIT
 
 if TYPE_CHECKING:
     import pandas as pd # a table is made on demand: reading votes does not wait for it
 
 # %% auto #0
-__all__ = ['FEW', 'P', 'R', 'METHODS', 'NOISES', 'CHECKS', 'T', 'GROUP', 'refuse_plan', 'refuse_lacking', 'admit',
-           'distinct_rows', 'Method', 'guarded', 'register', 'register_check', 'register_noise', 'find_methods',
-           'load_methods', 'method_named', 'noise_named', 'load_noises', 'own_norms', 'list_methods', 'noise_spec',
-           'noise_from_spec']
+__all__ = ['FEW', 'P', 'R', 'METHODS', 'NOISES', 'CHECKS', 'T', 'GROUP', 'refuse_plan', 'refuse_lacking', 'refuse_domain',
+           'admit', 'distinct_rows', 'Method', 'guarded', 'register', 'register_check', 'register_noise', 'room',
+           'find_methods', 'load_methods', 'method_named', 'noise_named', 'load_noises', 'own_norms', 'list_methods',
+           'noise_spec', 'noise_from_spec']
 
 # %% ../../nbs/core/06_registry.ipynb #881b18cf
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +39,7 @@ class _Entry:
     needs: tuple[str, ...] = ()         # what the Record must hold beyond counts, such as "moments"
     deterministic: bool = False         # True: no sampling, alpha = 0
     sequential: bool = False            # True: its proof allows a Record that was stopped early
+    unit_only: bool = False             # True: its mathematics needs inputs in [0, 1]
     counts_only: bool = False           # True: a row depends on its selection, counts and n alone
     default: bool = True                # may be chosen when no method is named
     rank: int | Mapping[str, int] = 0   # the highest rank is the default; a number, or one per norm
@@ -131,6 +132,19 @@ def _check_votes(record: Any, reuse: bool) -> None:
                          "(a method with reuse=True selects from the estimation votes)")
 
 # %% ../../nbs/core/06_registry.ipynb #9e86857e
+def refuse_domain(noise: Any,  # smoothing distribution
+                  domain: tuple[float, float] | None, # of the inputs; None: any real numbers
+                 ) -> None:
+    """Raise ValueError if a noise is for inputs in [0, 1] and the inputs are others.
+
+    Args:
+        noise: smoothing distribution
+        domain: of the inputs; None: any real numbers
+    """
+    if domain != UNIT and getattr(noise, "unit_only", False):
+        raise ValueError(f"{type(noise).__name__} noise needs inputs in [0, 1], whose grid or ends it knows, got a domain of "
+                         f"{domain_words(domain)}; Gaussian, Uniform and the soap bubbles take any inputs")
+
 def admit(method: _Entry,    # who would certify
           record: Any,       # votes
           norm: str,         # canonical name of the norm
@@ -147,6 +161,9 @@ def admit(method: _Entry,    # who would certify
         options: further arguments of the method
     """
     _check_pair(method, record.noise, norm)
+    refuse_domain(record.noise, record.domain)
+    if method.unit_only and record.domain != UNIT:
+        raise ValueError(f"method {method.name!r} needs inputs in [0, 1], got a domain of {domain_words(record.domain)}")
     if "mode" in options:
         check_mode(options["mode"], method.modes)
     if not method.sequential:
@@ -216,7 +233,7 @@ def _sealed(found: Certificates, record: Any, options: Mapping[str, Any]) -> Cer
     if adversary is None and levels is not None:
         adversary = options.get("adversary", "quantised")
     return found.sealed(index=record.index, labels=record.labels, noise=noise_spec(record.noise), dim=record.dim,
-                        levels=levels, adversary=adversary)
+                        domain=record.domain, levels=levels, adversary=adversary)
 
 class Method(_Entry):
     """An entry of the registry: how one method certifies a Record, and what it needs. Called, it is the door to it.
@@ -228,6 +245,7 @@ class Method(_Entry):
         needs: what the Record must hold beyond counts, such as "moments"
         deterministic: True: no sampling, alpha = 0
         sequential: True: its proof allows a Record that was stopped early
+        unit_only: True: its mathematics needs inputs in [0, 1]
         counts_only: True: a row depends on its selection, counts and n alone
         default: may be chosen when no method is named
         rank: the highest rank is the default; a number, or one per norm
@@ -372,7 +390,18 @@ GROUP = "robust_smooth.methods" # entry points whose modules register methods, c
 
 def _load(module: str) -> None:
     "Import a module of ours, named from the package on."
-    importlib.import_module(f"robust_smooth.{module}")
+    room(module)
+
+def room(module: str, # named from the package on: "maths.accuracy"
+        ) -> Any:     # the module
+    """A room of a higher wing, on demand: the one door upward.
+
+    Args:
+        module: named from the package on: "maths.accuracy"
+    Returns:
+        the module
+    """
+    return importlib.import_module(f"robust_smooth.{module}")
 
 @functools.lru_cache(maxsize=None)
 def _load_foreign() -> None:

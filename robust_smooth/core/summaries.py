@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .values import ABSTAIN
+from .values import ABSTAIN, domain_words, UNIT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -126,7 +126,8 @@ def terms_of(table: Any, # certificates
     warning = ", NOT PROVED" if table.mode == "paper" else ""
     level = "deterministic" if table.alpha == 0 else f"alpha = {table.alpha:g}"
     joint = " for several norms at once" if table.alpha_scope == "joint" else ""
-    return f"{table.method}, {table.norm}, {table.mode}{warning}, {table.scope}, {level}{joint}"
+    inputs = "" if table.domain == UNIT else f", inputs: {domain_words(table.domain)}"
+    return f"{table.method}, {table.norm}, {table.mode}{warning}, {table.scope}, {level}{joint}{inputs}"
 
 # %% ../../nbs/core/05c_summaries.ipynb #e47ea3ff
 def summarise(table: Any,                       # certificates
@@ -165,8 +166,9 @@ def _curve(table: Any, labels: ArrayLike | None, axes: Axes) -> None:
     radii = np.append(np.linspace(0, max(own.max(initial=0.0), 1e-12), 400), own.max(initial=0.0) * 1.02)
     share = table.certified_accuracy(labels if known else table.label, radii)
     axes.plot(radii, share, linestyle="--" if table.mode == "paper" else "-", drawstyle="steps-post")
+    unit = "in units of [0, 1]" if table.domain == UNIT else "in units of the inputs"
     word = "certified accuracy" if known else "certified (classes not known)"
-    axes.set(xlabel=f"{table.norm} radius, in input units", ylabel=word, ylim=(-0.02, 1.02), xlim=(0, None))
+    axes.set(xlabel=f"{table.norm} radius, {unit}", ylabel=word, ylim=(-0.02, 1.02), xlim=(0, None))
 
 def _spread(known: np.ndarray, words: str, axes: Axes) -> None:
     "How the probabilities of the class are spread."

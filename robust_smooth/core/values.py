@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 # %% auto #0
-__all__ = ['ABSTAIN', 'MODES', 'MOST_STEPS', 'norm_name', 'norm_order', 'check_level', 'check_positive', 'check_whole',
-           'check_counts', 'check_mode', 'steps_within']
+__all__ = ['ABSTAIN', 'MODES', 'UNIT', 'MOST_STEPS', 'norm_name', 'norm_order', 'check_level', 'check_positive', 'check_whole',
+           'check_counts', 'check_mode', 'check_domain', 'domain_words', 'steps_within']
 
 # %% ../../nbs/core/00_values.ipynb #fedc21bc
 ABSTAIN = -1 # the label of an abstention
@@ -149,6 +149,34 @@ def check_mode(mode: str,                               # as it was asked for
         names = " or ".join(map(repr, allowed))
         raise ValueError(f"mode must be {names}, got {mode!r}")
     return mode
+
+# %% ../../nbs/core/00_values.ipynb #4ebdb57e
+UNIT = (0.0, 1.0) # the domain of images
+
+def check_domain(domain: Any, # None, or (low, high)
+                ) -> tuple[float, float] | None: # as numbers of Python
+    """The domain of the inputs. Raises ValueError for what is none.
+
+    Args:
+        domain: None, or (low, high)
+    Returns:
+        as numbers of Python
+    """
+    if domain is None:
+        return None
+    pair = tuple(domain) if isinstance(domain, (tuple, list, np.ndarray)) else ()
+    if len(pair) != 2 or not all(_is_number(end) for end in pair) or not pair[0] < pair[1]:
+        raise ValueError(f"domain must be None or (low, high) with low < high, got {domain!r}")
+    return float(pair[0]), float(pair[1])
+
+def domain_words(domain: tuple[float, float] | None, # as `check_domain` returns it
+                ) -> str:
+    """A domain in words.
+
+    Args:
+        domain: as `check_domain` returns it
+    """
+    return "any real numbers" if domain is None else f"[{domain[0]:g}, {domain[1]:g}]"
 
 # %% ../../nbs/core/00_values.ipynb #b50705ee
 MOST_STEPS = 2**62 # above any grid, and still an int64

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -32,8 +32,8 @@ from ..training.models import ResNet
 
 # %% auto #0
 __all__ = ['dense_features', 'conv_features', 'vgg_features', 'resnet_features', 'wide_features', 'densenet_features', 'head',
-           'FeatureClassifier', 'accuracy', 'attack_inside', 'network_for', 'fit_pipeline', 'fit_through',
-           'accuracy_table', 'audit']
+           'FeatureClassifier', 'right', 'accuracy', 'attack_inside', 'network_for', 'fit_pipeline', 'fit_through',
+           'right_answers', 'accuracy_table', 'audit']
 
 # %% ../../nbs/lab/15_bernstein_models.ipynb #a244f443
 def dense_features(in_features: int,                 # inputs per image
@@ -252,6 +252,25 @@ class FeatureClassifier(nn.Module):
         return Smoothed(self.features, self.head, degree).eval()
 
 # %% ../../nbs/lab/15_bernstein_models.ipynb #f86af80d
+def right(model: nn.Module, # images to logits
+          images: Tensor,   # [N, ...]
+          labels: Tensor,   # [N]
+         ) -> np.ndarray:   # [N] bool
+    """Which images are classified correctly.
+
+    Args:
+        model: images to logits
+        images: [N, ...]
+        labels: [N]
+    Returns:
+        [N] bool
+    """
+    hits = []
+    with frozen(model), torch.no_grad():
+        for x, y in zip(images.split(500), labels.split(500)):
+            hits.append(model(x).argmax(1) == y)
+    return torch.cat(hits).numpy()
+
 def accuracy(model: nn.Module, # images to logits
              images: Tensor,   # [N, ...]
              labels: Tensor,   # [N]
@@ -265,11 +284,7 @@ def accuracy(model: nn.Module, # images to logits
     Returns:
         in [0, 1]
     """
-    hits = []
-    with frozen(model), torch.no_grad():
-        for x, y in zip(images.split(500), labels.split(500)):
-            hits.append((model(x).argmax(1) == y).float())
-    return float(torch.cat(hits).double().mean())
+    return float(right(model, images, labels).mean())
 
 # %% ../../nbs/lab/15_bernstein_models.ipynb #72817f53
 @dataclass(frozen=True)
@@ -486,12 +501,37 @@ def _attacked(model: nn.Module, test: ImageSet, eps: float, steps: int) -> dict[
     return {"none": images, "FGSM": fgsm(model, images, labels, eps), f"PGD-{steps}": climb(model, images, labels)}
 
 # %% ../../nbs/lab/15_bernstein_models.ipynb #3adc50b8
+def right_answers(base: FeatureClassifier,      # trained
+                  test: ImageSet,               # evaluation images
+                  degrees: Iterable[int],       # n
+                  eps: float,                   # l_inf size of the attacks
+                  steps: int = 20,              # of PGD
+                 ) -> dict[tuple[int, str], np.ndarray]: # (n, attack) -> [N] bool; n = 0: unsmoothed
+    """What `accuracy_table` averages, image by image.
+
+    Args:
+        base: trained
+        test: evaluation images
+        degrees: n
+        eps: l_inf size of the attacks
+        steps: of PGD
+    Returns:
+        (n, attack) -> [N] bool; n = 0: unsmoothed
+    """
+    found = {}
+    for n in (0, *degrees):
+        model = base.smoothed(n) if n else base
+        for attack, images in _attacked(model, test, eps, steps).items():
+            found[n, attack] = right(model, images, test.labels)
+    return found
+
 def accuracy_table(base: FeatureClassifier,     # trained
                    test: ImageSet,              # evaluation images
                    degrees: Iterable[int],      # n
                    eps: float,                  # l_inf size of the attacks
                    printed_eps: Any = None,     # how the paper writes it; None: eps
                    steps: int = 20,             # of PGD
+                   answers: Mapping[tuple[int, str], np.ndarray] | None = None, # of `right_answers`; None: found now
                   ) -> pd.DataFrame:            # method, n, metric, attack, norm, eps, value
     """Accuracy of the unsmoothed classifier and of each degree, as it is and under attacks on the model itself.
 
@@ -502,6 +542,7 @@ def accuracy_table(base: FeatureClassifier,     # trained
         eps: l_inf size of the attacks
         printed_eps: how the paper writes it; None: eps
         steps: of PGD
+        answers: of `right_answers`; None: found now
     Returns:
         method, n, metric, attack, norm, eps, value
     """
@@ -509,13 +550,12 @@ def accuracy_table(base: FeatureClassifier,     # trained
     plain = dict(metric="natural_accuracy", norm=None, eps=None)
     attacked = dict(metric="robust_accuracy", norm="linf", eps=said)
     columns = ["method", "n", "metric", "attack", "norm", "eps", "value"]
+    found = right_answers(base, test, degrees, eps, steps) if answers is None else answers
     rows = []
-    for n in (None, *degrees):
-        model = base if n is None else base.smoothed(n)
-        method = "baseline" if n is None else "bernstein"
-        for attack, images in _attacked(model, test, eps, steps).items():
-            words = plain if attack == "none" else attacked
-            rows.append(dict(words, method=method, n=n, attack=attack, value=accuracy(model, images, test.labels)))
+    for (n, attack), hits in found.items():
+        words = plain if attack == "none" else attacked
+        method, degree = ("bernstein", n) if n else ("baseline", None)
+        rows.append(dict(words, method=method, n=degree, attack=attack, value=float(hits.mean())))
     return pd.DataFrame(rows, columns=columns)
 
 # %% ../../nbs/lab/15_bernstein_models.ipynb #58915c4c

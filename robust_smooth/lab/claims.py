@@ -6,15 +6,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
+from scipy.special import ndtr, ndtri, stdtrit
+
+from ..core.certificates import Certificates
 
 # %% auto #0
-__all__ = ['PROVED_FALSE', 'HOLDS', 'DOES_NOT', 'UNDECIDED', 'UNTESTABLE', 'VERDICTS', 'WHOSE', 'COLUMNS', 'read_claim',
-           'verdict_of', 'Claim', 'Claims', 'tally']
+__all__ = ['PROVED_FALSE', 'HOLDS', 'DOES_NOT', 'UNDECIDED', 'UNTESTABLE', 'VERDICTS', 'WHOSE', 'NO_DATA', 'COLUMNS',
+           'read_claim', 'verdict_of', 'Gain', 'paired', 'outcomes', 'over_seeds', 'least', 'everywhere', 'Claim',
+           'Claims', 'tally']
 
 # %% ../../nbs/lab/02_claims.ipynb #72f76435
 PROVED_FALSE = "proved false"
@@ -25,6 +31,7 @@ UNTESTABLE = "not testable here"
 
 VERDICTS = (PROVED_FALSE, HOLDS, DOES_NOT, UNDECIDED, UNTESTABLE)
 WHOSE = ("paper", "ours")
+NO_DATA = "no data" # in place of a data set: mathematics, or a simulation
 
 # %% ../../nbs/lab/02_claims.ipynb #b9aaff4b
 _OLD_VERDICTS = {"does not hold": DOES_NOT}
@@ -75,6 +82,117 @@ def verdict_of(holds: bool | None,              # what was found; None: not test
         if not known or abs(difference) <= _ERRORS * error:
             return UNDECIDED
     return HOLDS if holds else DOES_NOT
+
+# %% ../../nbs/lab/02_claims.ipynb #b3d564f7
+@dataclass(frozen=True)
+class Gain:
+    "A difference and its standard error; `str` gives both."
+    difference: float
+    error: float
+
+    def above(self,
+              margin: float = 0.0, # how much it must be
+              tested: bool = True, # False: the question was not asked
+             ) -> dict[str, Any]:  # holds, difference, error: what a claim takes
+        """The answer to: is it more than the margin?
+
+        Args:
+            margin: how much it must be
+            tested: False: the question was not asked
+        Returns:
+            holds, difference, error: what a claim takes
+        """
+        if not tested or math.isnan(self.difference):
+            return dict(holds=None)
+        return dict(holds=self.difference > margin, difference=self.difference - margin, error=self.error)
+
+    def surplus(self, margin: float = 0.0) -> float: # above the margin, in standard errors
+        return (self.difference - margin) / self.error
+
+    def __str__(self) -> str:
+        return f"{self.difference:+.3f} ({self.error:.3f})"
+
+# %% ../../nbs/lab/02_claims.ipynb #175c3df1
+def paired(after: ArrayLike,  # [..., B] outcomes in [0, 1], images last; leading axes, such as radii, are averaged
+           before: ArrayLike, # of the same shape
+          ) -> Gain:
+    """Mean of after - before over the same images. Raises ValueError.
+
+    Args:
+        after: [..., B] outcomes in [0, 1], images last; leading axes, such as radii, are averaged
+        before: of the same shape
+    """
+    a, b = np.asarray(after, np.float64), np.asarray(before, np.float64)
+    if a.shape != b.shape or a.ndim == 0:
+        raise ValueError(f"after and before must have one shape [..., B], got {a.shape} and {b.shape}")
+    each = (a - b).reshape(-1, a.shape[-1]).mean(0) if a.size else np.zeros(0)
+    if not len(each):
+        return Gain(math.nan, math.inf)
+    mean = each.mean()
+    return Gain(float(mean), float(np.sqrt(1 + np.sum((each - mean) ** 2)) / len(each)))
+
+def outcomes(certificates: Certificates, # of B images
+             labels: ArrayLike,          # [B] true classes
+             radii: ArrayLike,           # [R]
+            ) -> np.ndarray:             # [R, B] bool: right, and certified at the radius
+    """What `certified_accuracy` averages, image by image.
+
+    Args:
+        certificates: of B images
+        labels: [B] true classes
+        radii: [R]
+    Returns:
+        [R, B] bool: right, and certified at the radius
+    """
+    right = certificates.label == np.asarray(labels)
+    return np.stack([right & certificates.certified_at(radius) for radius in np.atleast_1d(np.asarray(radii))])
+
+# %% ../../nbs/lab/02_claims.ipynb #3e0dec11
+_ONE_SIDED = float(ndtr(-2.0)) # probability beyond two standard errors on one side
+
+def over_seeds(after: ArrayLike,  # [S, ..., B] outcomes, one row a seed
+               before: ArrayLike, # of the same shape
+              ) -> Gain:
+    """Mean of after - before over seeds and images, with the errors of both.
+
+    Args:
+        after: [S, ..., B] outcomes, one row a seed
+        before: of the same shape
+    """
+    a, b = np.asarray(after, np.float64), np.asarray(before, np.float64)
+    images = paired(np.moveaxis(a, 0, -2), np.moveaxis(b, 0, -2))
+    if len(a) < 2:
+        return images
+    by_seed = (a - b).reshape(len(a), -1).mean(1)
+    stretch = -float(stdtrit(len(a) - 1, _ONE_SIDED)) / 2
+    seeds = stretch * float(by_seed.std(ddof=1)) / math.sqrt(len(a))
+    return Gain(images.difference, math.hypot(images.error, seeds))
+
+def least(gains: Sequence[Gain], margin: float = 0.0) -> Gain: # the one that decides whether all are above the margin
+    return min(gains, key=lambda gain: gain.surplus(margin))
+
+# %% ../../nbs/lab/02_claims.ipynb #8f940c05
+def everywhere(after: ArrayLike,    # [R, B] outcomes, one row a radius
+               before: ArrayLike,   # of the same shape
+               margin: float = 0.0, # by how much
+              ) -> dict[str, Any]:  # holds, difference, error: what a claim takes
+    """Whether after is above before by more than the margin, at every one of several radii.
+
+    Args:
+        after: [R, B] outcomes, one row a radius
+        before: of the same shape
+        margin: by how much
+    Returns:
+        holds, difference, error: what a claim takes
+    """
+    a, b = np.atleast_2d(np.asarray(after)), np.atleast_2d(np.asarray(before))
+    mean, gains = paired(a, b), [paired(x, y) for x, y in zip(a, b)]
+    worst = least(gains, margin)
+    if worst.surplus(margin) < float(ndtri(_ONE_SIDED / len(gains))) or mean.surplus(margin) < -2:
+        return min(worst, mean, key=lambda gain: gain.surplus(margin)).above(margin)
+    if worst.difference < margin - 1e-12:
+        return dict(holds=False, difference=worst.difference - margin, error=math.inf)
+    return mean.above(margin)
 
 # %% ../../nbs/lab/02_claims.ipynb #fd5f30f1
 @dataclass(frozen=True)

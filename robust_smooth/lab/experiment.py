@@ -16,19 +16,20 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..core.hashes import content_hash
 from ..core.values import check_level
-from . import fast, results
+from . import fast, figures, results
 from .budgets import Budget, budget_for, budget_name
 from .cache import home
-from .claims import Claims
+from .claims import NO_DATA, Claims
 from .findings import Findings
 from .notebooks import default_parameters, find_notebook
 from .stock import Ask, Training, batch_rows, brief, initial, trained, voted
 
 # %% auto #0
-__all__ = ['parameters_of', 'Settings', 'Experiment']
+__all__ = ['parameters_of', 'Settings', 'check_decided', 'Experiment']
 
 # %% ../../nbs/lab/09_experiment.ipynb #1d39a75d
 def parameters_of(notebook: str | Path,     # an experiment, or the file of a notebook
@@ -150,20 +151,6 @@ class _Reads:
                 raise
             return self.data("train_first10000", wanted)
 
-# %% ../../nbs/lab/09_experiment.ipynb #aea4aba5
-def _weights(path: str) -> dict[str, Any]: # tensors by name
-    "Weights from a file; code in it is never run. Raises ValueError for other contents."
-    import torch
-    if path.endswith(".safetensors"):
-        from safetensors.torch import load_file
-        return load_file(path)
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    if isinstance(state, dict):
-        state = state.get("state_dict", state)
-    if not isinstance(state, dict):
-        raise ValueError(f"checkpoint must hold a state dict, got {type(state).__name__}")
-    return {name.removeprefix("module."): value for name, value in state.items()}
-
 # %% ../../nbs/lab/09_experiment.ipynb #c668d03c
 _LONG = 500_000 # images trained on, or draws, from which a minute of compiling pays
 
@@ -239,8 +226,8 @@ class _Trains(_Builds):
                 return self._wrapped(found)
         net = initial(network or self._network, seed)
         if self.checkpoint:
-            net.load_state_dict(_weights(self.checkpoint))
-            return self._wrapped(net)
+            from robust_smooth.training.weights import load_into
+            return self._wrapped(load_into(net, self.checkpoint))
         training = self._training(recipe, epochs or self.budget.epochs, seed, net)
         return self._wrapped(trained(net, training, self.status, dataset=self.dataset, experiment=self.name))
 
@@ -263,6 +250,27 @@ class _Trains(_Builds):
                 self.status(f"{brief(recipe)}  (classifier from the zoo)")
                 return models.pretrained(name)
         return None
+
+# %% ../../nbs/lab/09_experiment.ipynb #90d8109c
+def check_decided(record: Any,     # a Record, whole or stopped by a sequential plan
+                  radii: ArrayLike, # that are reported
+                 ) -> None:
+    """Raises ValueError where votes stopped early, and a radius was neither a target of their plan nor out of reach.
+
+    Args:
+        record: a Record, whole or stopped by a sequential plan
+        radii: that are reported
+    """
+    if record.plan is None:
+        return
+    from robust_smooth.methods.sequential import largest_radius
+    reach = largest_radius(record.noise, record.plan["n_max"], record.plan["alpha"])
+    asked = np.unique(np.asarray(radii, np.float64))
+    targets = np.asarray(record.plan["targets"])
+    missed = [float(radius) for radius in asked if radius <= reach and not np.isclose(radius, targets).any()]
+    if missed:
+        raise ValueError(f"radii {missed} are reported, but voting stopped when {targets.round(6).tolist()} were "
+                         "decided: pass them to the plan, sequential.plan(radii, ...)")
 
 # %% ../../nbs/lab/09_experiment.ipynb #74ba11e7
 class _Votes(_Reads):
@@ -348,6 +356,7 @@ class Experiment(_Trains, _Votes, Findings):
         self.n, self.n0 = self.budget.n, self.budget.n0
         self._sets, self._voters, self._own = {}, {}, {}
         super().__init__(name, self._place(name), chosen.dataset)
+        figures.use()
 
     def _place(self, name: str) -> Path:
         "The folder of the run: that of whoever runs the notebook, or one by the parameters."
@@ -374,11 +383,30 @@ class Experiment(_Trains, _Votes, Findings):
         if unknown:
             raise ValueError(f"sizes must be fields of Budget, got {sorted(unknown)}")
         self._own |= sizes
+        if "images" in sizes and sizes["images"] is None:
+            self.tried_on = NO_DATA
         return self
 
     def __repr__(self) -> str:
         shown = SimpleNamespace(**dataclasses.asdict(self.budget) | self._own)
         return "\n".join(_header(self, shown))
+
+    def certify(self,
+                record: Any,      # votes, stopped early or not
+                radii: ArrayLike, # that will be reported
+                **how: Any,       # of record.certify: method, ...
+               ) -> Any:          # l2 Certificates at the run's alpha
+        """Certificates for exactly these radii. ValueError: voting stopped before one of them was decided.
+
+        Args:
+            record: votes, stopped early or not
+            radii: that will be reported
+            **how: of record.certify: method, ...
+        Returns:
+            l2 Certificates at the run's alpha
+        """
+        check_decided(record, radii)
+        return record.certify("l2", alpha=self.alpha, **how)
 
     def finish(self) -> Claims: # the claims, shown in full
         """Last cell: write claims and provenance. Without it a run counts as failed.

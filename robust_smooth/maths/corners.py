@@ -11,12 +11,14 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from .truncated_sums import TINY, CellSums, WaveSums, legendre, normal_mass, truncated_moments
+from robust_smooth.maths.truncated_sums import (
+    TINY, CellSums, WaveTable, legendre, normal_mass, truncated_moments,
+)
 
 # %% auto #0
-__all__ = ['NARROW', 'FEW', 'CELLS', 'STEEP', 'FINE', 'MIDDLE', 'COARSE', 'GRADES', 'DROP', 'CERTAIN', 'SIGHTS', 'MOST_PANELS',
-           'LIKELY', 'DEEP', 'WAVES_FROM', 'TILTED', 'corner_ratio', 'log_mass', 'log_density', 'Resolution',
-           'resolution', 'bisect', 'Stretch', 'Places', 'places', 'corner_law']
+__all__ = ['NARROW', 'FEW', 'CELLS', 'SMALL', 'STEEP', 'FINE', 'MIDDLE', 'COARSE', 'GRADES', 'DROP', 'CERTAIN', 'SIGHTS',
+           'MOST_PANELS', 'LIKELY', 'AT_ONCE', 'corner_ratio', 'log_mass', 'log_density', 'Resolution', 'resolution',
+           'bisect', 'Stretch', 'Places', 'places', 'corner_law']
 
 # %% ../../nbs/maths/01b_corners.ipynb #dd7004ed
 def corner_ratio(
@@ -76,7 +78,9 @@ class Resolution(NamedTuple):
     width: float  # panels of log h are at most so wide at the peak
 
 # %% ../../nbs/maths/01b_corners.ipynb #1b11a1bd
-FEW, CELLS = 8, 40 # below FEW dimensions panels are cut at kinks; up to CELLS the sums are taken by cells
+FEW = 8            # below so many dimensions panels are cut at kinks
+CELLS = 20         # up to so many the sums are taken by cells, from then on by waves
+SMALL = 40         # up to so many the law needs more nodes
 STEEP = 0.6        # beyond this share of d the exponent makes the law steep in h
 FINE = {True: Resolution(20, 12, 20, 4, 1.0), False: Resolution(16, 14, 20, 3, 1.0)}  # few or many dimensions
 MIDDLE = {True: Resolution(16, 10, 16, 3, 1.0), False: Resolution(12, 10, 16, 3, 1.0)}
@@ -86,7 +90,7 @@ GRADES = dict(fine=FINE, middle=MIDDLE, coarse=COARSE)
 # %% ../../nbs/maths/01b_corners.ipynb #2cbbac7b
 def resolution(d: int, k: float, grade: str) -> Resolution:
     "The resolution of a grade: 'fine' for what is certified, 'middle' to see its error, 'coarse' to search."
-    chosen = GRADES[grade][d <= CELLS]
+    chosen = GRADES[grade][d <= SMALL]
     return chosen._replace(width=chosen.width / 2) if k > STEEP * d else chosen
 
 # %% ../../nbs/maths/01b_corners.ipynb #aa8c3cec
@@ -174,6 +178,23 @@ def _height_nodes(edges: np.ndarray, order: int, bend: bool) -> tuple[np.ndarray
         x, w = x**3 * (x * (6 * x - 15) + 10), 30 * w * (x * (1 - x))**2
     width = np.diff(edges)[:, None]
     return (edges[:-1, None] + width * x).ravel(), (width * w).ravel()
+
+# %% ../../nbs/maths/01b_corners.ipynb #15226824
+@lru_cache(maxsize=64)
+def _usual_heights(d: int, k: float, fine: Resolution) -> tuple[np.ndarray, np.ndarray]: # log h, weights
+    "Nodes and weights in log h where no kink is seen."
+    low, high, peak = _height_range(d, k)
+    edges = _height_edges(low, high, peak, [], min(fine.width, (high - low) / 4))
+    return _height_nodes(edges, fine.heights, False)
+
+# %% ../../nbs/maths/01b_corners.ipynb #c6857224
+def _heights(t: float, R: float, d: int, k: float, fine: Resolution) -> tuple[np.ndarray, np.ndarray]:
+    "Nodes and weights in log h, cut at kinks below eight dimensions."
+    if d >= FEW:
+        return _usual_heights(d, k, fine)
+    low, high, peak = _height_range(d, k)
+    edges = _height_edges(low, high, peak, _height_cuts(t, R, d, k), min(fine.width, (high - low) / 4))
+    return _height_nodes(edges, fine.heights, True)
 
 # %% ../../nbs/maths/01b_corners.ipynb #f34dd5bd
 class Stretch(NamedTuple):
@@ -279,12 +300,12 @@ class Places(NamedTuple):
 
     Args:
         h: [H] half ranges
-        row: [B] which of them
+        row: [B] which of them, in increasing order
         c: [B] midranges
         weight: [B], sum 1
     """
     h: np.ndarray      # [H] half ranges
-    row: np.ndarray    # [B] which of them
+    row: np.ndarray    # [B] which of them, in increasing order
     c: np.ndarray      # [B] midranges
     weight: np.ndarray # [B], sum 1
 
@@ -302,16 +323,12 @@ def _on_panels(
 # %% ../../nbs/maths/01b_corners.ipynb #bf2ff323
 def places(t: float, R: float, d: int, k: float, fine: Resolution) -> Places:
     "Where the law at t is integrated, and with which weights."
-    low, high, peak = _height_range(d, k)
-    few = d < FEW
-    cuts = _height_cuts(t, R, d, k) if few else []
-    edges = _height_edges(low, high, peak, cuts, min(fine.width, (high - low) / 4))
-    y, height_weight = _height_nodes(edges, fine.heights, few)
+    y, height_weight = _heights(t, R, d, k, fine)
     h = np.exp(y)
     mass = log_density(0.0, h, d, k) + 2 * y
     found = []
     for part in _stretches(h, R, d, k):
-        if few:
+        if d < FEW:
             inner = _cut_edges(part, t, h, R, d, k, fine.panels)
         else:
             inner = _travel_edges(part, t, h, R, d, k, mass > mass.max() - LIKELY, fine)
@@ -320,7 +337,9 @@ def places(t: float, R: float, d: int, k: float, fine: Resolution) -> Places:
     log_weight = log_density(c, h[row][:, None], d, k) + 2 * y[row][:, None] + s
     weight = np.exp(log_weight - log_weight.max()) * w * height_weight[row][:, None]
     keep = weight > np.exp(-DROP - 12) * weight.max()
-    return Places(h, np.broadcast_to(row[:, None], c.shape)[keep], c[keep], weight[keep] / weight[keep].sum())
+    row, c, weight = np.broadcast_to(row[:, None], c.shape)[keep], c[keep], weight[keep]
+    order = np.argsort(row, kind="stable")
+    return Places(h, row[order], c[order], weight[order] / weight.sum())
 
 # %% ../../nbs/maths/01b_corners.ipynb #6bd273fe
 def _undecided(at: Places, u: np.ndarray, d: int, spare: float | np.ndarray = 0.0) -> tuple[np.ndarray, np.ndarray]:
@@ -331,42 +350,53 @@ def _undecided(at: Places, u: np.ndarray, d: int, spare: float | np.ndarray = 0.
     return open_, (z > 0) & ~open_
 
 # %% ../../nbs/maths/01b_corners.ipynb #2325a36a
-def _sum_tails(at: Places, u: np.ndarray, d: int, degree: int) -> tuple[np.ndarray, np.ndarray]: # [B] each
-    "P(U <= u) and P(U > u) at every place."
+def _cell_tails(at: Places, u: np.ndarray, d: int, degree: int) -> tuple[np.ndarray, np.ndarray]: # [B] each
+    "P(U <= u) and P(U > u) at every place, by cells."
     if d == 2:
         return (u >= 0) * 1.0, (u < 0) * 1.0
     some, certain = _undecided(at, u, d)
     below, above = certain * 1.0, 1.0 - certain
     if some.any():
-        c, h = at.c[some], at.h[at.row[some]]
-        if d <= CELLS:
-            rows, back = np.unique(at.row[some], return_inverse=True)
-            tails = CellSums(d - 2, at.h[rows], back, c, degree).tails(u[some])
-        else:
-            tails = WaveSums(d - 2, c - h, c + h).tails((d - 2) * c + h * u[some])
-        below[some], above[some] = tails
+        rows, back = np.unique(at.row[some], return_inverse=True)
+        sums = CellSums(d - 2, at.h[rows], back, at.c[some], degree)
+        below[some], above[some] = sums.tails(u[some])
     return below, above
 
 # %% ../../nbs/maths/01b_corners.ipynb #db8bb7d2
-def _reflected_tail(t: float, R: float, d: int, k: float, fine: Resolution) -> float:
-    "P(L > t), t > 0, as E[exp L; L < -t]."
+@lru_cache(maxsize=32)
+def _waves(d: int, k: float, fine: Resolution) -> WaveTable:
+    "Sums of the others, for all places of a law; made once."
+    h = np.exp(_usual_heights(d, k, fine)[0])
+    return WaveTable(d - 2, h, h * np.expm1(_reach(0.0, h, d, k, DROP + 20)))
+
+# %% ../../nbs/maths/01b_corners.ipynb #5b940f9e
+def _whole_tilt(c: np.ndarray, h: np.ndarray, s: np.ndarray, R: float, n: int) -> np.ndarray:
+    "E exp(-R (s - sum of the others)), at most 1."
+    change = R * R / 2 + log_mass(c - R, h) - log_mass(c, h)
+    return np.exp(np.minimum(n * change - R * s, 0.0))
+
+# %% ../../nbs/maths/01b_corners.ipynb #17899218
+AT_ONCE = 2000 # places, so that their waves stay in a processor's cache
+
+# %% ../../nbs/maths/01b_corners.ipynb #cafbdc15
+@lru_cache(maxsize=512)
+def _both_sides(t: float, R: float, d: int, k: float, grade: str) -> tuple[float, float, float]: # t >= 0
+    "P(L <= -t), P(L > -t) and exp(t) P(L > t), by waves."
+    n, fine = d - 2, resolution(d, k, grade)
     at = places(-t, R, d, k, fine)
-    c, h, n = at.c, at.h[at.row], d - 2
+    c, h = at.c, at.h[at.row]
     u = (-t - corner_ratio(c, h, 0.0, R, d, k)) / (R * h)
     s = n * c + h * u
     some, certain = _undecided(at, u, d, R * h * _inner_moments(c, h, d)[1])
-    whole = n * (R * R / 2 + log_mass(c - R, h) - log_mass(c, h)) - R * s # log E exp(-R (s - sum))
-    value = np.where(certain, np.exp(np.minimum(whole, 0.0)), 0.0)
-    if some.any():
-        value[some] = WaveSums(n, (c - h)[some], (c + h)[some]).tilted(s[some], R)
-    return float(at.weight @ value) * math.exp(-t)
+    below, above, lost = certain * 1.0, 1.0 - certain, np.zeros(len(c))
+    lost[certain] = _whole_tilt(c[certain], h[certain], s[certain], R, n)
+    for part in np.array_split(np.flatnonzero(some), 1 + some.sum() // AT_ONCE):
+        sums = _waves(d, k, fine).sums(at.row[part], c[part])
+        below[part], above[part] = sums.tails(s[part])
+        lost[part] = sums.tilted(s[part], R)
+    return float(at.weight @ below), float(at.weight @ above), float(at.weight @ lost)
 
-# %% ../../nbs/maths/01b_corners.ipynb #5b940f9e
-DEEP = 1e-5       # tails below this are reflected,
-WAVES_FROM = 16   # from so many dimensions on,
-TILTED = 0.3      # where the exponent is at most this share of d
-
-# %% ../../nbs/maths/01b_corners.ipynb #cb8b7dad
+# %% ../../nbs/maths/01b_corners.ipynb #18c5587b
 @lru_cache(maxsize=512)
 def corner_law(
     t: float,           # value of L
@@ -386,11 +416,15 @@ def corner_law(
     Returns:
         G(t) and 1 - G(t)
     """
-    fine = resolution(d, k, grade)
-    at = places(t, R, d, k, fine)
-    h = at.h[at.row]
-    u = (t - corner_ratio(at.c, h, 0.0, R, d, k)) / (R * h)
-    below, above = (float(at.weight @ v) for v in _sum_tails(at, u, d, fine.degree))
-    if t > 0 and above < DEEP and d >= WAVES_FROM and k <= TILTED * d:
-        above = _reflected_tail(t, R, d, k, fine)
-    return below, above
+    if d <= CELLS:
+        fine = resolution(d, k, grade)
+        at = places(t, R, d, k, fine)
+        h = at.h[at.row]
+        u = (t - corner_ratio(at.c, h, 0.0, R, d, k)) / (R * h)
+        low, high = (float(at.weight @ tail) for tail in _cell_tails(at, u, d, fine.degree))
+        return low, high
+    below, above, lost = _both_sides(abs(t), R, d, k, grade)
+    if t <= 0:
+        return below, above
+    above = lost * math.exp(-t)
+    return 1 - above, above

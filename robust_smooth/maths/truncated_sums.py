@@ -5,14 +5,15 @@
 # %% ../../nbs/maths/01a_truncated_sums.ipynb #fcb2fc1e
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import numpy as np
 from scipy.special import erf, ndtr, wofz
 
 # %% auto #0
-__all__ = ['TINY', 'TERMS', 'BLOCK', 'normal_mass', 'legendre', 'cell_densities', 'CellSums', 'truncated_moments',
-           'characteristic', 'WaveSums']
+__all__ = ['TINY', 'SHORT', 'TERMS', 'BLOCK', 'FAINT', 'SPAN', 'KNOTS', 'normal_mass', 'legendre', 'cell_densities', 'CellSums',
+           'truncated_moments', 'characteristic', 'WaveSums', 'wave_sums', 'WaveTable']
 
 # %% ../../nbs/maths/01a_truncated_sums.ipynb #5b31f922
 def normal_mass(low: np.ndarray, high: np.ndarray) -> np.ndarray:
@@ -155,71 +156,83 @@ def _half_wave(x: np.ndarray, tau: np.ndarray) -> np.ndarray:
     return np.exp(-x * x / 2 + 1j * x * tau) * wofz(sign * (tau + 1j * x) / np.sqrt(2)) / 2
 
 # %% ../../nbs/maths/01a_truncated_sums.ipynb #06357664
-def _narrow_characteristic(low: np.ndarray, high: np.ndarray, tau: np.ndarray) -> np.ndarray: # [B]
-    "The characteristic function by direct integration, for short intervals, where differences cancel."
-    out = np.empty(len(low), complex)
-    nodes, weights = legendre(48)
-    for part in np.array_split(np.arange(len(low)), 1 + len(low) // 20_000):
-        half = (high[part] - low[part])[:, None] / 2
-        x = (high[part] + low[part])[:, None] / 2 + half * nodes
-        density = weights * np.exp(-x * x / 2)
-        out[part] = (density * np.exp(1j * tau[part, None] * x)).sum(1) / density.sum(1)
-    return out
+def _narrow_waves(
+    low: np.ndarray, high: np.ndarray, centre: np.ndarray,
+    unit: np.ndarray,        # [B] the lowest frequency
+    first: int, stop: int,   # multiples of it
+) -> np.ndarray:             # [B, stop - first] complex
+    "E exp(i j unit (x - centre)) for j = first, ..., stop - 1, by direct integration."
+    half = (high - low)[:, None] / 2
+    nodes, weights = legendre(12 + math.ceil(stop * np.max(unit * half[:, 0], initial=0.0)))
+    x = (high + low)[:, None] / 2 + half * nodes
+    density = weights * np.exp(-x * x / 2)
+    step = np.exp(1j * unit[:, None] * (x - centre[:, None]))
+    wave = density / density.sum(1, keepdims=True) * step**first
+    found = np.empty((len(low), stop - first), complex)
+    for j in range(stop - first):
+        found[:, j] = wave.sum(1)
+        wave *= step
+    return found
 
 # %% ../../nbs/maths/01a_truncated_sums.ipynb #7076718d
 def characteristic(low: np.ndarray, high: np.ndarray, tau: np.ndarray) -> np.ndarray:
     "Characteristic function of N(0, 1) truncated to [low, high], high > 0; arrays that broadcast."
     across = low <= 0
     full = np.where(across, np.exp(-tau * tau / 2), 0.0) - _half_wave(high, tau)
-    full = (full - np.where(across, 1, -1) * _half_wave(low, tau)) / normal_mass(low, high)
-    narrow = np.broadcast_to(high - low < 0.5, full.shape)
-    if narrow.any():
-        parts = (np.broadcast_to(v, full.shape)[narrow] for v in (low, high, tau))
-        full[narrow] = _narrow_characteristic(*parts)
-    return full
+    return (full - np.where(across, 1, -1) * _half_wave(low, tau)) / normal_mass(low, high)
 
 # %% ../../nbs/maths/01a_truncated_sums.ipynb #81b45a93
-TERMS, BLOCK = 800, 16 # of the Fourier series: at most, and at a time
+def _wide_waves(
+    low: np.ndarray, high: np.ndarray, centre: np.ndarray,
+    unit: np.ndarray,        # [B] the lowest frequency
+    first: int, stop: int,   # multiples of it
+) -> np.ndarray:             # [B, stop - first] complex
+    "E exp(i j unit (x - centre)) for j = first, ..., stop - 1, by the Faddeeva function."
+    tau = unit[:, None] * np.arange(first, stop)
+    return characteristic(low[:, None], high[:, None], tau) * np.exp(-1j * tau * centre[:, None])
 
-# %% ../../nbs/maths/01a_truncated_sums.ipynb #ea1bdc89
+# %% ../../nbs/maths/01a_truncated_sums.ipynb #99aea043
+SHORT = 0.5            # intervals shorter than this are integrated directly
+TERMS, BLOCK = 800, 16 # of the Fourier series: at most, and at a time
+FAINT = 1e-17          # coefficients below this are left out
+
+# %% ../../nbs/maths/01a_truncated_sums.ipynb #f34f0b74
 def _wave_coefficients(
     n: int, low: np.ndarray, high: np.ndarray,
     mean: np.ndarray, # [B] of one variable
     unit: np.ndarray, # [B] the lowest frequency
 ) -> np.ndarray:      # [terms, B] complex
     "Powers of the characteristic function at multiples of `unit`, until they vanish."
-    blocks = []
+    blocks, narrow = [], high - low < SHORT
     for first in range(1, TERMS + 1, BLOCK):
-        tau = unit[:, None] * np.arange(first, first + BLOCK)
-        with np.errstate(divide="ignore"):
-            centred = np.log(characteristic(low[:, None], high[:, None], tau)) - 1j * tau * mean[:, None]
-        blocks.append(np.exp(n * centred))
-        if np.abs(blocks[-1][:, -1]).max() < 1e-17:
+        each = np.empty((len(low), BLOCK), complex)
+        for waves, rows in ((_narrow_waves, narrow), (_wide_waves, ~narrow)):
+            where = low[rows], high[rows], mean[rows], unit[rows]
+            each[rows] = waves(*where, first, first + BLOCK)
+        blocks.append(each**n)
+        if np.abs(blocks[-1][:, -1]).max() < FAINT:
             break
-    return np.concatenate(blocks, axis=1).T
+    found = np.concatenate(blocks, axis=1).T
+    return found[:1 + np.flatnonzero(np.abs(found).max(1) >= FAINT).max(initial=0)]
 
 # %% ../../nbs/maths/01a_truncated_sums.ipynb #07d69706
 class WaveSums:
-    """Sums of n independent N(0, 1) variables truncated to [low, high], one pair per row, by Fourier series.
+    """Sums of random variables, one a row, as Fourier series on an interval that carries them.
 
     Args:
-        n: variables
-        low: [B]
-        high: [B], > 0
+        mean: [B] middle of the interval
+        half: [B] half its length, > 0
+        c: [terms, B] complex: the centred characteristic function at multiples of pi / half
     """
 
     def __init__(
         self,
-        n: int,           # variables
-        low: np.ndarray,  # [B]
-        high: np.ndarray, # [B], > 0
+        mean: np.ndarray, # [B] middle of the interval
+        half: np.ndarray, # [B] half its length, > 0
+        c: np.ndarray,    # [terms, B] complex: the centred characteristic function at multiples of pi / half
     ):
-        mean, variance = truncated_moments(low, high)
-        self.mean = n * mean
-        self.half = np.minimum(9.5 * np.sqrt(n * variance), n * np.maximum(high - mean, mean - low)) # half the period
-        unit = np.pi / self.half
-        self.c = _wave_coefficients(n, low, high, mean, unit)
-        self.tau = unit * np.arange(1, len(self.c) + 1)[:, None]
+        self.mean, self.half, self.c = mean, half, c
+        self.tau = np.pi / half * np.arange(1, len(self.c) + 1)[:, None]
         self.sign = (-1.0) ** np.arange(1, len(self.c) + 1)
 
     def _series(self, coefficients: np.ndarray, u: np.ndarray) -> np.ndarray: # [B] complex
@@ -252,3 +265,82 @@ class WaveSums:
         span = R * (u + self.half)
         value = -np.expm1(-span) / (2 * R) + (self._series(wave, u) - np.exp(-span) * (self.sign @ wave)).real
         return value / self.half * np.exp(-R * np.maximum(s - self.mean - self.half, 0))
+
+# %% ../../nbs/maths/01a_truncated_sums.ipynb #0f7530e6
+SPAN = 9.5 # deviations on either side of the mean that a period covers
+
+# %% ../../nbs/maths/01a_truncated_sums.ipynb #6c0a8ab3
+def wave_sums(
+    n: int,           # variables
+    low: np.ndarray,  # [B]
+    high: np.ndarray, # [B], > low
+) -> WaveSums:
+    """Sums of n independent N(0, 1) variables truncated to [low, high], one pair per row.
+
+    Args:
+        n: variables
+        low: [B]
+        high: [B], > low
+    """
+    left = low + high < 0 # mirrored, to stay where the Faddeeva function is bounded
+    low, high = np.where(left, -high, low), np.where(left, -low, high)
+    mean, variance = truncated_moments(low, high)
+    half = SPAN * np.sqrt(n * variance)
+    c = _wave_coefficients(n, low, high, mean, np.pi / half)
+    return WaveSums(n * np.where(left, -mean, mean), half, np.where(left, c.conj(), c))
+
+# %% ../../nbs/maths/01a_truncated_sums.ipynb #473bdbfb
+KNOTS = 40 # Chebyshev points of |c|
+
+# %% ../../nbs/maths/01a_truncated_sums.ipynb #9ec03d28
+def _chebyshev(x: np.ndarray, order: int) -> np.ndarray: # [order, B]
+    "Chebyshev polynomials at points of [-1, 1]."
+    values = np.ones((order, len(x)))
+    values[1] = x
+    for j in range(2, order):
+        values[j] = 2 * x * values[j - 1] - values[j - 2]
+    return values
+
+# %% ../../nbs/maths/01a_truncated_sums.ipynb #86410981
+class WaveTable:
+    """Sums of n truncated variables for half ranges known beforehand and any midrange within reach.
+
+    Args:
+        n: variables
+        h: [H] half ranges
+        reach: [H] largest |c|
+    """
+
+    def __init__(
+        self,
+        n: int,            # variables
+        h: np.ndarray,     # [H] half ranges
+        reach: np.ndarray, # [H] largest |c|
+    ):
+        self.h, self.reach = h, reach
+        angle = np.pi * (np.arange(KNOTS) + 0.5) / KNOTS
+        c, size = reach[:, None] * (1 + np.cos(angle)) / 2, h[:, None]
+        at = wave_sums(n, (c - size).ravel(), (c + size).ravel())
+        known = np.concatenate([at.c.real, at.c.imag, [at.mean, at.half]]).reshape(-1, len(h), KNOTS)
+        fit = np.cos(np.arange(KNOTS)[:, None] * angle) * 2 / KNOTS
+        fit[0] /= 2
+        self.fitted = np.moveaxis(known @ fit.T, 1, 0).copy() # [H, 2 terms + 2, KNOTS]
+
+    def sums(
+        self,
+        row: np.ndarray, # [B] which half range, in increasing order
+        c: np.ndarray,   # [B] midranges
+    ) -> WaveSums:
+        """The sums on [c - h, c + h]; beyond reach, those at its end.
+
+        Args:
+            row: [B] which half range, in increasing order
+            c: [B] midranges
+        """
+        values = _chebyshev(2 * np.minimum(np.abs(c) / self.reach[row], 1) - 1, KNOTS)
+        ends = np.searchsorted(row, np.arange(len(self.h) + 1))
+        found = np.empty((self.fitted.shape[1], len(c)))
+        for fitted, start, stop in zip(self.fitted, ends, ends[1:]):
+            found[:, start:stop] = fitted @ values[:, start:stop]
+        sign, terms = np.where(c < 0, -1, 1), len(found) // 2 - 1
+        return WaveSums(sign * found[-2], found[-1], found[:terms] + 1j * sign * found[terms:-2])

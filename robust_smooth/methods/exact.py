@@ -12,6 +12,7 @@ from ..core.certificates import Certificates
 from ..core.record import Record
 from ..core.registry import guarded, register
 from ..core.values import ABSTAIN, check_level, norm_name
+from ..maths.both_sides import largest_rival
 from ..maths.bounds import ROUNDING
 from ..maths.two_sided import BETA_SHARE, limit, prove, solve
 from .gaussian import GAUSSIAN_NOISES
@@ -26,12 +27,6 @@ _all_ = ["limit"] # re-exported: the mathematics is in maths.two_sided
 CURVES = {"l2": ("gaussian", "sigma", 0.5), # norm -> curve, scale of the noise, radius per unit of scale and s
           "l1": ("uniform", "lam", 1.0)}
 CERTIFIES = {noise: ("l2",) for noise in GAUSSIAN_NOISES} | {"Uniform": ("l1",)}
-
-def _runner_up(record: Record) -> np.ndarray: # [B]
-    "The largest count among the classes that were not selected."
-    others = record.counts.copy()
-    others[np.arange(len(record)), record.selected] = -1
-    return others.max(1)
 
 # %% ../../nbs/methods/11_exact.ipynb #99b47d9f
 BAR = 300  # distinct pairs of counts from which a progress bar is shown by default: some seconds
@@ -91,7 +86,7 @@ def certify(record: Record,         # votes under Gaussian, rounded Gaussian (l2
     _check_levels(levels, norm)
     curve, setting, _ = CURVES[norm]
     scale = np.full(len(record), getattr(record.noise, setting))
-    top, rival = record.hits, _runner_up(record)
+    top, rival = record.hits, largest_rival(record.counts, record.selected)
     s, t = _solve_all(top, rival, record.n, alpha, curve, progress)
     kept, needed = s > 0, minimum_n(alpha)
     short = f"n below {needed}: nothing can be certified at alpha = {alpha:g}"

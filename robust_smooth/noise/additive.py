@@ -38,8 +38,10 @@ class Noise:
 
     Args:
         deterministic: True: `evaluations` perturbed copies are visited by number instead of drawn
+        unit_only: True: only for inputs in [0, 1], whose grid or ends it knows
     """
     deterministic: ClassVar[bool] = False # True: `evaluations` perturbed copies are visited by number instead of drawn
+    unit_only: ClassVar[bool] = False     # True: only for inputs in [0, 1], whose grid or ends it knows
 
     @property
     def evaluations(self) -> int:

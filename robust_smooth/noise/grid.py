@@ -220,6 +220,7 @@ def _off_grid(images: Tensor, bad: Tensor, q: int) -> str:
 # %% ../../nbs/noise/01_grid.ipynb #e88f55ed
 class _OnGrid(Noise):
     "Base of the noises for images on the grid k/q."
+    unit_only: ClassVar[bool] = True
     q: int
 
     def levels(self,
@@ -508,6 +509,7 @@ class ContinuousSplitting(Noise):
     Args:
         lam: noise level: cuts are 2 lam apart, > 0
     """
+    unit_only: ClassVar[bool] = True
     lam: float # noise level: cuts are 2 lam apart, > 0
 
     def __post_init__(self):

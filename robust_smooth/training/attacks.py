@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..core.values import check_positive, check_whole, norm_name
 
 # %% auto #0
-__all__ = ['frozen', 'fgsm', 'smoothed_log_scores', 'attack_objective', 'fixed_noise', 'pgd', 'ddn']
+__all__ = ['IN_THE_BOX', 'frozen', 'fgsm', 'smoothed_log_scores', 'attack_objective', 'fixed_noise', 'pgd', 'ddn']
 
 # %% ../../nbs/training/07_attacks.ipynb #dffe4dd2
 @contextmanager
@@ -42,11 +42,13 @@ def frozen(model: nn.Module) -> Iterator[nn.Module]: # the same network
             parameter.requires_grad_(want)
 
 # %% ../../nbs/training/07_attacks.ipynb #57222345
+IN_THE_BOX = 1e-6 # rounding that an image in its box may have
+
 def _check_size(value: float, name: str) -> None:
     if not (math.isfinite(value) and value >= 0):
         raise ValueError(f"{name} must be finite and >= 0, got {value!r}")
 
-def _check_attack(x: Tensor, y: Tensor, eps: float, clip: tuple[float, float] | None) -> Tensor: # labels, int64
+def _check_attack(name: str, x: Tensor, y: Tensor, eps: float, clip: tuple[float, float] | None) -> Tensor: # labels, int64
     "What every attack is asked for; the labels come back as they are used."
     if not (isinstance(x, Tensor) and x.is_floating_point() and x.ndim >= 2):
         raise ValueError(f"x must be a float tensor [B, ...], got {type(x).__name__} {getattr(x, 'shape', '')}")
@@ -56,6 +58,9 @@ def _check_attack(x: Tensor, y: Tensor, eps: float, clip: tuple[float, float] | 
     _check_size(eps, "eps")
     if clip is not None and not clip[0] < clip[1]:
         raise ValueError(f"clip must be (low, high) with low < high, got {clip!r}")
+    if clip is not None and x.numel() and not (x.min() >= clip[0] - IN_THE_BOX and x.max() <= clip[1] + IN_THE_BOX):
+        raise ValueError(f"{name} keeps its points in [{clip[0]:g}, {clip[1]:g}], but x is in [{x.min():.4g}, {x.max():.4g}]: "
+                         "give clip=(low, high) of its domain, or clip=None for any real numbers")
     return y.to(torch.int64)
 
 # %% ../../nbs/training/07_attacks.ipynb #cb2b7be1
@@ -98,7 +103,7 @@ def fgsm(model: nn.Module, # network, reads [0, 1]
     Returns:
         [B, ...] perturbed images
     """
-    y = _check_attack(x, y, eps, clip)
+    y = _check_attack("fgsm", x, y, eps, clip)
     if eps == 0:
         return x.clone()
     with frozen(model), torch.enable_grad():
@@ -257,7 +262,7 @@ def pgd(model: nn.Module, # network, reads [0, 1]
     Returns:
         [B, ...] perturbed images within the ball and the box
     """
-    norm, y = norm_name(norm), _check_attack(x, y, eps, clip)
+    norm, y = norm_name(norm), _check_attack("pgd", x, y, eps, clip)
     _check_pgd(norm, steps, step, lam)
     if eps == 0 or steps == 0:
         return x.clone()
@@ -314,7 +319,7 @@ def ddn(model: nn.Module, # network, reads [0, 1]
     Returns:
         [B, ...] nearest errors (x: none found), [B] l2 distances (inf: none found)
     """
-    y = _check_attack(x, y, start_radius, clip)
+    y = _check_attack("ddn", x, y, start_radius, clip)
     steps = check_whole(steps, "steps")
     if not 0 < gamma < 1:
         raise ValueError(f"gamma must be in (0, 1), got {gamma!r}")

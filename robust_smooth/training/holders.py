@@ -5,7 +5,9 @@
 # %% ../../nbs/training/12_holders.ipynb #b4f673de
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import numbers
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +20,8 @@ from torch.utils.data import (
 from .data import ImageSet
 
 # %% auto #0
-__all__ = ['LOTTERIES', 'Given', 'as_pictures', 'as_labels', 'indices_of', 'order_of', 'as_images']
+__all__ = ['GROUP', 'LOTTERIES', 'Given', 'as_pictures', 'as_labels', 'indices_of', 'order_of', 'Source', 'in_memory',
+           'as_source', 'as_images']
 
 # %% ../../nbs/training/12_holders.ipynb #c677f3eb
 class Given(NamedTuple):
@@ -34,16 +37,31 @@ class Given(NamedTuple):
     index: np.ndarray | None  # type: ignore[assignment] # [B] int64: dataset indices, not tuple.index; or None
 
 # %% ../../nbs/training/12_holders.ipynb #e6bf22de
+def _is_photo(data: Any) -> bool:
+    "Whether something is an image of Pillow, as `ImageFolder` gives them."
+    return type(data).__module__.split(".")[0] == "PIL"
+
+def _from_photo(photo: Any) -> Tensor: # [C, H, W] float32 in [0, 1]
+    "An image of Pillow as `ToTensor` makes it. Raises TypeError for palettes, transparency and 16 bits."
+    if photo.mode not in ("L", "RGB"):
+        raise TypeError(f"images must be grey ('L') or colour ('RGB'), got a Pillow image of mode {photo.mode!r}; "
+                        "convert it in the data set: image.convert('RGB')")
+    pixels = torch.from_numpy(np.array(photo, dtype=np.float32)) / 255
+    return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()
+
 def as_pictures(data: Any) -> Tensor: # float32, where they are
     """Floating-point images. Raises TypeError for whole numbers.
 
     Returns:
         float32, where they are
     """
+    if _is_photo(data):
+        return _from_photo(data)
     if not isinstance(data, Tensor):
         data = torch.as_tensor(np.asarray(data))
     if not data.is_floating_point():
-        raise TypeError(f"images must be floating point in [0, 1], got {data.dtype}; divide by the largest level first")
+        raise TypeError(f"images must be floating point in [0, 1], got {data.dtype}; divide by the largest level first"
+                        + (": images / 255" if data.dtype == torch.uint8 else ""))
     return data.detach().to(torch.float32)
 
 # %% ../../nbs/training/12_holders.ipynb #b208e535
@@ -84,6 +102,7 @@ def indices_of(dataset: Any, # of known length
     return np.arange(len(dataset))
 
 # %% ../../nbs/training/12_holders.ipynb #d79b4c42
+GROUP = 64 # images that are read together
 LOTTERIES = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler) # samplers that draw their order
 
 def _positions(sampler: Iterable) -> list[int]:
@@ -124,58 +143,191 @@ def _is_labelled(data: Any) -> bool:
     return isinstance(second, (Tensor, np.ndarray, list, tuple)) and np.ndim(second) == 1 and len(second) == len(first)
 
 # %% ../../nbs/training/12_holders.ipynb #c0a3990b
-def _from_items(items: Sequence[Any], batched: bool, index: np.ndarray | None) -> Given:
-    "Images and labels of items, or of batches of items."
-    pairs = [item if isinstance(item, (tuple, list)) else (item,) for item in items]
+def _pairs(items: Sequence[Any]) -> list[tuple]:
+    "Items as (image,) or (image, label). Raises TypeError for dictionaries, ValueError for none."
+    pairs = [tuple(item) if isinstance(item, (tuple, list)) else (item,) for item in items]
     if not pairs:
         raise ValueError("data holds no images")
     if isinstance(pairs[0][0], Mapping):
         names = sorted(map(str, pairs[0][0]))
         raise TypeError(f"data must give images or (image, label) pairs, got dictionaries with keys {names}; "
                         "choose among them first")
+    return pairs
+
+def _joined(pictures: list[Tensor], batched: bool, first: int) -> Tensor:
+    "Images of one shape as a batch. Raises ValueError, naming the first of another shape."
+    shapes = [picture.shape[1:] if batched else picture.shape for picture in pictures]
+    for number, shape in enumerate(shapes):
+        if shape != shapes[0]:
+            raise ValueError(f"images of one vote must have one shape, got {list(shapes[0])} and, at position {first + number}, "
+                             f"{list(shape)}; resize and crop them in the data set's transform")
+    return torch.cat(pictures) if batched else torch.stack(pictures)
+
+# %% ../../nbs/training/12_holders.ipynb #fceca154
+def _from_items(items: Sequence[Any], batched: bool, first: int = 0) -> Given:
+    "Images and labels of items, or of batches of items; `first` is the position of the first."
+    pairs = _pairs(items)
     pictures = [as_pictures(pair[0]) for pair in pairs]
-    images = torch.cat(pictures) if batched else torch.stack(pictures)
-    if index is not None and len(index) != len(images):
-        raise ValueError(f"data must give as many images as its sampler names, got {len(images)} for {len(index)}")
+    images = _joined(pictures, batched, first)
     if any(len(pair) < 2 for pair in pairs):
-        return Given(images, None, index)
+        return Given(images, None, None)
     if batched:
         parts = [as_labels(pair[1], len(picture)) for pair, picture in zip(pairs, pictures)]
         known = [part for part in parts if part is not None]
         labels = np.concatenate(known) if len(known) == len(parts) else None
     else:
         labels = as_labels([_plain(pair[1]) for pair in pairs], len(pairs))
-    return Given(images, labels, index)
+    return Given(images, labels, None)
 
 def _plain(label: Any) -> Any:
     "A label of one image, out of PyTorch's hands."
     return label.detach().cpu().numpy() if isinstance(label, Tensor) else label
 
-# %% ../../nbs/training/12_holders.ipynb #17859fb9
-def as_images(data: Any, # tensor or array [B, ...] in [0, 1]; an ImageSet; a Dataset or DataLoader, with labels or without
-             ) -> Given: # images, labels or None, dataset indices or None
-    """Images, labels and dataset indices of whatever holds them. Raises TypeError; ValueError for a
-    loader that shuffles.
+# %% ../../nbs/training/12_holders.ipynb #84f45935
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Images that are read some at a time.
 
     Args:
-        data: tensor or array [B, ...] in [0, 1]; an ImageSet; a Dataset or DataLoader, with labels
-            or without
-    Returns:
-        images, labels or None, dataset indices or None
+        size: images; None: a stream, which ends when it ends
+        index: [B] int64: dataset indices; None: 0, 1, ...
+        read: groups of about so many images, from the first on
+        whole: all of them, where they are in memory anyway
     """
+    size: int | None              # images; None: a stream, which ends when it ends
+    index: np.ndarray | None      # [B] int64: dataset indices; None: 0, 1, ...
+    read: Callable[[int], Iterator[Given]] # groups of about so many images, from the first on
+    whole: Given | None = None    # all of them, where they are in memory anyway
+
+    def groups(self,
+               size: int, # images at a time, >= 1; a loader's batches stay whole
+              ) -> Iterator[Given]:
+        """Images, labels and indices, group by group. Raises ValueError where there are more or fewer
+        than were announced.
+
+        Args:
+            size: images at a time, >= 1; a loader's batches stay whole
+        """
+        position = 0
+        for given in self.read(size):
+            rows = np.arange(position, position + len(given.images))
+            position += len(rows)
+            if self.index is not None and position > len(self.index):
+                break
+            yield given._replace(index=rows if self.index is None else self.index[rows])
+        if self.size is not None and position != self.size:
+            raise ValueError(f"data must give as many images as its sampler names, got {position} for {self.size}")
+
+# %% ../../nbs/training/12_holders.ipynb #17ce2aa1
+def _of_items(data: Any) -> Source:
+    "A data set."
+    def read(size: int) -> Iterator[Given]:
+        for first in range(0, len(data), size):
+            yield _from_items([data[i] for i in range(first, min(first + size, len(data)))], False, first)
+    return Source(len(data), indices_of(data) if isinstance(data, Subset) else None, read)
+
+def _batches(loader: DataLoader) -> Iterator[Any]:
+    "The batches of a loader, read without a trace in the global random state. Raises TypeError for what has no batches."
+    with torch.random.fork_rng(devices=[]): # a loader draws a seed for its workers
+        batches = iter(loader)
+    end = object()
+    while True:
+        try:
+            with torch.random.fork_rng(devices=[]):
+                batch = next(batches, end)
+        except TypeError as error:
+            if "collate" in str(error):
+                raise TypeError("the DataLoader cannot make a batch of Pillow images: give its data set itself, "
+                                "or add ToTensor() to the data set's transform") from error
+            raise
+        if batch is end:
+            return
+        yield batch
+
+# %% ../../nbs/training/12_holders.ipynb #3ab612ad
+def _of_loader(loader: DataLoader) -> Source:
+    "A loader, in its own batches, several in a group where they are small."
+    order, batched = order_of(loader), loader.batch_sampler is not None
+
+    def read(size: int) -> Iterator[Given]:
+        held: list[Any] = []
+        first = rows = 0
+        for batch in _batches(loader):
+            held.append(batch)
+            rows += len(_pairs([batch])[0][0]) if batched else 1
+            if rows >= size:
+                yield _from_items(held, batched, first)
+                held, first, rows = [], first + rows, 0
+        if held:
+            yield _from_items(held, batched, first)
+    return Source(None if order is None else len(order), order, read)
+
+# %% ../../nbs/training/12_holders.ipynb #1b418df4
+def in_memory(given: Given, # images, labels and indices
+             ) -> Source:   # of one group
+    """What is in memory, as a source.
+
+    Args:
+        given: images, labels and indices
+    Returns:
+        of one group
+    """
+    return Source(len(given.images) if given.images.ndim else 0, given.index, lambda _: iter([given]), given)
+
+# %% ../../nbs/training/12_holders.ipynb #17859fb9
+def _is_numbers(data: Any) -> bool:
+    "Whether a list holds nothing but numbers, in lists of lists."
+    while isinstance(data, (list, tuple)) and len(data):
+        data = data[0]
+    return isinstance(data, numbers.Real)
+
+def _in_memory(data: Any) -> Given | None:
+    "What is in memory as it stands; None: a data set, a loader, a list of images."
     if isinstance(data, (Tensor, np.ndarray)):
         return Given(as_pictures(data), None, None)
+    if _is_photo(data) or isinstance(data, (tuple, list)) and _is_numbers(data):
+        return Given(as_pictures(data if _is_photo(data) else np.array(data, dtype=np.float64)), None, None)
     if isinstance(data, ImageSet):
         return Given(data.images, data.labels.cpu().numpy(), indices_of(data))
     if isinstance(data, (tuple, list)) and _is_labelled(data):
         images = as_pictures(data[0])
         return Given(images, as_labels(data[1], len(images)), None)
+    return None
+
+def as_source(data: Any, # tensor, array, Pillow image, list of images; an ImageSet; a Dataset or DataLoader, with labels or without
+             ) -> Source:
+    """Whatever holds images, to be read some at a time. Raises TypeError; ValueError for a loader that shuffles.
+
+    Args:
+        data: tensor, array, Pillow image, list of images; an ImageSet; a Dataset or DataLoader,
+            with labels or without
+    """
+    given = _in_memory(data)
+    if given is not None:
+        return in_memory(given)
     if isinstance(data, DataLoader):
-        order = order_of(data)
-        with torch.random.fork_rng(devices=[]): # a loader draws a seed for its workers
-            items = list(data)
-        return _from_items(items, data.batch_sampler is not None, order)
+        return _of_loader(data)
     if not (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
         raise TypeError(f"data must be a tensor, array, ImageSet, Dataset or DataLoader, got {type(data).__name__}")
-    index = indices_of(data) if isinstance(data, Subset) else None
-    return _from_items([data[i] for i in range(len(data))], False, index)
+    if not len(data):
+        raise ValueError("data holds no images")
+    return _of_items(data)
+
+def as_images(data: Any, # as for `as_source`
+             ) -> Given: # images, labels or None, dataset indices or None
+    """All images, labels and dataset indices of whatever holds them, in memory. Raises as `as_source` does.
+
+    Args:
+        data: as for `as_source`
+    Returns:
+        images, labels or None, dataset indices or None
+    """
+    source = as_source(data)
+    if source.whole is not None:
+        return source.whole
+    groups = list(source.groups(GROUP))
+    if not groups:
+        raise ValueError("data holds no images")
+    known = [group.labels for group in groups if group.labels is not None]
+    labels = np.concatenate(known) if len(known) == len(groups) else None
+    return Given(_joined([group.images for group in groups], True, 0), labels, source.index)

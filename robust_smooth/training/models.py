@@ -14,6 +14,7 @@ import torch
 from torch import nn, Tensor
 
 from ..core.values import check_whole
+from .denoised import Denoised, check_denoiser
 from robust_smooth.training.networks import (
     Centre, Classifier, lenet, mlp, Normalize, ResidualBlock, ResNet, resnet110, resnet20, seeded, small_convnet,
     STATISTICS,
@@ -397,7 +398,7 @@ def _wrapped_already(net: BaseClassifier, options: Sequence[Any], num_classes: i
     if any(option is not None for option in options) or num_classes not in (None, net.num_classes):
         raise ValueError(
             f"net is wrapped already: {net!r}; "
-            "give mean, std, preprocessing and num_classes where it is wrapped first"
+            "give mean, std, preprocessing, before and num_classes where it is wrapped first"
         )
     return net.eval()
 
@@ -417,6 +418,15 @@ def _warn_of_probabilities(model: BaseClassifier, shape: tuple[int, ...] | None)
             stacklevel=3,
         )
 
+# %% ../../nbs/training/03_models.ipynb #1d179ea1
+def _behind(before: nn.Module, model: BaseClassifier, shape: tuple[int, ...] | None) -> BaseClassifier:
+    "A base classifier behind a denoiser; normalisation stands between the two."
+    check_denoiser(before, shape)
+    net = Denoised(unwrapped(before), model.normalize, model.net)
+    wrapped = BaseClassifier(net, None, model.num_classes, model._source, model._channels).eval()
+    wrapped.preprocessing = net.words()
+    return wrapped
+
 # %% ../../nbs/training/03_models.ipynb #ecb9a3e3
 def wrap(net: nn.Module,                              # a trained network
          mean: float | Sequence[float] | None = None, # per channel, in [0, 1] units, as the network was trained
@@ -424,6 +434,7 @@ def wrap(net: nn.Module,                              # a trained network
          num_classes: int | None = None,              # length of the logits; None: found by a trial
          *,
          preprocessing: Any = None,                   # holds mean and std: weights, transforms, image processor
+         before: nn.Module | None = None,             # a denoiser, deterministic: noisy images [N, ...] to images [N, ...]
         ) -> BaseClassifier:                          # in eval mode, reads [0, 1]
     """A base classifier that reads images in [0, 1]: normalisation inside, eval mode, number of classes checked
     by a trial. Raises ValueError where a library's normalisation is unknown, where it does not fit the
@@ -436,6 +447,7 @@ def wrap(net: nn.Module,                              # a trained network
         std: per channel, > 0
         num_classes: length of the logits; None: found by a trial
         preprocessing: holds mean and std: weights, transforms, image processor
+        before: a denoiser, deterministic: noisy images [N, ...] to images [N, ...]
     Returns:
         in eval mode, reads [0, 1]
     """
@@ -443,7 +455,7 @@ def wrap(net: nn.Module,                              # a trained network
         raise TypeError(f"net must be a torch.nn.Module, got {type(net).__name__}")
     net = unwrapped(net)
     if isinstance(net, BaseClassifier):
-        return _wrapped_already(net, (mean, std, preprocessing), num_classes)
+        return _wrapped_already(net, (mean, std, preprocessing, before), num_classes)
     net.eval()
     layer, source = _normalisation(net, _given(mean, std, preprocessing))
     classes, shape = _try(net, num_classes)
@@ -452,6 +464,8 @@ def wrap(net: nn.Module,                              # a trained network
     classes = check_whole(classes, "num_classes", 2)
     inside = _inside(net) or 1
     wrapped = BaseClassifier(net, layer, classes, source, inside if inside > 1 else None).eval()
+    if before is not None:
+        wrapped = _behind(before, wrapped, shape)
     weight = next(net.parameters(), None)
     if weight is not None:
         wrapped.to(weight.device)

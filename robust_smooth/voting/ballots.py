@@ -16,6 +16,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from ..core.registry import refuse_domain
+from ..core.values import UNIT, domain_words
 from ..noise.additive import Noise, noisy_rows
 from ..training.conduct import TOLERANCE, check_layers, check_trial
 from ..training.openvino import image_hashes
@@ -23,32 +25,46 @@ from .engine import Engine, Job
 from .hardware import FRAGILE, device_of, working_precision
 
 # %% auto #0
-__all__ = ['check_votable', 'whole_number', 'classes_given', 'Ballot', 'ballot']
+__all__ = ['Domain', 'check_votable', 'indices', 'whole_number', 'classes_given', 'Ballot', 'ballot']
 
 # %% ../../nbs/voting/02a_ballots.ipynb #837edacf
-def _check_unit(images: Tensor) -> None:
-    "Raise ValueError, naming the first image that is not finite or not in [0, 1]."
-    if not images.numel() or images.min() >= 0 and images.max() <= 1: # NaN fails both
+Domain = tuple[float, float] | None # of the inputs; None: any real numbers
+
+def _check_inputs(images: Tensor, domain: Domain, index: np.ndarray) -> None:
+    "Raise ValueError, naming the first image that is not finite or leaves the domain."
+    low, high = (-math.inf, math.inf) if domain is None else domain
+    if not images.numel() or images.min() >= low and images.max() <= high and torch.isfinite(images.sum()): # NaN fails all
         return
-    for i, image in enumerate(images):
+    for i, image in zip(index.tolist(), images):
         if not torch.isfinite(image).all():
             raise ValueError(f"images must be finite; image {i} holds NaN or infinity")
-        if image.min() < 0 or image.max() > 1:
-            raise ValueError(f"images must lie in [0, 1], got image {i} in [{image.min():.4g}, {image.max():.4g}]; was it "
-                             "normalised? Normalisation belongs inside the model (robust_smooth.wrap(net, mean, std))")
+        if image.min() < low or image.max() > high:
+            raise ValueError(_outside(i, image, domain))
+
+def _outside(i: int, image: Tensor, domain: Domain) -> str:
+    "What is said of an image that leaves its domain."
+    found = f"images must lie in {domain_words(domain)}, got image {i} in [{image.min():.4g}, {image.max():.4g}]"
+    if domain != UNIT:
+        return found
+    return (f"{found}; was it normalised? Normalisation belongs inside the model (robust_smooth.wrap(net, mean, std)). "
+            "Inputs that are no images: Smoothed(model, noise, domain=(low, high)), or domain=None")
 
 # %% ../../nbs/voting/02a_ballots.ipynb #92845ac6
 def check_votable(model: Callable, # base classifier: [m, ...] -> [m, C] logits
                   x: Tensor,       # [B, ...] images
                   noise: Noise,    # smoothing distribution
+                  domain: tuple[float, float] | None = UNIT, # of the inputs; None: any real numbers
+                  index: ArrayLike | None = None,            # [B] dataset indices, for messages
                  ) -> None:
-    """Raise ValueError or TypeError unless the model can be asked and images are finite, in [0, 1] and
-    suit the noise.
+    """Raise ValueError or TypeError unless the model can be asked and images are finite, in their
+    domain and suit the noise.
 
     Args:
         model: base classifier: [m, ...] -> [m, C] logits
         x: [B, ...] images
         noise: smoothing distribution
+        domain: of the inputs; None: any real numbers
+        index: [B] dataset indices, for messages
     """
     if not isinstance(noise, Noise):
         raise TypeError(f"noise must be a smoothing distribution of robust_smooth.noise, got {type(noise).__name__}")
@@ -59,13 +75,18 @@ def check_votable(model: Callable, # base classifier: [m, ...] -> [m, C] logits
         raise TypeError(f"images must be a floating-point tensor in [0, 1], got {kind}")
     if x.ndim < 2:
         raise ValueError(f"images must have shape [B, ...] with at least two axes, got {list(x.shape)}")
-    _check_unit(x)
+    refuse_domain(noise, domain)
+    _check_inputs(x, domain, np.arange(len(x)) if index is None else np.asarray(index))
     noise.check_images(x)
     check_layers(model)
 
 # %% ../../nbs/voting/02a_ballots.ipynb #60206138
-def _indices(index: ArrayLike | None, size: int) -> np.ndarray: # [size] int64
-    "Dataset indices, which seed the noise: 0, 1, ... where none are given. Raises ValueError for repeated ones."
+def indices(index: ArrayLike | None, size: int) -> np.ndarray: # [size] int64
+    """Dataset indices, which seed the noise: 0, 1, ... where none are given. Raises ValueError for repeated ones.
+
+    Returns:
+        [size] int64
+    """
     if index is None:
         return np.arange(size)
     array = np.asarray(index)
@@ -111,6 +132,7 @@ class Ballot:
         index: [B] int64: dataset indices
         num_classes: C >= 2
         device: where the model is
+        domain: of the inputs; None: any real numbers
     """
     model: Callable      # base classifier
     images: Tensor       # [B, ...] float32, on the device
@@ -119,6 +141,7 @@ class Ballot:
     index: np.ndarray    # [B] int64: dataset indices
     num_classes: int     # C >= 2
     device: torch.device # where the model is
+    domain: tuple[float, float] | None = UNIT # of the inputs; None: any real numbers
 
     def part(self,
              rows: np.ndarray, # positions of some images
@@ -129,6 +152,26 @@ class Ballot:
             rows: positions of some images
         """
         return replace(self, images=self.images[rows], given=self.given[rows], index=self.index[rows])
+
+    def of(self,
+           images: Tensor,           # [B, ...] in the domain
+           index: np.ndarray | None, # [B] int64: dataset indices; None: 0, 1, ...
+          ) -> Ballot:
+        """The same network, and other images, which are looked at. Raises ValueError or TypeError.
+
+        Args:
+            images: [B, ...] in the domain
+            index: [B] int64: dataset indices; None: 0, 1, ...
+        """
+        named = indices(index, len(images))
+        if images.shape[1:] != self.images.shape[1:]:
+            raise ValueError(f"images of one vote must have one shape, got {list(self.images.shape[1:])} and, at dataset index "
+                             f"{named[0]}, {list(images.shape[1:])}; resize and crop them in the data set's transform")
+        _check_inputs(images, self.domain, named)
+        self.noise.check_images(images)
+        there = images.detach().to(device=self.device, dtype=torch.float32)
+        _check_unseen(self.model, there)
+        return replace(self, images=there, given=self.noise.prepare(there), index=named)
 
     def engine(self, batch_size: int) -> Engine:
         "The engine of this vote."
@@ -154,28 +197,32 @@ class Ballot:
 
 # %% ../../nbs/voting/02a_ballots.ipynb #18b63c4f
 def ballot(model: Callable,   # base classifier: [m, ...] float32 -> [m, C] logits
-           images: Tensor,    # [B, ...] in [0, 1]
+           images: Tensor,    # [B, ...] in their domain
            noise: Noise,      # smoothing distribution
            num_classes: int | Callable[[Tensor], int], # C >= 2, or what finds it from the images
            index: ArrayLike | None = None,           # [B] dataset indices; default 0, 1, ...
            device: torch.device | str | None = None, # None: where the model is
+           domain: tuple[float, float] | None = UNIT, # of the inputs; None: any real numbers
           ) -> Ballot:
     """Look at a network and images before they vote. Raises ValueError or TypeError for what cannot be voted on.
 
     Args:
         model: base classifier: [m, ...] float32 -> [m, C] logits
-        images: [B, ...] in [0, 1]
+        images: [B, ...] in their domain
         noise: smoothing distribution
         num_classes: C >= 2, or what finds it from the images
         index: [B] dataset indices; default 0, 1, ...
         device: None: where the model is
+        domain: of the inputs; None: any real numbers
     """
-    check_votable(model, images, noise)
-    where, known = device_of(model, device), _indices(index, len(images))
+    known = indices(index, len(images)) if isinstance(images, Tensor) else None
+    check_votable(model, images, noise, domain, known)
+    assert known is not None
+    where = device_of(model, device)
     there = images.detach().to(device=where, dtype=torch.float32)
     classes = whole_number(num_classes(there) if callable(num_classes) else num_classes, "num_classes", 2)
     _check_unseen(model, there)
-    made = Ballot(model, there, noise, noise.prepare(there), known, classes, where)
+    made = Ballot(model, there, noise, noise.prepare(there), known, classes, where, domain)
     if len(images):
         _check_rows(made)
     return made

@@ -23,10 +23,12 @@ from ..core.hashes import content_hash
 from ..core.record import Record, check_same_vote
 from ..core.registry import noise_spec
 from ..core.seeds import STAGES, STREAM, whole_seed
+from ..core.values import UNIT, check_domain
 from ..core.votes_file import Journal
 from ..noise.additive import Additive, Noise
 from ..training import identity
-from .ballots import Ballot, ballot, classes_given, whole_number
+from ..training.holders import Given, Source
+from .ballots import Ballot, ballot, classes_given, indices, whole_number
 from .engine import Engine, Row, run
 from .hardware import batch_size_for, working_precision
 
@@ -238,7 +240,7 @@ def _device_name(device: torch.device) -> str:
 def _header(made: Ballot, scheme: Scheme) -> dict[str, Any]:
     "What is true of all rows of a vote."
     return dict(format=2, noise=noise_spec(made.noise), dim=math.prod(made.images.shape[1:]), classes=made.num_classes,
-                plan=scheme.plan, provenance=_provenance(made, scheme))
+                plan=scheme.plan, domain=made.domain, provenance=_provenance(made, scheme))
 
 # %% ../../nbs/voting/03_votes.ipynb #d79beaa0
 GROUP = 64 # images whose selection stage shares batches before their estimation begins
@@ -314,9 +316,30 @@ def _check_same(name: str, known: Mapping[int, Any], index: np.ndarray, ours: np
             what = "other pixels" if name == "images" else f"another entry, {known[i]!r} and not {entry!r},"
             raise ValueError(f"{name} differ: dataset index {i} has {what} in {path}")
 
+# %% ../../nbs/voting/03_votes.ipynb #0544424b
+def _parts(images: Tensor | Source, index: ArrayLike | None, labels: ArrayLike | None) -> Iterator[Given]:
+    "Images with their indices and labels: a tensor at once, a source in groups. Raises ValueError for repeated indices."
+    if not isinstance(images, Source):
+        named: Any = index
+        yield Given(images, classes_given(labels, len(images)), named)
+        return
+    names = images.index
+    if index is not None or labels is not None:
+        if images.size is None:
+            raise ValueError("index and labels cannot be given for a stream, whose length nobody knows")
+        names = names if index is None else np.asarray(index)
+    if names is not None:
+        names = indices(names, len(names) if images.size is None else images.size)
+    classes = None if labels is None or images.size is None else classes_given(labels, images.size)
+    position = 0
+    for given in images.groups(GROUP):
+        rows = slice(position, position + len(given.images))
+        position = rows.stop
+        yield Given(given.images, given.labels if classes is None else classes[rows], given.index if names is None else names[rows])
+
 # %% ../../nbs/voting/03_votes.ipynb #3d13304b
 def vote(model: Callable,      # base classifier: [m, ...] float32 -> [m, C] logits, in eval mode
-         images: Tensor,       # [B, ...] in [0, 1]
+         images: Tensor | Source, # [B, ...] in their domain; or a source, which is read some at a time
          noise: Noise,         # smoothing distribution
          n: int = 100_000,     # estimation draws per image
          *,
@@ -328,6 +351,7 @@ def vote(model: Callable,      # base classifier: [m, ...] float32 -> [m, C] log
          observers: Mapping[str, Callable[[], Any]] | None = None, # name -> factory of an observer of the estimation
          stop: Any = None,                   # stopping rule of the estimation stage; needs .spec()
          save: str | Path | None = None,     # votes file; an unfinished one is resumed
+         domain: tuple[float, float] | None = UNIT, # of the images; None: any real numbers
          batch_size: int | None = None,      # rows per forward pass; None: a short timed sweep
          device: torch.device | str | None = None, # None: where the model is
          progress: bool = True,              # show a progress bar
@@ -338,7 +362,7 @@ def vote(model: Callable,      # base classifier: [m, ...] float32 -> [m, C] log
 
     Args:
         model: base classifier: [m, ...] float32 -> [m, C] logits, in eval mode
-        images: [B, ...] in [0, 1]
+        images: [B, ...] in their domain; or a source, which is read some at a time
         noise: smoothing distribution
         n: estimation draws per image
         num_classes: C >= 2, or what finds it from the images
@@ -349,6 +373,7 @@ def vote(model: Callable,      # base classifier: [m, ...] float32 -> [m, C] log
         observers: name -> factory of an observer of the estimation
         stop: stopping rule of the estimation stage; needs .spec()
         save: votes file; an unfinished one is resumed
+        domain: of the images; None: any real numbers
         batch_size: rows per forward pass; None: a short timed sweep
         device: None: where the model is
         progress: show a progress bar
@@ -359,59 +384,97 @@ def vote(model: Callable,      # base classifier: [m, ...] float32 -> [m, C] log
     scheme = _scheme(noise, n, n0, seed, stop, observers)
     if batch_size is not None:
         whole_number(batch_size, "batch_size", 1)
-    made, classes = ballot(model, images, noise, num_classes, index, device), classes_given(labels, len(images))
-    header, columns = _header(made, scheme), dict(images=_hashes(made.images))
-    if classes is not None:
-        columns["labels"] = classes
+    parts, total = _parts(images, index, labels), images.size if isinstance(images, Source) else len(images)
+    first = next(parts, None)
+    if first is None:
+        raise ValueError("data holds no images")
+    made = ballot(model, first.images, noise, num_classes, first.index, device, check_domain(domain))
+    settings = dict(batch_size=batch_size, total=total, first_look=first_look)
     with contextlib.nullcontext() if save is None else Journal(save) as journal:
-        store = _Store(journal)
-        if journal is not None and journal.header is not None:
-            header = _continue(header, journal)
-            columns = _as_before(store, made.index, columns, save)
-            batch_size = header["provenance"]["batch_size"]
-        _cast(made, scheme, header, columns, store, batch_size, progress, first_look)
-    record = Record.from_blocks(header, store.blocks)
-    place = {int(i): row for row, i in enumerate(record.index)}
-    chosen = record[[place[int(i)] for i in made.index]] if len(made.index) else record
-    return chosen if classes is None else replace(chosen, labels=classes)
+        cast = _Cast(scheme, _header(made, scheme), journal, save, **settings)
+        with tqdm(total=total, desc="vote", unit="image", disable=not progress, mininterval=0.5) as bar:
+            cast.part(made, first.labels, bar)
+            for part in parts:
+                cast.part(made.of(part.images, part.index), part.labels, bar)
+    return cast.record()
 
-# %% ../../nbs/voting/03_votes.ipynb #837d8d20
-def _as_before(store: _Store, index: np.ndarray, columns: dict[str, np.ndarray], path: Any) -> dict[str, np.ndarray]:
-    "The columns that a file which goes on has. Raises ValueError where the images or their labels are others."
-    for name, ours in columns.items():
-        _check_same(name, store.known(name), index, ours, path)
-    if "labels" not in columns and store.blocks and not store.lacks("labels"):
-        raise ValueError(f"labels must be given, since {path} holds those of its images")
-    return {name: ours for name, ours in columns.items() if not store.lacks(name)}
+# %% ../../nbs/voting/03_votes.ipynb #92906792
+def _columns_of(cast: _Cast, made: Ballot, labels: np.ndarray | None) -> dict[str, np.ndarray]:
+    "What is kept with the votes, as the file has it. Raises ValueError where images or labels are others than they were."
+    if cast.labels and (labels is None) != (cast.labels[0] is None):
+        raise ValueError(f"labels must be whole numbers for all images or for none; from dataset index {made.index[0]} on it is otherwise")
+    ours = dict(images=_hashes(made.images)) | ({} if labels is None else dict(labels=labels))
+    for name, column in ours.items():
+        _check_same(name, cast.before[name], made.index, column, cast.path)
+    if labels is None and cast.before["labels"]:
+        raise ValueError(f"labels must be given, since {cast.path} holds those of its images")
+    return {name: column for name, column in ours.items() if not (cast.before["n"] and cast.store.lacks(name))}
+
+def _start(cast: _Cast, made: Ballot, todo: int) -> None:
+    "The engine, for the first images with work left."
+    if cast.engine is None and todo:
+        cast.engine = made.engine(cast.batch_size or _rows_for(made, cast.scheme, cast.total))
+        if cast.first_look is not None:
+            cast.first_look(made, cast.engine, cast.scheme.seed)
+
+def _begin(cast: _Cast) -> None:
+    "Note the batch that ran, known when votes are there, and write the head of a file; both once."
+    facts, journal = cast.header["provenance"], cast.store.journal
+    facts.setdefault("batch_size", cast.engine.rows if cast.engine else cast.batch_size or 1)
+    if journal is not None and journal.header is None:
+        journal.start(cast.header)
+
+def _rows_for(made: Ballot, scheme: Scheme, total: int | None) -> int:
+    "The batch of a vote for which none was named."
+    draws = (len(made.images) if total is None else total) * scheme.looks[-1]
+    return batch_size_for(made.model, made.images.shape[1:], made.device, draws)
+
+def _as_record(cast: _Cast) -> Record:
+    "All votes, in the order of the images."
+    record = Record.from_blocks(cast.header, cast.store.blocks)
+    index = np.concatenate(cast.index)
+    place = {int(i): row for row, i in enumerate(record.index)}
+    chosen = record[[place[int(i)] for i in index]] if len(index) else record
+    known = [labels for labels in cast.labels if labels is not None]
+    return replace(chosen, labels=np.concatenate(known)) if len(known) == len(cast.labels) else chosen
 
 # %% ../../nbs/voting/03_votes.ipynb #edaea749
-def _cast(made: Ballot, scheme: Scheme, header: dict, columns: Mapping[str, np.ndarray], store: _Store,
-          batch_size: int | None, progress: bool, first_look: Callable[[Ballot, Engine, int], None] | None) -> None:
-    "Vote on the images that are not in the store yet; the batch that runs is noted in the header."
-    journal, size, done = store.journal, len(made.images), store.known("n")
-    todo = np.array([row for row in range(size) if int(made.index[row]) not in done], dtype=np.int64)
-    rows = batch_size or _rows_for(made, scheme)
-    engine = made.engine(rows) if len(todo) else None
-    if engine is not None and first_look is not None:
-        first_look(made, engine, scheme.seed)
-    done_before = size - len(todo)
-    with tqdm(total=size, initial=done_before, desc="vote", unit="image", disable=not progress, mininterval=0.5) as bar:
+class _Cast:
+    "A vote under way: what was there before it, its engine, and where its rows go."
+
+    def __init__(self, scheme: Scheme, header: dict, journal: Journal | None, path: Any, *, batch_size: int | None,
+                 total: int | None, first_look: Callable[[Ballot, Engine, int], None] | None):
+        self.scheme, self.path, self.total, self.first_look = scheme, path, total, first_look
+        self.store, self.header, self.batch_size = _Store(journal), header, batch_size
+        if journal is not None and journal.header is not None:
+            self.header = _continue(header, journal)
+            self.batch_size = self.header["provenance"]["batch_size"]
+        self.before = {name: self.store.known(name) for name in ("n", "images", "labels")}
+        self.engine: Engine | None = None
+        self.index: list[np.ndarray] = []
+        self.labels: list[np.ndarray | None] = []
+
+    def part(self, made: Ballot, labels: np.ndarray | None, bar: tqdm) -> None:
+        "Vote on those of some images that are not in the store yet."
+        columns = _columns_of(self, made, labels)
+        todo = np.array([row for row, i in enumerate(made.index.tolist()) if i not in self.before["n"]], dtype=np.int64)
+        _start(self, made, len(todo))
+        bar.update(len(made.images) - len(todo))
         for start in range(0, len(todo), GROUP):
-            assert engine is not None
-            for row, votes in _rows_of(made, engine, scheme, todo[start:start + GROUP]):
-                _begin(header, journal, engine.rows)
+            assert self.engine is not None
+            for row, votes in _rows_of(made, self.engine, self.scheme, todo[start:start + GROUP]):
+                _begin(self)
                 own = {name: column[row:row + 1] for name, column in columns.items()}
-                store.add(votes | own | dict(index=made.index[row:row + 1]))
+                self.store.add(votes | own | dict(index=made.index[row:row + 1]))
                 bar.update()
-    _begin(header, journal, engine.rows if engine else rows)
+        _begin(self)
+        self.index.append(made.index)
+        self.labels.append(labels)
 
-def _begin(header: dict, journal: Journal | None, rows: int) -> None:
-    "Note the batch that ran, and write the head of a file; both once. Rows of a forward pass are known when votes are there."
-    header["provenance"].setdefault("batch_size", rows)
-    if journal is not None and journal.header is None:
-        journal.start(header)
+    def record(self) -> Record: # rows in the order of the images
+        """The Record of all parts.
 
-def _rows_for(made: Ballot, scheme: Scheme) -> int:
-    "The batch of a vote for which none was named."
-    total = len(made.images) * scheme.looks[-1]
-    return batch_size_for(made.model, made.images.shape[1:], made.device, total) if total else 1
+        Returns:
+            rows in the order of the images
+        """
+        return _as_record(self)

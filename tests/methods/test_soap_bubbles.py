@@ -386,6 +386,32 @@ def test_mixed_is_accurate_in_any_dimension(d, k, monkeypatch):
     assert abs(sum(fine) - 1) < 1e-12
 
 
+@pytest.mark.parametrize("d, k", [(21, 2.0), (24, 20.0), (32, 10.0), (40, 30.0)])
+def test_mixed_by_waves_and_by_cells(d, k, monkeypatch):
+    "Two computations of the inner sums: Fourier series and a reflected tail, or piecewise polynomials."
+    for z in (0.4, 3.0):
+        R, t = z / math.sqrt(d) * math.sqrt((d - k) / d), z * z / 2
+        corners.corner_law.cache_clear()
+        waves = [corners.corner_law(s * t, R, d, k)[1] for s in (-1, 1)]
+        monkeypatch.setattr(corners, "CELLS", d)
+        corners.corner_law.cache_clear()
+        cells = [corners.corner_law(s * t, R, d, k)[1] for s in (-1, 1)]
+        monkeypatch.undo()
+        assert np.allclose(waves, cells, rtol=1e-11, atol=0)
+    corners.corner_law.cache_clear()
+
+
+def test_one_pass_over_the_places_proves_a_mixed_radius(monkeypatch):
+    "Both tails of a dual bound come from one pass a grade, at a single count or at many."
+    passes, places = [], corners.places
+    monkeypatch.setattr(corners, "places", lambda *args: passes.append(args) or places(*args))
+    for cache in (corners.corner_law, corners._both_sides):
+        cache.cache_clear()
+    lam, R = np.exp([0.3, 0.5, 0.8]), np.array([0.1, 0.12, 0.15])
+    sb.dual_bound(lam, None, R, 64, 5.0, "mixed", one_minus_p=0.1)
+    assert len(passes) == 6
+
+
 @pytest.mark.parametrize("d", [2, 3, 4, 5, 6, 7, 8, 11, 16, 30, 40, 41, 64])
 def test_mixed_at_k_zero_in_few_dimensions(d):
     for z in (0.1, 3.0):

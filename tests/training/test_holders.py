@@ -75,14 +75,14 @@ def test_a_list_of_two_images_is_two_images():
     assert as_images((IMAGES[:2], [1, 0])).labels.tolist() == [1, 0]
 
 
-def test_a_single_image_is_refused_with_advice():
+def test_a_single_image_is_one_image():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 3))
     voter = rs.Smoothed(rs.wrap(net, num_classes=3, mean=[0.5], std=[0.5]), rs.Gaussian(sigma=0.2))
-    for ask in (voter.vote, voter.predict, voter.estimate, voter.agreement):
-        with pytest.raises(ValueError, match=r"one image of shape \[1, 4, 4\]; write image\[None\]"):
-            ask(IMAGES[0])
-    assert voter.predict(IMAGES[:1]).shape == (1,)
+    one, batch = voter.vote(IMAGES[0], **SETTINGS), voter.vote(IMAGES[:1], **SETTINGS)
+    assert np.array_equal(one.counts, batch.counts) and one.images.tolist() == batch.images.tolist()
+    assert voter.predict(IMAGES[0]).shape == (1,) and voter.estimate(IMAGES[0], seconds=0.01).images == 1
+    assert voter.agreement(IMAGES[0]) == voter.agreement(IMAGES[:1])
 
 
 def test_streams_have_no_names():

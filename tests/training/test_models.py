@@ -7,12 +7,15 @@ import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+import robust_smooth as rs
 from robust_smooth.training import models
 from robust_smooth.training.identity import fingerprint, identity
+from robust_smooth.training.weights import load_into, read_weights
 from robust_smooth.training.models import Centre, Normalize, seeded, wrap
 from robust_smooth.training.speed import optimise
 from robust_smooth.noise.additive import Gaussian
@@ -547,3 +550,54 @@ def test_a_broken_card_is_named_and_disables_no_other(tmp_path, monkeypatch):
     for name in ("torn", "listed", "binary"):
         with pytest.raises(ValueError, match=f"{name}.json is not a card"):
             models.pretrained(name)
+
+
+def test_a_denoiser_in_front_is_part_of_the_base_classifier():
+    class Half(nn.Module):
+        def __init__(self, share): super().__init__(); self.share = share
+        def forward(self, x): return x * self.share
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+    x = torch.rand(4, 3, 2, 2)
+    plain, behind = wrap(net, 0.5, 0.25), wrap(net, 0.5, 0.25, before=Half(0.5))
+    torch.testing.assert_close(behind(x), plain(x * 0.5)) # the denoiser reads [0, 1], normalisation comes after it
+    assert len({fingerprint(m) for m in (plain, behind, wrap(net, 0.5, 0.25, before=Half(0.25)))}) == 3
+    assert identity(behind) == identity(wrap(net, 0.5, 0.25, before=nn.DataParallel(Half(0.5))))
+    record = rs.Smoothed(behind, rs.Gaussian(sigma=0.5)).vote(x, n=100, n0=10, progress=False)
+    assert "denoised by Half, then Normalize" in record.provenance["preprocessing"] == behind.preprocessing and "denoised by Half" in repr(behind)
+    dropout = wrap(net, 0.5, 0.25, before=nn.Dropout(0.5).train())
+    torch.testing.assert_close(dropout(x), plain(x)) # in eval mode
+    class Random(nn.Module):
+        def forward(self, x): return x + torch.randn_like(x)
+    with pytest.raises(ValueError, match="deterministic"): wrap(net, 0.5, 0.25, before=Random())
+    with pytest.raises(ValueError, match="shape that it was given"): wrap(net, 0.5, 0.25, before=nn.Linear(12, 6))
+    with pytest.raises(TypeError, match="torch.nn.Module"): wrap(net, 0.5, 0.25, before=lambda x: x)
+    with pytest.raises(ValueError, match="wrapped already"): wrap(plain, before=Half(0.5))
+    with pytest.raises((ValueError, TypeError)): rs.lipschitz.lipschitz_bound(behind, "l2", (3, 2, 2))
+
+
+@pytest.mark.parametrize("key", [None, "state_dict", "model", "net", "model_state_dict"])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod."])
+def test_checkpoints_as_people_have_them(key, prefix, tmp_path):
+    net, path = small(), tmp_path / "a.pt"
+    state = {prefix + name: value for name, value in net.state_dict().items()}
+    torch.save(state if key is None else {key: state, "epoch": 3, "accuracy": np.float64(0.5), "best": np.float32(1), "names": ["a"]}, path)
+    fresh = small()
+    with torch.no_grad(): [value.zero_() for value in fresh.parameters()]
+    assert identity(wrap(load_into(fresh, path), 0.5, 0.5)) == identity(wrap(net, 0.5, 0.5)) # so votes go on
+
+
+def test_what_a_checkpoint_must_not_hold(tmp_path):
+    path = tmp_path / "a.pt"
+    torch.save(small(), path)
+    with pytest.raises(ValueError, match="without running what is in it.*network.state_dict"): read_weights(path)
+    torch.save(dict(state_dict=small().state_dict(), args=__import__("argparse").Namespace(lr=1)), path)
+    with pytest.raises(ValueError, match="weights alone"): read_weights(path)
+    torch.save(dict(epoch=3), path)
+    with pytest.raises(ValueError, match=r"under one of .*got \['epoch'\]"): read_weights(path)
+    path.write_bytes(b"nothing of the kind")
+    with pytest.raises(ValueError, match="without running"): read_weights(path)
+    other = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
+    torch.save(nn.Sequential(nn.Flatten(), nn.Linear(12, 3)).state_dict(), path)
+    with pytest.raises(ValueError, match="other classes"): load_into(other, path)
+    with pytest.raises(ValueError, match="are missing"): load_into(small(), path)

@@ -1,0 +1,45 @@
+"Experiments report what was decided, judge their own data only, and draw in one style."
+import ast
+import json
+
+from robust_smooth.lab import notebooks
+
+
+def sources():
+    "Each experiment's code."
+    found = {}
+    for name in notebooks.experiments():
+        cells = json.loads(notebooks.find_notebook(name).read_text(encoding="utf-8"))["cells"]
+        found[name] = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    assert len(found) >= 39
+    return found
+
+
+def calls(source, name):
+    "Calls of a function or method by its last name."
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) == name:
+            yield node
+
+
+def test_a_plan_is_made_for_the_radii_that_are_reported():
+    "A plan of quarter steps stops before a radius between them is decided; run.certify refuses what the plan left open."
+    planned = 0
+    for name, source in sources().items():
+        for call in calls(source, "plan"):
+            planned += 1
+            given = ast.unparse(call.args[0])
+            assert given != "None", name
+            assert any(given == ast.unparse(one.args[1]) for one in calls(source, "certify") if len(one.args) > 1), name
+    assert planned >= 3
+
+
+def test_no_claim_is_a_literal():
+    "A verdict that is written down in advance judges nothing; None says that the question was not asked."
+    judged = 0
+    for name, source in sources().items():
+        for call in calls(source, "claim"):
+            judged += 1
+            holds = call.args[2] if len(call.args) > 2 else None
+            assert not (isinstance(holds, ast.Constant) and holds.value is not None), f"{name}: {ast.unparse(call)[:80]}"
+    assert judged >= 100
