@@ -195,8 +195,9 @@ def _vote(args: argparse.Namespace, options: Mapping[str, Any]) -> Any: # Record
     first = next(as_source(data).groups(1)).images
     trial = _trial(args, noise, model.num_classes, first[0].numel())
     trial.certify(args.norm, method=args.method, alpha=args.alpha, **options)
-    return Smoothed(model, noise).vote(data, n=args.n, n0=args.n0, moments=args.moments, seed=args.seed, save=args.save, alpha=args.alpha,
-                                       device=args.device, batch_size=args.batch_size, progress=not args.quiet)
+    return Smoothed(model, noise).vote(data, n=args.n, n0=args.n0, moments=args.moments, seed=args.seed, save=args.save,
+                                       alpha=args.alpha, device=args.device, batch_size=args.batch_size,
+                                       progress=not args.quiet)
 
 # %% ../nbs/12_cli.ipynb #b2d76f4b
 def _write_certificates(args: argparse.Namespace, certificates: Any, record: Any, labels: Any) -> None:
@@ -438,9 +439,11 @@ def _certify_network(made: argparse.ArgumentParser) -> None:
                            "code is run")
     made.add_argument("--votes", metavar="FILE", help="stored votes instead of a model")
     made.add_argument("--data", default="digits",
-                      help="digits (default), mnist, cifar10, cifar100, svhn, imagefolder; FILE.npy or FILE.npz (arrays images "
-                           "[B, C, H, W] in [0, 1] and labels [B]); a folder of class folders; or package.module:dataset")
-    made.add_argument("--weights", metavar="FILE", help="checkpoint or safetensors with the network's weights; no code in it is run")
+                      help="digits (default), mnist, cifar10, cifar100, svhn, imagefolder; FILE.npy, or FILE.npz "
+                           "with arrays images [B, C, H, W] in [0, 1] and labels [B]; a folder of class "
+                           "folders; or package.module:dataset")
+    made.add_argument("--weights", metavar="FILE",
+                      help="checkpoint or safetensors with the network's weights; no code in it is run")
     made.add_argument("--data-dir", default="", help="folder of the data set")
     made.add_argument("--split", default="test", help="test (default) or train")
     made.add_argument("--subset", default="", help="a number of images, or 'every 20'")
@@ -538,12 +541,13 @@ _KEPT = "what was finished is kept: give the same command again to go on"
 
 _OPTIONS = {"vote with moments=True": "vote with --moments", "batch_size must": "--batch-size must", "alpha must": "--alpha must"}
 
-_EXTRAS = {"papermill": "repro", "nbformat": "repro", "nbclient": "repro", "ipykernel": "repro", "jupyter_client": "repro", "jinja2": "repro",
-           "yaml": "repro", "distributed": "cluster", "dask": "cluster"} # what brings a package
+_NOTEBOOKS = ("papermill", "nbformat", "nbclient", "ipykernel", "jupyter_client", "jinja2", "yaml")
+_EXTRAS = {**dict.fromkeys(_NOTEBOOKS, "repro"), "distributed": "cluster", "dask": "cluster"} # what brings a package
 
 def _extra(error: Exception) -> str:
     "Which extra brings what is missing; '' for other errors."
-    extra = _EXTRAS.get((getattr(error, "name", None) or "").split(".")[0]) if isinstance(error, ModuleNotFoundError) else None
+    missing = (error.name or "") if isinstance(error, ModuleNotFoundError) else ""
+    extra = _EXTRAS.get(missing.split(".")[0])
     return f"; this command needs an extra: pip install 'robust_smooth[{extra}]'" if extra else ""
 
 def _in_options(text: str) -> str:
@@ -551,7 +555,8 @@ def _in_options(text: str) -> str:
     for ours, theirs in _OPTIONS.items():
         text = text.replace(ours, theirs)
     text = re.sub(r"\w+\.__init__\(\) missing 1 required keyword-only argument: '(sigma|lam)'", r"give --\1", text)
-    return re.sub(r"\w+\.__init__\(\) missing \d+ required keyword-only arguments?: (.*);", r"give \1, each as --noise-option NAME=VALUE;", text)
+    several = r"\w+\.__init__\(\) missing \d+ required keyword-only arguments?: (.*);"
+    return re.sub(several, r"give \1, each as --noise-option NAME=VALUE;", text)
 
 def main(argv: Sequence[str] | None = None, # arguments; None: those of the process
         ) -> int:                           # exit code
