@@ -91,20 +91,20 @@ def test_sdist_and_wheel_hold_what_they_promise(package, settings, root):
 
 def test_front_door_works_outside_the_checkout(installed, root):
     program = """
-import json, sys, time
-import torch
-begin, wall = time.process_time(), time.perf_counter()
+import json, sys
+before = set(sys.modules)
 import robust_smooth as rs
-bare = time.process_time() - begin
+bare = sorted(set(sys.modules) - before)
 door = {name: getattr(rs, name) for name in rs.__all__}
-spent, waited = time.process_time() - begin, time.perf_counter() - wall
+heavy = sorted({name.split(".")[0] for name in set(sys.modules) - before})
+import torch
 from importlib.resources import files
 from robust_smooth.core import places
 from robust_smooth.lab import papers, notebooks
 model = rs.wrap(rs.models.mlp(64, 10))
 record = rs.Smoothed(model, rs.Gaussian(sigma=0.25)).vote(torch.rand(2, 1, 8, 8), n=1000, alpha=None, progress=False, save="some.votes")
 again = rs.load("some.votes").certify("l2")
-print(json.dumps(dict(file=rs.__file__, typed=files("robust_smooth").joinpath("py.typed").is_file(), bare=bare, spent=spent, waited=waited, names=sorted(door), rows=len(papers.printed("adre", "table1")),
+print(json.dumps(dict(file=rs.__file__, typed=files("robust_smooth").joinpath("py.typed").is_file(), bare=bare, heavy=heavy, names=sorted(door), rows=len(papers.printed("adre", "table1")),
     papers=str(places.assets("papers")), experiments=notebooks.experiments(), checkout=str(places.checkout()), certified=len(again), zoo=sorted(rs.models.zoo()), version=rs.__version__)))
 """
     told = json.loads(call(installed.python, "-W", "ignore", "-c", program, cwd=installed.empty, ROBUST_SMOOTH_HOME=str(installed.home)).splitlines()[-1])
@@ -114,7 +114,11 @@ print(json.dumps(dict(file=rs.__file__, typed=files("robust_smooth").joinpath("p
     assert told["typed"] and told["rows"] > 100 and told["certified"] == 2
     assert set(told["experiments"]) == {p.stem for p in (root / "nbs" / "experiments").glob("*.ipynb") if not p.stem.startswith("_")}
     assert {"wrap", "Smoothed", "Record", "load", "Certificates", "ABSTAIN", "Gaussian", "Uniform", "Splitting", "sweep", "reproduce"} <= set(told["names"])
-    assert told["bare"] < 0.5 and told["spent"] < 2, f"import {told['bare']:.2f} s, front door {told['spent']:.2f} s of processor time beyond torch ({told['waited']:.2f} s by the clock)"
+    foreign = sorted({name.split(".")[0] for name in told["bare"]} - {"robust_smooth"})
+    ours = [name for name in told["bare"] if name.startswith("robust_smooth")]
+    assert len(ours) <= 5 and not set(foreign) & {"torch", "numpy", "scipy", "pandas", "matplotlib"}, f"the bare import loads {ours} and {foreign}"
+    late = {"nbformat", "nbclient", "papermill", "IPython", "distributed", "sklearn", "openvino", "timm"}
+    assert not late & set(told["heavy"]), f"the front door loads {sorted(late & set(told['heavy']))}"
 
 
 def test_console_script_speaks_from_any_folder(installed):

@@ -183,7 +183,8 @@ class Engine:
         self.model, self.noise, self.num_classes, self.device = model, noise, num_classes, device
         self.tolerance = FRAGILE[working_precision(model, device)]
         self.batch = self._fitting(x.to(device=device, dtype=torch.float32), batch_size)
-        self.rows = len(self.batch) # rows of a forward pass; fewer than the batch has where memory ran short
+        self.size = self.batch.shape[0] # rows of the batch
+        self.rows = self.size # rows of a forward pass; fewer where memory ran short
 
     def _fitting(self, x: Tensor, rows: int) -> Tensor:
         "A batch of the image, halved until the network can bear it."
@@ -201,7 +202,7 @@ class Engine:
 
     def capacity(self) -> int:
         "Rows whose logits are kept before they are counted: whole batches."
-        batch = len(self.batch)
+        batch = self.size
         return batch * max(1, min(PENDING, PENDING_NUMBERS // self.num_classes) // batch)
 
     def tally(self, images: int) -> Tally:
@@ -209,22 +210,22 @@ class Engine:
         settings = images, self.num_classes, self.capacity(), self.tolerance
         return HostTally(*settings) if is_host(self.device) else DeviceTally(*settings, self.device)
 
-    def forward(self, used: int, refill: Callable[[], None], put: Callable[[Tensor, int], None]) -> None:
-        "Run the batch, in pieces of `rows`, and hand on the logits of its used rows."
+    def forward(self, used: int, refill: Callable[[], None], put: Callable[[Tensor, int], None], row: int) -> None:
+        "Run the batch, in pieces of `rows`, and hand on the logits of its used rows, numbered from `row` on."
         first = 0
         while first < used:
-            piece = self.batch[first:first + self.rows]
+            whole = self.rows == self.size
             try:
-                logits = self.model(piece)
+                logits = self.model(self.batch if whole else self.batch[first:first + self.rows])
             except MEMORY_ERRORS:
                 if self.rows == 1:
                     raise
                 self.rows //= 2
                 refill()
                 continue
-            count = min(len(piece), used - first)
-            put(logits[:count], first)
-            first += len(piece)
+            count = min(self.rows, used - first)
+            put(logits if count == self.size else logits[:count], row + first)
+            first += self.rows
 
 # %% ../../nbs/voting/02_engine.ipynb #d60f59e0
 class _Feeds:
@@ -245,10 +246,10 @@ class _Feeds:
 
     def _batch(self) -> int: # rows used; 0: no work is left
         "Fill a batch, run it, and keep its logits."
-        used, size = 0, len(self.engine.batch)
+        used, size = 0, self.engine.size
         sources: list[tuple[_Open, Piece]] = []
         while used < size and (image := self._next()) is not None:
-            piece = Piece(image.image, used, image.scheduled, min(size - used, image.look - image.scheduled))
+            piece = Piece(image.image, self.held + used, image.scheduled, min(size - used, image.look - image.scheduled))
             self.draws.fill(image, piece.first, used, piece.size)
             sources.append((image, piece))
             used += piece.size
@@ -279,13 +280,13 @@ class _Feeds:
     def _forward(self, used: int, sources: list[tuple[_Open, Piece]]) -> None:
         def refill() -> None:
             for image, piece in sources:
-                self.draws.fill(image, piece.first, piece.row, piece.size)
-        self.engine.forward(used, refill, lambda logits, first: self.tally.put(logits, self.held + first))
+                self.draws.fill(image, piece.first, piece.row - self.held, piece.size)
+        self.engine.forward(used, refill, self.tally.put, self.held)
         for _, piece in sources:
-            joined(self.pending, piece._replace(row=self.held + piece.row))
+            joined(self.pending, piece)
         self.held += used
         self.samples += used
-        if self.job.observers or self.held + len(self.engine.batch) > self.capacity:
+        if self.job.observers or self.held + self.engine.size > self.capacity:
             self._count()
 
     def _count(self) -> None:
