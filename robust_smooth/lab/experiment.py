@@ -255,7 +255,7 @@ class _Trains(_Builds):
 def check_decided(record: Any,     # a Record, whole or stopped by a sequential plan
                   radii: ArrayLike, # that are reported
                  ) -> None:
-    """Raises ValueError where votes stopped early, and a radius was neither a target of their plan nor out of reach.
+    """Raises ValueError where votes stopped early, and a radius was neither of their plan nor out of reach.
 
     Args:
         record: a Record, whole or stopped by a sequential plan
@@ -266,10 +266,10 @@ def check_decided(record: Any,     # a Record, whole or stopped by a sequential 
     from robust_smooth.methods.sequential import largest_radius
     reach = largest_radius(record.noise, record.plan["n_max"], record.plan["alpha"])
     asked = np.unique(np.asarray(radii, np.float64))
-    targets = np.asarray(record.plan["targets"])
-    missed = [float(radius) for radius in asked if radius <= reach and not np.isclose(radius, targets).any()]
+    planned = np.asarray(record.plan["radii"])
+    missed = [float(radius) for radius in asked if radius <= reach and not np.isclose(radius, planned).any()]
     if missed:
-        raise ValueError(f"radii {missed} are reported, but voting stopped when {targets.round(6).tolist()} were "
+        raise ValueError(f"radii {missed} are reported, but voting stopped when {planned.round(6).tolist()} were "
                          "decided: pass them to the plan, sequential.plan(radii, ...)")
 
 # %% ../../nbs/lab/09_experiment.ipynb #74ba11e7

@@ -43,3 +43,23 @@ def test_no_claim_is_a_literal():
             holds = call.args[2] if len(call.args) > 2 else None
             assert not (isinstance(holds, ast.Constant) and holds.value is not None), f"{name}: {ast.unparse(call)[:80]}"
     assert judged >= 100
+
+
+SHOWN_ELSEWHERE = {("bernstein", "table2"): "notation, in words: the chapter methods/10_bernstein uses it"}
+
+
+def test_every_printed_item_is_read_by_an_experiment():
+    "Numbers that are shipped are shown beside ours, or it is said why not."
+    from robust_smooth.lab.papers import PAPERS, printed
+    read = set()
+    for source in sources().values():
+        for call in calls(source, "printed"):
+            given = [node.value for node in call.args if isinstance(node, ast.Constant)]
+            if len(given) == 2:
+                read.add(tuple(given))
+            elif len(given) == 1: # printed("key", item) in a loop over items
+                items = [node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)]
+                read |= {(given[0], item) for item in items if isinstance(item, str)}
+    shipped = {(key, item) for key in PAPERS for item in printed(key)["item"].unique()}
+    assert len(shipped) >= 25
+    assert shipped - read == set(SHOWN_ELSEWHERE)

@@ -18,7 +18,7 @@ ITEMS = dict(adre={"table1": 341, "text": 38}, bernstein={"table1": 16, "table2"
 @pytest.mark.parametrize("key", sorted(PAPERS))
 def test_every_table_is_there_in_the_ten_columns(key):
     frame = printed(key)
-    assert list(frame.columns) == COLUMNS and (frame.key == key).all() and set(frame.source) <= {"printed", "derived"}
+    assert list(frame.columns) == COLUMNS and (frame.key == key).all() and set(frame.source) <= {"printed", "derived", "paraphrased"}
     for item, rows in ITEMS[key].items(): assert len(printed(key, item)) == (rows or len(printed(key, item))) > 0
     for text in frame.setting: assert isinstance(json.loads(text), dict)
     assert frame.radius.dropna().ge(0).all()
