@@ -59,6 +59,7 @@ from .maths import nearest as nearest
 from .training import networks as networks
 from . import noise as noise
 from .lab import notebooks as notebooks
+from .training import opened as opened
 from .training import openvino as openvino
 from .lab import outcome as outcome
 from .lab import papers as papers

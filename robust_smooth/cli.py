@@ -10,6 +10,7 @@ import ast
 import dataclasses
 import importlib
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -114,28 +115,30 @@ def sweep(args: argparse.Namespace) -> int: # exit code
 
 # %% ../nbs/12_cli.ipynb #19b21bd9
 def load_factory(name: str, # "package.module:factory"
-                ) -> Any:   # what the factory returns, or the object itself if it is a module
-    """The network that a name stands for; the working folder is searched too. Raises ValueError.
+                 option: str = "--model", # for messages
+                ) -> Any:   # what the factory returns, or the object itself if it is a module or holds data
+    """The network or data that a name stands for; the working folder is searched too. Raises ValueError.
 
     Args:
         name: "package.module:factory"
+        option: for messages
     Returns:
-        what the factory returns, or the object itself if it is a module
+        what the factory returns, or the object itself if it is a module or holds data
     """
     module, colon, attribute = name.partition(":")
     if not colon or not all(part.isidentifier() for part in module.split(".")) or not attribute.isidentifier():
-        raise ValueError(f"--model must be package.module:factory, got {name!r}")
+        raise ValueError(f"{option} must be package.module:factory, got {name!r}")
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
         found = importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise ValueError(f"--model: no module {error.name!r} in this environment or in {os.getcwd()}") from error
+        raise ValueError(f"{option}: no module {error.name!r} in this environment or in {os.getcwd()}") from error
     if not hasattr(found, attribute):
         there = [one for one in dir(found) if not one.startswith("_")][:12]
-        raise ValueError(f"--model: {module} has no {attribute!r}; it has {there}")
+        raise ValueError(f"{option}: {module} has no {attribute!r}; it has {there}")
     target = getattr(found, attribute)
-    made = hasattr(target, "state_dict") and not isinstance(target, type)
+    made = any(hasattr(target, name) for name in ("state_dict", "__getitem__", "batch_sampler")) and not isinstance(target, type)
     return target if made else target()
 
 # %% ../nbs/12_cli.ipynb #ef75bfbb
@@ -171,24 +174,29 @@ def _trial(args: argparse.Namespace, noise: Any, classes: int, dim: int) -> Any:
     halves = np.array([[draws - draws // 2, draws // 2]])
     return dataclasses.replace(record, moments=dict(moments=np.zeros((1, 2, dim)), moments_n=halves))
 
-def _vote(args: argparse.Namespace, options: Mapping[str, Any]) -> tuple[Any, Any]: # Record, labels
-    "Vote by a network of one's own."
-    import numpy as np
-    from robust_smooth.smoothed import Smoothed
-    from robust_smooth.training.data import load
+def _network(args: argparse.Namespace) -> Any:
+    "The base classifier that is asked for."
     from robust_smooth.training.models import wrap
-    net, noise = load_factory(args.model), _chosen_noise(args)
-    subset = read_value(args.subset) if args.subset else None
-    data = load(args.data, args.split, data_dir=args.data_dir, subset=subset)
+    net = load_factory(args.model)
+    if args.weights:
+        from robust_smooth.training.weights import load_into
+        load_into(net, args.weights)
     model = wrap(net, mean=args.mean, std=args.std)
-    if args.device:
-        model.to(args.device)
-    trial = _trial(args, noise, model.num_classes, int(np.prod(data.images.shape[1:])))
+    return model.to(args.device) if args.device else model
+
+def _vote(args: argparse.Namespace, options: Mapping[str, Any]) -> Any: # Record
+    "Vote by a network of one's own."
+    from robust_smooth.smoothed import Smoothed
+    from robust_smooth.training.holders import as_source
+    from robust_smooth.training.opened import open_data
+    model, noise = _network(args), _chosen_noise(args)
+    subset = read_value(args.subset) if args.subset else None
+    data = open_data(args.data, args.split, args.data_dir, subset, lambda name: load_factory(name, "--data"))
+    first = next(as_source(data).groups(1)).images
+    trial = _trial(args, noise, model.num_classes, first[0].numel())
     trial.certify(args.norm, method=args.method, alpha=args.alpha, **options)
-    smooth = Smoothed(model, noise)
-    record = smooth.vote(data, n=args.n, n0=args.n0, moments=args.moments, seed=args.seed, save=args.save,
-                         alpha=args.alpha, device=args.device)
-    return record, data.labels.numpy()
+    return Smoothed(model, noise).vote(data, n=args.n, n0=args.n0, moments=args.moments, seed=args.seed, save=args.save, alpha=args.alpha,
+                                       device=args.device, batch_size=args.batch_size, progress=not args.quiet)
 
 # %% ../nbs/12_cli.ipynb #b2d76f4b
 def _write_certificates(args: argparse.Namespace, certificates: Any, record: Any, labels: Any) -> None:
@@ -220,15 +228,16 @@ def certify(args: argparse.Namespace) -> int: # exit code
     """
     if (args.model is None) == (args.votes is None):
         raise ValueError("give either --model, to vote and certify, or --votes, to certify from stored votes")
-    if args.log and args.model is None:
-        raise ValueError("--log needs the labels: give --model and --data")
     options = read_parameters(args.option)
     if args.votes is not None:
         from robust_smooth.core.record import Record
-        record, labels = Record.load(args.votes), None
+        record = Record.load(args.votes)
         print(record)
     else:
-        record, labels = _vote(args, options)
+        record = _vote(args, options)
+    labels = record.labels
+    if args.log and labels is None:
+        raise ValueError("--log needs true classes: these votes came without; vote on data with labels")
     certificates = record.certify(args.norm, method=args.method, alpha=args.alpha, **options)
     _write_certificates(args, certificates, record, labels)
     print(certificates)
@@ -413,8 +422,8 @@ def _add_certify(commands: Any) -> None:
     _certify_noise(made)
     made.add_argument("--alpha", type=float, default=0.001,
                       help="failure probability per image (default 0.001)")
-    made.add_argument("--norm", default="l2", help="l1, l2 (default), linf")
-    made.add_argument("--method", help="a method by name; default: the best that fits")
+    made.add_argument("--norm", help="l1, l2, linf; default: the noise's own")
+    made.add_argument("--method", help="a method by name, as robust-smooth methods lists them; default: the best that fits")
     made.add_argument("--option", action="append", default=[], metavar="NAME=VALUE",
                       help="an option of the method, such as mode=paper")
     made.add_argument("--save", metavar="FILE",
@@ -429,7 +438,9 @@ def _certify_network(made: argparse.ArgumentParser) -> None:
                            "code is run")
     made.add_argument("--votes", metavar="FILE", help="stored votes instead of a model")
     made.add_argument("--data", default="digits",
-                      help="digits (default), mnist, cifar10, cifar100, svhn, imagefolder")
+                      help="digits (default), mnist, cifar10, cifar100, svhn, imagefolder; FILE.npy or FILE.npz (arrays images "
+                           "[B, C, H, W] in [0, 1] and labels [B]); a folder of class folders; or package.module:dataset")
+    made.add_argument("--weights", metavar="FILE", help="checkpoint or safetensors with the network's weights; no code in it is run")
     made.add_argument("--data-dir", default="", help="folder of the data set")
     made.add_argument("--split", default="test", help="test (default) or train")
     made.add_argument("--subset", default="", help="a number of images, or 'every 20'")
@@ -437,6 +448,8 @@ def _certify_network(made: argparse.ArgumentParser) -> None:
                       help="per channel, if the network reads normalised images")
     made.add_argument("--std", type=float, nargs="+", help="per channel")
     made.add_argument("--device", help="cpu, cuda, ...; default: where the network is")
+    made.add_argument("--batch-size", type=int, metavar="K", help="images per forward pass; default: a short measurement")
+    made.add_argument("--quiet", action="store_true", help="no progress bar")
 
 def _certify_noise(made: argparse.ArgumentParser) -> None:
     made.add_argument("--noise", default="Gaussian",
@@ -523,6 +536,23 @@ def parser() -> argparse.ArgumentParser:
 # %% ../nbs/12_cli.ipynb #338c85e1
 _KEPT = "what was finished is kept: give the same command again to go on"
 
+_OPTIONS = {"vote with moments=True": "vote with --moments", "batch_size must": "--batch-size must", "alpha must": "--alpha must"}
+
+_EXTRAS = {"papermill": "repro", "nbformat": "repro", "nbclient": "repro", "ipykernel": "repro", "jupyter_client": "repro", "jinja2": "repro",
+           "yaml": "repro", "distributed": "cluster", "dask": "cluster"} # what brings a package
+
+def _extra(error: Exception) -> str:
+    "Which extra brings what is missing; '' for other errors."
+    extra = _EXTRAS.get((getattr(error, "name", None) or "").split(".")[0]) if isinstance(error, ModuleNotFoundError) else None
+    return f"; this command needs an extra: pip install 'robust_smooth[{extra}]'" if extra else ""
+
+def _in_options(text: str) -> str:
+    "A message in the words of the command line."
+    for ours, theirs in _OPTIONS.items():
+        text = text.replace(ours, theirs)
+    text = re.sub(r"\w+\.__init__\(\) missing 1 required keyword-only argument: '(sigma|lam)'", r"give --\1", text)
+    return re.sub(r"\w+\.__init__\(\) missing \d+ required keyword-only arguments?: (.*);", r"give \1, each as --noise-option NAME=VALUE;", text)
+
 def main(argv: Sequence[str] | None = None, # arguments; None: those of the process
         ) -> int:                           # exit code
     """The command `robust-smooth`.
@@ -542,7 +572,7 @@ def main(argv: Sequence[str] | None = None, # arguments; None: those of the proc
     except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
         if os.environ.get("ROBUST_SMOOTH_DEBUG"):
             raise
-        print(f"robust-smooth {args.command}: {error}", file=sys.stderr)
+        print(f"robust-smooth {args.command}: {_in_options(str(error))}{_extra(error)}", file=sys.stderr)
         return 2
 
 if __name__ == "__main__" and "__file__" in globals(): # python -m robust_smooth.cli; not in a notebook

@@ -68,7 +68,10 @@ def test_certify_a_network_of_ones_own_and_again_without_it(outside, capsys, mon
     assert len(table) == len(log) == 3 and table.attrs["provenance"]["seed"] == 0 and (table.radius == log.radius).all()
     assert cli.main(["certify", "--votes", "my.votes", "--out", "again.csv"]) == 0
     assert results.load("again.csv").radius.tolist() == table.radius.tolist()
-    assert cli.main(["certify", "--votes", "my.votes", "--norm", "l7x"]) == 2 and cli.main(["certify", "--votes", "my.votes", "--log", "x.tsv"]) == 2
+    assert cli.main(["certify", "--votes", "my.votes", "--norm", "l7x"]) == 2
+    capsys.readouterr()
+    assert cli.main(["certify", "--votes", "my.votes", "--log", "x.tsv"]) == 0 # the votes hold their classes
+    assert "certified accuracy" in capsys.readouterr().out and len(results.read_certification_log("x.tsv")) == 3
     assert cli.main(["certify", "--model", "my_little_nets:make", "--subset", "3", "--noise", "Pink"]) == 2
     assert "Gaussian" in capsys.readouterr().err
 
@@ -93,11 +96,67 @@ def test_certify_refuses_before_the_vote_and_collects_moments(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     Path("somenets.py").write_text("import torch\nfrom robust_smooth.training.models import mlp\ndef make():\n    torch.manual_seed(0)\n    return mlp(64, 10)\n")
     base = ["certify", "--model", "somenets:make", "--subset", "3", "--n", "1000", "--n0", "10", "--save", "a.votes"]
-    for extra, words in ((["--noise", "Uniform", "--lam", "1.0"], "no method certifies 'l2'"), (["--sigma", "0.25", "--method", "gausian"], "method must be one of"),
-                         (["--sigma", "0.25", "--option", "foo=1"], "foo"), (["--sigma", "0.25", "--norm", "l1", "--method", "higher_order"], "moments")):
+    for extra, words in ((["--noise", "Uniform", "--lam", "1.0", "--norm", "l2"], "no method certifies 'l2'"), ([], "give --sigma"), (["--noise", "Uniform"], "give --lam"),
+                         (["--sigma", "0.25", "--batch-size", "0"], "--batch-size must"), (["--sigma", "0.25", "--data", "nothing"], "FILE.npz"),
+                         (["--sigma", "0.25", "--data", "somenets:nothing"], "--data: somenets has no"), (["--sigma", "0.25", "--weights", "no.pt"], "no.pt"), (["--sigma", "0.25", "--method", "gausian"], "method must be one of"),
+                         (["--sigma", "0.25", "--option", "foo=1"], "foo"), (["--sigma", "0.25", "--norm", "l1", "--method", "higher_order"], "--moments")):
         assert cli.main(base + extra) == 2 and words in capsys.readouterr().err and not Path("a.votes").exists()
     assert cli.main([*base, "--sigma", "0.25", "--moments"]) == 0
     assert cli.main(["certify", "--votes", "a.votes", "--norm", "l1", "--method", "higher_order"]) == 0
     said = capsys.readouterr().out
     assert "higher_order" in said and "Gaussian(sigma=0.25)" in said
     assert cli.main(["certify", "--model", "somenets:make", "--subset", "2", "--noise", "Splitting", "--sigma", "0.5", "--noise-option", "q=16", "--norm", "l1"]) == 0
+
+
+def test_certify_without_a_line_of_python(outside, capsys, monkeypatch):
+    import numpy as np
+    import torch
+    from PIL import Image
+    import robust_smooth as rs
+    Path("ownnets.py").write_text("import torch\nfrom torch.utils.data import TensorDataset\nfrom robust_smooth.training.models import mlp\n"
+                                  "def make():\n    torch.manual_seed(0)\n    return mlp(64, 10)\n"
+                                  "def data():\n    return TensorDataset(torch.arange(320).reshape(5, 1, 8, 8) / 320, torch.arange(5))\nfixed = data()\n")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    images = (np.arange(320).reshape(5, 1, 8, 8) / 320).astype(np.float32)
+    np.save("a.npy", images)
+    np.savez("a.npz", images=images, labels=np.arange(5))
+    for i in range(5):
+        Path("photos", f"class{i}").mkdir(parents=True)
+        Image.fromarray(np.repeat((images[i, 0] * 255).round().astype(np.uint8)[..., None], 3, 2)).save(Path("photos", f"class{i}", "a.png"))
+    common = ["--sigma", "0.25", "--n", "200", "--batch-size", "100", "--quiet"]
+    for data in ("a.npz", "ownnets:data", "ownnets:fixed", "a.npy"):
+        assert cli.main(["certify", "--model", "ownnets:make", "--data", data, "--save", f"{data.replace(':', '.')}.votes", *common]) == 0
+        said = capsys.readouterr()
+        assert ("certified accuracy" in said.out) == (data != "a.npy") and "vote" not in said.err
+    votes = [rs.load(f"{name}.votes") for name in ("a.npz", "ownnets.data", "ownnets.fixed", "a.npy")]
+    assert all((record.counts == votes[0].counts).all() for record in votes) and votes[0].labels.tolist() == list(range(5)) and votes[3].labels is None
+    assert cli.main(["certify", "--votes", "a.npz.votes"]) == 0 and "certified accuracy" in capsys.readouterr().out
+    assert cli.main(["certify", "--votes", "a.npy.votes", "--log", "x"]) == 2 and "true classes" in capsys.readouterr().err
+    torch.save({"state_dict": {f"module.{name}": value for name, value in rs.models.mlp(192, 10).state_dict().items()}}, "w.pt")
+    Path("colour.py").write_text("from robust_smooth.training.models import mlp\ndef make(): return mlp(192, 10)\n")
+    folder = ["certify", "--model", "colour:make", "--weights", "w.pt", "--data", "photos", "--subset", "every 2", "--save", "f.votes", *common]
+    assert cli.main(folder) == 0 and rs.load("f.votes").index.tolist() == [0, 2, 4] and rs.load("f.votes").labels.tolist() == [0, 2, 4]
+    capsys.readouterr()
+    assert cli.main(["certify", "--model", "ownnets:make", "--data", "a.npz", "--noise", "Uniform", "--lam", "1.0", *common[2:]]) == 0
+    assert ", l1," in capsys.readouterr().out # the noise's own norm
+
+
+def test_the_doctor_is_green_without_the_extras(outside, capsys, monkeypatch):
+    from importlib import metadata
+    here = metadata.version
+
+    def version(name):
+        if name in ("papermill", "ipykernel", "jinja2", "pyyaml", "distributed"): raise metadata.PackageNotFoundError(name)
+        return here(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    assert cli.main(["doctor"]) == 0
+    said = capsys.readouterr().out
+    assert "all there that certifying needs" in said and "pip install 'robust_smooth[repro]'" in said
+
+
+def test_a_missing_extra_is_named(outside, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "papermill", None)
+    def run(*given, **more): import papermill
+    monkeypatch.setattr("robust_smooth.lab.reproduce.run", run)
+    assert cli.main(["reproduce", "gaussian_table1"]) == 2 and "pip install 'robust_smooth[repro]'" in capsys.readouterr().err

@@ -148,6 +148,7 @@ ROOMS: dict[str, str] = {
     'networks': 'training.networks',
     'noise': 'noise',
     'notebooks': 'lab.notebooks',
+    'opened': 'training.opened',
     'openvino': 'training.openvino',
     'outcome': 'lab.outcome',
     'papers': 'lab.papers',

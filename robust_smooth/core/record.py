@@ -161,7 +161,7 @@ def _default_method(record: Any, norm: str) -> Method:
     hint = f"; with more than this record holds: {_wanting(kind, norm)}" if find_methods(kind, norm) else ""
     stopped = " that was stopped early by a plan" if record.plan is not None else ""
     able = f"norms that are certified: {own_norms(record)}" if own_norms(record) else "no norm is"
-    raise ValueError(f"no method certifies norm {norm!r} from this record of {kind} noise{stopped}; {able}{hint}")
+    raise ValueError(f"no method certifies {norm!r} from this record of {kind} noise{stopped}; {able}{hint}")
 
 def _wanting(kind: str, norm: str) -> str:
     "The methods that fit a noise and a norm, with what they need."

@@ -24,6 +24,7 @@ _PACKAGES = {
     "nncf": "int8",
 } # by the extra that brings it
 _OPTIONAL = {
+    "repro": "experiments, sweeps and reports need it",
     "cluster": "sweeps on a scheduler need it",
     "openvino": "networks that OpenVINO computes need it",
     "int8": "making int8 networks needs it",
@@ -71,7 +72,7 @@ class _Checks:
         try:
             from jupyter_client.kernelspec import KernelSpecManager
         except ImportError:
-            self.line("kernel", "jupyter_client is missing", False, "pip install 'robust_smooth[repro]'")
+            self.note("kernel", f"missing; only {_OPTIONAL['repro']}: pip install 'robust_smooth[repro]'")
             return
         known = KernelSpecManager().find_kernel_specs()
         self.line("kernel", ", ".join(known), "python3" in known, "python -m ipykernel install --sys-prefix")
@@ -111,5 +112,5 @@ def examine() -> list[str]: # names of what is needed and missing
     checks.machine()
     checks.kernel()
     _check_files(checks)
-    print("all there" if not checks.trouble else f"needed: {', '.join(checks.trouble)}")
+    print("all there that certifying needs" if not checks.trouble else f"needed: {', '.join(checks.trouble)}")
     return checks.trouble
