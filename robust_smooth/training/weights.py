@@ -36,8 +36,9 @@ def _unpickled(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, UnicodeDecodeError) as error:
         said = str(error).split("WeightsUnpickler error: ")[-1].splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path} cannot be read without running what is in it ({said}). Where you trust it, write its weights alone, "
-                         "in an environment in which it loads: torch.save(torch.load(FILE, weights_only=False)['state_dict'], NEW), "
+        raise ValueError(f"{path} cannot be read without running what is in it ({said}). Where you trust it, write its "
+                         "weights alone, in an environment in which it loads: "
+                         "torch.save(torch.load(FILE, weights_only=False)['state_dict'], NEW), "
                          "or torch.save(network.state_dict(), NEW) where it holds a whole network") from error
 
 # %% ../../nbs/training/10a_weights.ipynb #f7401b07
