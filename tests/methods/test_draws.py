@@ -49,3 +49,24 @@ def test_draws_must_be_whole():
     for n in (0, 10.5, -3):
         with pytest.raises(ValueError, match="n must"):
             typical_radius(n, 1.0, 0.9)
+
+def test_the_command_line_and_estimate_ask_the_same(capsys):
+    import torch
+    from robust_smooth import cli
+    from robust_smooth.noise.additive import Gaussian, Uniform
+    from robust_smooth.smoothed import Smoothed
+    from robust_smooth.training import models
+    needed = draws_needed(0.5, 0.5, [0.9, 0.05], 0.001)
+    assert cli.main(["draws", "--sigma", "0.5", "--p", "0.9", "0.05", "--radius", "0.5"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("exact") and f" {needed:,} draws" in line for line in said) and len(said) == 3
+    assert cli.main(["draws", "--sigma", "0.5", "--p", "0.5", "0.1", "--radius", "0.3"]) == 0
+    assert "never" in next(line for line in capsys.readouterr().out.splitlines() if line.startswith("gaussian"))
+    assert cli.main(["draws", "--sigma", "0.5", "--p", "0.9", "0.05", "--n", "1000"]) == 0
+    assert f"{typical_radius(1000, 0.5, [0.9, 0.05], 0.001):.4f}" in capsys.readouterr().out
+    assert cli.main(["draws", "--sigma", "0.5", "--p", "0.4", "0.5", "--n", "1000"]) != 0
+    net, images = models.wrap(models.mlp(4, 3)), torch.zeros(2, 1, 2, 2)
+    found = Smoothed(net, Gaussian(sigma=0.5)).estimate(images, seconds=0.01, batch_size=50, radius=0.5, p=[0.9, 0.05])
+    assert found.draws == needed and found.typical_radius == pytest.approx(float(typical_radius(needed, 0.5, [0.9, 0.05], 0.001))) and "typical" in repr(found)
+    with pytest.raises(ValueError, match="needs p"): Smoothed(net, Gaussian(sigma=0.5)).estimate(images, radius=0.5)
+    with pytest.raises(ValueError, match="Gaussian noise"): Smoothed(net, Uniform(lam=0.5)).estimate(images, p=[0.9, 0.05])
