@@ -573,15 +573,6 @@ _KEPT = "what was finished is kept: give the same command again to go on"
 
 _OPTIONS = {"vote with moments=True": "vote with --moments", "batch_size must": "--batch-size must", "alpha must": "--alpha must"}
 
-_NOTEBOOKS = ("papermill", "nbformat", "nbclient", "ipykernel", "jupyter_client", "jinja2", "yaml")
-_EXTRAS = {**dict.fromkeys(_NOTEBOOKS, "repro"), "distributed": "cluster", "dask": "cluster"} # what brings a package
-
-def _extra(error: Exception) -> str:
-    "Which extra brings what is missing; '' for other errors."
-    missing = (error.name or "") if isinstance(error, ModuleNotFoundError) else ""
-    extra = _EXTRAS.get(missing.split(".")[0])
-    return f"; this command needs an extra: pip install 'robust_smooth[{extra}]'" if extra else ""
-
 def _in_options(text: str) -> str:
     "A message in the words of the command line."
     for ours, theirs in _OPTIONS.items():
@@ -609,7 +600,8 @@ def main(argv: Sequence[str] | None = None, # arguments; None: those of the proc
     except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
         if os.environ.get("ROBUST_SMOOTH_DEBUG"):
             raise
-        print(f"robust-smooth {args.command}: {_in_options(str(error))}{_extra(error)}", file=sys.stderr)
+        from robust_smooth.lab.doctor import extra_of
+        print(f"robust-smooth {args.command}: {_in_options(str(error))}{extra_of(error)}", file=sys.stderr)
         return 2
 
 if __name__ == "__main__" and "__file__" in globals(): # python -m robust_smooth.cli; not in a notebook

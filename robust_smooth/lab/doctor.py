@@ -9,7 +9,7 @@ import os
 import sys
 
 # %% auto #0
-__all__ = ['examine']
+__all__ = ['examine', 'extra_of']
 
 # %% ../../nbs/lab/15_doctor.ipynb #151a3cf7
 _PACKAGES = {
@@ -114,3 +114,18 @@ def examine() -> list[str]: # names of what is needed and missing
     _check_files(checks)
     print("all there that certifying needs" if not checks.trouble else f"needed: {', '.join(checks.trouble)}")
     return checks.trouble
+
+# %% ../../nbs/lab/15_doctor.ipynb #10df376e
+_NOTEBOOKS = ("papermill", "nbformat", "nbclient", "ipykernel", "jupyter_client", "jinja2", "yaml")
+_EXTRAS = {**dict.fromkeys(_NOTEBOOKS, "repro"), "distributed": "cluster", "dask": "cluster"} # what brings a package
+
+def extra_of(error: Exception, # what was raised
+            ) -> str:
+    """Which extra brings what is missing; '' for other errors.
+
+    Args:
+        error: what was raised
+    """
+    missing = (error.name or "") if isinstance(error, ModuleNotFoundError) else ""
+    extra = _EXTRAS.get(missing.split(".")[0])
+    return f"; this command needs an extra: pip install 'robust_smooth[{extra}]'" if extra else ""
