@@ -15,7 +15,7 @@ from ..maths.bounds import binomial_lower, binomial_upper, probit, probit_gap
 from ..maths.two_sided import limit
 
 # %% auto #0
-__all__ = ['RADII', 'MOST_DRAWS', 'radius_at_most', 'typical_radius', 'draws_needed']
+__all__ = ['RADII', 'MOST_DRAWS', 'radius_at_most', 'typical_radius', 'draws_needed', 'compared']
 
 # %% ../../nbs/methods/12_draws.ipynb #853203d1
 def _one_sided(top: np.ndarray, rival: np.ndarray, n: np.ndarray, alpha: float) -> np.ndarray:
@@ -133,3 +133,33 @@ def draws_needed(radius: float,         # l2 radius wanted, in input units, > 0
         middle = (low + high) // 2
         low, high = (low, middle) if reached(middle) else (middle, high)
     return high
+
+# %% ../../nbs/methods/12_draws.ipynb #1fb56d8b
+def compared(sigma: float,   # noise level, in input units, > 0
+             p: ArrayLike,   # probabilities of the top class and its rival, or of the top class alone
+             alpha: float = 0.001, # failure probability, in (0, 1)
+             radius: float | None = None, # radius wanted, in input units; None: n draws are at hand
+             n: int | None = None,        # draws at hand; None: a radius is wanted
+            ) -> list[str]:  # a line a method
+    """What each method needs for a radius, or proves with n draws, in words. Raises ValueError.
+
+    Args:
+        sigma: noise level, in input units, > 0
+        p: probabilities of the top class and its rival, or of the top class alone
+        alpha: failure probability, in (0, 1)
+        radius: radius wanted, in input units; None: n draws are at hand
+        n: draws at hand; None: a radius is wanted
+    Returns:
+        a line a method
+    """
+    lines = []
+    for method in RADII:
+        most = radius_at_most(sigma, p, method)
+        if radius is None:
+            said = f"radius {typical_radius(np.int64(n or 0), sigma, p, alpha, method):.4f} from {n:,} draws"
+        elif radius < most:
+            said = f"{draws_needed(radius, sigma, p, alpha, method):,} draws for radius {radius:g}"
+        else:
+            said = f"never radius {radius:g}"
+        lines.append(f"{method:<10} {said}; {most:.4f} with infinitely many")
+    return lines
