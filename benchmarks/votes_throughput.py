@@ -25,10 +25,10 @@ from robust_smooth.voting.votes import count_votes
 
 SIGMA = 0.25
 NETWORKS = { # factory, shape, draws of a measurement
-    "resnet20": ("ResNet-20, 32x32", lambda: models.ResNet(depth=20, num_classes=10, in_channels=3), (3, 32, 32), 1_000),
-    "resnet8": ("ResNet-8, 16x16", lambda: models.ResNet(depth=8, num_classes=10, in_channels=3), (3, 16, 16), 8_000),
+    "resnet20": ("ResNet-20, 32x32", lambda: models.ResNet(depth=20, num_classes=10, in_channels=3), (3, 32, 32), 500),
+    "resnet8": ("ResNet-8, 16x16", lambda: models.ResNet(depth=8, num_classes=10, in_channels=3), (3, 16, 16), 3_000),
     "lenet": ("LeNet, 28x28", models.lenet, (1, 28, 28), 8_000),
-    "mlp": ("MLP 2-64-64-10", lambda: models.mlp(2, 10, (64, 64)), (2,), 400_000),
+    "mlp": ("MLP 2-64-64-10", lambda: models.mlp(2, 10, (64, 64)), (2,), 200_000),
 }
 
 
@@ -80,17 +80,28 @@ def pictures(model, shape, rows, device):
     return images.contiguous(memory_format=memory_format(model, shape))
 
 
+LONGEST = 0.25 # seconds of a forward pass beyond which no larger batch is tried
+
+
 def best_batch(model, shape, device, clock, largest):
-    "The fastest of 8, 16, ... rows, by the best of three rounds, and the rows per second of each."
-    sizes = [2**k for k in range(3, 13) if 2**k <= largest]
-    spent = {rows: float("inf") for rows in sizes}
-    for number in range(4):
-        for rows in sizes:
-            images = pictures(model, shape, rows, device)
-            begin = clock()
-            bare(model, images, 64)
-            if number: spent[rows] = min(spent[rows], (clock() - begin) / max(rows, 64 // rows * rows))
-    return min(sizes, key=spent.__getitem__)
+    "The fastest of 8, 16, ... rows, by the best of three rounds in turn."
+    spent, rows = {}, 8
+    while rows <= largest and (not spent or spent[rows // 2] * rows / 2 < LONGEST):
+        images = pictures(model, shape, rows, device)
+        bare(model, images, 1)
+        spent[rows] = timed(model, images, clock) / rows
+        rows *= 2
+    for _ in range(2):
+        for rows in spent: spent[rows] = min(spent[rows], timed(model, pictures(model, shape, rows, device), clock) / rows)
+    return min(spent, key=spent.__getitem__)
+
+
+def timed(model, images, clock):
+    "Seconds of a forward pass; small batches several times, since the clock has steps."
+    times = max(1, 64 // len(images))
+    begin = clock()
+    bare(model, images, times * len(images))
+    return (clock() - begin) / times
 
 
 def variants(net, shape):
@@ -157,8 +168,8 @@ def main():
                 begin = clock()
                 done = task()
                 if number: speeds[name].append(done / (clock() - begin))
-        print(f"\n{title}   {'; '.join(said)}")
-        print(f"{'':28s} {'images/s':>10s}   {'of its bare forward':26s} times plain float32")
+        print(f"\n{title}   {'; '.join(said)}   load {os.getloadavg()[0]:.1f}")
+        print(f"{'':28s} {'images/s':>10s}   {'of its bare forward':26s} times plain float32", flush=True)
         for name, values in speeds.items():
             own = name.split(" ", 1)[1] if name.split(" ")[0] in ("votes", "rounded") else "float32"
             of_bare = "" if name.startswith("bare") else show(name, values, speeds[f"bare {own}"])

@@ -126,7 +126,7 @@ class Map:
         found = {}
         for path in self.books:
             place = path.relative_to(NBS).with_suffix("").as_posix()
-            found |= {place: path, f"{place}.ipynb": path, f"nbs/{place}.ipynb": path}
+            found |= {f"{root}{place}{end}": path for root in ("", "nbs/") for end in ("", ".ipynb")}
             if path.parent.name in ("proofs", "experiments") or re.match(r"\d", path.stem):
                 found[path.stem] = path
             if path.stem == "index":

@@ -266,7 +266,7 @@ def check_decided(record: Any,     # a Record, whole or stopped by a sequential 
     from robust_smooth.methods.sequential import largest_radius
     reach = largest_radius(record.noise, record.plan["n_max"], record.plan["alpha"])
     asked = np.unique(np.asarray(radii, np.float64))
-    planned = np.asarray(record.plan["radii"])
+    planned = np.asarray(record.plan.get("radii", record.plan.get("targets"))) # of either edition
     missed = [float(radius) for radius in asked if radius <= reach and not np.isclose(radius, planned).any()]
     if missed:
         raise ValueError(f"radii {missed} are reported, but voting stopped when {planned.round(6).tolist()} were "

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, nn
 
 # %% auto #0
-__all__ = ['MEMORY_ERRORS', 'TOLERANCE', 'ROWS', 'check_logits', 'layers_with_company', 'Trial', 'trial', 'acts_alone',
-           'check_layers', 'check_trial']
+__all__ = ['MEMORY_ERRORS', 'TOLERANCE', 'ROWS', 'check_shape', 'check_logits', 'layers_with_company', 'Trial', 'trial',
+           'acts_alone', 'check_layers', 'check_trial']
 
 # %% ../../nbs/training/11_conduct.ipynb #2ee82d23
-def check_logits(logits: object,          # what the model returned
-                 rows: int,               # rows it was given
-                 num_classes: int | None, # classes expected; None: any number above 1
-                ) -> Tensor:              # the logits
-    """Raise ValueError unless logits are finite and of shape [rows, num_classes].
+def check_shape(logits: object,          # what the model returned
+                rows: int,               # rows it was given
+                num_classes: int | None, # classes expected; None: any number above 1
+               ) -> Tensor:              # the logits
+    """Raise ValueError unless logits are of shape [rows, num_classes].
 
     Args:
         logits: what the model returned
@@ -36,9 +36,25 @@ def check_logits(logits: object,          # what the model returned
     shape = tuple(logits.shape)
     if len(shape) != 2 or shape[0] != rows or shape[1] < 2 or num_classes not in (None, shape[1]):
         raise ValueError(f"{wanted}, got {shape}")
-    if not torch.isfinite(logits).all():
-        raise ValueError("model returned NaN or infinite logits; a vote of such a network means nothing")
     return logits
+
+def check_logits(logits: object,          # what the model returned
+                 rows: int,               # rows it was given
+                 num_classes: int | None, # classes expected; None: any number above 1
+                ) -> Tensor:              # the logits
+    """Raise ValueError unless logits are finite and of shape [rows, num_classes].
+
+    Args:
+        logits: what the model returned
+        rows: rows it was given
+        num_classes: classes expected; None: any number above 1
+    Returns:
+        the logits
+    """
+    found = check_shape(logits, rows, num_classes)
+    if not torch.isfinite(found).all():
+        raise ValueError("model returned NaN or infinite logits; a vote of such a network means nothing")
+    return found
 
 # %% ../../nbs/training/11_conduct.ipynb #65b8acf3
 def layers_with_company(model: Callable, # base classifier

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from ..core.seeds import chunk_size
 from ..noise.additive import Additive, Noise, Stream
-from ..training.conduct import MEMORY_ERRORS, check_logits
+from ..training.conduct import MEMORY_ERRORS, check_shape
 from .hardware import FRAGILE, is_host, memory_format, working_precision
 from .tally import DeviceTally, HostTally, Piece, Tally, joined
 
@@ -182,19 +182,18 @@ class Engine:
                 ):
         self.model, self.noise, self.num_classes, self.device = model, noise, num_classes, device
         self.tolerance = FRAGILE[working_precision(model, device)]
-        self.batch = self._fitting(x.to(device=device, dtype=torch.float32), batch_size)
+        self.batch = self._fitting(x.shape, batch_size)
         self.size = self.batch.shape[0] # rows of the batch
         self.rows = self.size # rows of a forward pass; fewer where memory ran short
+        self.tried = False    # whether logits were seen: the first batch of a vote is its own trial
 
-    def _fitting(self, x: Tensor, rows: int) -> Tensor:
-        "A batch of the image, halved until the network can bear it."
-        layout = memory_format(self.model, x.shape)
+    def _fitting(self, shape: Sequence[int], rows: int) -> Tensor:
+        "Room for a batch, halved until there is enough."
+        layout = memory_format(self.model, shape)
         while True:
             try:
                 with torch.inference_mode():
-                    batch = torch.empty((rows, *x.shape), dtype=torch.float32, device=self.device, memory_format=layout)
-                    check_logits(self.model(batch.copy_(x)), rows, self.num_classes)
-                return batch
+                    return torch.empty((rows, *shape), dtype=torch.float32, device=self.device, memory_format=layout)
             except MEMORY_ERRORS:
                 if rows == 1:
                     raise
@@ -223,6 +222,9 @@ class Engine:
                 self.rows //= 2
                 refill()
                 continue
+            if not self.tried: # whether logits are numbers is asked of every batch, when it is counted
+                check_shape(logits, self.rows, self.num_classes)
+                self.tried = True
             count = min(self.rows, used - first)
             put(logits if count == self.size else logits[:count], row + first)
             first += self.rows

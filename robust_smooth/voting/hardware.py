@@ -18,8 +18,8 @@ from ..core.seeds import chunk_size
 from ..training.conduct import MEMORY_ERRORS, check_logits
 
 # %% auto #0
-__all__ = ['HOST', 'SMALLEST', 'LARGEST_BATCH', 'GOOD', 'NEAR', 'LONG', 'PAST', 'SWEEP', 'WORTH_A_SWEEP', 'SHORT_RUN', 'FRAGILE',
-           'is_host', 'device_of', 'memory_format', 'forward_in_pieces', 'tune_batch_size', 'batch_size_for',
+__all__ = ['HOST', 'SMALLEST', 'LARGEST_BATCH', 'GOOD', 'NEAR', 'LONG', 'AROUND', 'PAST', 'SWEEP', 'WORTH_A_SWEEP', 'SHORT_RUN',
+           'FRAGILE', 'is_host', 'device_of', 'memory_format', 'forward_in_pieces', 'tune_batch_size', 'batch_size_for',
            'working_precision']
 
 # %% ../../nbs/voting/00_hardware.ipynb #277c5862
@@ -94,6 +94,7 @@ LARGEST_BATCH = 2**28  # numbers in a batch, a gigabyte of float32
 GOOD = 0.98            # of the best throughput: as good as the best
 NEAR = 0.85            # of the best throughput: worth a second look
 LONG = 8e-3            # seconds of a batch beside which bookkeeping is small
+AROUND = 1e-4          # seconds that a batch costs beside its forward pass, about
 PAST = 3               # larger sizes in a row, slower than the best, after which a sweep ends
 
 _tuned: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
@@ -110,19 +111,24 @@ def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
+def _now(device: torch.device) -> float: # seconds
+    "A clock that other processes do not move: that of this process where one thread computes, else the clock on the wall."
+    alone = device.type == "cpu" and torch.get_num_threads() == 1
+    return time.process_time() if alone else time.perf_counter()
+
 def _once(model: Callable, images: Tensor) -> float: # seconds
     "The time of one forward pass."
-    began = time.perf_counter()
+    began = _now(images.device)
     with torch.inference_mode():
         model(images)
         _wait(images.device)
-    return time.perf_counter() - began
+    return _now(images.device) - began
 
 # %% ../../nbs/voting/00_hardware.ipynb #ccf2db54
 def _fastest(model: Callable, images: Tensor, end: float) -> float:
     "Shortest time of a few forward passes: two after the first, which is slow; fewer where the time is over."
     times = [_once(model, images)]
-    while len(times) < 3 and time.perf_counter() + times[-1] < end:
+    while len(times) < 3 and _now(images.device) + times[-1] < end:
         times.append(_once(model, images))
     return min(times)
 
@@ -140,7 +146,7 @@ def _sweep(model: Callable, shape: Sequence[int], device: torch.device, end: flo
             rows //= 2
             continue
         yield rows, spent
-        if rows < SMALLEST or time.perf_counter() + 2 * spent > end: # the next takes twice as long
+        if rows < SMALLEST or _now(device) + 2 * spent > end: # the next takes twice as long
             return
         rows, fitted = 2 * rows, True
 
@@ -155,7 +161,7 @@ def _look_again(model: Callable, shape: Sequence[int], device: torch.device, spe
     best = max(rows / seconds for rows, seconds in spent.items())
     near = [rows for rows, seconds in spent.items() if rows / seconds >= NEAR * best]
     batches = [_pictures(model, shape, rows, device) for rows in near]
-    while time.perf_counter() + sum(spent[rows] for rows in near) < end:
+    while _now(device) + sum(spent[rows] for rows in near) < end:
         for rows, images in zip(near, batches):
             spent[rows] = min(spent[rows], _once(model, images))
 
@@ -194,14 +200,14 @@ def tune_batch_size(model: Callable,       # base classifier
     if key in known:
         return known[key]
     spent: dict[int, float] = {}
-    for rows, took in _sweep(model, shape, device, time.perf_counter() + seconds, largest):
+    for rows, took in _sweep(model, shape, device, _now(device) + seconds, largest):
         spent[rows] = took
-        if _over(spent):
+        if took > LONG and _over(spent):
             break
     if not spent:
         raise MemoryError(f"not even one image of shape {tuple(shape)} fits into memory")
-    _look_again(model, shape, device, spent, time.perf_counter() + seconds / 2)
-    known[key] = _best_of({rows: rows / took for rows, took in spent.items()}, device.type == "cuda")
+    _look_again(model, shape, device, spent, _now(device) + seconds / 2)
+    known[key] = _best_of({rows: rows / (took + AROUND) for rows, took in spent.items()}, device.type == "cuda")
     return known[key]
 
 # %% ../../nbs/voting/00_hardware.ipynb #ab760095

@@ -411,14 +411,16 @@ def _columns_of(cast: _Cast, made: Ballot, labels: np.ndarray | None) -> dict[st
     return {name: column for name, column in ours.items() if not (cast.before["n"] and cast.store.lacks(name))}
 
 def _start(cast: _Cast, made: Ballot, todo: int) -> None:
-    "The engine, for the first images with work left; the batch that runs is noted in the header."
-    facts, journal = cast.header["provenance"], cast.store.journal
+    "The engine, for the first images with work left."
     if cast.engine is None and todo:
         cast.engine = made.engine(cast.batch_size or _rows_for(made, cast.scheme, cast.total))
-        facts.setdefault("batch_size", cast.engine.rows)
         if cast.first_look is not None:
             cast.first_look(made, cast.engine, cast.scheme.seed)
-    facts.setdefault("batch_size", cast.batch_size or 1)
+
+def _begin(cast: _Cast) -> None:
+    "Note the batch that ran, known when votes are there, and write the head of a file; both once."
+    facts, journal = cast.header["provenance"], cast.store.journal
+    facts.setdefault("batch_size", cast.engine.rows if cast.engine else cast.batch_size or 1)
     if journal is not None and journal.header is None:
         journal.start(cast.header)
 
@@ -461,9 +463,11 @@ class _Cast:
         for start in range(0, len(todo), GROUP):
             assert self.engine is not None
             for row, votes in _rows_of(made, self.engine, self.scheme, todo[start:start + GROUP]):
+                _begin(self)
                 own = {name: column[row:row + 1] for name, column in columns.items()}
                 self.store.add(votes | own | dict(index=made.index[row:row + 1]))
                 bar.update()
+        _begin(self)
         self.index.append(made.index)
         self.labels.append(labels)
 

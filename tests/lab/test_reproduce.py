@@ -344,3 +344,18 @@ def test_the_doctor_measures_and_says_what_to_write(monkeypatch, capsys):
     assert machine.measure() == dict(voting="torch folded, float32", training="channels-last, float32") # never another precision unasked
     said = capsys.readouterr().out
     assert 'voting = "torch folded, float32"' in said and '2.00 times as fast: training = "channels-last, bfloat16"' in said and "not installed" in said
+
+
+@pytest.mark.parametrize("name", ["radii", "targets"])
+def test_radii_that_a_plan_decided_may_be_reported(name):
+    "Votes that stopped early answer for the radii of their plan and no others, whatever the edition of the plan calls them."
+    from robust_smooth.core.record import Record
+    from robust_smooth.lab.experiment import check_decided
+    from robust_smooth.methods import sequential
+    from robust_smooth.noise.additive import Gaussian
+    spec = sequential.plan([0, 0.25, 0.5], 0.5, 0.01, n_max=1000).spec()
+    spec[name] = spec.pop("radii")
+    record = Record(selection=np.array([[9, 1]]), counts=np.array([[99, 1]]), n=np.array([100]), noise=Gaussian(sigma=0.5), dim=4, plan=spec)
+    check_decided(record, [0.25, 0.5])
+    with pytest.raises(ValueError, match="0.4.*were"):
+        check_decided(record, [0.25, 0.4])

@@ -279,6 +279,21 @@ def test_a_votes_file_belongs_to_one_network_whatever_it_is_made_of(tmp_path):
         with pytest.raises(ValueError, match="model differs"): vote(other, images, Gaussian(sigma=0.3), save=tmp_path / f"{number}.votes", **settings)
 
 
+def test_no_forward_pass_is_only_a_trial(tmp_path):
+    "A vote asks about its own rows alone: what the batches hold beside the few rows of the check before it."
+    class Counting(nn.Module):
+        asked: list = []
+
+        def forward(self, x):
+            self.asked.append(len(x))
+            return x.flatten(1)[:, :2]
+
+    net, x = Counting().eval(), torch.rand(1, 4, generator=torch.Generator().manual_seed(0))
+    record = vote(net, x, Gaussian(sigma=0.3), 1000, num_classes=2, n0=100, batch_size=100, progress=False, save=tmp_path / "of.votes")
+    assert net.asked.count(100) == 11 and record.provenance["batch_size"] == 100 # 100 rows of selection, 1000 of estimation
+    assert len(vote(net, x[:0], Gaussian(sigma=0.3), 1000, num_classes=2, n0=100, progress=False, save=tmp_path / "none.votes")) == 0
+
+
 def test_the_batch_that_ran_is_recorded_after_out_of_memory():
     class Small(nn.Module):
         def forward(self, x):
