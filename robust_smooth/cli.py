@@ -265,17 +265,8 @@ def draws(args: argparse.Namespace) -> int: # exit code
     Returns:
         exit code
     """
-    from robust_smooth.methods.draws import RADII, draws_needed, radius_at_most, typical_radius
-    settings = args.sigma, args.p if len(args.p) > 1 else args.p[0]
-    for method in RADII:
-        most = radius_at_most(*settings, method)
-        if args.n is not None:
-            said = f"radius {typical_radius(args.n, *settings, args.alpha, method):.4f} from {args.n:,} draws"
-        elif args.radius < most:
-            said = f"{draws_needed(args.radius, *settings, args.alpha, method):,} draws for radius {args.radius:g}"
-        else:
-            said = f"never radius {args.radius:g}"
-        print(f"{method:<10} {said}; {most:.4f} with infinitely many")
+    from robust_smooth.methods.draws import compared
+    print(*compared(args.sigma, args.p, args.alpha, args.radius, args.n), sep="\n")
     return 0
 
 def convert(args: argparse.Namespace) -> int: # exit code
