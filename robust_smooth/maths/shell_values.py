@@ -212,8 +212,11 @@ class CornerSearch:
         for _ in range(60):
             tails = corner_law(t, R, self.d, self.k, grade)
             gap = _probit(*tails) - z
-            if 0.02 * a < (t - then) / (gap - before) < 50 * a:
-                a = (t - then) / (gap - before)
+            if gap == before: # a flat stretch: nothing can be learnt from it
+                break
+            scale = (t - then) / (gap - before)
+            if 0.02 * a < scale < 50 * a:
+                a = scale
             if abs(gap) < LOOSE:
                 return t, gap, a, tails[1]
             then, before = t, gap

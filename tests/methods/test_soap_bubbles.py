@@ -458,3 +458,9 @@ def test_monte_carlo_certificates_are_proved_again_from_counts():
     for change in changes: assert not sb.check_monte_carlo(replace(table, **change))[kept].any(), change
     for name, value in dict(share=0.9, rank=20_000, radii=0, draws=100, above=0).items():
         assert not sb.check_monte_carlo(replace(table, witness={**table.witness, name: np.full(len(table), value)}))[kept].any(), name
+
+
+def test_a_law_that_is_not_resolved_is_refused_with_its_reason():
+    "A flat stretch of the law teaches a secant nothing: no raw error, but a radius or a sentence."
+    with pytest.raises(ValueError, match="not resolved at R"):
+        sb.radius(0.9, 150_528, 50_000, "mixed")
