@@ -1,6 +1,6 @@
 """Bring committed notebooks to the form in which readers meet them; run it after `nbdev_clean`.
 
-What kernels wrote to stderr goes: warnings name folders of the machine that ran them. Cells of imports are collapsed, so that JupyterLab
+What kernels wrote to stderr goes, and what names a folder of installed packages: both tell of the machine that ran them. Cells of imports are collapsed, so that JupyterLab
 opens a notebook on its question and its picture.
 
     python docs/tidy.py            all notebooks of nbs/; says which changed
@@ -15,10 +15,16 @@ from notebooks import DIRECTIVE, NBS, only_imports
 COLLAPSED = {"source_hidden": True}
 
 
+def tells_of_a_machine(output: dict) -> bool:
+    "Whether it was written to stderr, or names a folder of installed packages."
+    if output["output_type"] == "stream" and output["name"] == "stderr": return True
+    return "site-packages" in json.dumps(output)
+
+
 def drop_warnings(cell: dict) -> None:
-    "Forget what the kernel wrote to stderr."
+    "Forget outputs that tell of the machine that ran the notebook."
     if "outputs" in cell:
-        cell["outputs"] = [o for o in cell["outputs"] if not (o["output_type"] == "stream" and o["name"] == "stderr")]
+        cell["outputs"] = [output for output in cell["outputs"] if not tells_of_a_machine(output)]
 
 
 def collapse_imports(cell: dict) -> None:

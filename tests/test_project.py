@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 NBS = ROOT / "nbs"
 LARGEST = 400_000 # bytes of a notebook with its outputs
-MACHINE = re.compile(r"(?<![\w.~$}])/(?:(?:work|root|home/\w+|Users/\w+)/|tmp/ipykernel)") # a folder of whoever ran it
+MACHINE = re.compile(r"(?<![\w.~$}])/(?:(?:work|root|home/\w+|Users/\w+)/|tmp/(?:ipykernel|[\w.-]+/lib/python))") # a folder of whoever ran it
 UNFINISHED = re.compile(r"\b(?:TO" r"DO|FIX" r"ME|Not" r"ImplementedError)\b")
 REGISTRY = re.compile(r"py" r"pi\.org|python" r"hosted|download\.py" r"torch\.org")
 PUBLIC = dict( # what users and later readers rely on
