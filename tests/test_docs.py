@@ -8,6 +8,7 @@ import sys
 
 import nbformat
 import pytest
+from filelock import FileLock
 
 CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 
@@ -22,14 +23,21 @@ def build(root):
     finally: sys.path.pop(0)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def site(root, tmp_path_factory):
-    "The whole site, built once."
+    "The whole site, built once a run, whichever worker asks first."
     for module in NEEDED: pytest.importorskip(module, reason=f"needs {module} (extra [docs])")
-    place = tmp_path_factory.mktemp("docs") / "site"
-    done = subprocess.run([sys.executable, "docs/build.py", str(place)], cwd=root, capture_output=True, text=True, timeout=1800,
-                          env={**os.environ, "PYTHONPATH": str(root)})
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ: base = base.parent # the folder that all workers share
+    place = base / "docs" / "site"
+    built = place.with_name("built")
+    with FileLock(base / "docs.lock"):
+        if not built.exists():
+            place.parent.mkdir(exist_ok=True)
+            done = subprocess.run([sys.executable, "docs/build.py", str(place)], cwd=root, capture_output=True, text=True, timeout=1800,
+                                  env={**os.environ, "PYTHONPATH": str(root)})
+            assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+            built.touch()
     return place
 
 
