@@ -41,3 +41,8 @@ class HalfSpace(nn.Module):
 
 @pytest.fixture
 def half_space(): return lambda direction, threshold: HalfSpace(direction, threshold).eval()
+
+
+def pytest_collection_modifyitems(items):
+    "The site's tests first: its build is the longest single piece, and no worker should wait for it at the end."
+    items.sort(key=lambda item: item.path.name != "test_docs.py")
