@@ -259,6 +259,7 @@ def certified_curves(curves: Mapping[str, Certificates], # legend entry -> certi
                      marks: ArrayLike | None = None, # radii at which voting that stopped early was decided
                      bands: bool = False,        # True: 95 % intervals of the share of images, point by point
                      rho: float | None = None,   # a band down to what is sure of these images with probability 1 - rho, at all radii
+                     sure: Sequence[str] | None = None, # entries that get this band; None: every proved one
                     ) -> Axes:
     """Draw certified accuracy against radius. ValueError: curves of different promises would share an axis, or voting
     that stopped early would be drawn as if every radius had been decided.
@@ -273,6 +274,7 @@ def certified_curves(curves: Mapping[str, Certificates], # legend entry -> certi
         marks: radii at which voting that stopped early was decided
         bands: True: 95 % intervals of the share of images, point by point
         rho: a band down to what is sure of these images with probability 1 - rho, at all radii
+        sure: entries that get this band; None: every proved one
     """
     if not curves:
         raise ValueError("curves must hold at least one entry")
@@ -290,7 +292,7 @@ def certified_curves(curves: Mapping[str, Certificates], # legend entry -> certi
             ax.step(x, y, where="pre", label=_mark(name, certificates, list(mixed)), **_look(number))
             if bands:
                 band(ax, x, *_interval(y, len(certificates)), _look(number)["color"], step="pre")
-            if rho is not None and certificates.mode == "sound":
+            if rho is not None and certificates.mode == "sound" and (sure is None or name in sure):
                 _draw_sure(ax, certificates, labels, right, rho, _look(number)["color"])
             if marks is not None and certificates.method == "sequential":
                 at = np.asarray(marks)[np.asarray(marks) <= right]
@@ -319,7 +321,9 @@ def _draw_sure(ax: Axes, certificates: Certificates, labels: ArrayLike, right: f
     steps = curve(certificates, labels)
     sure = steps.assign(value=certificates.accuracy_interval(labels, steps["radius"].to_numpy(), rho))
     x, y = _drawn(steps, right)
-    band(ax, x, _drawn(sure, right)[1], y, color, step="pre")
+    low = _drawn(sure, right)[1]
+    band(ax, x, low, y, color, step="pre")
+    ax.step(x, low, where="pre", color=color, linewidth=0.5)
 
 # %% ../../nbs/lab/02_figures.ipynb #b0a6addb
 def _look(number: int) -> dict[str, Any]: # colour and dash of the curve of this number
