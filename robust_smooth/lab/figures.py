@@ -142,9 +142,10 @@ def printed_points(ax: Axes,             # where ours are drawn
     ax.plot(x, y, marker=marker, linestyle=":", linewidth=0.9, color=color, markerfacecolor="white",
             markeredgewidth=1.0, markersize=4.5, label=label, zorder=3)
 
-def band(ax: Axes, x: ArrayLike, low: ArrayLike, high: ArrayLike, color: Any, step: str | None = None) -> None:
+def band(ax: Axes, x: ArrayLike, low: ArrayLike, high: ArrayLike, color: Any, step: str | None = None,
+         opacity: float = 0.18) -> None:
     "What seeds or images leave open, behind a curve."
-    ax.fill_between(np.asarray(x), np.asarray(low), np.asarray(high), color=color, alpha=0.18, linewidth=0, step=step)
+    ax.fill_between(np.asarray(x), np.asarray(low), np.asarray(high), color=color, alpha=opacity, linewidth=0, step=step)
 
 # %% ../../nbs/lab/02_figures.ipynb #1ea33543
 @contextmanager
@@ -297,6 +298,8 @@ def certified_curves(curves: Mapping[str, Certificates], # legend entry -> certi
             if marks is not None and certificates.method == "sequential":
                 at = np.asarray(marks)[np.asarray(marks) <= right]
                 ax.plot(at, certificates.certified_accuracy(labels, at), "o", color=_look(number)["color"])
+        if rho is not None and ax.collections:
+            ax.collections[-1].set_label(f"sure of these images, probability {1 - rho:g}")
         ax.set(xlim=(0, right), ylim=(0, 1.02), ylabel="certified accuracy", title=title)
         ax.set_xlabel(_axis_label(promises))
         ax.legend()
@@ -322,8 +325,7 @@ def _draw_sure(ax: Axes, certificates: Certificates, labels: ArrayLike, right: f
     sure = steps.assign(value=certificates.accuracy_interval(labels, steps["radius"].to_numpy(), rho))
     x, y = _drawn(steps, right)
     low = _drawn(sure, right)[1]
-    band(ax, x, low, y, color, step="pre")
-    ax.step(x, low, where="pre", color=color, linewidth=0.5)
+    band(ax, x, low, y, color, step="pre", opacity=0.35) # thin: a few images high
 
 # %% ../../nbs/lab/02_figures.ipynb #b0a6addb
 def _look(number: int) -> dict[str, Any]: # colour and dash of the curve of this number
