@@ -86,6 +86,11 @@ def test_notebook_is_clean(path):
     assert path.stat().st_size < LARGEST, f"{path.stat().st_size:,} bytes: make the figures smaller"
 
 
+def test_figures_name_their_layout():
+    "`tight_layout` raises where a colour bar meets another notebook's constrained layout: `nbdev_test` runs many in one process."
+    assert [name(path) for path in notebooks() if any("tight_layout" in text_of(cell["source"]) for cell in code_cells(path))] == []
+
+
 def test_notebooks_open_on_their_question():
     "In JupyterLab cells of imports are collapsed."
     sys.path.insert(0, str(ROOT / "docs"))
