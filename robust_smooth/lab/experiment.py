@@ -263,7 +263,8 @@ class _Trains(_Builds):
         """
         from robust_smooth.training.weights import start_from
         seed = self.seed if seed is None else seed
-        self._say(f"warm starts: {epochs} epoch{'s' * (epochs > 1)} on {images or self.budget.train_images or 'all'} training images, beside a control")
+        size = images or self.budget.train_images or "all"
+        self._say(f"warm starts: {epochs} epoch{'s' * (epochs > 1)} on {size} training images, beside a control")
         net = start_from(initial(self._network, seed), start)
         data = self.data("train", images or self.budget.train_images)
         further = dataclasses.replace(self._training(recipe, epochs, seed, net), data=data,
