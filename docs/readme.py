@@ -67,7 +67,7 @@ def clean() -> None:
 
 
 def main(arguments: list[str]) -> int:
-    if "--help" in arguments or set(arguments) - {"--execute", "--check", "--map"}:
+    if "--help" in arguments or set(arguments) - {"--execute", "--check"}:
         print(__doc__)
         return 0 if "--help" in arguments else 2
     if "--execute" in arguments:

@@ -86,6 +86,24 @@ def test_notebook_is_clean(path):
     assert path.stat().st_size < LARGEST, f"{path.stat().st_size:,} bytes: make the figures smaller"
 
 
+def test_notebooks_show_numbers_not_representations():
+    "What a notebook shows as text holds no `np.float64(`, `array(` and the like; read here, in JupyterLab, it is not cleaned for the site."
+    shown, looked = [], 0
+    for path in notebooks():
+        for cell in code_cells(path):
+            for output in cell.get("outputs", []):
+                data = output.get("data", {})
+                text = "".join(data.get("text/html", data.get("text/plain", output.get("text", []))))
+                looked += bool(text)
+                shown += [f"{path.name}: {hit}" for hit in re.findall(r"\b(?:np\.\w+|array|tensor)\(.{0,40}", text)]
+    assert looked > 400 and not shown, shown
+
+
+def test_figures_name_their_layout():
+    "`tight_layout` raises where a colour bar meets another notebook's constrained layout: `nbdev_test` runs many in one process."
+    assert [name(path) for path in notebooks() if any("tight_layout" in text_of(cell["source"]) for cell in code_cells(path))] == []
+
+
 def test_notebooks_open_on_their_question():
     "In JupyterLab cells of imports are collapsed."
     sys.path.insert(0, str(ROOT / "docs"))

@@ -142,9 +142,10 @@ def printed_points(ax: Axes,             # where ours are drawn
     ax.plot(x, y, marker=marker, linestyle=":", linewidth=0.9, color=color, markerfacecolor="white",
             markeredgewidth=1.0, markersize=4.5, label=label, zorder=3)
 
-def band(ax: Axes, x: ArrayLike, low: ArrayLike, high: ArrayLike, color: Any, step: str | None = None) -> None:
+def band(ax: Axes, x: ArrayLike, low: ArrayLike, high: ArrayLike, color: Any, step: str | None = None,
+         opacity: float = 0.18) -> None:
     "What seeds or images leave open, behind a curve."
-    ax.fill_between(np.asarray(x), np.asarray(low), np.asarray(high), color=color, alpha=0.18, linewidth=0, step=step)
+    ax.fill_between(np.asarray(x), np.asarray(low), np.asarray(high), color=color, alpha=opacity, linewidth=0, step=step)
 
 # %% ../../nbs/lab/02_figures.ipynb #1ea33543
 @contextmanager
@@ -259,6 +260,7 @@ def certified_curves(curves: Mapping[str, Certificates], # legend entry -> certi
                      marks: ArrayLike | None = None, # radii at which voting that stopped early was decided
                      bands: bool = False,        # True: 95 % intervals of the share of images, point by point
                      rho: float | None = None,   # a band down to what is sure of these images with probability 1 - rho, at all radii
+                     sure: Sequence[str] | None = None, # entries that get this band; None: every proved one
                     ) -> Axes:
     """Draw certified accuracy against radius. ValueError: curves of different promises would share an axis, or voting
     that stopped early would be drawn as if every radius had been decided.
@@ -273,6 +275,7 @@ def certified_curves(curves: Mapping[str, Certificates], # legend entry -> certi
         marks: radii at which voting that stopped early was decided
         bands: True: 95 % intervals of the share of images, point by point
         rho: a band down to what is sure of these images with probability 1 - rho, at all radii
+        sure: entries that get this band; None: every proved one
     """
     if not curves:
         raise ValueError("curves must hold at least one entry")
@@ -290,11 +293,13 @@ def certified_curves(curves: Mapping[str, Certificates], # legend entry -> certi
             ax.step(x, y, where="pre", label=_mark(name, certificates, list(mixed)), **_look(number))
             if bands:
                 band(ax, x, *_interval(y, len(certificates)), _look(number)["color"], step="pre")
-            if rho is not None and certificates.mode == "sound":
+            if rho is not None and certificates.mode == "sound" and (sure is None or name in sure):
                 _draw_sure(ax, certificates, labels, right, rho, _look(number)["color"])
             if marks is not None and certificates.method == "sequential":
                 at = np.asarray(marks)[np.asarray(marks) <= right]
                 ax.plot(at, certificates.certified_accuracy(labels, at), "o", color=_look(number)["color"])
+        if rho is not None and ax.collections:
+            ax.collections[-1].set_label(f"sure of these images, probability {1 - rho:g}")
         ax.set(xlim=(0, right), ylim=(0, 1.02), ylabel="certified accuracy", title=title)
         ax.set_xlabel(_axis_label(promises))
         ax.legend()
@@ -319,7 +324,8 @@ def _draw_sure(ax: Axes, certificates: Certificates, labels: ArrayLike, right: f
     steps = curve(certificates, labels)
     sure = steps.assign(value=certificates.accuracy_interval(labels, steps["radius"].to_numpy(), rho))
     x, y = _drawn(steps, right)
-    band(ax, x, _drawn(sure, right)[1], y, color, step="pre")
+    low = _drawn(sure, right)[1]
+    band(ax, x, low, y, color, step="pre", opacity=0.35) # thin: a few images high
 
 # %% ../../nbs/lab/02_figures.ipynb #b0a6addb
 def _look(number: int) -> dict[str, Any]: # colour and dash of the curve of this number
