@@ -222,7 +222,7 @@ def _draw_rows(tables: _Tables,
             random = _random_words(len(row), generator, steps.device)
             row.copy_(tables.settled if tables.rests is None else _choose(tables.rests, random, 0))
         return
-    values, words = _look_ups(tables, *steps.shape, generators)
+    values, words = _look_ups(tables, steps.shape[0], steps.shape[1], generators)
     torch.index_select(tables.settled, 0, torch.from_numpy(values.astype(np.int32)).view(-1), out=steps.view(-1))
     if tables.rests is not None:
         at = (values >= tables.first_open).ravel().nonzero()[0]
