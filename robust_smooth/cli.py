@@ -12,9 +12,12 @@ import importlib
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from .core._table import METHODS, NOISES
 
 # %% auto #0
 __all__ = ['WORDS', 'read_value', 'read_parameters', 'reproduce', 'sweep', 'load_factory', 'certify', 'methods', 'draws',
@@ -174,25 +177,36 @@ def _trial(args: argparse.Namespace, noise: Any, classes: int, dim: int) -> Any:
     halves = np.array([[draws - draws // 2, draws // 2]])
     return dataclasses.replace(record, moments=dict(moments=np.zeros((1, 2, dim)), moments_n=halves))
 
-def _network(args: argparse.Namespace) -> Any:
-    "The base classifier that is asked for."
+def _wrapped(args: argparse.Namespace, net: Any, first: Any) -> Any: # first: [1, ...], an image of the data
+    "The base classifier: the network with its normalisation; where no trial finds its classes, the first image does."
+    from robust_smooth.smoothed import classes_of
     from robust_smooth.training.models import wrap
+    try:
+        return wrap(net, mean=args.mean, std=args.std)
+    except ValueError as error:
+        if "num_classes could not be found" not in str(error):
+            raise
+        return wrap(net, mean=args.mean, std=args.std, num_classes=classes_of(net.eval(), first))
+
+def _network(args: argparse.Namespace) -> Any:
+    "The network that is asked for, with its weights."
     net = load_factory(args.model)
     if args.weights:
         from robust_smooth.training.weights import load_into
         load_into(net, args.weights)
-    model = wrap(net, mean=args.mean, std=args.std)
-    return model.to(args.device) if args.device else model
+    return net
 
 def _vote(args: argparse.Namespace, options: Mapping[str, Any]) -> Any: # Record
     "Vote by a network of one's own."
     from robust_smooth.smoothed import Smoothed
     from robust_smooth.training.holders import as_source
     from robust_smooth.training.opened import open_data
-    model, noise = _network(args), _chosen_noise(args)
+    net, noise = _network(args), _chosen_noise(args)
     subset = read_value(args.subset) if args.subset else None
     data = open_data(args.data, args.split, args.data_dir, subset, lambda name: load_factory(name, "--data"))
     first = next(as_source(data).groups(1)).images
+    model = _wrapped(args, net, first)
+    model = model.to(args.device) if args.device else model
     trial = _trial(args, noise, model.num_classes, first[0].numel())
     trial.certify(args.norm, method=args.method, alpha=args.alpha, **options)
     return Smoothed(model, noise).vote(data, n=args.n, n0=args.n0, moments=args.moments, seed=args.seed, save=args.save,
@@ -434,7 +448,7 @@ def _add_certify(commands: Any) -> None:
     made.add_argument("--alpha", type=float, default=0.001,
                       help="failure probability per image (default 0.001)")
     made.add_argument("--norm", help="l1, l2, linf; default: the noise's own")
-    made.add_argument("--method", help="a method by name, as robust-smooth methods lists them; default: the best that fits")
+    made.add_argument("--method", help=f"default: the best that fits; known: {', '.join(sorted(METHODS))}; which fits what: robust-smooth methods")
     made.add_argument("--option", action="append", default=[], metavar="NAME=VALUE",
                       help="an option of the method, such as mode=paper")
     made.add_argument("--save", metavar="FILE",
@@ -466,12 +480,11 @@ def _certify_network(made: argparse.ArgumentParser) -> None:
 
 def _certify_noise(made: argparse.ArgumentParser) -> None:
     made.add_argument("--noise", default="Gaussian",
-                      help="Gaussian (default), RoundedGaussian, Uniform, Splitting (with "
-                           "--noise-option q=255), ...")
+                      help=f"Gaussian (default); known: {', '.join(sorted(NOISES))}; also those of other packages")
     made.add_argument("--sigma", type=float, help="standard deviation, in units of [0, 1]")
     made.add_argument("--lam", type=float, help="half-width of uniform noise, in units of [0, 1]")
     made.add_argument("--noise-option", action="append", default=[], metavar="NAME=VALUE",
-                      help="a further setting of the noise, such as k=16 or q=255")
+                      help="a further setting of the noise, such as q=255 (Splitting) or k=16 (RadialGaussian)")
     made.add_argument("--n", type=int, default=100_000, help="draws per image (default 100000)")
     made.add_argument("--n0", type=int, default=100,
                       help="draws that choose the class (default 100)")
@@ -554,7 +567,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="Start with:  robust-smooth doctor   then   robust-smooth reproduce gaussian_table1\n"
                "Everything that runs leave lies in ROBUST_SMOOTH_HOME "
                "(default: data/cache in a checkout, else the user's cache folder).")
-    commands = made.add_subparsers(dest="command", metavar="command", required=True)
+    commands = made.add_subparsers(dest="command", metavar="command", required=False)
     for add in (_add_reproduce, _add_sweep, _add_certify, _add_tools, _add_zoo):
         add(commands)
     return made
@@ -562,15 +575,34 @@ def parser() -> argparse.ArgumentParser:
 # %% ../nbs/12_cli.ipynb #b00ab04d
 _KEPT = "what was finished is kept: give the same command again to go on"
 
-_OPTIONS = {"vote with moments=True": "vote with --moments", "batch_size must": "--batch-size must", "alpha must": "--alpha must"}
+_OPTIONS = {
+    "vote with moments=True": "vote with --moments", "batch_size must": "--batch-size must", "alpha must": "--alpha must",
+    "give another data_dir (or set ROBUST_SMOOTH_DATA), or download=True":
+        "give --data-dir (or set ROBUST_SMOOTH_DATA); robust_smooth.data.load(NAME, download=True) fetches it",
+    "pass mean= and std= if it was trained on normalised inputs, mean=0, std=1 if not":
+        "give --mean and --std if it was trained on normalised inputs, --mean 0 --std 1 if not",
+    "pass mean= and std= (mean=0, std=1 if it reads [0, 1])": "give --mean and --std (--mean 0 --std 1 if it reads [0, 1])",
+    "images.permute(0, 3, 1, 2)": "images.transpose(0, 3, 1, 2) into the file", "keepdim=True": "keepdims=True",
+} # what functions say, and what it is called here: files hold arrays of NumPy
 
 def _in_options(text: str) -> str:
     "A message in the words of the command line."
     for ours, theirs in _OPTIONS.items():
         text = text.replace(ours, theirs)
-    text = re.sub(r"\w+\.__init__\(\) missing 1 required keyword-only argument: '(sigma|lam)'", r"give --\1", text)
-    several = r"\w+\.__init__\(\) missing \d+ required keyword-only arguments?: (.*);"
+    missing = r"[\w.]+\(\) missing 1 required [\w-]+ argument: "
+    text = re.sub(missing + "'(sigma|lam)'", r"give --\1", text)
+    text = re.sub(missing + r"'(\w+)'", r"give --noise-option \1=VALUE", text)
+    several = r"[\w.]+\(\) missing \d+ required [\w-]+ arguments?: (.*);"
     return re.sub(several, r"give \1, each as --noise-option NAME=VALUE;", text)
+
+def _told(error: BaseException) -> str:
+    "What went wrong, in a sentence."
+    if isinstance(error, FileNotFoundError) and error.filename:
+        return f"there is no {error.filename!s} (this folder is {os.getcwd()})"
+    return _in_options(str(error))
+
+def _show_warning(message: Any, *where: Any) -> None:
+    print(f"note: {_in_options(str(message))}", file=sys.stderr)
 
 def main(argv: Sequence[str] | None = None, # arguments; None: those of the process
         ) -> int:                           # exit code
@@ -581,9 +613,15 @@ def main(argv: Sequence[str] | None = None, # arguments; None: those of the proc
     Returns:
         exit code
     """
-    args = parser().parse_args(argv)
+    made = parser()
+    args = made.parse_args(argv)
+    if args.command is None:
+        made.print_help(sys.stderr)
+        return 2
     try:
-        return args.function(args)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            return args.function(args)
     except KeyboardInterrupt as stop:
         terminated = type(stop).__name__ == "Terminated" # of lab.schedulers, which may not have been imported
         print(f"\n{'terminated' if terminated else 'interrupted'}; {_KEPT}", file=sys.stderr)
@@ -592,7 +630,7 @@ def main(argv: Sequence[str] | None = None, # arguments; None: those of the proc
         if os.environ.get("ROBUST_SMOOTH_DEBUG"):
             raise
         from robust_smooth.lab.doctor import extra_of
-        print(f"robust-smooth {args.command}: {_in_options(str(error))}{extra_of(error)}", file=sys.stderr)
+        print(f"robust-smooth {args.command}: {_told(error)}{extra_of(error)}", file=sys.stderr)
         return 2
 
 if __name__ == "__main__" and "__file__" in globals(): # python -m robust_smooth.cli; not in a notebook

@@ -1,5 +1,6 @@
 "The command line: help that teaches, errors that name things, exit codes, and no heavy import before it is needed."
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,41 @@ def test_help_imports_nothing_heavy():
 def test_mistakes_are_named(argv, said, outside, capsys):
     assert cli.main(argv) == 2
     assert said in capsys.readouterr().err
+
+
+def test_help_names_every_method_and_every_noise(capsys):
+    from robust_smooth.core import registry
+    with pytest.raises(SystemExit): cli.main(["certify", "--help"])
+    words = set(re.findall(r"\w+", capsys.readouterr().out))
+    assert {method.name for method in registry.find_methods()} <= words and set(registry.load_noises()) <= words
+
+
+def test_no_command_shows_the_help(capsys):
+    assert cli.main([]) == 2
+    assert "certify" in capsys.readouterr().err
+
+
+def test_messages_speak_of_options(outside, capsys, monkeypatch):
+    import numpy as np
+    monkeypatch.setattr(sys, "path", [str(outside), *sys.path])
+    (outside / "cli_nets.py").write_text("import torch\ndef make():\n    return torch.nn.Sequential(torch.nn.Conv2d(1, 2, 2), torch.nn.Flatten(), torch.nn.Linear(2, 2))\n")
+    (outside / "three.py").write_text("import torch\ndef make():\n    return torch.nn.Sequential(torch.nn.Conv2d(3, 2, 2), torch.nn.Flatten(), torch.nn.Linear(2, 2))\n")
+    np.save("nhwc.npy", np.zeros((3, 2, 2, 3), np.float32)); np.save("good.npy", np.full((3, 1, 2, 2), 0.5, np.float32))
+    settings = ["--sigma", "0.5", "--n", "50", "--n0", "10", "--batch-size", "10", "--quiet"]
+    said = lambda *argv: (cli.main(["certify", *argv]), capsys.readouterr().err)[1]
+    assert "note: " in (text := said("--model", "cli_nets:make", "--data", "good.npy", *settings)) and "--mean" in text and "cli.py" not in text
+    assert "there is no nowhere.npy" in said("--model", "cli_nets:make", "--data", "nowhere.npy", *settings)
+    text = said("--model", "three:make", "--data", "nhwc.npy", "--mean", "0", "--std", "1", *settings)
+    assert "images.transpose(0, 3, 1, 2)" in text and np.load("nhwc.npy").transpose(0, 3, 1, 2).shape == (3, 3, 2, 2)
+    assert "--noise-option q=VALUE" in said("--model", "cli_nets:make", "--data", "good.npy", "--noise", "Splitting", "--sigma", "1")
+    assert "--data-dir" in said("--model", "cli_nets:make", "--data", "cifar10", *settings)
+    assert "open it first" in str(pytest.raises(TypeError, rs_source, "good.npy").value)
+    assert "open it first" in str(pytest.raises(TypeError, rs_source, [Path("a.png"), Path("b.png")]).value)
+
+
+def rs_source(data):
+    from robust_smooth.training.holders import as_images
+    return as_images(data)
 
 
 def test_values_are_never_evaluated():

@@ -62,11 +62,18 @@ class _Checks:
             import torch
             gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
             self.line("device", ", ".join(gpus) or f"cpu, {os.cpu_count()} cores, {torch.get_num_threads()} threads")
-            from robust_smooth.training.vision import torchvision
-            torchvision()
-            self.line("vision", "torchvision loads")
+            self.vision()
         except Exception as error:
             self.line("vision", f"{type(error).__name__}: {error}", False, "a torchvision that matches torch")
+
+    def vision(self) -> None:
+        from robust_smooth.training import vision
+        vision.torchvision()
+        if vision._DECLARED:
+            self.note("vision", "torchvision does not match torch and loads without its compiled operators, through this package only; "
+                                "`import torchvision` needs versions that belong together: https://pytorch.org/get-started")
+        else:
+            self.line("vision", "torchvision loads")
 
     def kernel(self) -> None:
         try:
@@ -96,8 +103,9 @@ def _check_files(checks: _Checks) -> None:
         checks.line("home", f"{cache.home()}, {free:.1f} GiB free")
     except OSError as error:
         checks.line("home", str(error), False, "set ROBUST_SMOOTH_HOME")
-    absent = "no reference material beside the checkout: comparisons with published logs are left out"
-    checks.note("shared", "reference material is here" if cache.shared() else absent)
+    if checkout():
+        absent = "no reference material beside the checkout: comparisons with published logs are left out"
+        checks.note("shared", "reference material is here" if cache.shared() else absent)
 
 def examine() -> list[str]: # names of what is needed and missing
     """Print what is here and what is missing.

@@ -45,11 +45,21 @@ def _eta(left: float | None) -> str:
     return "" if not left else f"  ETA {int(left) // 60}:{int(left) % 60:02d}"
 
 # %% ../../nbs/lab/12_schedulers.ipynb #75da7765
+def _names(tasks: Sequence[Task]) -> dict[str, str]: # by key of the run
+    "Runs, each by its experiment and by what sets it apart from the others of that experiment."
+    named = {}
+    for task in tasks:
+        others = [other.parameters for other in tasks if other.experiment == task.experiment]
+        own = [name for name, value in task.parameters.items() if any(other.get(name) != value for other in others)]
+        named[task.key] = " ".join([task.experiment, *(f"{name}={task.parameters[name]}" for name in own)])
+    return named
+
 class _Board:
     "Progress lines."
 
-    def __init__(self, total: int, quiet: bool = False):
+    def __init__(self, total: int, quiet: bool = False, tasks: Sequence[Task] = ()):
         self.total, self.quiet, self.done = total, quiet, 0
+        self.names = _names(tasks)
         self.stream = sys.stderr
         self.live = hasattr(self.stream, "isatty") and self.stream.isatty()
         self.said: dict[str, tuple[str, float]] = {} # by run: its stage, and when that was said
@@ -60,7 +70,10 @@ class _Board:
             texts = map(_status, task.folder.parent.glob(f"{task.key}.tmp-*"))
             text = next(filter(None, texts), "starting")
             if self.live or self._is_news(task.key, text):
-                self._write(f"[{self.done + 1}/{self.total}] {task.experiment}  {text}{_eta(left)}", keep=not self.live)
+                self._write(f"[{self.done + 1}/{self.total}] {self._name(task)}  {text}{_eta(left)}", keep=not self.live)
+
+    def _name(self, task: Task) -> str:
+        return self.names.get(task.key, task.experiment)
 
     def _is_news(self, key: str, text: str) -> bool:
         stage, now = _stage(text), time.monotonic()
@@ -75,7 +88,7 @@ class _Board:
         self.done += 1
         seconds = f"  {report['seconds']:.1f} s" if report["seconds"] else ""
         error = f"  {report['error']} -> {report['notebook']}" if report["error"] else ""
-        self._write(f"[{self.done}/{self.total}] {task.experiment}  {report['status']}{seconds}{error}", keep=True)
+        self._write(f"[{self.done}/{self.total}] {self._name(task)}  {report['status']}{seconds}{error}", keep=True)
 
     def _write(self, line: str, keep: bool) -> None:
         if self.quiet:
@@ -388,7 +401,7 @@ def drive(tasks: Sequence[Task],            # the runs
     first: dict[str, int] = {} # of equal runs
     for number, task in enumerate(tasks):
         first.setdefault(str(task.folder), number)
-    board = _Board(len(tasks), quiet)
+    board = _Board(len(tasks), quiet, tasks)
     reports: dict[int, dict[str, Any]] = {}
     for number in first.values():
         if tasks[number].done:

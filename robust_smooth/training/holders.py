@@ -8,6 +8,7 @@ from __future__ import annotations
 import numbers
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,6 +50,12 @@ def _from_photo(photo: Any) -> Tensor: # [C, H, W] float32 in [0, 1]
     pixels = torch.from_numpy(np.array(photo, dtype=np.float32)) / 255
     return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()
 
+def _check_opened(data: Any) -> None:
+    "Raise TypeError for the name of a file or folder."
+    if isinstance(data, (str, PathLike)):
+        raise TypeError(f"data must hold images, got the name {str(data)!r}; open it first: np.load for a file of arrays, "
+                        "robust_smooth.data.load('imagefolder', data_dir=...) for a folder of pictures")
+
 def as_pictures(data: Any) -> Tensor: # float32, where they are
     """Floating-point images. Raises TypeError for whole numbers.
 
@@ -57,6 +64,7 @@ def as_pictures(data: Any) -> Tensor: # float32, where they are
     """
     if _is_photo(data):
         return _from_photo(data)
+    _check_opened(data)
     if not isinstance(data, Tensor):
         data = torch.as_tensor(np.asarray(data))
     if not data.is_floating_point():
@@ -302,6 +310,7 @@ def as_source(data: Any, # tensor, array, Pillow image, list of images; an Image
         data: tensor, array, Pillow image, list of images; an ImageSet; a Dataset or DataLoader,
             with labels or without
     """
+    _check_opened(data)
     given = _in_memory(data)
     if given is not None:
         return in_memory(given)
