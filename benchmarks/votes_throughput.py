@@ -20,7 +20,7 @@ from robust_smooth.noise.additive import Gaussian
 from robust_smooth.noise.rounded import RoundedGaussian
 from robust_smooth.training import models, openvino
 from robust_smooth.training.speed import optimise
-from robust_smooth.voting.hardware import memory_format, tune_batch_size
+from robust_smooth.voting.hardware import batch_size_for, memory_format
 from robust_smooth.voting.votes import count_votes
 
 SIGMA = 0.25
@@ -80,6 +80,7 @@ def pictures(model, shape, rows, device):
     return images.contiguous(memory_format=memory_format(model, shape))
 
 
+LONG_VOTE = 10**6 # draws: the batch that the engine finds for itself
 LONGEST = 0.25 # seconds of a forward pass beyond which no larger batch is tried
 
 
@@ -125,7 +126,7 @@ def tasks_of(made, shape, n, device, clock):
 
     for name, net in made.items():
         draws = 4 * n if name == "int8" else n
-        rows, best = tune_batch_size(net, shape, device), best_batch(net, shape, device, clock, largest)
+        rows, best = batch_size_for(net, shape, device, LONG_VOTE), best_batch(net, shape, device, clock, largest)
         said.append(f"{name}: batch {rows} (best {best}){', ' + net.backend if hasattr(net, 'backend') else ''}")
         tasks[f"bare {name}"] = lambda net=net, best=best, draws=draws: bare(net, pictures(net, shape, best, device), draws)
         tasks[f"votes {name}"] = lambda net=net, rows=rows, draws=draws: votes(net, Gaussian(sigma=SIGMA), draws, rows)

@@ -1,6 +1,9 @@
 """The shipped table of properties, for every registered certificate, whatever method it comes from.
 
 A new method takes part by registering itself; a new smoothing distribution by the letters of its settings, or by an `example` of its own."""
+import importlib
+import inspect
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -77,6 +80,67 @@ def test_votes_under_another_noise_are_refused(method, noise):
     record = Record.from_counts([[1, 0]], [[99, 1]], 100, testing.example(noise), 16)
     with pytest.raises(ValueError, match="record must hold votes under"):
         entry(record, entry.norms[0])
+
+
+# ---- a call of the room itself passes the same door ----
+
+def room_of(entry):
+    "The module of a method, and the name of its `certify` there."
+    return importlib.import_module(entry.certify.__module__), entry.certify.__name__
+
+
+def asked(call):
+    "What a call gives: certificates, or the message of its refusal."
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return call()
+        except ValueError as error:
+            return str(error)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.rows == 9], ids=str)
+def test_the_room_and_the_record_answer_alike(case):
+    room, name = room_of(case.entry)
+    direct = getattr(room, name)
+    assert direct is not case.entry.certify and inspect.unwrap(direct) is case.entry.certify, f"{room.__name__} is not guarded"
+    table = direct(case.votes, norm=case.norm, alpha=case.alpha)
+    np.testing.assert_array_equal(table.radius, case.table.radius)
+    np.testing.assert_array_equal(table.label, case.table.label)
+    assert table.noise == case.table.noise and check(table).all()
+
+
+@pytest.mark.parametrize("method", sorted(load_methods()))
+def test_the_room_and_the_record_refuse_alike(method):
+    case = next(case for case in CASES if case.method == method)
+    direct, votes, fine = getattr(*room_of(case.entry)), case.votes, dict(norm=case.norm, alpha=case.alpha)
+    other = replace(votes, noise=testing.example("Uniform" if case.noise != "Uniform" else "RadialGaussian"))
+    asks = [(other, fine), (votes, dict(fine, norm="l1.5")), (votes, dict(fine, norm="none")), (replace(votes, domain=(0.0, 2.0)), fine)]
+    if "mode" in inspect.signature(direct).parameters:
+        asks += [(votes, dict(fine, mode=mode)) for mode in ("exact", "verified", 3)]
+    if not case.entry.deterministic:
+        asks += [(votes, dict(fine, alpha=0.0)), (replace(votes, selection=0 * votes.selection), fine)]
+    if not case.entry.sequential:
+        asks.append((replace(votes, plan=dict(n1=10)), fine))
+    if case.entry.needs:
+        asks.append((replace(votes, moments={}), fine))
+    refused = 0
+    for record, options in asks:
+        here, there = (asked(lambda: call(record, **options)) for call in (direct, lambda r, **o: r.certify(method=method, **o)))
+        assert isinstance(here, str) == isinstance(there, str), (options, here, there)
+        if isinstance(here, str):
+            assert here == there
+            refused += 1
+    assert refused >= 3
+
+
+def test_a_direct_call_is_checked_once(monkeypatch):
+    seen, admit = [], rs.core.registry.admit
+    monkeypatch.setattr(rs.core.registry, "admit", lambda *given: seen.append(given[0].name) or admit(*given))
+    case = next(case for case in CASES if case.method == "gaussian")
+    getattr(*room_of(case.entry))(case.votes)
+    case.votes.certify(method="gaussian")
+    assert seen == ["gaussian", "gaussian"]
 
 
 # ---- the choice of a method ----

@@ -118,6 +118,7 @@ from .certificate_file import read_certificates as read_certificates
 from .votes_file import read_journal as read_journal
 from . import record as record
 from .registry import refuse_domain as refuse_domain
+from .registry import refuse_empty as refuse_empty
 from .registry import refuse_lacking as refuse_lacking
 from .registry import refuse_plan as refuse_plan
 from .registry import register as register

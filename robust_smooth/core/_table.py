@@ -314,6 +314,7 @@ FACES: dict[str, dict[str, str]] = {
          'read_journal': 'votes_file',
          'record': 'record',
          'refuse_domain': 'registry',
+         'refuse_empty': 'registry',
          'refuse_lacking': 'registry',
          'refuse_plan': 'registry',
          'register': 'registry',

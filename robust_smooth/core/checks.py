@@ -25,7 +25,7 @@ def _is_possible(certificates: Certificates) -> bool:
     if c.method not in METHODS and c.method not in _table.METHODS:
         return True # known by its check alone
     method = method_named(c.method)
-    if c.noise is not None and (c.noise["name"], c.norm) not in method.pairs:
+    if c.noise is not None and not method.covers(c.noise["name"], c.norm):
         return False
     if c.adversary == "continuous" and "q" not in (c.noise or {}):
         return False

@@ -169,15 +169,10 @@ def _wanting(kind: str, norm: str) -> str:
     return ", ".join(needs)
 
 def _method_for(record: Any, norm: str, name: str | None) -> Method:
-    "The method of a name, if it fits; without a name the default. Raises ValueError with those that fit."
+    "The method of a name, which judges at its door; without a name the default. Raises ValueError with those that fit."
     if name is None:
         return _default_method(record, norm)
-    method, kind = method_named(name), type(record.noise).__name__
-    if (kind, norm) not in method.pairs:
-        fits = [m.name for m in find_methods(kind, norm)]
-        raise ValueError(f"method {name!r} certifies {method.norms} for {method.noises}, not {norm!r} for {kind}; "
-                         f"methods that fit: {fits}")
-    return method
+    return method_named(name)
 
 # %% ../../nbs/core/07_record.ipynb #377cd4eb
 def _own_norm(record: Any, name: str | None) -> str:

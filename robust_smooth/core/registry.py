@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     import pandas as pd # a table is made on demand: reading votes does not wait for it
 
 # %% auto #0
-__all__ = ['FEW', 'P', 'R', 'METHODS', 'NOISES', 'CHECKS', 'T', 'GROUP', 'refuse_plan', 'refuse_lacking', 'refuse_domain',
-           'admit', 'distinct_rows', 'Method', 'guarded', 'register', 'register_check', 'register_noise', 'room',
-           'find_methods', 'load_methods', 'method_named', 'noise_named', 'load_noises', 'own_norms', 'list_methods',
-           'noise_spec', 'noise_from_spec']
+__all__ = ['FEW', 'P', 'R', 'METHODS', 'NOISES', 'CHECKS', 'T', 'GROUP', 'refuse_plan', 'refuse_lacking', 'refuse_empty',
+           'refuse_domain', 'admit', 'distinct_rows', 'Method', 'guarded', 'register', 'register_check',
+           'register_noise', 'room', 'find_methods', 'load_methods', 'method_named', 'noise_named', 'load_noises',
+           'own_norms', 'list_methods', 'noise_spec', 'noise_from_spec']
 
 # %% ../../nbs/core/06_registry.ipynb #881b18cf
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,9 @@ class _Entry:
     default: bool = True                # may be chosen when no method is named
     rank: int | Mapping[str, int] = 0   # the highest rank is the default; a number, or one per norm
     largest_n: int | None = None        # with more draws than this it is no default; None: no limit
+    judges: tuple[str, ...] = ()        # noises under which it says itself which further norms it certifies, if named
     modes: tuple[str, ...] = ("sound", "paper") # what its option `mode` may be
+    former_modes: Mapping[str, str] | None = None # what `mode` could be once -> what stands for it now
     minimum_n: Callable[[float], int] | None = None # fewest draws that can certify anything at level alpha
     check: Callable[[Certificates], np.ndarray] | None = None # [B] bool: re-proves each radius
     predict: Callable[..., np.ndarray] | None = None # predict(record, alpha) -> [B] class or `ABSTAIN`
@@ -61,6 +63,18 @@ class _Entry:
     def norms(self) -> tuple[str, ...]:
         "Norms it certifies, under some noise."
         return tuple(sorted({norm for _, norm in self.pairs}))
+
+    def covers(self,
+               noise: str, # class name of a smoothing distribution
+               norm: str,  # canonical name
+              ) -> bool:
+        """Whether it may be asked by name for this norm under this noise.
+
+        Args:
+            noise: class name of a smoothing distribution
+            norm: canonical name
+        """
+        return (noise, norm) in self.pairs or noise in self.judges
 
     def rank_for(self,
                  norm: str | None = None, # norm to certify
@@ -82,13 +96,16 @@ class _Entry:
 def _check_pair(method: _Entry, noise: Any, norm: str) -> None:
     "Raise ValueError unless the method certifies this norm under this noise."
     kind = type(noise).__name__
-    if (kind, norm) in method.pairs:
+    if method.covers(kind, norm):
         return
+    fits = [each.name for each in find_methods(kind, norm)]
     if kind not in method.noises:
         wanted = " or ".join(method.noises)
-        raise ValueError(f"record must hold votes under {wanted} noise, got {noise!r}; {method.name!r} fits no other")
+        raise ValueError(f"record must hold votes under {wanted} noise, got {noise!r}; {method.name!r} fits no other; "
+                         f"methods that fit: {fits}")
     norms = sorted(p for each, p in method.pairs if each == kind)
-    raise ValueError(f"norm must be one of {norms} for {method.name!r} under {kind} noise, got {norm!r}")
+    raise ValueError(f"norm must be one of {norms} for {method.name!r} under {kind} noise, got {norm!r}; "
+                     f"methods that fit: {fits}")
 
 # %% ../../nbs/core/06_registry.ipynb #3679cfce
 def refuse_plan(record: Any, # votes
@@ -123,8 +140,15 @@ def refuse_lacking(record: Any,         # votes
                          f"vote with {lacking[0]}=True")
 
 # %% ../../nbs/core/06_registry.ipynb #6d021c4c
-def _check_votes(record: Any, reuse: bool) -> None:
-    "Raise ValueError unless every image has estimation votes, and selection votes unless they are not used."
+def refuse_empty(record: Any,         # votes
+                 reuse: bool = False, # True: the class is chosen by the estimation votes
+                ) -> None:
+    """Raise ValueError unless every image has estimation votes, and selection votes unless they are not used.
+
+    Args:
+        record: votes
+        reuse: True: the class is chosen by the estimation votes
+    """
     if len(record) and record.n.min() < 1:
         raise ValueError(f"n must be at least 1 for every image, got {record.n.min()}")
     if not reuse and len(record) and record.selection.max(axis=1).min() < 1:
@@ -165,14 +189,14 @@ def admit(method: _Entry,    # who would certify
     if method.unit_only and record.domain != UNIT:
         raise ValueError(f"method {method.name!r} needs inputs in [0, 1], got a domain of {domain_words(record.domain)}")
     if "mode" in options:
-        check_mode(options["mode"], method.modes)
+        check_mode(options["mode"], method.modes, method.former_modes)
     if not method.sequential:
         refuse_plan(record, method.name)
     refuse_lacking(record, method.needs, method.name)
     if method.deterministic:
         return
     check_level(alpha)
-    _check_votes(record, bool(options.get("reuse", False)))
+    refuse_empty(record, bool(options.get("reuse", False)))
 
 # %% ../../nbs/core/06_registry.ipynb #7b36daf7
 FEW = 256 # rows below which looking for equal ones is not worth it
@@ -250,7 +274,9 @@ class Method(_Entry):
         default: may be chosen when no method is named
         rank: the highest rank is the default; a number, or one per norm
         largest_n: with more draws than this it is no default; None: no limit
+        judges: noises under which it says itself which further norms it certifies, if named
         modes: what its option `mode` may be
+        former_modes: what `mode` could be once -> what stands for it now
         minimum_n: fewest draws that can certify anything at level alpha
         check: [B] bool: re-proves each radius
         predict: predict(record, alpha) -> [B] class or `ABSTAIN`
@@ -315,19 +341,22 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 def guarded(name: str, # under which the method is registered
+            together: bool = False, # True: it certifies several norms at once
            ) -> Callable[[Callable[P, R]], Callable[P, R]]: # a decorator
-    """Decorator of a method's `certify(record, *, norm, alpha, **options)`: who calls it directly
-    passes the door, too.
+    """Decorator of a method's `certify` or `joint`: who calls it directly passes the door, too.
 
     Args:
         name: under which the method is registered
+        together: True: it certifies several norms at once
     Returns:
         a decorator
     """
     def decorate(certify: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(certify)
         def through(*args: P.args, **options: P.kwargs) -> R:
-            return method_named(name)(*args, **options) # type: ignore[return-value,arg-type] # the door's arguments
+            method = method_named(name)
+            door: Callable = method.together if together else method
+            return door(*args, **options)
         return through
     return decorate
 
@@ -360,6 +389,8 @@ def register(*,
     wanted = {noise: tuple(norms) for noise in noises} | dict(certifies or {})
     pairs = frozenset((noise, norm_name(norm)) for noise, each in wanted.items() for norm in each)
     method = Method(name=name, certify=inspect.unwrap(certify), pairs=pairs, **settings)
+    if method.joint is not None:
+        method = replace(method, joint=inspect.unwrap(method.joint))
     METHODS[name] = method
     if method.check is not None:
         register_check(name, method.check)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -136,18 +136,21 @@ def check_counts(counts: ArrayLike,    # whole numbers >= 0, any shape
 # %% ../../nbs/core/00_values.ipynb #4b404e40
 def check_mode(mode: str,                               # as it was asked for
                allowed: Sequence[str] = ("sound", "paper"), # what the method offers
+               former: Mapping[str, str] | None = None, # what it offered once -> what stands for it now
               ) -> str:                                 # the mode
     """Raise ValueError unless a method offers this mode.
 
     Args:
         mode: as it was asked for
         allowed: what the method offers
+        former: what it offered once -> what stands for it now
     Returns:
         the mode
     """
     if mode not in allowed:
         names = " or ".join(map(repr, allowed))
-        raise ValueError(f"mode must be {names}, got {mode!r}")
+        instead = (former or {}).get(str(mode), "")
+        raise ValueError(f"mode must be {names}, got {mode!r}{instead and '; '}{instead}")
     return mode
 
 # %% ../../nbs/core/00_values.ipynb #4ebdb57e

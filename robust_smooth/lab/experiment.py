@@ -29,7 +29,7 @@ from .notebooks import default_parameters, find_notebook
 from .stock import Ask, Training, batch_rows, brief, initial, trained, voted
 
 # %% auto #0
-__all__ = ['parameters_of', 'Settings', 'check_decided', 'Experiment']
+__all__ = ['FINE_TUNING_RATE', 'parameters_of', 'Settings', 'check_decided', 'Experiment']
 
 # %% ../../nbs/lab/09_experiment.ipynb #1d39a75d
 def _refuse_text(name: str, value: Any, default: Any) -> None:
@@ -205,6 +205,8 @@ class _Builds(_Reads):
         return models.wrap(where, num_classes=self.test.num_classes)
 
 # %% ../../nbs/lab/09_experiment.ipynb #a1d69d67
+FINE_TUNING_RATE = 1e-3 # of Adam at the start, a hundredth of what a training from nothing takes of plain descent
+
 class _Trains(_Builds):
     "The networks of a run."
     checkpoint: str
@@ -239,6 +241,41 @@ class _Trains(_Builds):
             return self._wrapped(load_into(net, self.checkpoint))
         training = self._training(recipe, epochs or self.budget.epochs, seed, net)
         return self._wrapped(trained(net, training, self.status, dataset=self.dataset, experiment=self.name))
+
+    def fine_tuned(self,
+                   start: Any,                # the trained network whose weights are the start
+                   recipe: Any,               # a training recipe
+                   epochs: int,               # passes over the images
+                   images: int | None = None, # training images; None: the budget's
+                   seed: int | None = None,   # of order and noise; None: the run's
+                  ) -> Any:                   # nn.Module in eval mode with `.num_classes`
+        """The budget's network trained further by `recipe` from the weights of another, by Adam with a decaying rate.
+        What the recipe gains shows against a control: the same start and epochs with the recipe of the start.
+
+        Args:
+            start: the trained network whose weights are the start
+            recipe: a training recipe
+            epochs: passes over the images
+            images: training images; None: the budget's
+            seed: of order and noise; None: the run's
+        Returns:
+            nn.Module in eval mode with `.num_classes`
+        """
+        from robust_smooth.training.weights import start_from
+        seed = self.seed if seed is None else seed
+        size = images or self.budget.train_images or "all"
+        self._say(f"warm starts: {epochs} epoch{'s' * (epochs > 1)} on {size} training images, beside a control")
+        net = start_from(initial(self._network, seed), start)
+        data = self.data("train", images or self.budget.train_images)
+        further = dataclasses.replace(self._training(recipe, epochs, seed, net), data=data,
+                                      learning_rate=FINE_TUNING_RATE, warmup=0.0)
+        return self._wrapped(trained(net, further, self.status, dataset=self.dataset, experiment=self.name))
+
+    def _say(self, words: str) -> None:
+        "Put words into the note of the budget, once."
+        if words not in self.budget.note:
+            note = "; ".join(filter(None, (self.budget.note, words)))
+            self.budget = dataclasses.replace(self.budget, note=note)
 
     def _training(self, recipe: Any, epochs: int, seed: int, net: Any) -> Training:
         "How this run's budget trains."

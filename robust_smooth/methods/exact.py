@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from ..core.certificates import Certificates
 from ..core.record import Record
 from ..core.registry import guarded, register
-from ..core.values import ABSTAIN, check_level, norm_name
+from ..core.values import ABSTAIN, check_level, check_whole, norm_name
 from ..maths.both_sides import largest_rival
 from ..maths.bounds import ROUNDING
 from ..maths.two_sided import BETA_SHARE, limit, prove, solve
@@ -57,8 +57,7 @@ def _check_levels(levels: int | None, norm: str) -> None:
         return
     if norm != "l1":
         raise ValueError(f"levels is for norm 'l1' only, got {norm!r}")
-    if isinstance(levels, bool) or int(levels) != levels or levels < 1:
-        raise ValueError(f"levels must be a whole number >= 1, got {levels!r}")
+    check_whole(levels, "levels")
 
 # %% ../../nbs/methods/11_exact.ipynb #cc02bdba
 @guarded("exact")

@@ -13,7 +13,7 @@ from scipy.special import betainc, ndtr
 
 from ..core.certificates import Certificates
 from ..core.record import Record
-from ..core.registry import register
+from ..core.registry import guarded, refuse_plan, register
 from ..core.values import ABSTAIN, check_level, norm_name
 from robust_smooth.maths.bounds import (
     ROUNDING, binomial_lower, fewest_draws, probit_gap, tail_at_least,
@@ -63,8 +63,7 @@ def predict(
         [B] int64: class or `ABSTAIN`
     """
     check_level(alpha)
-    if record.plan is not None:
-        raise ValueError("predict assumes a fixed number of draws, but this record was stopped early by a plan")
+    refuse_plan(record, "predict")
     ordered = np.sort(record.counts, axis=1)
     first, second = ordered[:, -1], ordered[:, -2]
     p_value = np.minimum(1.0, 2 * betainc(np.maximum(first, 1), second + 1.0, 0.5))
@@ -103,6 +102,7 @@ def minimum_n(alpha: float, # failure probability, in (0, 1)
     return fewest_draws(check_level(alpha))
 
 # %% ../../nbs/methods/00_gaussian.ipynb #9b4cc4fc
+@guarded("gaussian")
 def certify(record: Record,       # votes under Gaussian noise, a fixed number of draws
             *,
             norm: str = "l2",     # "l2"; "l1" and "linf" by inclusion of the balls
@@ -117,11 +117,6 @@ def certify(record: Record,       # votes under Gaussian noise, a fixed number o
     Returns:
         with p_lower, and the votes as witness
     """
-    check_level(alpha)
-    record.check_noise(*GAUSSIAN_NOISES)
-    if record.plan is not None:
-        raise ValueError("this record was stopped early by a plan; "
-                         "CERTIFY assumes a fixed number of draws (see sequential)")
     sigma, hits, n = record.noise.sigma, record.hits, record.n
     p = binomial_lower(hits, n, alpha)
     q = binomial_lower(hits, n, alpha, complement=True)

@@ -16,7 +16,7 @@ from scipy.special import ndtri
 
 from ..core.certificates import Certificates
 from ..core.record import Record
-from ..core.registry import register
+from ..core.registry import guarded, register
 from ..core.values import ABSTAIN, check_level, norm_name, norm_order
 from ..maths.bounds import binomial_lower, fewest_draws, tail_at_least
 from ..maths.dual import GAUSS_NODES, GAUSS_WEIGHTS, LEVELS, dual_value, exact_dual_value
@@ -177,21 +177,13 @@ class _Request:
                             alpha_scope=self.alpha_scope, details=dict(status=solved.status, **bounds))
 
 def _request(
-    record: Record,
     alpha: float,
     mode: str,
     estimator: str | None,
     form: str | None,
     alpha_scope: str = "single",
 ) -> _Request:
-    "What is asked, with the mode's own defaults. Raises ValueError."
-    check_level(alpha)
-    record.check_noise("Gaussian")
-    if record.plan is not None:
-        raise ValueError("this record was stopped early by a plan; "
-                         "first-order certificates assume a fixed number of draws")
-    if mode not in ("sound", "paper"):
-        raise ValueError(f"mode must be 'sound' or 'paper', got {mode!r}")
+    "What is asked, with the mode's own defaults."
     printed = mode == "paper"
     if printed:
         warnings.warn("mode='paper' follows the printed procedure: its failure probability is more than alpha, "
@@ -201,6 +193,7 @@ def _request(
     return _Request(alpha, mode, estimator, form, alpha_scope)
 
 # %% ../../nbs/methods/07_higher_order.ipynb #35a37c62
+@guarded("higher_order")
 def certify(
     record: Record,          # votes under Gaussian noise with moments, a fixed number of draws
     *,
@@ -228,7 +221,7 @@ def certify(
     Returns:
         with the multipliers as witness and the norm bounds as details
     """
-    asked = _request(record, alpha, mode, estimator, form)
+    asked = _request(alpha, mode, estimator, form)
     part = as_subspace(subspace, record.dim)
     threat = threat_of(norm_name(norm), record.dim, part, direction, len(record))
     levels = _levels(threat.events, alpha, mode)
@@ -254,6 +247,7 @@ def _take_better(ours: Certificates, other: Certificates, share: float) -> Certi
     return replace(ours, radius=np.where(better, reach, ours.radius), witness=witness,
                    details=dict(ours.details, status=status))
 
+@guarded("higher_order", together=True)
 def joint(
     record: Record,        # votes under Gaussian noise with moments
     norms: Sequence,       # several of "l1", "l2", "linf"
@@ -277,7 +271,7 @@ def joint(
     """
     if mode != "sound":
         raise ValueError(f"joint certificates are sound only, got mode {mode!r}")
-    asked = _request(record, alpha, mode, estimator, None, "joint")
+    asked = _request(alpha, mode, estimator, None, "joint")
     names = list(dict.fromkeys(norm_name(p) for p in norms))
     threats = {p: threat_of(p, record.dim, None, None, len(record)) for p in names}
     events = tuple(dict.fromkeys(event for threat in threats.values() for event in threat.events))
@@ -300,7 +294,7 @@ def _proved_rows(c: Certificates, w: Mapping[str, np.ndarray]) -> np.ndarray: # 
     good = np.isfinite(numbers) & signs & sizes & (c.label == w["selected"])
     good &= c.radius <= w["sigma"] * w["scale"] * w["r"]
     if c.scope == "input":
-        good &= w["scale"] <= 1
+        good &= (w["scale"] <= 1) & (c.norm in EVENTS)
     if c.p_lower is not None:
         good &= c.p_lower >= w["q"] # the value grows with q, so a smaller one is safe
     rows = np.flatnonzero(good)
@@ -401,6 +395,6 @@ def largest_radius(noise: Any,   # Gaussian noise
     spread = np.sqrt(dim) if norm_name(norm) == "linf" else 1.0
     return float(noise.sigma * -ndtri(tail / 2) / spread)
 
-register(name="higher_order", noises=("Gaussian",), norms=("l1", "l2", "linf"), needs=("moments",), rank=3,
+register(name="higher_order", noises=("Gaussian",), norms=("l1", "l2", "linf"), needs=("moments",), rank=3, judges=("Gaussian",),
          certify=certify, minimum_n=minimum_n, check=check, joint=joint, observer=GradientMoments,
          largest_radius=largest_radius)

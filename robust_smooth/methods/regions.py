@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..core.record import Record
+from ..core.registry import refuse_empty, refuse_plan
 from ..core.values import check_level
 from ..maths.bounds import binomial_lower
 from ..maths.first_order import FIRST_CUT, NEARLY_FULL, is_proved, pdf, quantile, solve_direction
@@ -80,9 +81,8 @@ def image_region(
     """
     check_level(alpha)
     record.check_noise("Gaussian")
-    if record.plan is not None:
-        raise ValueError("this record was stopped early by a plan; "
-                         "first-order certificates assume a fixed number of draws")
+    refuse_plan(record, "image_region")
+    refuse_empty(record)
     at = np.linspace(0, np.pi, angles) if isinstance(angles, int) else np.asarray(angles, dtype=np.float64)
     q = value_lower(record, alpha)
     bounds = gradient_statistics(record, dict(l2_lower=alpha / 4, l2_upper=alpha / 4), estimator)

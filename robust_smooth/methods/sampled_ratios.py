@@ -15,7 +15,7 @@ from scipy.stats import binom
 
 from ..core.certificates import Certificates
 from ..core.record import Record
-from ..core.registry import noise_spec, refuse_plan, register_check
+from ..core.registry import noise_spec, refuse_empty, refuse_plan, register_check
 from ..core.values import ABSTAIN, check_level, norm_name
 from ..maths.bounds import binomial_lower
 from ..maths.shell_radii import verified_radius
@@ -121,6 +121,7 @@ def certify_monte_carlo(
     check_level(alpha)
     check_level(share, "share")
     refuse_plan(record, "soap_bubbles_monte_carlo")
+    refuse_empty(record)
     tried = np.sort(np.ravel(check_range("radii", radii, np.nextafter(0, 1), LARGEST)))
     level = alpha * share / len(tried) / 2
     rank = median_rank(draws, level)

@@ -16,8 +16,8 @@ from scipy.special import ndtr
 
 from ..core.certificates import Certificates
 from ..core.record import Record
-from ..core.registry import register
-from ..core.values import ABSTAIN, check_level, norm_name
+from ..core.registry import guarded, register
+from ..core.values import ABSTAIN, check_level
 from robust_smooth.maths.bounds import (
     ROUNDING, binomial_lower, fewest_draws, interval_radius, probit_gap, tail_at_least,
 )
@@ -142,6 +142,7 @@ def _claims_of_all(record: Record, plans: list[tuple[np.ndarray, Plan]]) -> dict
     return found
 
 # %% ../../nbs/methods/02_sequential.ipynb #36da6a47
+@guarded("sequential")
 def certify(
     record: Record,           # votes under Gaussian noise, stopped by a plan (or a fixed n: a plan of one look)
     *,
@@ -163,10 +164,6 @@ def certify(
     Returns:
         radius: the largest certified one, or continuous with "union"; details: look, alpha_spent
     """
-    check_level(alpha)
-    if norm_name(norm) != "l2":
-        raise ValueError(f"norm must be 'l2', got {norm!r}")
-    record.check_noise(*GAUSSIAN_NOISES)
     plans = _plans(record, alpha, radii=radii, spending=spending, two_sided=two_sided)
     found = _claims_of_all(record, plans)
     certified, none = found["certified"], "no radius of the grid was certified before voting stopped"

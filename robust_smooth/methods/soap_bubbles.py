@@ -15,7 +15,7 @@ from scipy.special import ndtri
 
 from ..core.certificates import Certificates
 from ..core.record import Record
-from ..core.registry import refuse_plan, register
+from ..core.registry import guarded, register
 from ..core.values import ABSTAIN, check_level, norm_order
 from ..maths.bounds import binomial_lower, binomial_upper, fewest_draws
 from robust_smooth.maths.shell_radii import (
@@ -147,6 +147,7 @@ def _two_sided(record: Record, norm: str, alpha: float) -> Certificates:
     return _certificates(record, norm, alpha, R, why, dict(counts=record.counts, lam=lam), p_lower=p, p_upper=q)
 
 # %% ../../nbs/methods/05_soap_bubbles.ipynb #4394fa2b
+@guarded(METHOD)
 def certify(
     record: Record,       # votes under one of the noises of `FAMILY_OF`, a fixed number of draws
     *,
@@ -168,10 +169,6 @@ def certify(
     Returns:
         witness: multipliers, votes and claims
     """
-    check_level(alpha)
-    if mode not in ("sound", "paper"):
-        raise ValueError(f"mode must be 'sound' or 'paper', got {mode!r}")
-    refuse_plan(record, METHOD)
     worst_shift(record.noise, norm, record.dim)
     if mode == "paper":
         if bilateral:
@@ -302,7 +299,7 @@ CERTIFIES = { # noise -> norms
     "RadialGaussian": ("l1", "l2", "linf"), "MixedNormGaussian": ("linf",), "LinfGaussian": ("linf",),
 }
 
-register(name="soap_bubbles", certifies=CERTIFIES, counts_only=True,
+register(name="soap_bubbles", certifies=CERTIFIES, judges=("Gaussian", "RadialGaussian"), counts_only=True,
          certify=certify, check=check, minimum_n=minimum_n, largest_radius=largest_radius)
 
 # %% ../../nbs/methods/05_soap_bubbles.ipynb #b07999d0

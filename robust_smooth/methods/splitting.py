@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from ..core.certificates import Certificates
 from ..core.record import Record
-from ..core.registry import noise_from_spec, noise_spec, register, register_check
-from ..core.values import ABSTAIN, norm_name
+from ..core.registry import guarded, noise_from_spec, register, register_check
+from ..core.values import ABSTAIN
 from robust_smooth.maths.rewriting import (
     KINDS, audit_cost, audit_votes, audited_steps, budget, partial_budget, soft_budget,
     soft_survives, steps_within,
@@ -75,13 +75,8 @@ class EarlyExit:
         return dict(kind="splitting early exit", radius=self.radius, parts=self.parts)
 
 # %% ../../nbs/methods/04_splitting.ipynb #084fadf5
-def _check_request(record: Record, norm: str | float, mode: str) -> None:
+def _check_splits(record: Record) -> None:
     "Raise ValueError unless these are the votes of splits, all of them or stopped by a rule."
-    if norm_name(norm) != "l1":
-        raise ValueError(f"splitting noise certifies 'l1' only, got {norm!r}")
-    if mode not in ("sound", "paper"):
-        raise ValueError(f"mode must be 'sound' or 'paper', got {mode!r}")
-    record.check_noise("Splitting")
     count, stored = record.noise.n_splits, record.provenance.get("offsets")
     if stored not in (None, own := record.noise.fingerprint(record.dim)):
         raise ValueError(f"offsets differ: the votes were cast with {stored[:12]}..., "
@@ -106,10 +101,8 @@ def _claimed(record: Record,        # votes of all splits
     on_grid = adversary == "quantised" and more.get("mode", "sound") == "sound"
     grid = dict(steps=steps, levels=q) if on_grid else {}
     witness = {**witness, "grid": np.full(len(record), q)}
-    found = Certificates(label=label, radius=grid_radius(steps, q, adversary), norm="l1", alpha=0.0, n=record.n,
-                         reason=np.where(label == ABSTAIN, lost, ""), witness=witness, **grid, **more)
-    return found.sealed(index=record.index, labels=record.labels, noise=noise_spec(record.noise), dim=record.dim,
-                        levels=q, adversary=adversary)
+    return Certificates(label=label, radius=grid_radius(steps, q, adversary), norm="l1", alpha=0.0, n=record.n,
+                        reason=np.where(label == ABSTAIN, lost, ""), witness=witness, **grid, **more)
 
 # %% ../../nbs/methods/04_splitting.ipynb #bce0bb70
 def _certify_votes(record: Record, adversary: str, mode: str, guard: bool) -> Certificates:
@@ -150,6 +143,7 @@ def _certify_soft(record: Record, adversary: str, rule: str) -> Certificates:
     return _claimed(record, label, steps, adversary, lost, witness, method="splitting_soft", details=details)
 
 # %% ../../nbs/methods/04_splitting.ipynb #23f31f93
+@guarded("splitting")
 def certify(
     record: Record,               # all N votes under Splitting noise, or fewer after an early exit
     *,
@@ -176,7 +170,7 @@ def certify(
     Returns:
         steps and levels: certified whole steps L and grid steps per unit
     """
-    _check_request(record, norm, mode)
+    _check_splits(record)
     plain = mode == "paper" or not guard
     if audit or (audit is None and "kinds" in record.moments and not plain):
         return _certify_audit(record, adversary)

@@ -18,8 +18,8 @@ from scipy.stats import binom
 
 from ..core.certificates import Certificates
 from ..core.record import Record
-from ..core.registry import register
-from ..core.values import ABSTAIN, check_counts, check_level, norm_name
+from ..core.registry import guarded, register
+from ..core.values import ABSTAIN, check_counts, check_level
 from robust_smooth.maths.bounds import (
     binomial_lower, binomial_upper, fewest_draws, interval_radius, probit, probit_gap, runner_up_upper,
     tail_at_least, tail_at_most,
@@ -27,7 +27,7 @@ from robust_smooth.maths.bounds import (
 from .gaussian import GAUSSIAN_NOISES, SLACK
 
 # %% auto #0
-__all__ = ['RATIOS', 'RULES', 'limits', 'Sharing', 'minimum_n', 'certify', 'check', 'outcomes', 'failure_probability',
+__all__ = ['RATIOS', 'RULES', 'VERIFIED', 'limits', 'Sharing', 'minimum_n', 'certify', 'check', 'outcomes', 'failure_probability',
            'verify_joint', 'largest_radius', 'interval_radius']
 
 # %% ../../nbs/methods/01_tcertify.ipynb #b52a8678
@@ -252,22 +252,7 @@ def minimum_n(alpha: float, # failure probability, in (0, 1)
     return fewest_draws(check_level(alpha) / 2)
 
 # %% ../../nbs/methods/01_tcertify.ipynb #11340edf
-def _check_request(record: Record, norm: str | float, mode: str, reuse: bool) -> None:
-    "Raise ValueError unless the votes can be certified as asked."
-    if norm_name(norm) != "l2":
-        raise ValueError(f"norm must be 'l2', got {norm!r}")
-    if mode not in ("sound", "paper"):
-        instead = "; what 'verified' claimed is proved, or more, by robust_smooth.exact.certify"
-        hint = instead if mode == "verified" else ""
-        raise ValueError(f"mode must be one of ('sound', 'paper'), got {mode!r}{hint}")
-    record.check_noise(*GAUSSIAN_NOISES)
-    if record.plan is not None:
-        raise ValueError("record was stopped early by a plan; certify it with the method 'sequential'")
-    if np.any(record.n < 1):
-        raise ValueError(f"n must be at least 1 for every image, got {record.n.min()}")
-    if not reuse and np.any(record.selection.sum(1) == 0):
-        raise ValueError("selection holds no votes for some image; pass reuse=True to select from the estimation votes")
-
+@guarded("tcertify")
 def certify(
     record: Record,              # votes under Gaussian noise, a fixed number of draws
     *,
@@ -297,8 +282,6 @@ def certify(
     Returns:
         details: level_top and level_rival, what each side of an image was given of alpha
     """
-    check_level(alpha)
-    _check_request(record, norm, mode, reuse)
     if mode == "paper":
         doubled = "; with reuse=True its error reaches 1.96 alpha" if reuse else ""
         warnings.warn("mode='paper' chooses the split of alpha after seeing the votes, "
@@ -493,5 +476,7 @@ def largest_radius(noise: Any,        # Gaussian noise
     p, q = (binomial_lower(n, n, alpha / 2, complement=side) for side in (False, True))
     return float(noise.sigma / 2 * probit_gap(p, q_lower=q))
 
-register(name="tcertify", noises=GAUSSIAN_NOISES, norms=("l2",), rank=5, counts_only=True,
+VERIFIED = "what 'verified' claimed is proved, or more, by robust_smooth.exact.certify"
+
+register(name="tcertify", noises=GAUSSIAN_NOISES, norms=("l2",), rank=5, counts_only=True, former_modes=dict(verified=VERIFIED),
          certify=certify, minimum_n=minimum_n, check=check, largest_radius=largest_radius)

@@ -14,8 +14,8 @@ from numpy.typing import ArrayLike
 
 from ..core.certificates import Certificates
 from ..core.record import Record
-from ..core.registry import register
-from ..core.values import ABSTAIN, check_level, check_positive, norm_name
+from ..core.registry import guarded, register
+from ..core.values import ABSTAIN, check_level, check_positive, check_whole, norm_name
 from ..maths.bounds import binomial_lower, fewest_draws, tail_at_least
 
 # %% auto #0
@@ -107,13 +107,12 @@ def _grid_of(noise: Any,        # one of `UNIFORM_NOISES`
         raise ValueError("adversary='continuous' is for noise on a grid; this noise needs no rounding of its inputs")
     if levels is None:
         return own
-    if isinstance(levels, bool) or not levels >= 1 or int(levels) != levels:
-        raise ValueError(f"levels must be a whole number >= 1, got {levels!r}")
+    levels = check_whole(levels, "levels")
     if own is not None and levels != own:
         raise ValueError(f"levels must be the grid of the noise, {own}, got {levels}")
     if adversary != "quantised" and own is None:
         raise ValueError("adversary='continuous' is for noise on a grid; this noise needs no rounding of its inputs")
-    return int(levels)
+    return levels
 
 def _lower_limit(record: Record, alpha: float, mode: str) -> np.ndarray: # [B]
     "Lower bound of the selected class's probability, as the mode accounts for it."
@@ -124,6 +123,7 @@ def _lower_limit(record: Record, alpha: float, mode: str) -> np.ndarray: # [B]
     return binomial_lower(record.hits, record.n, alpha / 2).astype(np.float32).astype(np.float64)
 
 # %% ../../nbs/methods/03_uniform.ipynb #79920f9f
+@guarded("uniform")
 def certify(
     record: Record,               # votes under one of `UNIFORM_NOISES`
     *,
@@ -145,15 +145,8 @@ def certify(
         levels: grid steps per unit of input, if attackers stay on that grid
         adversary: noise on a grid: "quantised" or "continuous"
     """
-    if norm_name(norm) != "l1":
-        raise ValueError(f"uniform noise certifies 'l1' only, got {norm!r}")
-    record.check_noise(*UNIFORM_NOISES)
-    if record.plan is not None:
-        raise ValueError("this record was stopped early by a plan; this certificate assumes a fixed number of draws")
-    if mode not in ("sound", "paper"):
-        raise ValueError(f"mode must be 'sound' or 'paper', got {mode!r}")
-    alpha, lam = check_level(alpha), check_positive(record.noise.lam, "noise.lam")
-    q, splits = _grid_of(record.noise, levels, adversary), getattr(record.noise, "n_splits", 0)
+    lam, splits = check_positive(record.noise.lam, "noise.lam"), getattr(record.noise, "n_splits", 0)
+    q = _grid_of(record.noise, levels, adversary)
     lower = _lower_limit(record, alpha, mode)
     label = np.where(lower > 0.5, record.selected, ABSTAIN)
     radii, steps = radius(lower, lam), None

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar
@@ -63,6 +64,38 @@ class Noise:
             out
         """
         raise TypeError(f"{type(self).__name__} does not define perturb")
+
+    def tile(self,
+             x: Tensor, # [...]: one image, as `prepare` made it
+             rows: int, # copies, >= 1
+            ) -> Tensor: # [m, ...] as `around` wants them
+        """Copies of a small image, made once for many batches.
+
+        Args:
+            x: [...]: one image, as `prepare` made it
+            rows: copies, >= 1
+        Returns:
+            [m, ...] as `around` wants them
+        """
+        return x.expand(rows, *x.shape).contiguous()
+
+    def around(self,
+               copies: Tensor, # [m, ...] of one image, from `tile`
+               generators: Iterable[torch.Generator], # [k] sources of randomness, asked for one at a time
+               out: Tensor,    # [k m, ...] float32, contiguous: overwritten with what k calls of `perturb` give
+              ) -> Tensor:     # out
+        """`perturb`, bit for bit, for tiny images, where the calls and not the numbers take time.
+
+        Args:
+            copies: [m, ...] of one image, from `tile`
+            generators: [k] sources of randomness, asked for one at a time
+            out: [k m, ...] float32, contiguous: overwritten with what k calls of `perturb` give
+        Returns:
+            out
+        """
+        for part, generator in zip(out.split(len(copies)), generators):
+            self.perturb(copies[0], generator, part)
+        return out
 
     def visit(self,
               x: Tensor,   # [...]: one image, as `prepare` made it
@@ -124,6 +157,13 @@ class Additive(Noise):
         "Fill `out` with independently perturbed copies of one image: noise first, then the image is added in place."
         _check_out(x, out)
         return self.sample(out, generator).add_(x)
+
+    def around(self, copies: Tensor, generators: Iterable[torch.Generator], out: Tensor) -> Tensor:
+        "`perturb` of a tiny image: noise by noise, then all copies at once."
+        for part, generator in zip(out.split(len(copies)), generators):
+            self.sample(part, generator)
+        out.view(-1, *copies.shape).add_(copies)
+        return out
 
     def log_density_ratio(self,
                           z: Tensor,     # [m, ...] noise

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
@@ -194,26 +195,46 @@ def _random_words(count: int, generator: torch.Generator, device: Any) -> Tensor
     import torch
     return torch.empty((2, count), dtype=torch.int64, device=device).random_(generator=generator)
 
+def _look_ups(tables: _Tables,
+              rows: int, size: int, # k, m
+              generators: Iterable[torch.Generator], # [k] one a row, asked for one at a time
+             ) -> tuple[np.ndarray, np.ndarray]: # [k, m] uint16; [2, open values] int64 random bits, row by row
+    "What is drawn: 16 bits a value, and from the same generator the bits of the row's open values."
+    import torch
+    drawn = torch.empty((rows, -(-size // 4)), dtype=torch.int64) # four 16-bit numbers a word
+    values = drawn.numpy().view(np.uint16)[:, :size]
+    words = [np.empty((2, 0), dtype=np.int64)]
+    for row, looked_up, generator in zip(drawn, values, generators):
+        row.random_(-2**63, None, generator=generator)
+        if tables.rests is not None:
+            opened = int(np.count_nonzero(looked_up >= tables.first_open))
+            words.append(_random_words(opened, generator, "cpu").numpy())
+    return values, np.concatenate(words, axis=1)
+
+def _draw_rows(tables: _Tables,
+               steps: Tensor, # [k, m] float32, contiguous: overwritten with whole steps of noise
+               generators: Iterable[torch.Generator], # [k] one a row, asked for one at a time
+              ) -> None:
+    "Fill each row from its own generator; what is looked up is looked up for all rows at once."
+    import torch
+    if len(tables.settled) == 1: # a look-up of no bits
+        for row, generator in zip(steps, generators):
+            random = _random_words(len(row), generator, steps.device)
+            row.copy_(tables.settled if tables.rests is None else _choose(tables.rests, random, 0))
+        return
+    values, words = _look_ups(tables, steps.shape[0], steps.shape[1], generators)
+    torch.index_select(tables.settled, 0, torch.from_numpy(values.astype(np.int32)).view(-1), out=steps.view(-1))
+    if tables.rests is not None:
+        at = (values >= tables.first_open).ravel().nonzero()[0]
+        which = values.reshape(-1)[at].astype(np.int64) - tables.first_open
+        steps.view(-1).numpy()[at] = _choose(tables.rests, words, which)
+
 def _draw_steps(tables: _Tables,
                 steps: Tensor,              # [m] float32, contiguous: overwritten with whole steps of noise
                 generator: torch.Generator, # source of randomness, on the device of `steps`
                ) -> None:
     "Fill a vector with independent draws of the law."
-    import torch
-    rests = tables.rests
-    if len(tables.settled) == 1: # a look-up of no bits
-        words = _random_words(len(steps), generator, steps.device)
-        steps.copy_(tables.settled if rests is None else _choose(rests, words, 0))
-        return
-    words = torch.empty(-(-len(steps) // 4), dtype=torch.int64).random_(-2**63, None, generator=generator)
-    values = words.view(torch.uint16)[:len(steps)] # four 16-bit numbers a word
-    torch.index_select(tables.settled, 0, values.to(torch.int32), out=steps)
-    if rests is None:
-        return
-    looked_up = values.numpy()
-    at = np.flatnonzero(looked_up >= tables.first_open)
-    which = looked_up[at].astype(np.int64) - tables.first_open
-    steps.numpy()[at] = _choose(rests, _random_words(len(at), generator, "cpu").numpy(), which)
+    _draw_rows(tables, steps.view(1, -1), (generator,))
 
 # %% ../../nbs/noise/03_rounded.ipynb #5b8ab3fe
 @lru_cache(maxsize=16)
@@ -235,6 +256,17 @@ class _Rounded(_OnGrid):
         "Fill `out` with noisy copies of an image (or its int32 levels): multiples of 1/q, a function of the level alone."
         _check_out(x, out)
         return self._fill(self._known(x), generator, out)
+
+    def tile(self, x: Tensor, rows: int) -> Tensor:
+        "Levels of a small image, a copy a row."
+        return self._known(x).float().expand(rows, *x.shape).contiguous()
+
+    def around(self, copies: Tensor, generators: Iterable[torch.Generator], out: Tensor) -> Tensor:
+        "`perturb` of a tiny image: one look-up for all."
+        parts = out.view(-1, copies.numel())
+        _draw_rows(_tables_of(self, str(out.device)), parts, generators)
+        parts.add_(copies.view(-1)).div_(self.q)
+        return out
 
     def augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
         "One noisy copy of each image of a batch, for training."

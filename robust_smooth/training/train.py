@@ -30,6 +30,7 @@ from robust_smooth.training.checkpoints import (
 )
 from .data import ImageSet
 from .identity import fingerprint, identity, settings_of
+from .weights import start_from
 from robust_smooth.training.recipes import (
     AUGMENTATIONS, Cosine, crop_flip, NoiseAugmentation, noisy_copies, PGDAdversarial, Stability, STABILITY_WEIGHTS,
     Standard, Steps,
@@ -358,6 +359,7 @@ def fit(model: nn.Module,  # network, reads [0, 1]; trained in place, left in ev
         schedule: Callable[[float, int], float] | None = Cosine(), # of the learning rate at (time, epochs)
         augment: str | Callable | None = None, # "crop_flip", or a function (x, generator) -> x
         save_every: float = 30.0, # seconds between checkpoints; 0: after every step
+        init: Any = None,        # a network, weights by name, or a file of them, to start from; None: the model's
        ) -> History:
     """Train a network with a recipe. Interrupted and resumed runs end with the weights of an uninterrupted one.
     Raises ValueError for images outside [0, 1], labels that the model has no class for, a checkpoint of
@@ -380,12 +382,15 @@ def fit(model: nn.Module,  # network, reads [0, 1]; trained in place, left in ev
         schedule: of the learning rate at (time, epochs)
         augment: "crop_flip", or a function (x, generator) -> x
         save_every: seconds between checkpoints; 0: after every step
+        init: a network, weights by name, or a file of them, to start from; None: the model's
     """
     epochs, batch_size = check_whole(epochs, "epochs"), check_whole(batch_size, "batch_size")
     _check_recipe(recipe)
     transform = _augmentation(augment)
     feed = prepare(data, batch_size, int(seed))
     device = torch.device(device) if device is not None else next(iter(model.parameters()), torch.zeros(())).device
+    if init is not None:
+        start_from(model, init)
     model.to(device)
     classes = _count_classes(model, feed, device)
     optimizer = _make_optimizer(optimizer, model)
@@ -396,6 +401,7 @@ def fit(model: nn.Module,  # network, reads [0, 1]; trained in place, left in ev
         precision=_precision(amp, compile), device=device.type,
         workers=getattr(feed.data, "num_workers", 0),
         versions=dict(torch=torch.__version__, threads=torch.get_num_threads()),
+        **({} if init is None else dict(init=fingerprint(model))),
     )
     state: dict[str, Any] = dict(step=0, finished=False, rows=[], sums={}, seconds=0.0, settings=settings)
     path = None if checkpoint is None else Path(checkpoint)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 # %% auto #0
-__all__ = ['KEYS', 'SHELLS', 'read_weights', 'fitted', 'load_into']
+__all__ = ['KEYS', 'SHELLS', 'read_weights', 'fitted', 'load_into', 'start_from']
 
 # %% ../../nbs/training/10a_weights.ipynb #10ef9462
 KEYS = ("state_dict", "model_state_dict", "model", "net") # under which training scripts keep the weights
@@ -115,3 +115,27 @@ def load_into(net: nn.Module,   # of the architecture that was trained
     """
     net.load_state_dict(fitted(net, read_weights(path)))
     return net.eval()
+
+# %% ../../nbs/training/10a_weights.ipynb #d3869292
+def start_from(net: nn.Module, # of the architecture that was trained
+               init: nn.Module | Mapping[str, Tensor] | str | Path, # a network, weights by name, or a file of them
+              ) -> nn.Module:  # the same network, in the mode it was in
+    """Give a network the weights of another, copied. Raises TypeError for anything that holds no weights, ValueError,
+    naming what does not fit.
+
+    Args:
+        net: of the architecture that was trained
+        init: a network, weights by name, or a file of them
+    Returns:
+        the same network, in the mode it was in
+    """
+    if isinstance(init, nn.Module):
+        state: Mapping[str, Tensor] = init.state_dict()
+    elif isinstance(init, (str, Path)):
+        state = read_weights(init)
+    elif _is_weights(init):
+        state = init
+    else:
+        raise TypeError(f"init must be a network, weights by name, or a file of them, got {type(init).__name__}")
+    net.load_state_dict(fitted(net, state))
+    return net

@@ -24,7 +24,7 @@ from .hardware import FRAGILE, is_host, memory_format, working_precision
 from .tally import DeviceTally, HostTally, Piece, Tally, joined
 
 # %% auto #0
-__all__ = ['TINY', 'PENDING', 'PENDING_NUMBERS', 'SETTLE', 'Job', 'Row', 'Engine', 'run']
+__all__ = ['TINY', 'PENDING', 'PENDING_NUMBERS', 'AHEAD', 'SETTLE', 'Job', 'Row', 'Engine', 'run']
 
 # %% ../../nbs/voting/02_engine.ipynb #db28bac4
 @dataclass(frozen=True, eq=False)
@@ -79,7 +79,7 @@ class _Open:
     scheduled: int = 0 # draws handed to batches so far
 
 # %% ../../nbs/voting/02_engine.ipynb #dca687d3
-TINY = 64 # numbers in an image up to which adding a tile of copies is faster than adding one image to every row
+TINY = 64 # numbers in an image below which calls take longer than what they do
 
 class _Draws:
     "Noisy rows of images, into a batch."
@@ -96,7 +96,7 @@ class _Draws:
         if not noise.deterministic:
             self.stream = Stream(batch.device)
             self.aside = torch.empty((self.chunk, *shape), dtype=torch.float32, device=batch.device)
-            self.slots = {} if keep or not batch.is_contiguous() else _slots(batch, self.chunk)
+            self.in_place = not keep and batch.is_contiguous()
 
     def fill(self, image: _Open, first: int, row: int, count: int) -> None:
         "Draws `first`, `first` + 1, ... of an image into rows of the batch."
@@ -106,35 +106,41 @@ class _Draws:
         end = row + count
         while row < end:
             number, offset = divmod(first, self.chunk)
-            slot = self.slots.get(row) if offset == 0 and end - row >= self.chunk else None
-            if slot is not None:
-                self._draw_in_place(image, number, slot)
-                taken = self.chunk
+            whole = self.chunk * ((end - row) // self.chunk) if self.in_place and not offset else 0
+            if whole:
+                self._draw(image, number, self.batch[row:row + whole])
             else:
-                taken = min(end - row, self.chunk - offset)
                 self._draw_aside(image, number)
-                self._copy(image, self.aside[offset:offset + taken], row)
+                self._copy(image, self.aside[offset:offset + end - row], row)
+            taken = whole or min(end - row, self.chunk - offset)
             first, row = first + taken, row + taken
 
-    def _start(self, image: _Open, number: int) -> torch.Generator:
-        return self.stream.at(self.seed, image.index, self.stage, number)
-
-    def _draw_in_place(self, image: _Open, number: int, slot: Tensor) -> None:
-        generator = self._start(image, number)
-        if isinstance(self.noise, Additive):
-            self.noise.sample(slot, generator).add_(self._tiled(image))
-        else:
-            self.noise.perturb(image.x, generator, slot)
+    def _draw(self, image: _Open, number: int, out: Tensor) -> None:
+        "Whole chunks of noisy copies, from this number on."
+        chunks = range(number, number + len(out) // self.chunk)
+        starts = (self._start(image, chunk) for chunk in chunks)
+        if image.x.numel() < TINY:
+            self.noise.around(self._tiled(image), starts, out)
+            return
+        for part, generator in zip(out.split(self.chunk), starts):
+            self.noise.perturb(image.x, generator, part)
 
     def _draw_aside(self, image: _Open, number: int) -> None:
         if self.held == (image.index, number):
             return
-        generator = self._start(image, number)
         if isinstance(self.noise, Additive):
-            self.noise.sample(self.aside, generator)
+            self.noise.sample(self.aside, self._start(image, number))
         else:
-            self.noise.perturb(image.x, generator, self.aside)
+            self._draw(image, number, self.aside)
         self.held = image.index, number
+
+    def _start(self, image: _Open, number: int) -> torch.Generator:
+        return self.stream.at(self.seed, image.index, self.stage, number)
+
+    def _tiled(self, image: _Open) -> Tensor:
+        if self.tile is None or self.tile[0] != image.index:
+            self.tile = image.index, self.noise.tile(image.x, self.chunk)
+        return self.tile[1]
 
     def _copy(self, image: _Open, drawn: Tensor, row: int) -> None:
         rows = self.batch[row:row + len(drawn)]
@@ -145,20 +151,10 @@ class _Draws:
         if self.kept is not None:
             self.kept[row:row + len(drawn)].copy_(drawn)
 
-    def _tiled(self, image: _Open) -> Tensor:
-        if image.x.numel() >= TINY:
-            return image.x
-        if self.tile is None or self.tile[0] != image.index:
-            self.tile = image.index, image.x.expand(self.chunk, *image.x.shape).contiguous()
-        return self.tile[1]
-
-def _slots(batch: Tensor, chunk: int) -> dict[int, Tensor]:
-    "Views of the batch that hold a whole chunk, by their first row."
-    return {row: batch[row:row + chunk] for row in range(0, len(batch) - chunk + 1, chunk)}
-
 # %% ../../nbs/voting/02_engine.ipynb #b8a8c107
 PENDING = 8192          # rows whose logits are counted together,
 PENDING_NUMBERS = 2**20 # unless that makes more numbers than this
+AHEAD = 2**14           # numbers of a batch for several forward passes, where images are tiny
 
 class Engine:
     """A network, and the batch that goes through it.
@@ -183,8 +179,11 @@ class Engine:
         self.model, self.noise, self.num_classes, self.device = model, noise, num_classes, device
         self.tolerance = FRAGILE[working_precision(model, device)]
         self.batch = self._fitting(x.shape, batch_size)
+        self.rows = self.batch.shape[0] # rows of a forward pass; fewer where memory ran short
+        passes = min(PENDING // self.rows, AHEAD // self.batch.numel())
+        if passes > 1:
+            self.batch = self._fitting(x.shape, passes * self.rows)
         self.size = self.batch.shape[0] # rows of the batch
-        self.rows = self.size # rows of a forward pass; fewer where memory ran short
         self.tried = False    # whether logits were seen: the first batch of a vote is its own trial
 
     def _fitting(self, shape: Sequence[int], rows: int) -> Tensor:
@@ -226,7 +225,7 @@ class Engine:
                 check_shape(logits, self.rows, self.num_classes)
                 self.tried = True
             count = min(self.rows, used - first)
-            put(logits if count == self.size else logits[:count], row + first)
+            put(logits if count == self.rows else logits[:count], row + first)
             first += self.rows
 
 # %% ../../nbs/voting/02_engine.ipynb #d60f59e0

@@ -18,9 +18,9 @@ from ..core.seeds import chunk_size
 from ..training.conduct import MEMORY_ERRORS, check_logits
 
 # %% auto #0
-__all__ = ['HOST', 'SMALLEST', 'LARGEST_BATCH', 'GOOD', 'NEAR', 'LONG', 'AROUND', 'PAST', 'SWEEP', 'WORTH_A_SWEEP', 'SHORT_RUN',
-           'FRAGILE', 'is_host', 'device_of', 'memory_format', 'forward_in_pieces', 'tune_batch_size', 'batch_size_for',
-           'working_precision']
+__all__ = ['HOST', 'SMALLEST', 'LARGEST_BATCH', 'GOOD', 'NEAR', 'SHORT', 'LONG', 'AROUND', 'PAST', 'SWEEP', 'WORTH_A_SWEEP',
+           'SHORT_RUN', 'FRAGILE', 'is_host', 'device_of', 'memory_format', 'forward_in_pieces', 'tune_batch_size',
+           'batch_size_for', 'working_precision']
 
 # %% ../../nbs/voting/00_hardware.ipynb #277c5862
 HOST = ("cpu",) # kinds of devices whose tensors NumPy can read in place
@@ -93,6 +93,7 @@ SMALLEST = 8           # rows of the first candidate
 LARGEST_BATCH = 2**28  # numbers in a batch, a gigabyte of float32
 GOOD = 0.98            # of the best throughput: as good as the best
 NEAR = 0.85            # of the best throughput: worth a second look
+SHORT = 0.95           # of it, as good as the best where batches are short: a smaller one leaves drawing and counting their caches
 LONG = 8e-3            # seconds of a batch beside which bookkeeping is small
 AROUND = 1e-4          # seconds that a batch costs beside its forward pass, about
 PAST = 3               # larger sizes in a row, slower than the best, after which a sweep ends
@@ -167,12 +168,14 @@ def _look_again(model: Callable, shape: Sequence[int], device: torch.device, spe
 
 # %% ../../nbs/voting/00_hardware.ipynb #c2303ab0
 def _best_of(speeds: dict[int, float], on_cuda: bool) -> int:
-    "Of the sizes as good as the best the smallest that is long; if none is, the fastest (on a GPU the largest)."
-    good = [rows for rows, speed in speeds.items() if speed >= GOOD * max(speeds.values())]
-    long = [rows for rows in good if rows / speeds[rows] >= LONG]
+    "Of the sizes as good as the best the smallest that is long; if none is, the smallest (on a GPU the largest)."
+    def good(share: float) -> list[int]:
+        return [rows for rows, speed in speeds.items() if speed >= share * max(speeds.values())]
+
+    long = [rows for rows in good(GOOD) if rows / speeds[rows] >= LONG]
     if long:
         return min(long)
-    return max(good) if on_cuda else max(speeds, key=speeds.__getitem__)
+    return max(good(GOOD)) if on_cuda else min(good(SHORT))
 
 # %% ../../nbs/voting/00_hardware.ipynb #b773faa8
 SWEEP = 1.2 # seconds of a sweep; a second look takes half as long

@@ -1,13 +1,17 @@
 "Rounded Gaussian noise: the law, what the classifier sees, and certificates on a classifier whose truth is known."
+import math
+
 import numpy as np
 import pytest
 import torch
 from scipy.stats import chisquare, norm
 
+import robust_smooth as rs
 from robust_smooth import Record, RoundedGaussian, Smoothed
 from robust_smooth.methods import sequential
 from robust_smooth.core.registry import find_methods, noise_from_spec, noise_spec
 from robust_smooth.core.values import ABSTAIN
+from robust_smooth.noise.additive import Noise, Stream
 from robust_smooth.noise.rounded import LAW_BITS, alias_table, rounded_law
 from robust_smooth.smoothed import check
 from robust_smooth.voting.votes import count_votes
@@ -87,3 +91,27 @@ def test_spec_and_refusals(tmp_path):
     with pytest.raises(ValueError, match="moments"): Smoothed(lambda x: x[:, :2], noise).vote(images, n=100, moments=True, progress=False)
     for settings, match in ((dict(sigma=0.0), "sigma"), (dict(sigma=1.0, q=0), "q must"), (dict(sigma=1.0, q=5000), "coarser")):
         with pytest.raises(ValueError, match=match): RoundedGaussian(**settings)
+
+
+@pytest.mark.parametrize("noise", [rs.Gaussian(sigma=0.3), rs.Uniform(lam=0.4), rs.RoundedGaussian(sigma=0.5), rs.RoundedUniform(lam=0.4, q=16),
+                                   rs.RoundedGaussian(sigma=2**-9, q=256), rs.MixedNormGaussian(sigma=0.3, k=1.5), rs.LinfGaussian(sigma=0.2, k=1)], ids=repr)
+@pytest.mark.parametrize("shape", [(3,), (1, 3, 3), (2, 5)])
+def test_many_chunks_of_a_tiny_image_are_what_one_by_one_are(noise, shape):
+    "Bit for bit, with one generator that begins anew for every chunk, as the engine's does."
+    levels = torch.arange(math.prod(shape)).reshape(1, *shape)
+    x, rows, stream = noise.prepare(levels / getattr(noise, "q", 16))[0], 50, Stream(torch.device("cpu"))
+    for chunks in (1, 2, 7):
+        out = torch.full((chunks * rows, *shape), math.nan)
+        noise.around(noise.tile(x, rows), (stream.at(1, 2, "estimation", chunk) for chunk in range(chunks)), out)
+        for chunk, part in enumerate(out.split(rows)):
+            assert torch.equal(part, noise.perturb(x, stream.at(1, 2, "estimation", chunk), torch.empty(rows, *shape)))
+
+
+def test_a_noise_of_ones_own_need_not_know_tiny_images():
+    class Coin(Noise):
+        def perturb(self, x, generator, out):
+            return out.copy_(x).add_(torch.randint(2, out.shape, generator=generator))
+    x, stream = torch.rand(2), Stream(torch.device("cpu"))
+    out = Coin().around(Coin().tile(x, 10), (stream.at(0, 0, "trial", chunk) for chunk in range(3)), torch.empty(30, 2))
+    for chunk, part in enumerate(out.split(10)):
+        assert torch.equal(part, Coin().perturb(x, stream.at(0, 0, "trial", chunk), torch.empty(10, 2)))

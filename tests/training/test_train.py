@@ -1,4 +1,5 @@
 """Training: recipes by hand, bit-identical resumption (also after kill -9), refusals, and what noise augmentation reaches on digits."""
+import copy
 import json
 import math
 import random
@@ -570,3 +571,18 @@ def test_learning_rates_are_put_back_after_an_interruption(tmp_path):
             fit(net, DIGITS[:200], Standard(), epochs=4, optimizer=optimizer, progress=False, checkpoint=tmp_path / "run", save_every=0)
     assert optimizer.param_groups[0]["lr"] == 0.1
     assert fit(net, DIGITS[:200], Standard(), epochs=4, optimizer=optimizer, progress=False, checkpoint=tmp_path / "run").resumed == 3
+
+
+def test_a_warm_start_is_part_of_the_run(tmp_path):
+    "`init` gives the weights, counts in the settings, and a checkpoint of another start is refused."
+    first, other = (seeded(lambda: mlp(64, 10, (8,)), number) for number in (1, 2))
+    train = load("digits", "train", subset=64)
+    said = dict(recipe=Standard(), epochs=1, progress=False)
+    straight = fit(copy.deepcopy(first), train, **said)
+    begun = fit(seeded(lambda: mlp(64, 10, (8,)), 3), train, init=first, checkpoint=tmp_path / "a.safetensors", **said)
+    assert begun.fingerprint == straight.fingerprint
+    assert begun.settings["init"] == fingerprint(first.eval()) and "init" not in straight.settings
+    with pytest.raises(ValueError, match="init was"):
+        fit(seeded(lambda: mlp(64, 10, (8,)), 3), train, init=other, checkpoint=tmp_path / "a.safetensors", **said)
+    with pytest.raises(ValueError, match="are missing"):
+        fit(other, train, init=mlp(64, 10, (8, 8)), **said)

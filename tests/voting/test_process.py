@@ -1,4 +1,5 @@
 "What a vote leaves behind in its process, and what the process does to a vote: random state, default types, memory, order, streams."
+import math
 import random
 
 import numpy as np
@@ -213,3 +214,21 @@ def test_a_model_that_is_not_contiguous_gets_the_same_votes(noise):
     other = count_votes(net, images, noise, 1500, num_classes=3, seed=0, batch_size=250, progress=False)
     moved = np.abs(plain.counts - other.counts).sum(1) // 2
     assert (moved <= np.maximum(plain.fragile, other.fragile)).all()
+
+
+@pytest.mark.parametrize("noise", [rs.Gaussian(sigma=0.3), rs.RoundedGaussian(sigma=0.3)], ids=repr)
+def test_tiny_images_pass_in_the_batches_that_were_asked_for(noise):
+    "Several passes read one batch of noise; each has its rows, every draw is asked about once, and the noise is the same."
+    class Seen(nn.Module):
+        def __init__(self): super().__init__(); self.batches = []
+        def forward(self, x): self.batches.append(x.clone()); return x
+    images, found = torch.tensor([[0.0, 1.0], [1.0, 0.0]]), []
+    for rows in (256, 1000, 300):
+        net = Seen().eval()
+        made = count_votes(net, images, noise, 4100, num_classes=2, seed=3, batch_size=rows, progress=False)
+        passes = net.batches[-math.ceil(2 * 4100 / rows):]
+        assert {len(batch) for batch in passes} == {rows} and made.batch_size == rows
+        found.append((torch.cat(passes)[:8200], made.counts))
+    drawn, counts = found[0]
+    assert np.array_equal(counts, [np.bincount(half.argmax(1), minlength=2) for half in drawn.split(4100)])
+    for other, again in found[1:]: assert torch.equal(other, drawn) and np.array_equal(again, counts)
