@@ -9,6 +9,7 @@ from .training import batches as batches
 from .methods import bernstein as bernstein
 from .methods import bernstein_heads as bernstein_heads
 from .lab import bernstein_models as bernstein_models
+from .lab import bernstein_networks as bernstein_networks
 from .methods import bernstein_paper as bernstein_paper
 from .lab import bernstein_regimes as bernstein_regimes
 from .methods import bernstein_regression as bernstein_regression

@@ -98,6 +98,7 @@ ROOMS: dict[str, str] = {
     'bernstein': 'methods.bernstein',
     'bernstein_heads': 'methods.bernstein_heads',
     'bernstein_models': 'lab.bernstein_models',
+    'bernstein_networks': 'lab.bernstein_networks',
     'bernstein_paper': 'methods.bernstein_paper',
     'bernstein_regimes': 'lab.bernstein_regimes',
     'bernstein_regression': 'methods.bernstein_regression',
