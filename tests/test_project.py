@@ -118,6 +118,22 @@ def test_notebooks_open_on_their_question():
     assert len(set(open_ones)) < len(notebooks()) / 3, f"run docs/tidy.py: {sorted(set(open_ones))}"
 
 
+SKIP = re.compile(r"^> \*\*May be skipped at first reading\*\*, up to \*(.+?)\*: \S", re.M)
+
+
+def test_what_may_be_skipped_ends_where_it_says():
+    "One mark, in one spelling; the heading or the words at which a reader goes on come later in the same notebook."
+    seen = 0
+    for path in notebooks():
+        texts = [text_of(cell["source"]) for cell in content(path)["cells"] if cell["cell_type"] == "markdown"]
+        for number, text in enumerate(texts):
+            assert len(re.findall("skipped at first reading", text)) == len(SKIP.findall(text)), (path.name, text[:200])
+            for place in SKIP.findall(text):
+                seen += 1
+                assert any(re.match(rf"#*\s*{re.escape(place)}", later) for later in texts[number + 1:]), (path.name, place)
+    assert seen >= 7
+
+
 @pytest.mark.parametrize("path", notebooks("experiments"), ids=name)
 def test_experiment_has_one_parameters_cell_of_plain_literals(path):
     tagged = [text_of(cell["source"]) for cell in code_cells(path) if "parameters" in cell["metadata"].get("tags", [])]
