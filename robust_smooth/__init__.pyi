@@ -25,6 +25,7 @@ from . import cli as cli
 from .training import conduct as conduct
 from . import core as core
 from .maths import corners as corners
+from .maths import costs as costs
 from .maths import curves as curves
 from .training import data as data
 from .lab import definitions as definitions

@@ -114,6 +114,7 @@ ROOMS: dict[str, str] = {
     'conduct': 'training.conduct',
     'core': 'core',
     'corners': 'maths.corners',
+    'costs': 'maths.costs',
     'curves': 'maths.curves',
     'data': 'training.data',
     'definitions': 'lab.definitions',

@@ -22,6 +22,7 @@ from robust_smooth.maths.bounds import (
     ROUNDING, binomial_lower, interval_radius, probit_gap, tail_at_least,
 )
 from ..maths.both_sides import largest_rival, limits
+from ..maths.costs import operate_both
 from robust_smooth.maths.looks import (
     FIRST_EDITION, RATIOS, SPENDINGS, Plan, crossing, log_e_value, look_times, plan, union_levels,
 )
@@ -30,10 +31,11 @@ from .gaussian import GAUSSIAN_NOISES, SLACK, minimum_n
 
 # %% auto #0
 __all__ = ['RULE', 'certify', 'check', 'largest_radius', 'Plan', 'RATIOS', 'SPENDINGS', 'log_e_value', 'look_times', 'minimum_n',
-           'plan', 'union_levels']
+           'operate_both', 'plan', 'union_levels']
 
 # %% ../../nbs/methods/02_sequential.ipynb #eda5dbaf
-_all_ = ["Plan", "RATIOS", "SPENDINGS", "log_e_value", "look_times", "minimum_n", "plan", "union_levels"]
+_all_ = ["Plan", "RATIOS", "SPENDINGS", "log_e_value", "look_times", "minimum_n", "operate_both", "plan",
+         "union_levels"]
 
 # %% ../../nbs/methods/02_sequential.ipynb #438d4e0f
 def _settings(stored: Any) -> dict[str, Any]:
