@@ -10,7 +10,6 @@ import ast
 import dataclasses
 import importlib
 import os
-import re
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -448,7 +447,8 @@ def _add_certify(commands: Any) -> None:
     made.add_argument("--alpha", type=float, default=0.001,
                       help="failure probability per image (default 0.001)")
     made.add_argument("--norm", help="l1, l2, linf; default: the noise's own")
-    made.add_argument("--method", help=f"default: the best that fits; known: {', '.join(sorted(METHODS))}; which fits what: robust-smooth methods")
+    made.add_argument("--method", help=f"default: the best that fits; known: {', '.join(sorted(METHODS))}; "
+                           "which fits what: robust-smooth methods")
     made.add_argument("--option", action="append", default=[], metavar="NAME=VALUE",
                       help="an option of the method, such as mode=paper")
     made.add_argument("--save", metavar="FILE",
@@ -480,7 +480,7 @@ def _certify_network(made: argparse.ArgumentParser) -> None:
 
 def _certify_noise(made: argparse.ArgumentParser) -> None:
     made.add_argument("--noise", default="Gaussian",
-                      help=f"Gaussian (default); known: {', '.join(sorted(NOISES))}; also those of other packages")
+                      help=f"Gaussian (default); known: {', '.join(sorted(NOISES))}")
     made.add_argument("--sigma", type=float, help="standard deviation, in units of [0, 1]")
     made.add_argument("--lam", type=float, help="half-width of uniform noise, in units of [0, 1]")
     made.add_argument("--noise-option", action="append", default=[], metavar="NAME=VALUE",
@@ -575,34 +575,9 @@ def parser() -> argparse.ArgumentParser:
 # %% ../nbs/12_cli.ipynb #b00ab04d
 _KEPT = "what was finished is kept: give the same command again to go on"
 
-_OPTIONS = {
-    "vote with moments=True": "vote with --moments", "batch_size must": "--batch-size must", "alpha must": "--alpha must",
-    "give another data_dir (or set ROBUST_SMOOTH_DATA), or download=True":
-        "give --data-dir (or set ROBUST_SMOOTH_DATA); robust_smooth.data.load(NAME, download=True) fetches it",
-    "pass mean= and std= if it was trained on normalised inputs, mean=0, std=1 if not":
-        "give --mean and --std if it was trained on normalised inputs, --mean 0 --std 1 if not",
-    "pass mean= and std= (mean=0, std=1 if it reads [0, 1])": "give --mean and --std (--mean 0 --std 1 if it reads [0, 1])",
-    "images.permute(0, 3, 1, 2)": "images.transpose(0, 3, 1, 2) into the file", "keepdim=True": "keepdims=True",
-} # what functions say, and what it is called here: files hold arrays of NumPy
-
-def _in_options(text: str) -> str:
-    "A message in the words of the command line."
-    for ours, theirs in _OPTIONS.items():
-        text = text.replace(ours, theirs)
-    missing = r"[\w.]+\(\) missing 1 required [\w-]+ argument: "
-    text = re.sub(missing + "'(sigma|lam)'", r"give --\1", text)
-    text = re.sub(missing + r"'(\w+)'", r"give --noise-option \1=VALUE", text)
-    several = r"[\w.]+\(\) missing \d+ required [\w-]+ arguments?: (.*);"
-    return re.sub(several, r"give \1, each as --noise-option NAME=VALUE;", text)
-
-def _told(error: BaseException) -> str:
-    "What went wrong, in a sentence."
-    if isinstance(error, FileNotFoundError) and error.filename:
-        return f"there is no {error.filename!s} (this folder is {os.getcwd()})"
-    return _in_options(str(error))
-
 def _show_warning(message: Any, *where: Any) -> None:
-    print(f"note: {_in_options(str(message))}", file=sys.stderr)
+    from robust_smooth.lab.doctor import in_options
+    print(f"note: {in_options(str(message))}", file=sys.stderr)
 
 def main(argv: Sequence[str] | None = None, # arguments; None: those of the process
         ) -> int:                           # exit code
@@ -629,8 +604,8 @@ def main(argv: Sequence[str] | None = None, # arguments; None: those of the proc
     except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
         if os.environ.get("ROBUST_SMOOTH_DEBUG"):
             raise
-        from robust_smooth.lab.doctor import extra_of
-        print(f"robust-smooth {args.command}: {_told(error)}{extra_of(error)}", file=sys.stderr)
+        from robust_smooth.lab.doctor import told_in_options
+        print(f"robust-smooth {args.command}: {told_in_options(error)}", file=sys.stderr)
         return 2
 
 if __name__ == "__main__" and "__file__" in globals(): # python -m robust_smooth.cli; not in a notebook

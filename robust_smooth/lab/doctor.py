@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 
 # %% auto #0
-__all__ = ['examine', 'extra_of']
+__all__ = ['examine', 'extra_of', 'in_options', 'told_in_options']
 
 # %% ../../nbs/lab/15_doctor.ipynb #151a3cf7
 _PACKAGES = {
@@ -137,3 +138,44 @@ def extra_of(error: Exception, # what was raised
     missing = (error.name or "") if isinstance(error, ModuleNotFoundError) else ""
     extra = _EXTRAS.get(missing.split(".")[0])
     return f"; this command needs an extra: pip install 'robust_smooth[{extra}]'" if extra else ""
+
+# %% ../../nbs/lab/15_doctor.ipynb #795d380d
+_OPTIONS = {
+    "vote with moments=True": "vote with --moments", "batch_size must": "--batch-size must", "alpha must": "--alpha must",
+    "give another data_dir (or set ROBUST_SMOOTH_DATA), or download=True":
+        "give --data-dir (or set ROBUST_SMOOTH_DATA); robust_smooth.data.load(NAME, download=True) fetches it",
+    "pass mean= and std= if it was trained on normalised inputs, mean=0, std=1 if not":
+        "give --mean and --std if it was trained on normalised inputs, --mean 0 --std 1 if not",
+    "pass mean= and std= (mean=0, std=1 if it reads [0, 1])": "give --mean and --std (--mean 0 --std 1 if it reads [0, 1])",
+    "images.permute(0, 3, 1, 2)": "images.transpose(0, 3, 1, 2) into the file", "keepdim=True": "keepdims=True",
+} # what functions say, and what it is called here: files hold arrays of NumPy
+
+def in_options(text: str, # what a function says
+              ) -> str:   # what it is called on the command line
+    """A message in the words of the command line.
+
+    Args:
+        text: what a function says
+    Returns:
+        what it is called on the command line
+    """
+    for ours, theirs in _OPTIONS.items():
+        text = text.replace(ours, theirs)
+    missing = r"[\w.]+\(\) missing 1 required [\w-]+ argument: "
+    text = re.sub(missing + "'(sigma|lam)'", r"give --\1", text)
+    text = re.sub(missing + r"'(\w+)'", r"give --noise-option \1=VALUE", text)
+    several = r"[\w.]+\(\) missing \d+ required [\w-]+ arguments?: (.*);"
+    return re.sub(several, r"give \1, each as --noise-option NAME=VALUE;", text)
+
+def told_in_options(error: Exception, # what a command raised
+                   ) -> str:          # a sentence
+    """What went wrong, in the words of the command line, and the extra that is missing.
+
+    Args:
+        error: what a command raised
+    Returns:
+        a sentence
+    """
+    if isinstance(error, FileNotFoundError) and error.filename:
+        return f"there is no {error.filename!s} (this folder is {os.getcwd()})"
+    return in_options(str(error)) + extra_of(error)
