@@ -444,18 +444,15 @@ def _add_certify(commands: Any) -> None:
         "robust-smooth certify --model nets:make --noise Uniform --lam 1.0 --norm l1 --data digits")
     _certify_network(made)
     _certify_noise(made)
-    made.add_argument("--alpha", type=float, default=0.001,
-                      help="failure probability per image (default 0.001)")
+    made.add_argument("--alpha", type=float, default=0.001, help="failure probability per image (default 0.001)")
     made.add_argument("--norm", help="l1, l2, linf; default: the noise's own")
     made.add_argument("--method", help=f"default: the best that fits; known: {', '.join(sorted(METHODS))}; "
                            "which fits what: robust-smooth methods")
     made.add_argument("--option", action="append", default=[], metavar="NAME=VALUE",
                       help="an option of the method, such as mode=paper")
-    made.add_argument("--save", metavar="FILE",
-                      help="keep the votes; an interrupted vote is resumed from this file")
+    made.add_argument("--save", metavar="FILE", help="keep the votes; an interrupted vote is resumed from this file")
     made.add_argument("--out", metavar="FILE", help="write the certificates as CSV and Markdown")
-    made.add_argument("--log", metavar="FILE",
-                      help="write the tab-separated log that the field uses")
+    made.add_argument("--log", metavar="FILE", help="write the tab-separated log that the field uses")
 
 def _certify_network(made: argparse.ArgumentParser) -> None:
     made.add_argument("--model", metavar="PACKAGE.MODULE:FACTORY",
@@ -471,8 +468,7 @@ def _certify_network(made: argparse.ArgumentParser) -> None:
     made.add_argument("--data-dir", default="", help="folder of the data set")
     made.add_argument("--split", default="test", help="test (default) or train")
     made.add_argument("--subset", default="", help="a number of images, or 'every 20'")
-    made.add_argument("--mean", type=float, nargs="+",
-                      help="per channel, if the network reads normalised images")
+    made.add_argument("--mean", type=float, nargs="+", help="per channel, if the network reads normalised images")
     made.add_argument("--std", type=float, nargs="+", help="per channel")
     made.add_argument("--device", help="cpu, cuda, ...; default: where the network is")
     made.add_argument("--batch-size", type=int, metavar="K", help="images per forward pass; default: a short measurement")
@@ -486,8 +482,7 @@ def _certify_noise(made: argparse.ArgumentParser) -> None:
     made.add_argument("--noise-option", action="append", default=[], metavar="NAME=VALUE",
                       help="a further setting of the noise, such as q=255 (Splitting) or k=16 (RadialGaussian)")
     made.add_argument("--n", type=int, default=100_000, help="draws per image (default 100000)")
-    made.add_argument("--n0", type=int, default=100,
-                      help="draws that choose the class (default 100)")
+    made.add_argument("--n0", type=int, default=100, help="draws that choose the class (default 100)")
     made.add_argument("--moments", action="store_true",
                       help="also collect what first-order certificates need (l1 beyond the l2 "
                            "ball, subspaces)")
