@@ -9,6 +9,7 @@ from .training import batches as batches
 from .methods import bernstein as bernstein
 from .methods import bernstein_heads as bernstein_heads
 from .lab import bernstein_models as bernstein_models
+from .lab import bernstein_networks as bernstein_networks
 from .methods import bernstein_paper as bernstein_paper
 from .lab import bernstein_regimes as bernstein_regimes
 from .methods import bernstein_regression as bernstein_regression
@@ -24,6 +25,7 @@ from . import cli as cli
 from .training import conduct as conduct
 from . import core as core
 from .maths import corners as corners
+from .maths import costs as costs
 from .maths import curves as curves
 from .training import data as data
 from .lab import definitions as definitions

@@ -333,7 +333,8 @@ class Plan(_Decides):
             expected draws, and [G] probabilities that each radius is certified
         """
         if self.two_sided:
-            raise ValueError("operate needs a one-sided plan: two-sided ones depend on two probabilities")
+            raise ValueError("operate needs a one-sided plan: two-sided ones depend on two probabilities, "
+                             "see maths.costs.operate_both")
         if not 0 <= p <= 1:
             raise ValueError(f"p must be in [0, 1], got {p!r}")
         draws, power = 0.0, np.zeros(len(self.radii) + 1)

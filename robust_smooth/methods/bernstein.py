@@ -112,13 +112,23 @@ def _objects(values: Iterable[Any]) -> np.ndarray:
     return column
 
 # %% ../../nbs/methods/10_bernstein.ipynb #5049f7c9
+_TREE = ("low", "high", "rivals", "node", "axis", "child", "gap") # what `boxes.check` replays
+
+def _tree_columns(results: list[SoundRadius]) -> dict[str, np.ndarray]:
+    "Kept trees as columns of arrays; those of a row that needed no search are empty."
+    trees = [row.witness or {} for row in results]
+    columns = {f"tree_{name}": _objects(np.asarray(tree.get(name, ())) for tree in trees) for name in _TREE}
+    searched = np.array([bool(tree) for tree in trees], dtype=bool)
+    return columns | dict(searched=searched, within=_objects(row.norm for row in results),
+                          **_columns(results, "lower", "label", "space"))
+
 def _witness(rows: _Rows, table: np.ndarray, points: np.ndarray, lipschitz: float | None, norm: str) -> Any:
     "The columns of a witness; None without kept trees."
     if rows.results is None:
         return None
     count = len(rows.results)
     scope = "features" if lipschitz is None else "input"
-    return dict(tree=_objects(rows.results), table=_objects([table] * count), point=points,
+    return dict(_tree_columns(rows.results), table=_objects([table] * count), point=points,
                 lipschitz=np.full(count, 1.0 if lipschitz is None else float(lipschitz)),
                 norm=_objects([norm] * count), scope=_objects([scope] * count))
 
@@ -193,10 +203,16 @@ def certify(coefficients: ArrayLike,          # [K, n_1+1, ..., n_d+1]
                         witness=witness, **where)
 
 # %% ../../nbs/methods/10_bernstein.ipynb #233ffd21
+def _kept_result(kept: Mapping[str, Any], i: int) -> SoundRadius:
+    "The search of row i, as far as `boxes.check` asks for it."
+    tree = {name: kept[f"tree_{name}"][i] for name in _TREE} if kept["searched"][i] else None
+    said = dict(label=int(kept["label"][i]), norm=kept["within"][i], space=str(kept["space"][i]))
+    return SoundRadius(kept["lower"][i], np.inf, "", None, witness=tree, **said)
+
 def _claim_holds(certificates: Certificates, i: int) -> bool:
     "Whether row i claims no more than its witness proves."
     kept = certificates.witness or {}
-    tree, scope = kept["tree"][i], kept["scope"][i]
+    tree, scope = _kept_result(kept, i), kept["scope"][i]
     said = (certificates.norm, certificates.scope, certificates.label[i])
     if said != (kept["norm"][i], scope, tree.label):
         return False

@@ -2,6 +2,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import matplotlib
 import numpy as np
@@ -78,14 +79,40 @@ def test_damage_and_other_files_are_refused(tmp_path):
     assert not (tmp_path / "t").exists()
 
 
-def test_bernstein_certificates_are_kept_without_their_trees(tmp_path):
+@pytest.mark.parametrize("space", ["features", "sigmoid"])
+@pytest.mark.parametrize("norm", ["l1", "l2", "linf"])
+def test_bernstein_certificates_are_kept_with_their_trees(tmp_path, norm, space):
+    rng = np.random.default_rng(0)
+    coefficients, points = rng.normal(size=(4, 4, 4)), rng.uniform(0.05, 0.95, (12, 2))
+    flat = np.stack([np.zeros((4, 4)), np.ones((4, 4))]) # no boundary anywhere: a row without a tree
+    for table in (coefficients, flat):
+        made = rs.bernstein.certify(table, points, norm, lipschitz=0.5, keep=True, space=space)
+        again = rs.load(made.save(tmp_path / f"{norm}{len(table)}"))
+        np.testing.assert_array_equal(again.radius, made.radius)
+        assert rs.check(made).all() and rs.check(again).all() and rs.check(again[[3, 1]]).all()
+    again = rs.load(tmp_path / f"{norm}4")
+    finite = np.isfinite(again.radius) & (again.radius > 0)
+    assert finite.sum() >= 6
+    more = replace(again, radius=again.radius * 1.01)
+    raised = dict(again.witness, lower=again.witness["lower"] * 1.01)
+    cut = dict(again.witness, searched=np.zeros(12, bool))
+    assert not rs.check(more)[finite].any() and not rs.bernstein.recheck(replace(more, witness=raised))[finite].any()
+    with pytest.raises(ValueError, match="keep=True"): rs.bernstein.recheck(replace(again, witness=cut))
+    bare = rs.load(made.save(tmp_path / "bare", witness=False))
+    with pytest.raises(ValueError, match="witness"): rs.check(bare)
+
+
+def test_a_pipelines_certificates_are_proved_again_after_a_file(tmp_path):
     import torch
-    head = torch.nn.Sequential(torch.nn.Linear(2, 3))
-    smooth = rs.bernstein.Smoothed(torch.nn.Identity(), head, degree=2)
-    table = smooth.certify(torch.rand(2, 2), "l2")
-    again = Certificates.load(table.save(tmp_path / "a", witness=False))
-    np.testing.assert_array_equal(again.radius, table.radius)
-    assert set(again.details) == set(table.details)
+    torch.manual_seed(0)
+    extractor = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 2), torch.nn.Sigmoid())
+    smooth = rs.bernstein.Smoothed(extractor, torch.nn.Sequential(torch.nn.Linear(2, 3)), degree=3).eval()
+    for norm in ("l1", "linf"):
+        made = smooth.certify(torch.rand(4, 1, 4, 4), norm, keep=True, progress=False)
+        again = rs.load(made.save(tmp_path / norm))
+        assert rs.check(made).all() and rs.check(again).all()
+        finite = np.isfinite(again.radius) & (again.radius > 0)
+        assert not rs.bernstein.recheck(replace(again, radius=again.radius * 1.01))[finite].any()
 
 
 def test_the_log_is_read_back_as_it_was_written(tmp_path):

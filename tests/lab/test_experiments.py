@@ -1,13 +1,17 @@
 "Every experiment notebook runs to its end at the smoke budget, each in its own kernel, into an empty home."
+import ast
 import json
 import os
+from pathlib import Path
 
 import pytest
-
 
 from robust_smooth.lab import reproduce
 from robust_smooth.lab import claims
 from robust_smooth.lab import notebooks
+
+NOTEBOOKS = Path(__file__).parents[2] / "nbs" / "experiments"
+METHODS = {path.stem for path in (Path(__file__).parents[2] / "robust_smooth" / "methods").glob("*.py")}
 
 
 def test_all_experiments_run_at_smoke(tmp_path, monkeypatch, capsys):
@@ -35,3 +39,19 @@ def test_text_where_a_list_belongs_is_refused_with_the_right_spelling():
     for text in ("0.25, 0.5", "[0.25, 0.5]"):
         with pytest.raises(ValueError, match=r"sigmas must be a list .*-y '\{sigmas: \[0.25, 0.5\]\}'"):
             parameters_of("gaussian_table1", known | dict(sigmas=text))
+
+
+def test_every_experiment_names_its_method():
+    "A default may change; a table of a paper may not change with it."
+    named = 0
+    for path in sorted(NOTEBOOKS.glob("*.ipynb")):
+        cells = [cell["source"] for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+        for node in ast.walk(ast.parse("\n".join("".join(source) for source in cells))):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "certify"):
+                continue
+            by = ast.unparse(node.func.value)
+            if by in METHODS or by == "net": # a method's own room, or a network that has one certificate
+                continue
+            assert "method" in {keyword.arg for keyword in node.keywords}, f"{path.name}: {ast.unparse(node)}"
+            named += 1
+    assert named >= 9

@@ -7,10 +7,12 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from scipy.special import ndtr
+from scipy.special import ndtr, ndtri
+from scipy.stats import binom
 from torch import nn
 
 from robust_smooth.maths import looks as rounds
+from robust_smooth.maths.both_sides import limits
 from robust_smooth.maths.two_sided import limit
 from robust_smooth.methods import gaussian, sequential
 from robust_smooth.core.record import Record
@@ -258,3 +260,39 @@ def test_bad_records_are_refused():
     with pytest.raises(ValueError, match="spec of a sequential plan"): sequential.certify(replace(good, plan=dict(name="other")))
     with pytest.raises(ValueError, match="another kind, 'splitting early exit'"): sequential.certify(replace(good, plan=dict(kind="splitting early exit", radius=1.0, parts=4)))
     assert sequential.minimum_n(0.001) == 10 and sequential.plan([0, 7.0], 0.5, 0.001).dropped.tolist() == [7.0]
+
+
+@pytest.mark.parametrize("p", [(0.7, 0.3), (0.8, 0.2)])
+def test_operate_both_follows_every_path_of_two_classes(p):
+    "Draws and power of a small plan, path by path with the plan's own decisions."
+    rule = sequential.plan([0.0, 0.2], sigma=0.5, alpha=0.1, n1=10, n_max=40, two_sided=True, ratio=1.6)
+    alive, draws, power, before = {0: 1.0}, 0.0, np.zeros(2), 0
+    for look, n in enumerate(rule.looks.tolist()):
+        after = {}
+        for hits, chance in alive.items():
+            for more in range(n - before + 1):
+                after[hits + more] = after.get(hits + more, 0.0) + chance * binom.pmf(more, n - before, p[0])
+        hits = np.array(sorted(after))
+        chance, votes = np.array([after[h] for h in hits]), np.stack([hits, n - hits], axis=1)
+        home = rule(votes, np.full(len(hits), n), np.zeros(len(hits), int))
+        found = sequential.certify(record(hits, np.full(len(hits), n), rule), alpha=0.1).radius
+        certified = limits(hits, n - hits, np.full(len(hits), n), np.full(len(hits), rule.levels[look]))[0] > 0
+        draws, before = draws + n * chance[home].sum(), n
+        power += [chance[home & certified].sum(), chance[home & (found >= 0.2)].sum()]
+        alive = dict(zip(hits[~home].tolist(), chance[~home]))
+    expected, powers = sequential.operate_both(rule, p)
+    assert expected == pytest.approx(draws, abs=1e-4) and powers == pytest.approx(power, abs=1e-5)
+    assert 0.01 < power[1] < power[0] < 0.999
+
+
+def test_two_sides_wait_for_nothing_when_the_rest_is_spread():
+    "A rest of many small classes: fewer draws than one side, which calls all of it the rival; never fewer than Wald's bound."
+    one, both = (sequential.plan([0.25], 0.5, 0.001, n_max=2000, gamma=0.0, two_sided=side) for side in (False, True))
+    p, rival, edge = 0.85, 0.03, float(ndtr(0.5))
+    draws, power = sequential.operate_both(both, (p, rival))
+    assert draws < one.operate(p)[0] and power[0] > 0.999
+    law = np.array([p, rival, 1 - p - rival])
+    tops = np.linspace(0.3, edge - 1e-6, 4000)
+    rivals = ndtr(ndtri(tops) - 1.0)
+    nearest = min((law * np.log(law / np.array([a, b, 1 - a - b]))).sum() for a, b in zip(tops, rivals))
+    assert draws * power[0] > -np.log(0.001) / nearest
