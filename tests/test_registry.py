@@ -143,6 +143,19 @@ def test_a_direct_call_is_checked_once(monkeypatch):
     assert seen == ["gaussian", "gaussian"]
 
 
+def test_a_method_judges_further_norms_when_it_is_asked_by_name():
+    "Soap bubbles certify every l_p under radial noise: by either way, and only by name."
+    case = next(case for case in CASES if (case.method, case.noise, case.norm) == ("soap_bubbles", "RadialGaussian", "l2"))
+    direct = getattr(*room_of(case.entry))(case.votes, norm=4, alpha=case.alpha)
+    named = case.votes.certify(4, method="soap_bubbles", alpha=case.alpha)
+    np.testing.assert_array_equal(named.radius, direct.radius)
+    assert named.norm == "l4" and check(named).all() and (named.radius[case.kept] < case.table.radius[case.kept]).all()
+    with pytest.raises(ValueError, match="no method certifies 'l4'"):
+        case.votes.certify(4, alpha=case.alpha)
+    with pytest.raises(ValueError, match="methods that fit"):
+        case.votes.certify(4, method="gaussian", alpha=case.alpha)
+
+
 # ---- the choice of a method ----
 
 def test_the_default_depends_on_the_number_of_draws_and_never_on_the_votes():

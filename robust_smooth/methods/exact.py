@@ -5,17 +5,20 @@
 # %% ../../nbs/methods/11_exact.ipynb #1edfa680
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from tqdm.auto import tqdm
 
 from ..core.certificates import Certificates
 from ..core.record import Record
 from ..core.registry import guarded, register
-from ..core.values import ABSTAIN, check_level, check_whole, norm_name
+from ..core.values import ABSTAIN, check_level, norm_name
 from ..maths.both_sides import largest_rival
 from ..maths.bounds import ROUNDING
 from ..maths.two_sided import BETA_SHARE, limit, prove, solve
 from .gaussian import GAUSSIAN_NOISES
+from .uniform import ADVERSARIES, _grid_of, grid_radius
 
 # %% auto #0
 __all__ = ['CURVES', 'CERTIFIES', 'BAR', 'PIECE', 'certify', 'minimum_n', 'check', 'largest_radius', 'limit']
@@ -26,7 +29,7 @@ _all_ = ["limit"] # re-exported: the mathematics is in maths.two_sided
 # %% ../../nbs/methods/11_exact.ipynb #66559c62
 CURVES = {"l2": ("gaussian", "sigma", 0.5), # norm -> curve, scale of the noise, radius per unit of scale and s
           "l1": ("uniform", "lam", 1.0)}
-CERTIFIES = {noise: ("l2",) for noise in GAUSSIAN_NOISES} | {"Uniform": ("l1",)}
+CERTIFIES = {noise: ("l2",) for noise in GAUSSIAN_NOISES} | {noise: ("l1",) for noise in ("Uniform", "RoundedUniform")}
 
 # %% ../../nbs/methods/11_exact.ipynb #99b47d9f
 BAR = 300  # distinct pairs of counts from which a progress bar is shown by default: some seconds
@@ -51,38 +54,54 @@ def _steps(radius: np.ndarray, levels: int) -> np.ndarray:
     "Whole grid steps that are certainly inside an open ball."
     return np.maximum(np.ceil(radius * levels * (1 - ROUNDING)) - 1, 0).astype(np.int64)
 
-def _check_levels(levels: int | None, norm: str) -> None:
-    "Raise unless `levels` is None, or a grid for l1."
-    if levels is None:
-        return
-    if norm != "l1":
+def _grid(noise: Any, norm: str, levels: int | None, adversary: str) -> int | None:
+    "Grid steps per unit of input in which l1 radii are counted; None: radii are real. Raises ValueError."
+    if adversary not in ADVERSARIES:
+        raise ValueError(f"adversary must be one of {ADVERSARIES}, got {adversary!r}")
+    if norm == "l1":
+        return _grid_of(noise, levels, adversary)
+    if levels is not None:
         raise ValueError(f"levels is for norm 'l1' only, got {norm!r}")
-    check_whole(levels, "levels")
+    if adversary != "quantised" and getattr(noise, "q", None) is None:
+        raise ValueError("adversary='continuous' is for noise on a grid; this noise needs no rounding of its inputs")
+    return None
+
+def _reach(s: np.ndarray, scale: np.ndarray, norm: str, grid: int | None,
+           adversary: str) -> tuple[np.ndarray, np.ndarray | None]: # radius; whole steps, where they are the claim
+    "What distances prove, on a grid or not, against who stays on it or is rounded to it."
+    radius, rounded = _radius(s, scale, norm), adversary == "continuous"
+    if grid is None:
+        return radius / 2 if rounded else radius, None
+    steps = _steps(radius, grid)
+    return grid_radius(steps, grid, adversary), None if rounded else steps
 
 # %% ../../nbs/methods/11_exact.ipynb #cc02bdba
 @guarded("exact")
-def certify(record: Record,         # votes under Gaussian, rounded Gaussian (l2) or uniform noise (l1), a fixed number of draws
+def certify(record: Record,         # votes under Gaussian (l2) or uniform noise (l1), rounded or not; a fixed number of draws
             *,
             norm: str | float = "l2", # "l2" under Gaussian noises, "l1" under uniform noise
             alpha: float = 0.001,   # failure probability per image, in (0, 1)
-            levels: int | None = None, # l1: grid steps per unit of input, if attackers stay on that grid
+            levels: int | None = None, # l1: grid steps per unit of input, if attackers stay on that grid; rounded noise has its own
+            adversary: str = "quantised", # noise on a grid: "quantised" (inputs stay on it) or "continuous" (rounded to it)
             progress: bool | None = None, # show a bar; None: from 300 distinct pairs of counts on
            ) -> Certificates:       # with the witness that `check` re-proves
     """The largest radius that the votes prove (Buehler's limit for the distance of two probabilities).
     Raises ValueError.
 
     Args:
-        record: votes under Gaussian, rounded Gaussian (l2) or uniform noise (l1), a fixed number of
+        record: votes under Gaussian (l2) or uniform noise (l1), rounded or not; a fixed number of
             draws
         norm: "l2" under Gaussian noises, "l1" under uniform noise
         alpha: failure probability per image, in (0, 1)
-        levels: l1: grid steps per unit of input, if attackers stay on that grid
+        levels: l1: grid steps per unit of input, if attackers stay on that grid; rounded noise has
+            its own
+        adversary: noise on a grid: "quantised" (inputs stay on it) or "continuous" (rounded to it)
         progress: show a bar; None: from 300 distinct pairs of counts on
     Returns:
         with the witness that `check` re-proves
     """
     norm = norm_name(norm)
-    _check_levels(levels, norm)
+    grid = _grid(record.noise, norm, levels, adversary)
     curve, setting, _ = CURVES[norm]
     scale = np.full(len(record), getattr(record.noise, setting))
     top, rival = record.hits, largest_rival(record.counts, record.selected)
@@ -90,11 +109,10 @@ def certify(record: Record,         # votes under Gaussian, rounded Gaussian (l2
     kept, needed = s > 0, minimum_n(alpha)
     short = f"n below {needed}: nothing can be certified at alpha = {alpha:g}"
     reason = np.where(record.n < needed, short, "the votes prove no distance to the runner-up")
-    radius = _radius(s, scale, norm)
-    steps = None if levels is None else _steps(radius, levels)
+    radius, steps = _reach(s, scale, norm, grid, adversary)
     return Certificates(
-        label=np.where(kept, record.selected, ABSTAIN), radius=radius if steps is None else steps / levels, norm=norm,
-        alpha=alpha, method="exact", index=record.index, n=record.n, steps=steps, levels=levels,
+        label=np.where(kept, record.selected, ABSTAIN), radius=radius, norm=norm, alpha=alpha, method="exact",
+        index=record.index, n=record.n, steps=steps, levels=None if steps is None else grid,
         reason=np.where(kept, "", reason),
         witness={"top": top, "rival": rival, "beta": np.full(len(record), BETA_SHARE * alpha), "s": s, "t": t,
                  "selected": record.selected, setting: scale})
@@ -129,10 +147,11 @@ def check(certificates: Certificates, # as `certify` made them
     if w is None or c.n is None:
         raise ValueError("certificates hold no witness, so that nothing can be proved again")
     kept = c.label != ABSTAIN
-    reach = _radius(w["s"], w[CURVES[c.norm][1]], c.norm)
+    grid = c.levels if c.norm == "l1" else None
+    reach, steps = _reach(w["s"], w[CURVES[c.norm][1]], c.norm, grid, c.adversary or "quantised")
     fine = (c.label == w["selected"]) & (c.radius <= reach)
-    if c.steps is not None and c.levels is not None:
-        fine &= (c.steps <= _steps(reach, c.levels)) & (c.radius <= c.steps / c.levels)
+    if c.steps is not None and steps is not None:
+        fine &= (c.steps <= steps) & (c.radius <= c.steps / c.levels)
     rows = np.flatnonzero(kept & fine)
     held = prove(w["top"][rows], w["rival"][rows], c.n[rows], c.alpha, w["beta"][rows], w["s"][rows], w["t"][rows],
                  CURVES[c.norm][0])
@@ -140,7 +159,7 @@ def check(certificates: Certificates, # as `certify` made them
     return ~kept | fine
 
 # %% ../../nbs/methods/11_exact.ipynb #4ed2017d
-def largest_radius(noise,            # Gaussian, rounded Gaussian or uniform noise
+def largest_radius(noise,            # Gaussian or uniform noise, rounded or not
                    n: int,           # draws
                    alpha: float,     # failure probability
                    norm: str = "l2", # "l2", or "l1" for uniform noise
@@ -149,7 +168,7 @@ def largest_radius(noise,            # Gaussian, rounded Gaussian or uniform noi
     """The radius that n unanimous votes prove.
 
     Args:
-        noise: Gaussian, rounded Gaussian or uniform noise
+        noise: Gaussian or uniform noise, rounded or not
         n: draws
         alpha: failure probability
         norm: "l2", or "l1" for uniform noise

@@ -17,9 +17,9 @@ from scipy.special import ndtr
 from ..core.certificates import Certificates
 from ..core.record import Record
 from ..core.registry import guarded, register
-from ..core.values import ABSTAIN, check_level
+from ..core.values import ABSTAIN
 from robust_smooth.maths.bounds import (
-    ROUNDING, binomial_lower, fewest_draws, interval_radius, probit_gap, tail_at_least,
+    ROUNDING, binomial_lower, interval_radius, probit_gap, tail_at_least,
 )
 from ..maths.both_sides import largest_rival, limits
 from ..maths.costs import operate_both
@@ -27,27 +27,15 @@ from robust_smooth.maths.looks import (
     FIRST_EDITION, RATIOS, SPENDINGS, Plan, crossing, log_e_value, look_times, plan, union_levels,
 )
 from ..maths.two_sided import BETA_SHARE, prove
-from .gaussian import GAUSSIAN_NOISES, SLACK
+from .gaussian import GAUSSIAN_NOISES, SLACK, minimum_n
 
 # %% auto #0
-__all__ = ['RULE', 'minimum_n', 'certify', 'check', 'largest_radius', 'Plan', 'RATIOS', 'SPENDINGS', 'log_e_value', 'look_times',
+__all__ = ['RULE', 'certify', 'check', 'largest_radius', 'Plan', 'RATIOS', 'SPENDINGS', 'log_e_value', 'look_times', 'minimum_n',
            'operate_both', 'plan', 'union_levels']
 
 # %% ../../nbs/methods/02_sequential.ipynb #eda5dbaf
-_all_ = ["Plan", "RATIOS", "SPENDINGS", "log_e_value", "look_times", "operate_both", "plan",
+_all_ = ["Plan", "RATIOS", "SPENDINGS", "log_e_value", "look_times", "minimum_n", "operate_both", "plan",
          "union_levels"]
-
-# %% ../../nbs/methods/02_sequential.ipynb #e0aed0bc
-def minimum_n(alpha: float, # failure probability, in (0, 1)
-             ) -> int:      # draws
-    """Fewest draws that can certify anything: alpha^(1/n) > 1/2.
-
-    Args:
-        alpha: failure probability, in (0, 1)
-    Returns:
-        draws
-    """
-    return fewest_draws(check_level(alpha))
 
 # %% ../../nbs/methods/02_sequential.ipynb #438d4e0f
 def _settings(stored: Any) -> dict[str, Any]:

@@ -16,30 +16,31 @@ from scipy.special import ndtri
 from ..core.certificates import Certificates
 from ..core.record import Record
 from ..core.registry import guarded, register
-from ..core.values import ABSTAIN, check_level, norm_order
-from ..maths.bounds import binomial_lower, binomial_upper, fewest_draws
+from ..core.values import ABSTAIN, norm_order
+from ..maths.bounds import binomial_lower, binomial_upper
 from robust_smooth.maths.shell_radii import (
     FLAT, GUARD, accuracy, bilateral_radius, dual_bound, radius, verified_radius,
 )
 from ..maths.shell_values import discrepancy, llr_cdf, lower_bound, p_min, values
 from ..maths.shells import FAMILIES
+from .gaussian import minimum_n
 from robust_smooth.methods.sampled_ratios import (
     PAPER_GRID, algorithm1, algorithm2, certify_monte_carlo, certify_paper, check_monte_carlo, sample_ratios,
 )
 from ..noise.shells import FAMILY_OF, corner, radius_law, shift_size, worst_shift
 
 # %% auto #0
-__all__ = ['METHOD', 'RETREATS', 'STEP_BACK', 'CERTIFIES', 'two_limits', 'two_sided_proved', 'certify', 'check', 'minimum_n',
-           'largest_radius', 'compare', 'FAMILIES', 'FAMILY_OF', 'FLAT', 'GUARD', 'PAPER_GRID', 'algorithm1',
-           'algorithm2', 'bilateral_radius', 'certify_monte_carlo', 'check_monte_carlo', 'corner', 'discrepancy',
-           'dual_bound', 'llr_cdf', 'lower_bound', 'p_min', 'radius', 'radius_law', 'sample_ratios', 'verified_radius',
+__all__ = ['METHOD', 'RETREATS', 'STEP_BACK', 'CERTIFIES', 'two_limits', 'two_sided_proved', 'certify', 'check', 'largest_radius',
+           'compare', 'FAMILIES', 'FAMILY_OF', 'FLAT', 'GUARD', 'PAPER_GRID', 'algorithm1', 'algorithm2',
+           'bilateral_radius', 'certify_monte_carlo', 'check_monte_carlo', 'corner', 'discrepancy', 'dual_bound',
+           'llr_cdf', 'lower_bound', 'minimum_n', 'p_min', 'radius', 'radius_law', 'sample_ratios', 'verified_radius',
            'worst_shift']
 
 # %% ../../nbs/methods/05_soap_bubbles.ipynb #be32e75e
 _all_ = [ # what `rs.soap_bubbles` brings of its mathematics and of its noises
     "FAMILIES", "FAMILY_OF", "FLAT", "GUARD", "PAPER_GRID", "algorithm1", "algorithm2", "bilateral_radius",
     "certify_monte_carlo", "check_monte_carlo", "corner", "discrepancy", "dual_bound", "llr_cdf", "lower_bound",
-    "p_min", "radius", "radius_law", "sample_ratios", "verified_radius", "worst_shift",
+    "minimum_n", "p_min", "radius", "radius_law", "sample_ratios", "verified_radius", "worst_shift",
 ]
 
 # %% ../../nbs/methods/05_soap_bubbles.ipynb #c2ade12c
@@ -254,19 +255,6 @@ def check(
     for rows, d, k, family in _alike(w, np.flatnonzero(_told(certificates) & ~fine)):
         fine[rows] = proved(certificates, w, rows, d, k, family)
     return fine
-
-# %% ../../nbs/methods/05_soap_bubbles.ipynb #cfc46426
-def minimum_n(
-    alpha: float, # failure probability, in (0, 1)
-) -> int:         # draws
-    """Fewest draws that can certify anything at level alpha: alpha^(1/n) > 1/2.
-
-    Args:
-        alpha: failure probability, in (0, 1)
-    Returns:
-        draws
-    """
-    return fewest_draws(check_level(alpha))
 
 # %% ../../nbs/methods/05_soap_bubbles.ipynb #c2eaef8d
 def largest_radius(

@@ -15,12 +15,13 @@ from numpy.typing import ArrayLike
 from ..core.certificates import Certificates
 from ..core.record import Record
 from ..core.registry import guarded, register
-from ..core.values import ABSTAIN, check_level, check_positive, check_whole, norm_name
-from ..maths.bounds import binomial_lower, fewest_draws, tail_at_least
+from ..core.values import ABSTAIN, check_positive, check_whole, norm_name
+from ..maths.bounds import binomial_lower, tail_at_least
+from .gaussian import minimum_n
 
 # %% auto #0
-__all__ = ['HALF_OF_A_DOUBLE', 'ADVERSARIES', 'UNIFORM_NOISES', 'radius', 'grid_radius', 'certify', 'check', 'minimum_n',
-           'largest_radius']
+__all__ = ['HALF_OF_A_DOUBLE', 'ADVERSARIES', 'UNIFORM_NOISES', 'radius', 'grid_radius', 'certify', 'check', 'largest_radius',
+           'minimum_n']
 
 # %% ../../nbs/methods/03_uniform.ipynb #be2a8a01
 HALF_OF_A_DOUBLE = 2.0**27 + 1 # Veltkamp's constant: splits a double into two of 26 bits
@@ -192,16 +193,7 @@ def check(certificates: Certificates, # from `certify`
     return ~kept | (fine & proved)
 
 # %% ../../nbs/methods/03_uniform.ipynb #5d3a1d27
-def minimum_n(alpha: float, # failure probability, in (0, 1)
-             ) -> int:      # draws
-    """Fewest draws that can certify anything at level alpha: alpha^(1/n) > 1/2.
-
-    Args:
-        alpha: failure probability, in (0, 1)
-    Returns:
-        draws
-    """
-    return fewest_draws(check_level(alpha))
+_all_ = ["minimum_n"] # of `gaussian`: a lower limit above 1/2 asks nothing of the noise
 
 def largest_radius(noise: Any,          # uniform or randomised splitting noise
                    n: int,              # draws

@@ -17,17 +17,8 @@ pytest.importorskip("papermill", reason="needs the extra [repro]")
 
 from robust_smooth.lab import grids, kernels, reproduce, schedulers, tasks
 
-ROOT = Path(reproduce.__file__).resolve().parents[2]
 PARAMETERS = "dataset = 'digits'\nbudget = 'smoke'\nseed = 0\ntext = ''"
 EXPERIMENT = "from robust_smooth.lab.experiment import Experiment\nrun = Experiment('tiny', globals())"
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("ROBUST_SMOOTH_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    monkeypatch.delenv("ROBUST_SMOOTH_RUN", raising=False)
-    return tmp_path
 
 
 def notebook(folder, *cells, parameters=PARAMETERS):

@@ -22,27 +22,28 @@ def calls(source, name):
             yield node
 
 
+def all_calls(name):
+    "The same in every notebook, with its name and its source."
+    return [(notebook, source, call) for notebook, source in sources().items() for call in calls(source, name)]
+
+
 def test_a_plan_is_made_for_the_radii_that_are_reported():
     "A plan of quarter steps stops before a radius between them is decided; run.certify refuses what the plan left open."
-    planned = 0
-    for name, source in sources().items():
-        for call in calls(source, "plan"):
-            planned += 1
-            given = ast.unparse(call.args[0])
-            assert given != "None", name
-            assert any(given == ast.unparse(one.args[1]) for one in calls(source, "certify") if len(one.args) > 1), name
-    assert planned >= 3
+    planned = all_calls("plan")
+    for name, source, call in planned:
+        given = ast.unparse(call.args[0])
+        assert given != "None", name
+        assert any(given == ast.unparse(one.args[1]) for one in calls(source, "certify") if len(one.args) > 1), name
+    assert len(planned) >= 3
 
 
 def test_no_claim_is_a_literal():
     "A verdict that is written down in advance judges nothing; None says that the question was not asked."
-    judged = 0
-    for name, source in sources().items():
-        for call in calls(source, "claim"):
-            judged += 1
-            holds = call.args[2] if len(call.args) > 2 else None
-            assert not (isinstance(holds, ast.Constant) and holds.value is not None), f"{name}: {ast.unparse(call)[:80]}"
-    assert judged >= 100
+    judged = all_calls("claim")
+    for name, _, call in judged:
+        holds = call.args[2] if len(call.args) > 2 else None
+        assert not (isinstance(holds, ast.Constant) and holds.value is not None), f"{name}: {ast.unparse(call)[:80]}"
+    assert len(judged) >= 100
 
 
 SHOWN_ELSEWHERE = {("bernstein", "table2"): "notation, in words: the chapter methods/10_bernstein uses it"}

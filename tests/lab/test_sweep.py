@@ -57,14 +57,6 @@ def notebook(folder, body=BODY, parameters=PARAMETERS, name="tiny"):
     return path
 
 
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("ROBUST_SMOOTH_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    monkeypatch.delenv("ROBUST_SMOOTH_RUN", raising=False)
-    return tmp_path
-
-
 def driver(home, path, grid, out, scheduler=None, jobs=2, **env):
     "A sweep in a process of its own."
     code = textwrap.dedent(f"""

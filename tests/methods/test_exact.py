@@ -1,5 +1,6 @@
 "The exact certificate: at least every proved method, the default, its witness, its refusals, simulated claims."
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from robust_smooth.core.registry import find_methods
 from robust_smooth.core.values import ABSTAIN
 from robust_smooth.maths.two_sided import limit
 from robust_smooth.methods import exact, gaussian
-from robust_smooth.noise import Gaussian, RoundedGaussian, Splitting, Uniform
+from robust_smooth.noise import Gaussian, RoundedGaussian, RoundedUniform, Splitting, Uniform
+from robust_smooth.noise.rounded import uniform_law
 from robust_smooth.smoothed import check
 
 
@@ -147,6 +149,46 @@ def test_whole_steps_under_uniform_noise():
             exact.certify(record, norm="l1", levels=levels)
     with pytest.raises(ValueError, match="levels"):
         exact.certify(random_votes(5), levels=255)
+
+
+@pytest.mark.parametrize("lam, q", [(0.5, 16), (0.3, 255), (2.0, 7), (0.02, 16)])
+def test_a_step_of_rounded_uniform_noise_moves_what_the_curve_says(lam, q):
+    "Total variation of the law and its shift by t steps, as fractions: at most t / (2 lam q)."
+    law = uniform_law(lam, q)
+    for t in (1, 2, 5, len(law)):
+        wide = [0] * t + law + [0] * t
+        moved = Fraction(sum(max(a - b, 0) for a, b in zip(wide[t:], wide)), 2**120)
+        assert moved <= min(1, Fraction(t) / (2 * Fraction(lam) * q)) * (1 + Fraction(1, 2**90))
+
+
+@pytest.mark.parametrize("n", [100, 1000])
+def test_rounded_uniform_noise_in_whole_steps(n):
+    "Never below the one-sided bound, against either adversary; the real radius of the plain noise, in steps."
+    counts = lattice(n)
+    record, plain = votes(counts, RoundedUniform(lam=1.0, q=255)), votes(counts, Uniform(lam=1.0)).certify("l1")
+    for adversary in ("quantised", "continuous"):
+        mine, other = record.certify("l1", adversary=adversary), record.certify("l1", method="uniform", adversary=adversary)
+        assert mine.method == "exact" and check(mine).all() and np.array_equal(mine.label, plain.label)
+        assert (mine.radius - other.radius).min() > -1e-3 - 1 / 255 and (mine.radius - other.radius).mean() > 0
+    steps, kept = record.certify("l1").steps, plain.label != ABSTAIN
+    assert np.all(steps[kept] < plain.radius[kept] * 255) and np.all(steps[kept] + 1 >= plain.radius[kept] * 255 - 1e-9)
+    assert np.array_equal(mine.radius[kept], (steps[kept] + 1) / 510) and mine.steps is None
+
+
+@pytest.mark.parametrize("noise, norm", [(RoundedUniform(lam=1.0, q=255), "l1"), (RoundedGaussian(sigma=0.5, q=255), "l2")])
+def test_a_claim_against_real_changes_is_checked_as_one(noise, norm):
+    table = random_votes(8, noise=noise)
+    real, on_grid = (table.certify(norm, adversary=adversary) for adversary in ("continuous", "quantised"))
+    kept = real.label != ABSTAIN
+    assert kept.sum() > 15 and check(real).all() and np.all(real.radius[kept] < on_grid.radius[kept] / 2 + 1.001 / 510)
+    assert not check(replace(real, adversary="quantised"))[kept].any()
+    assert not check(replace(on_grid, adversary="continuous"))[kept].any()
+    assert not check(replace(real, radius=real.radius + 1 / 510))[kept].any()
+    assert not exact.check(replace(real, radius=real.radius * (1 + 1e-9)))[kept].any() # the method itself, without the seal
+    with pytest.raises(ValueError, match="levels"):
+        table.certify(norm, levels=16)
+    with pytest.raises(ValueError, match="adversary"):
+        table.certify(norm, adversary="careless")
 
 
 def test_refusals_name_what_is_wrong():

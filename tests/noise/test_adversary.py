@@ -15,17 +15,18 @@ def record(noise) -> Record:
     return Record.from_counts(COUNTS // 100, COUNTS, 10_000, noise, 100)
 
 
-PAIRS = [("l2", "gaussian"), ("l2", "tcertify"), ("l2", "exact"), ("l1", "gaussian"), ("linf", "gaussian"), ("l1", "uniform")]
+PAIRS = [("l2", "gaussian"), ("l2", "tcertify"), ("l2", "exact"), ("l1", "gaussian"), ("linf", "gaussian"), ("l1", "uniform"), ("l1", "exact")]
 
 
 @pytest.mark.parametrize("norm, method", PAIRS)
 def test_half_the_radius_holds_against_real_perturbations(norm, method):
-    noise = NOISES["l1"] if method == "uniform" else NOISES["l2"]
+    in_steps = (norm, method) in (("l1", "uniform"), ("l1", "exact"))
+    noise = NOISES["l1" if in_steps else "l2"]
     plain = record(noise).certify(norm, method=method)
     real = record(noise).certify(norm, method=method, adversary="continuous")
     assert (plain.adversary, real.adversary, plain.levels, real.levels) == ("quantised", "continuous", 16, 16)
     assert np.array_equal(plain.label, real.label) and (plain.radius > 0).sum() >= 3
-    if method == "uniform":
+    if in_steps:
         assert np.array_equal(real.radius, np.where(real.label >= 0, (plain.steps + 1) / 32, 0.0)) and real.steps is None
     else:
         assert np.array_equal(real.radius, plain.radius / 2)
@@ -84,6 +85,6 @@ def test_rounded_uniform_votes_are_certified_in_l1():
     level = np.arange(17)
     steps_away = np.where(level >= 8, level - 7, 8 - level) - 1  # steps that certainly do not cross the boundary between 7 and 8
     kept = table.label >= 0
-    assert table.method == "uniform" and kept.sum() >= 14 and rs.check(table).all()
+    assert table.method == "exact" and kept.sum() >= 14 and rs.check(table).all()
     assert (table.steps[kept] <= steps_away[kept]).all() and (table.label[kept] == (level >= 8)[kept]).all()
     assert (table.steps[kept] >= steps_away[kept] - 1).mean() > 0.8

@@ -197,18 +197,8 @@ def test_optimise_torchvision(resnet18):
         torch.testing.assert_close(fast(x), model(x), atol=1e-3, rtol=1e-3)
 
 
-def test_optimise_without_tracing_and_refusals():
-    class Branching(nn.Module):
-        num_classes = 2
-
-        def __init__(self):
-            super().__init__()
-            self.linear = nn.Linear(4, 2)
-
-        def forward(self, x):
-            return self.linear(x if x.sum() > 0 else -x)
-
-    model, x = Branching().eval(), torch.rand(3, 4)
+def test_optimise_without_tracing_and_refusals(branching):
+    model, x = branching, torch.rand(3, 4)
     fast = optimise(model, x, backend="torch folded")
     assert "not traceable" in fast.optimised
     torch.testing.assert_close(fast(x), model(x))
@@ -217,7 +207,7 @@ def test_optimise_without_tracing_and_refusals():
         with pytest.raises(ValueError, match=match):
             optimise(model, x, **settings)
     with pytest.raises(ValueError, match="eval"):
-        optimise(Branching(), x)
+        optimise(branching.train(), x)
 
 
 def test_shared_batch_normalisation_is_not_folded():

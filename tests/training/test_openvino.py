@@ -105,18 +105,8 @@ def test_the_record_names_the_network(net, tmp_path):
 
 
 @needs_openvino
-def test_what_cannot_be_rebuilt_is_refused(net):
-    class Branching(nn.Module):
-        num_classes = 2
-
-        def __init__(self):
-            super().__init__()
-            self.linear = nn.Linear(4, 2)
-
-        def forward(self, x):
-            return self.linear(x if x.sum() > 0 else -x)
-
-    model, x = Branching().eval(), torch.rand(3, 4)
+def test_what_cannot_be_rebuilt_is_refused(net, branching):
+    model, x = branching, torch.rand(3, 4)
     with pytest.raises(ValueError, match="cannot be traced"):
         optimise(model, x, backend="openvino")
     chosen = optimise(model, x, seconds=0.05) # the other ways are there
