@@ -26,13 +26,7 @@ MOST_RADII = 7 # in a summary
 
 def round_radii(largest: float, # the largest radius to be covered, >= 0
                ) -> np.ndarray: # 0 and multiples of 1, 2 or 5 times a power of ten, at most `MOST_RADII`
-    """A few round radii up to the largest.
-
-    Args:
-        largest: the largest radius to be covered, >= 0
-    Returns:
-        0 and multiples of 1, 2 or 5 times a power of ten, at most `MOST_RADII`
-    """
+    "A few round radii up to the largest."
     if not 0 < largest < math.inf:
         return np.zeros(1)
     power = 10.0 ** math.floor(math.log10(largest / (MOST_RADII - 1)))
@@ -42,21 +36,7 @@ def round_radii(largest: float, # the largest radius to be covered, >= 0
 # %% ../../nbs/core/05c_summaries.ipynb #85dd2fcb
 @dataclass(frozen=True, eq=False)
 class Summary:
-    """What a table of certificates says, in a few numbers; printed, in a few lines.
-
-    Args:
-        terms: method, norm, mode, scope, level
-        images: rows
-        radii: [R] round radii, in input units
-        certified: [R] share of images certified at each radius, whatever their class
-        accuracy: [R] share that is certified and right; None: true classes are not known
-        reasons: reason -> images that abstain for it
-        mean_radius: of certified images; NaN: there are none
-        median_radius: of certified images
-        p: [5] smallest, quartiles and largest of the class's probability, as `p_is` says
-        p_is: "lower limit of p", or "share of votes" for methods without such limits
-        unanimous: share of images whose draws all chose the class; None: not known
-    """
+    "What a table of certificates says, in a few numbers; printed, in a few lines."
     terms: str                     # method, norm, mode, scope, level
     images: int                    # rows
     radii: np.ndarray              # [R] round radii, in input units
@@ -68,6 +48,7 @@ class Summary:
     p: np.ndarray | None           # [5] smallest, quartiles and largest of the class's probability, as `p_is` says
     p_is: str                      # "lower limit of p", or "share of votes" for methods without such limits
     unanimous: float | None        # share of images whose draws all chose the class; None: not known
+    inputs: str = ""               # which perturbed images it speaks of, or which noise suits images of 8 bits
 
     def __repr__(self) -> str:
         return "\n".join(line for line in _lines(self) if line)
@@ -90,7 +71,7 @@ def _lines(said: Summary) -> list[str]:
         lines.append(f"{said.p_is}: least {least}, quartiles {' '.join(quarters)}, most {most}")
     if said.unanimous:
         lines.append(f"unanimous: {said.unanimous:.1%} of the images; their radius is limited by the draws, not by the network")
-    return lines
+    return [*lines, said.inputs]
 
 # %% ../../nbs/core/05c_summaries.ipynb #2a429a23
 def _reasons(table: Any) -> dict[str, int]:
@@ -114,15 +95,18 @@ def _probabilities(table: Any) -> tuple[np.ndarray | None, str]: # [B], what the
     limits = table.p_lower[np.isfinite(table.p_lower)]
     return (limits if len(limits) else None), "lower limit of p"
 
+def _inputs(table: Any) -> str:
+    "Of which perturbed images a table on a grid speaks; under normal noise, what suits images of 8 bits."
+    if table.adversary == "quantised":
+        return f'perturbed images: on the grid of 1/{table.levels}; adversary="continuous" takes all others, at half the radius'
+    if table.adversary == "continuous":
+        return f"perturbed images: all, rounded to the grid of 1/{table.levels}"
+    normal = (table.noise or {}).get("name") == "Gaussian" and table.domain == UNIT
+    return "images of 8 bits: RoundedGaussian is drawn exactly, for perturbed images on their grid" if normal else ""
+
 def terms_of(table: Any, # certificates
             ) -> str:    # a line
-    """What kind of promise a table makes, in words; what is not proved is marked.
-
-    Args:
-        table: certificates
-    Returns:
-        a line
-    """
+    "What kind of promise a table makes, in words; what is not proved is marked."
     warning = ", NOT PROVED" if table.mode == "paper" else ""
     level = "deterministic" if table.alpha == 0 else f"alpha = {table.alpha:g}"
     joint = " for several norms at once" if table.alpha_scope == "joint" else ""
@@ -134,13 +118,7 @@ def summarise(table: Any,                       # certificates
               labels: ArrayLike | None = None,  # [B] true classes; None: those that came with the votes
               radii: ArrayLike | None = None,   # [R] radii in input units; None: round ones
              ) -> Summary:
-    """A table of certificates in a few numbers. Raises ValueError for labels or radii that do not fit.
-
-    Args:
-        table: certificates
-        labels: [B] true classes; None: those that came with the votes
-        radii: [R] radii in input units; None: round ones
-    """
+    "A table of certificates in a few numbers. Raises ValueError for labels or radii that do not fit."
     kept = table.label != ABSTAIN
     own = table.radius[kept]
     if radii is None:
@@ -156,7 +134,8 @@ def summarise(table: Any,                       # certificates
         reasons=_reasons(table), unanimous=None if share is None else float(np.mean(share == 1)),
         mean_radius=float(own.mean()) if len(own) else math.nan,
         median_radius=float(np.median(own)) if len(own) else math.nan,
-        p=None if known_p is None else np.quantile(known_p, [0, 0.25, 0.5, 0.75, 1]), p_is=p_is)
+        p=None if known_p is None else np.quantile(known_p, [0, 0.25, 0.5, 0.75, 1]), p_is=p_is,
+        inputs=_inputs(table))
 
 # %% ../../nbs/core/05c_summaries.ipynb #2d1217ef
 def _curve(table: Any, labels: ArrayLike | None, axes: Axes) -> None:
@@ -181,15 +160,7 @@ def plot_certificates(table: Any,                      # certificates
                       labels: ArrayLike | None = None, # [B] true classes; None: those that came with the votes
                       axes: Axes | None = None,        # where to draw the curve; None: a new figure
                      ) -> Axes:                        # with the curve
-    """Draw the curve, and beside it, in a figure of its own, the limits of p. Raises ValueError.
-
-    Args:
-        table: certificates
-        labels: [B] true classes; None: those that came with the votes
-        axes: where to draw the curve; None: a new figure
-    Returns:
-        with the curve
-    """
+    "Draw the curve, and beside it, in a figure of its own, the limits of p. Raises ValueError."
     import matplotlib.pyplot as plt
     if axes is not None:
         _curve(table, labels, axes)

@@ -30,7 +30,9 @@ __all__ = ['NOT_KEYS', 'SIZES', 'provenance', 'to_markdown', 'save', 'load', 'be
 _all_ = ["log_accuracy", "read_certification_log", "write_certification_log"] # from `logs`
 
 # %% ../../nbs/lab/01_results.ipynb #197f4135
-_GIT = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+_NAMED = ["git", "describe", "--always", "--abbrev=12"]
+_CHANGED = ["git", "status", "--porcelain", "--untracked-files=no", "--", ".",
+            ":(exclude)data/results", ":(exclude)figures"] # what runs wrote decides no run
 _LIBRARIES = ("numpy", "scipy", "pandas", "torch", "torchvision") # whose versions are noted, if loaded
 
 # %% ../../nbs/lab/01_results.ipynb #f4586a89
@@ -39,7 +41,9 @@ def _commit() -> str: # of the checkout, "" outside of one
     if root is None:
         return ""
     try:
-        return subprocess.run(_GIT, cwd=root, capture_output=True, text=True, timeout=10).stdout.strip()
+        name, changed = (subprocess.run(words, cwd=root, capture_output=True, text=True, timeout=10).stdout.strip()
+                         for words in (_NAMED, _CHANGED))
+        return f"{name}-dirty" if name and changed else name
     except (OSError, subprocess.SubprocessError):
         return ""
 
@@ -58,13 +62,7 @@ def _device() -> str: # "cpu", or the name of the GPU; PyTorch is asked only if 
 # %% ../../nbs/lab/01_results.ipynb #d721e6dc
 def provenance(**more: Any, # further entries, such as budget="quick"
               ) -> dict[str, Any]: # JSON-able: commit, versions, device, cores
-    """What a reader needs to judge a number: commit, versions, machine. Holds no file names and no user names.
-
-    Args:
-        **more: further entries, such as budget="quick"
-    Returns:
-        JSON-able: commit, versions, device, cores
-    """
+    "What a reader needs to judge a number: commit, versions, machine. Holds no file names and no user names."
     import robust_smooth
     return dict(commit=_commit(), robust_smooth=robust_smooth.__version__, versions=_versions(),
                 python=platform.python_version(), device=_device(), machine=platform.machine(),
@@ -86,14 +84,7 @@ def _line(cells: Sequence[str]) -> str:
 def to_markdown(frame: pd.DataFrame, # any table
                 digits: int = 4,     # significant digits of floats
                ) -> str:             # a GitHub table
-    """A table as Markdown text, without its index if that is only a row number.
-
-    Args:
-        frame: any table
-        digits: significant digits of floats
-    Returns:
-        a GitHub table
-    """
+    "A table as Markdown text, without its index if that is only a row number."
     if not isinstance(frame.index, pd.RangeIndex):
         frame = frame.reset_index()
     names = [_cell(name, digits) for name in frame.columns]
@@ -114,15 +105,7 @@ def save(frame: pd.DataFrame, # the table
          path: str | Path,    # file name; an ending .csv, .md or .json is dropped
          provenance: Mapping[str, Any] | None = None, # written to NAME.json if given
         ) -> Path:            # the CSV file
-    """Write NAME.csv and NAME.md, and NAME.json with the provenance; each atomically, the JSON last.
-
-    Args:
-        frame: the table
-        path: file name; an ending .csv, .md or .json is dropped
-        provenance: written to NAME.json if given
-    Returns:
-        the CSV file
-    """
+    "Write NAME.csv and NAME.md, and NAME.json with the provenance; each atomically, the JSON last."
     stem = _stem(path)
     numbered = isinstance(frame.index, pd.RangeIndex)
     write_atomic(_named(stem, ".csv"), frame.to_csv(index=not numbered, lineterminator="\n"))
@@ -135,13 +118,7 @@ def save(frame: pd.DataFrame, # the table
 # %% ../../nbs/lab/01_results.ipynb #818c141f
 def load(path: str | Path, # the CSV file, or its stem
         ) -> pd.DataFrame: # with the provenance in `.attrs["provenance"]`, if there is one
-    """Read a table that `save` wrote.
-
-    Args:
-        path: the CSV file, or its stem
-    Returns:
-        with the provenance in `.attrs["provenance"]`, if there is one
-    """
+    "Read a table that `save` wrote."
     stem = _stem(path)
     frame = pd.read_csv(_named(stem, ".csv"))
     facts = _named(stem, ".json")
@@ -187,15 +164,7 @@ def beside(ours: pd.DataFrame,   # rows with a column `value`
            theirs: pd.DataFrame, # rows of `papers.printed`
            on: Sequence[str] | None = None, # columns that identify a number; None: the shared ones
           ) -> pd.DataFrame:     # key columns, printed, ours, difference, and the data set of each
-    """Put our numbers beside printed ones; a row that only one side has stays, with the other side missing.
-
-    Args:
-        ours: rows with a column `value`
-        theirs: rows of `papers.printed`
-        on: columns that identify a number; None: the shared ones
-    Returns:
-        key columns, printed, ours, difference, and the data set of each
-    """
+    "Put our numbers beside printed ones; a row that only one side has stays, with the other side missing."
     if "setting" in theirs.columns:
         theirs = expand_settings(theirs)
     keys = _keys(ours, theirs, on)
@@ -224,13 +193,7 @@ def published(folder: str | Path | None = None, # of kept results; None: data/re
              ) -> dict[str, list[Path]]:        # experiment -> folders of its runs, the largest last
     """The runs that are kept, by experiment.
 
-    A folder is called EXPERIMENT-DATASET-BUDGET, or EXPERIMENT for digits at quick.
-
-    Args:
-        folder: of kept results; None: data/results of the checkout
-    Returns:
-        experiment -> folders of its runs, the largest last
-    """
+    A folder is called EXPERIMENT-DATASET-BUDGET, or EXPERIMENT for digits at quick."""
     root = checkout()
     if folder is None and root is None:
         return {}
@@ -277,16 +240,7 @@ def compare(key: str,  # a paper
            ) -> pd.DataFrame: # see `beside`; provenance of ours in `.attrs`
     """Our numbers beside a paper's: difference, mode, budget, and where ours come from.
 
-    The best run is the largest that is kept in the checkout, else the last one at `home()`.
-
-    Args:
-        key: a paper
-        item: its table or figure
-        ours: our numbers, or their file; None: the best run's
-        on: columns to match on
-    Returns:
-        see `beside`; provenance of ours in `.attrs`
-    """
+    The best run is the largest that is kept in the checkout, else the last one at `home()`."""
     theirs = printed(key, item, expand=True)
     if ours is None:
         name = f"{key}_{item}"

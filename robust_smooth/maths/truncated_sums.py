@@ -18,10 +18,10 @@ __all__ = ['TINY', 'SHORT', 'TERMS', 'BLOCK', 'FAINT', 'SPAN', 'KNOTS', 'normal_
 # %% ../../nbs/maths/01a_truncated_sums.ipynb #5b31f922
 def normal_mass(low: np.ndarray, high: np.ndarray) -> np.ndarray:
     "Phi(high) - Phi(low) for low <= high, with full relative accuracy on either side of 0."
-    right = ndtr(-low) - ndtr(-high)
-    left = ndtr(high) - ndtr(low)
+    right = low > 0
+    low, high = np.where(right, -high, low), np.where(right, -low, high) # mirrored to the left
     across = (erf(high / np.sqrt(2)) - erf(low / np.sqrt(2))) / 2
-    return np.where(low > 0, right, np.where(high < 0, left, across))
+    return np.where(high < 0, ndtr(high) - ndtr(low), across)
 
 # %% ../../nbs/maths/01a_truncated_sums.ipynb #95a348b4
 TINY = 1e-300 # in place of 0 under a logarithm
@@ -68,15 +68,7 @@ def cell_densities(
     h: np.ndarray, # [H] half ranges
     degree: int,   # nodes per cell
 ) -> np.ndarray:   # [H, n, degree]
-    """Density of the sum of n variables with density ~ exp(-h^2 v^2 / 2) on [-1, 1], at the nodes of its n cells.
-
-    Args:
-        n: variables, >= 1
-        h: [H] half ranges
-        degree: nodes per cell
-    Returns:
-        [H, n, degree]
-    """
+    "Density of the sum of n variables with density ~ exp(-h^2 v^2 / 2) on [-1, 1], at the nodes of its n cells."
     x, _ = legendre(degree)
     rate = (h * h / 2)[:, None]
     mass = (np.sqrt(2 * np.pi) / h * erf(h / np.sqrt(2)))[:, None]
@@ -93,16 +85,18 @@ def cell_densities(
     return density
 
 # %% ../../nbs/maths/01a_truncated_sums.ipynb #74cb0bb7
-class CellSums:
-    """Sums of n variables with density ~ exp(-h^2 v^2 / 2 - c h v) on [-1, 1]; one pair (c, h) per row.
+def _by_row(tables: np.ndarray, row: np.ndarray, vectors: np.ndarray) -> np.ndarray: # [H, n, q], [B], [B, q] -> [B, n]
+    "Each vector times the table of its row."
+    order = np.argsort(row, kind="stable")
+    ends = np.searchsorted(row[order], np.arange(len(tables) + 1))
+    found = np.empty((len(row), tables.shape[1]))
+    for table, start, stop in zip(tables, ends, ends[1:]):
+        some = order[start:stop]
+        found[some] = vectors[some] @ table.T
+    return found
 
-    Args:
-        n: variables, >= 1
-        h: [H] half ranges
-        row: [B] which h
-        c: [B] midranges
-        degree: nodes per cell
-    """
+class CellSums:
+    "Sums of n variables with density ~ exp(-h^2 v^2 / 2 - c h v) on [-1, 1]; one pair (c, h) per row."
 
     def __init__(
         self,
@@ -112,29 +106,27 @@ class CellSums:
         c: np.ndarray,   # [B] midranges
         degree: int,     # nodes per cell
     ):
-        self.n, self.degree = n, degree
+        self.n, self.degree, self.row = n, degree, row
         x, w = legendre(degree)
-        v = (1 - n + 2 * np.arange(n))[:, None] + x
-        tilt = (c * h[row])[:, None, None]
-        values = np.exp(-tilt * v - np.abs(tilt) * n) * cell_densities(n, h, degree)[row]
-        mass = values @ w
-        whole = mass.sum(1, keepdims=True)
-        self.values, mass = values / whole[:, :, None], mass / whole
+        tilt = (c * h[row])[:, None]
+        self.density = cell_densities(n, h, degree)
+        self.within = np.exp(-tilt * x - np.abs(tilt)) # of exp(-c h v): the node's place in its cell,
+        self.middle = np.exp(-tilt * (1 - n + 2 * np.arange(n)) - np.abs(tilt) * (n - 1)) # and the cell's
+        mass = self.middle * _by_row(self.density, row, self.within * w)
+        self.whole = mass.sum(1, keepdims=True)
+        mass = mass / self.whole
         none = np.zeros((len(mass), 1))
         self.below = np.concatenate([none, np.cumsum(mass, axis=1)], axis=1)
         self.above = np.concatenate([np.cumsum(mass[:, ::-1], axis=1)[:, ::-1], none], axis=1)
 
     def tails(self, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]: # [B] each
-        """P(U <= u) and P(U > u), one u per row.
-
-        Returns:
-            [B] each
-        """
+        "P(U <= u) and P(U > u), one u per row."
         row = np.arange(len(u))
         cell = np.clip(np.floor((u + self.n) / 2), 0, self.n - 1).astype(int)
         inside = np.clip(u + self.n - 1 - 2 * cell, -1, 1)
         weights = _legendre_integrals(inside, self.degree) @ _to_coefficients(self.degree)
-        part = (weights * self.values[row, cell]).sum(1)
+        values = self.density[self.row, cell] * self.within * (self.middle[row, cell, None] / self.whole)
+        part = (weights * values).sum(1)
         below, above = self.below[row, cell] + part, self.above[row, cell] - part
         return np.clip(below, 0, 1), np.clip(above, 0, 1)
 
@@ -217,13 +209,7 @@ def _wave_coefficients(
 
 # %% ../../nbs/maths/01a_truncated_sums.ipynb #07d69706
 class WaveSums:
-    """Sums of random variables, one a row, as Fourier series on an interval that carries them.
-
-    Args:
-        mean: [B] middle of the interval
-        half: [B] half its length, > 0
-        c: [terms, B] complex: the centred characteristic function at multiples of pi / half
-    """
+    "Sums of random variables, one a row, as Fourier series on an interval that carries them."
 
     def __init__(
         self,
@@ -244,22 +230,14 @@ class WaveSums:
         return total
 
     def tails(self, s: np.ndarray) -> tuple[np.ndarray, np.ndarray]: # [B] each
-        """P(sum <= s) and P(sum > s), one s per row; absolute accuracy about 1e-15.
-
-        Returns:
-            [B] each
-        """
+        "P(sum <= s) and P(sum > s), one s per row; absolute accuracy about 1e-15."
         u = np.clip(s - self.mean, -self.half, self.half)
         wave = self.c / self.tau
         value = (u + self.half) / (2 * self.half) - (self._series(wave, u) - self.sign @ wave).imag / self.half
         return np.clip(value, 0, 1), np.clip(1 - value, 0, 1)
 
     def tilted(self, s: np.ndarray, R: float) -> np.ndarray: # [B]
-        """E[exp(-R (s - sum)); sum < s], one s per row.
-
-        Returns:
-            [B]
-        """
+        "E[exp(-R (s - sum)); sum < s], one s per row."
         u = np.clip(s - self.mean, -self.half, self.half)
         wave = self.c / (R - 1j * self.tau)
         span = R * (u + self.half)
@@ -275,13 +253,7 @@ def wave_sums(
     low: np.ndarray,  # [B]
     high: np.ndarray, # [B], > low
 ) -> WaveSums:
-    """Sums of n independent N(0, 1) variables truncated to [low, high], one pair per row.
-
-    Args:
-        n: variables
-        low: [B]
-        high: [B], > low
-    """
+    "Sums of n independent N(0, 1) variables truncated to [low, high], one pair per row."
     left = low + high < 0 # mirrored, to stay where the Faddeeva function is bounded
     low, high = np.where(left, -high, low), np.where(left, -low, high)
     mean, variance = truncated_moments(low, high)
@@ -303,13 +275,7 @@ def _chebyshev(x: np.ndarray, order: int) -> np.ndarray: # [order, B]
 
 # %% ../../nbs/maths/01a_truncated_sums.ipynb #86410981
 class WaveTable:
-    """Sums of n truncated variables for half ranges known beforehand and any midrange within reach.
-
-    Args:
-        n: variables
-        h: [H] half ranges
-        reach: [H] largest |c|
-    """
+    "Sums of n truncated variables for half ranges known beforehand and any midrange within reach."
 
     def __init__(
         self,
@@ -331,12 +297,7 @@ class WaveTable:
         row: np.ndarray, # [B] which half range, in increasing order
         c: np.ndarray,   # [B] midranges
     ) -> WaveSums:
-        """The sums on [c - h, c + h]; beyond reach, those at its end.
-
-        Args:
-            row: [B] which half range, in increasing order
-            c: [B] midranges
-        """
+        "The sums on [c - h, c + h]; beyond reach, those at its end."
         values = _chebyshev(2 * np.minimum(np.abs(c) / self.reach[row], 1) - 1, KNOTS)
         ends = np.searchsorted(row, np.arange(len(self.h) + 1))
         found = np.empty((self.fitted.shape[1], len(c)))
