@@ -476,7 +476,8 @@ def _certify_network(made: argparse.ArgumentParser) -> None:
 
 def _certify_noise(made: argparse.ArgumentParser) -> None:
     made.add_argument("--noise", default="Gaussian",
-                      help=f"Gaussian (default); known: {', '.join(sorted(NOISES))}")
+                      help="Gaussian (default); for images of 8 bits RoundedGaussian, which is drawn exactly, for "
+                           f"perturbed images on their grid; known: {', '.join(sorted(NOISES))}")
     made.add_argument("--sigma", type=float, help="standard deviation, in units of [0, 1]")
     made.add_argument("--lam", type=float, help="half-width of uniform noise, in units of [0, 1]")
     made.add_argument("--noise-option", action="append", default=[], metavar="NAME=VALUE",
@@ -570,7 +571,7 @@ def parser() -> argparse.ArgumentParser:
 # %% ../nbs/12_cli.ipynb #b00ab04d
 _KEPT = "what was finished is kept: give the same command again to go on"
 
-def _show_warning(message: Any, *where: Any) -> None:
+def _show_warning(message: Any, category: type, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
     from robust_smooth.lab.doctor import in_options
     print(f"note: {in_options(str(message))}", file=sys.stderr)
 

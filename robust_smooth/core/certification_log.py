@@ -43,7 +43,15 @@ def write_certification_log(path: str | Path,            # file to write
                             seconds: ArrayLike = 0.0,    # [B] or a number: time per image, >= 0
                             digits: int | None = None,   # significant digits, rounded down; None: all
                             ) -> None:
-    "Write certificates as such a log, atomically. ValueError: labels, times or digits that do not fit."
+    """Write certificates as such a log, atomically. ValueError: labels, times or digits that do not fit.
+
+    Args:
+        path: file to write
+        certificates: labels and radii: `Certificates`
+        labels: [B] true classes, whole numbers >= 0
+        seconds: [B] or a number: time per image, >= 0
+        digits: significant digits, rounded down; None: all
+    """
     truth = _check_labels(certificates, labels)
     if digits is not None and digits < 1:
         raise ValueError(f"digits must be at least 1, got {digits}")

@@ -64,7 +64,11 @@ def _limits_hold(certificates: Certificates) -> np.ndarray: # [B] bool
 # %% ../../nbs/core/08_checks.ipynb #67b6fa81
 def check_named(name: str, # what certificates call their `method`
                ) -> Callable[[Certificates], np.ndarray]:
-    "What re-proves the certificates of a method. Raises ValueError where nobody does."
+    """What re-proves the certificates of a method. Raises ValueError where nobody does.
+
+    Args:
+        name: what certificates call their `method`
+    """
     if name not in CHECKS and name in _table.CHECKS:
         _load(_table.CHECKS[name])
     if name not in CHECKS:
@@ -76,7 +80,13 @@ def check_named(name: str, # what certificates call their `method`
 
 def check(certificates: Certificates, # as a method made them
          ) -> np.ndarray:             # [B] bool
-    "Re-prove each radius from its witness, without the solver that found it. Raises ValueError where there is none."
+    """Re-prove each radius from its witness, without the solver that found it. Raises ValueError where there is none.
+
+    Args:
+        certificates: as a method made them
+    Returns:
+        [B] bool
+    """
     prove = check_named(certificates.method)
     if certificates.witness is None:
         raise ValueError(f"certificates of {certificates.method!r} carry no witness to check")

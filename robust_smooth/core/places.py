@@ -43,7 +43,13 @@ def _is_root(folder: Path) -> bool:
 # %% ../../nbs/core/02_places.ipynb #69dcad75
 def checkout(start: str | Path = "", # folder to start from; "": the working folder, then the package's
             ) -> Path | None:        # root of the checkout, or None outside of one
-    "The project's checkout, found by walking up to its settings.ini."
+    """The project's checkout, found by walking up to its settings.ini.
+
+    Args:
+        start: folder to start from; "": the working folder, then the package's
+    Returns:
+        root of the checkout, or None outside of one
+    """
     for first in [Path(start)] if start else _starts():
         for folder in [first.resolve(), *first.resolve().parents]:
             if _is_root(folder):
@@ -59,7 +65,11 @@ def _caches() -> Path: # the folder in which this system wants caches
 
 # %% ../../nbs/core/02_places.ipynb #37772b98
 def home() -> Path: # a folder, which may not exist yet
-    "Where data lives: ROBUST_SMOOTH_HOME, else data/cache of the checkout, else the user's cache folder."
+    """Where data lives: ROBUST_SMOOTH_HOME, else data/cache of the checkout, else the user's cache folder.
+
+    Returns:
+        a folder, which may not exist yet
+    """
     if chosen := os.environ.get("ROBUST_SMOOTH_HOME"):
         return Path(chosen).expanduser().resolve()
     if root := checkout():
@@ -71,7 +81,11 @@ ASSETS = dict(papers="data/papers", experiments="nbs/experiments") # in a checko
 
 # %% ../../nbs/core/02_places.ipynb #682d5abb
 def package_folder() -> Path: # of robust_smooth, as installed or in a checkout
-    "The folder of this package."
+    """The folder of this package.
+
+    Returns:
+        of robust_smooth, as installed or in a checkout
+    """
     found = importlib.util.find_spec("robust_smooth")
     assert found is not None and found.origin is not None
     return Path(found.origin).resolve().parent
@@ -79,7 +93,13 @@ def package_folder() -> Path: # of robust_smooth, as installed or in a checkout
 # %% ../../nbs/core/02_places.ipynb #7b4414e3
 def assets(kind: str, # "papers" or "experiments"
           ) -> Path:  # folder with the files
-    "The printed tables or the experiment notebooks: a checkout's own, else the copies in the package."
+    """The printed tables or the experiment notebooks: a checkout's own, else the copies in the package.
+
+    Args:
+        kind: "papers" or "experiments"
+    Returns:
+        folder with the files
+    """
     if kind not in ASSETS:
         raise ValueError(f"kind must be one of {sorted(ASSETS)}, got {kind!r}")
     root = checkout()
@@ -98,7 +118,13 @@ _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a so
 # %% ../../nbs/core/02_places.ipynb #db56f8ea
 def check_regular(path: str | Path, # a file, which need not exist
                   ) -> Path:        # the path
-    "Raise ValueError where something is that is no regular file; symbolic links are followed."
+    """Raise ValueError where something is that is no regular file; symbolic links are followed.
+
+    Args:
+        path: a file, which need not exist
+    Returns:
+        the path
+    """
     path = Path(path)
     with contextlib.suppress(FileNotFoundError):
         kind = stat.S_IFMT(path.stat().st_mode)
@@ -137,7 +163,12 @@ def sync_folder(folder: Path) -> None:
 def write_atomic(path: str | Path, # file to write; a symbolic link is replaced, not followed
                  data: bytes | str, # its content
                 ) -> None:
-    "Write a file so that a reader sees the old content or the new, never a part; permissions are kept."
+    """Write a file so that a reader sees the old content or the new, never a part; permissions are kept.
+
+    Args:
+        path: file to write; a symbolic link is replaced, not followed
+        data: its content
+    """
     path = check_regular(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, descriptor = _create_beside(path)
@@ -241,7 +272,13 @@ def _file_lock(lock: Path) -> dict | None: # the holder that we became, or None:
 
 # %% ../../nbs/core/02_places.ipynb #ffbdfd4f
 class WriteLock:
-    "The right to write one file, for one holder at a time; ends with `release` or the process."
+    """The right to write one file, for one holder at a time; ends with `release` or the process.
+
+    Args:
+        path: the file, for messages and for a lock file beside it
+        descriptor: of the file, open for writing
+        wait: seconds to wait for another holder; 0: not at all, inf: for ever
+    """
 
     def __init__(self,
                  path: str | Path,   # the file, for messages and for a lock file beside it

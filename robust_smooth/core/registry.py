@@ -68,14 +68,26 @@ class _Entry:
                noise: str, # class name of a smoothing distribution
                norm: str,  # canonical name
               ) -> bool:
-        "Whether it may be asked by name for this norm under this noise."
+        """Whether it may be asked by name for this norm under this noise.
+
+        Args:
+            noise: class name of a smoothing distribution
+            norm: canonical name
+        """
         return (noise, norm) in self.pairs or noise in self.judges
 
     def rank_for(self,
                  norm: str | None = None, # norm to certify
                  n: int | None = None,    # draws of each image
                 ) -> float:               # the higher, the sooner it is chosen
-        "Its rank for a norm and a number of draws; beyond `largest_n` it comes last."
+        """Its rank for a norm and a number of draws; beyond `largest_n` it comes last.
+
+        Args:
+            norm: norm to certify
+            n: draws of each image
+        Returns:
+            the higher, the sooner it is chosen
+        """
         if self.largest_n is not None and n is not None and n > self.largest_n:
             return -np.inf
         return self.rank.get(norm or "", 0) if isinstance(self.rank, Mapping) else self.rank
@@ -99,7 +111,12 @@ def _check_pair(method: _Entry, noise: Any, norm: str) -> None:
 def refuse_plan(record: Any, # votes
                 name: str,   # of the method that assumes a fixed number of draws
                ) -> None:
-    "Raise ValueError if the votes were stopped early by a plan."
+    """Raise ValueError if the votes were stopped early by a plan.
+
+    Args:
+        record: votes
+        name: of the method that assumes a fixed number of draws
+    """
     if record.plan is None:
         return
     able = [m.name for m in find_methods(type(record.noise).__name__) if m.sequential]
@@ -110,7 +127,13 @@ def refuse_lacking(record: Any,         # votes
                    needs: Sequence[str], # names of moments
                    name: str,           # of the method
                   ) -> None:
-    "Raise ValueError if the votes lack what a method needs beyond counts."
+    """Raise ValueError if the votes lack what a method needs beyond counts.
+
+    Args:
+        record: votes
+        needs: names of moments
+        name: of the method
+    """
     lacking = [need for need in needs if need not in record.moments]
     if lacking:
         raise ValueError(f"method {name!r} needs {lacking}, which this record does not hold; "
@@ -120,7 +143,12 @@ def refuse_lacking(record: Any,         # votes
 def refuse_empty(record: Any,         # votes
                  reuse: bool = False, # True: the class is chosen by the estimation votes
                 ) -> None:
-    "Raise ValueError unless every image has estimation votes, and selection votes unless they are not used."
+    """Raise ValueError unless every image has estimation votes, and selection votes unless they are not used.
+
+    Args:
+        record: votes
+        reuse: True: the class is chosen by the estimation votes
+    """
     if len(record) and record.n.min() < 1:
         raise ValueError(f"n must be at least 1 for every image, got {record.n.min()}")
     if not reuse and len(record) and record.selection.max(axis=1).min() < 1:
@@ -131,7 +159,12 @@ def refuse_empty(record: Any,         # votes
 def refuse_domain(noise: Any,  # smoothing distribution
                   domain: tuple[float, float] | None, # of the inputs; None: any real numbers
                  ) -> None:
-    "Raise ValueError if a noise is for inputs in [0, 1] and the inputs are others."
+    """Raise ValueError if a noise is for inputs in [0, 1] and the inputs are others.
+
+    Args:
+        noise: smoothing distribution
+        domain: of the inputs; None: any real numbers
+    """
     if domain != UNIT and getattr(noise, "unit_only", False):
         raise ValueError(f"{type(noise).__name__} noise needs inputs in [0, 1], whose grid or ends it knows, got a domain of "
                          f"{domain_words(domain)}; Gaussian, Uniform and the soap bubbles take any inputs")
@@ -142,7 +175,15 @@ def admit(method: _Entry,    # who would certify
           alpha: float,      # failure probability
           options: Mapping[str, Any], # further arguments of the method
          ) -> None:
-    "Raise ValueError, saying why, unless a method may certify these votes as asked."
+    """Raise ValueError, saying why, unless a method may certify these votes as asked.
+
+    Args:
+        method: who would certify
+        record: votes
+        norm: canonical name of the norm
+        alpha: failure probability
+        options: further arguments of the method
+    """
     _check_pair(method, record.noise, norm)
     refuse_domain(record.noise, record.domain)
     if method.unit_only and record.domain != UNIT:
@@ -162,7 +203,13 @@ FEW = 256 # rows below which looking for equal ones is not worth it
 
 def distinct_rows(table: np.ndarray, # [B, K] whole numbers
                  ) -> tuple[np.ndarray, np.ndarray]: # first [D]: a row of each kind; kind [B]: the kind of each row
-    "The different rows of a table of whole numbers."
+    """The different rows of a table of whole numbers.
+
+    Args:
+        table: [B, K] whole numbers
+    Returns:
+        first [D]: a row of each kind; kind [B]: the kind of each row
+    """
     weights = np.random.default_rng(0).integers(0, 2**63, table.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)
     mixed = (table.astype(np.uint64) * weights).sum(axis=1, dtype=np.uint64)
     _, first, kind = np.unique(mixed, return_index=True, return_inverse=True)
@@ -213,7 +260,30 @@ def _sealed(found: Certificates, record: Any, options: Mapping[str, Any]) -> Cer
                         domain=record.domain, levels=levels, adversary=adversary)
 
 class Method(_Entry):
-    "An entry of the registry: how one method certifies a Record, and what it needs. Called, it is the door to it."
+    """An entry of the registry: how one method certifies a Record, and what it needs. Called, it is the door to it.
+
+    Args:
+        name: as used in `record.certify(method=...)`
+        certify: certify(record, *, norm, alpha, **options): it computes, the door has checked
+        pairs: (class name of a smoothing distribution, norm) that it certifies
+        needs: what the Record must hold beyond counts, such as "moments"
+        deterministic: True: no sampling, alpha = 0
+        sequential: True: its proof allows a Record that was stopped early
+        unit_only: True: its mathematics needs inputs in [0, 1]
+        counts_only: True: a row depends on its selection, counts and n alone
+        default: may be chosen when no method is named
+        rank: the highest rank is the default; a number, or one per norm
+        largest_n: with more draws than this it is no default; None: no limit
+        judges: noises under which it says itself which further norms it certifies, if named
+        modes: what its option `mode` may be
+        former_modes: what `mode` could be once -> what stands for it now
+        minimum_n: fewest draws that can certify anything at level alpha
+        check: [B] bool: re-proves each radius
+        predict: predict(record, alpha) -> [B] class or `ABSTAIN`
+        joint: joint(record, norms, alpha, **options)
+        observer: factory of the observer that collects what `needs` names
+        largest_radius: largest_radius(noise, n, alpha, norm, dim)
+    """
 
     def __call__(self,
                  record: Any,          # votes
@@ -221,7 +291,16 @@ class Method(_Entry):
                  alpha: float = 0.001, # failure probability per image, in (0, 1); deterministic methods spend none
                  **options: Any,       # further arguments of the method
                 ) -> Certificates:     # with noise, dimension, indices and labels of the votes
-        "Check once, certify, and say whose votes these are. Raises ValueError."
+        """Check once, certify, and say whose votes these are. Raises ValueError.
+
+        Args:
+            record: votes
+            norm: norm; None: the method's own default
+            alpha: failure probability per image, in (0, 1); deterministic methods spend none
+            **options: further arguments of the method
+        Returns:
+            with noise, dimension, indices and labels of the votes
+        """
         name = norm_name(_default_norm(self.certify) if norm is None else norm)
         admit(self, record, name, alpha, options)
         given, halve = _take_adversary(self, record.noise, options)
@@ -234,7 +313,16 @@ class Method(_Entry):
                  alpha: float = 0.001, # failure probability of all of them at once, per image, in (0, 1)
                  **options: Any,       # further arguments of the method
                 ) -> list[Certificates]: # one per norm
-        "Certify several norms with one alpha, through the same door. Raises ValueError."
+        """Certify several norms with one alpha, through the same door. Raises ValueError.
+
+        Args:
+            record: votes
+            norms: several norms
+            alpha: failure probability of all of them at once, per image, in (0, 1)
+            **options: further arguments of the method
+        Returns:
+            one per norm
+        """
         names = [norm_name(p) for p in norms]
         for name in names:
             admit(self, record, name, alpha, options)
@@ -255,7 +343,14 @@ R = TypeVar("R")
 def guarded(name: str, # under which the method is registered
             together: bool = False, # True: it certifies several norms at once
            ) -> Callable[[Callable[P, R]], Callable[P, R]]: # a decorator
-    "Decorator of a method's `certify` or `joint`: who calls it directly passes the door, too."
+    """Decorator of a method's `certify` or `joint`: who calls it directly passes the door, too.
+
+    Args:
+        name: under which the method is registered
+        together: True: it certifies several norms at once
+    Returns:
+        a decorator
+    """
     def decorate(certify: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(certify)
         def through(*args: P.args, **options: P.kwargs) -> R:
@@ -279,7 +374,18 @@ def register(*,
              certifies: Mapping[str, Iterable[str]] | None = None, # instead of both: class name of a noise -> norms
              **settings: Any,                        # further fields of `Method`
             ) -> Method:                             # the entry
-    "Register a method, and its `check`; a second registration under the same name replaces the first."
+    """Register a method, and its `check`; a second registration under the same name replaces the first.
+
+    Args:
+        name: as used in `record.certify(method=...)`
+        certify: certify(record, *, norm, alpha, **options)
+        noises: class names of the noises it fits, each with all of `norms`
+        norms: norms it certifies
+        certifies: instead of both: class name of a noise -> norms
+        **settings: further fields of `Method`
+    Returns:
+        the entry
+    """
     wanted = {noise: tuple(norms) for noise in noises} | dict(certifies or {})
     pairs = frozenset((noise, norm_name(norm)) for noise, each in wanted.items() for norm in each)
     method = Method(name=name, certify=inspect.unwrap(certify), pairs=pairs, **settings)
@@ -293,11 +399,20 @@ def register(*,
 def register_check(name: str, # what certificates call their `method`
                    check: Callable[[Certificates], np.ndarray], # [B] bool: re-proves each radius from its witness
                   ) -> None:
-    "Register what re-proves certificates; a second registration under the same name replaces the first."
+    """Register what re-proves certificates; a second registration under the same name replaces the first.
+
+    Args:
+        name: what certificates call their `method`
+        check: [B] bool: re-proves each radius from its witness
+    """
     CHECKS[name] = check
 
 def register_noise(cls: T) -> T: # the class
-    "Class decorator: make a smoothing distribution known by its class name."
+    """Class decorator: make a smoothing distribution known by its class name.
+
+    Returns:
+        the class
+    """
     NOISES[cls.__name__] = cls
     return cls
 
@@ -310,7 +425,13 @@ def _load(module: str) -> None:
 
 def room(module: str, # named from the package on: "maths.accuracy"
         ) -> Any:     # the module
-    "A room of a higher wing, on demand: the one door upward."
+    """A room of a higher wing, on demand: the one door upward.
+
+    Args:
+        module: named from the package on: "maths.accuracy"
+    Returns:
+        the module
+    """
     return importlib.import_module(f"robust_smooth.{module}")
 
 @functools.lru_cache(maxsize=None)
@@ -345,7 +466,16 @@ def find_methods(noise: str | None = None, # class name of a smoothing distribut
                  n: int | None = None,     # draws of each image, where they are known
                  held: Iterable[str] | None = None, # what the votes hold: methods that need more are left out
                 ) -> list[Method]:         # best first
-    "The registered methods that fit a smoothing distribution and a norm, the default first."
+    """The registered methods that fit a smoothing distribution and a norm, the default first.
+
+    Args:
+        noise: class name of a smoothing distribution
+        norm: norm to certify
+        n: draws of each image, where they are known
+        held: what the votes hold: methods that need more are left out
+    Returns:
+        best first
+    """
     name = None if norm is None else norm_name(norm)
     for method, (module, pairs, needs) in _table.METHODS.items():
         if method not in METHODS and _may_fit(pairs, noise, name) and _is_held(needs, held):
@@ -355,14 +485,22 @@ def find_methods(noise: str | None = None, # class name of a smoothing distribut
     return sorted(fits, key=lambda m: -m.rank_for(name, n))
 
 def load_methods() -> dict[str, Method]: # name -> method
-    "Import every module that registers a method, and return the registry."
+    """Import every module that registers a method, and return the registry.
+
+    Returns:
+        name -> method
+    """
     find_methods()
     return METHODS
 
 # %% ../../nbs/core/06_registry.ipynb #dfbaa245
 def method_named(name: str, # as registered
                 ) -> Method:
-    "The method of a name. Raises ValueError with those that there are."
+    """The method of a name. Raises ValueError with those that there are.
+
+    Args:
+        name: as registered
+    """
     if name not in METHODS and name in _table.METHODS:
         _load(_table.METHODS[name][0])
     if name not in METHODS:
@@ -373,7 +511,11 @@ def method_named(name: str, # as registered
 
 def noise_named(name: str, # class name
                ) -> type:
-    "The smoothing distribution of a class name. Raises ValueError with those that there are."
+    """The smoothing distribution of a class name. Raises ValueError with those that there are.
+
+    Args:
+        name: class name
+    """
     if name not in NOISES and name in _table.NOISES:
         _load(_table.NOISES[name])
     if name not in NOISES:
@@ -383,7 +525,11 @@ def noise_named(name: str, # class name
     return NOISES[name]
 
 def load_noises() -> dict[str, type]: # class name -> smoothing distribution
-    "Import every module that registers a smoothing distribution, and return them by their class names."
+    """Import every module that registers a smoothing distribution, and return them by their class names.
+
+    Returns:
+        class name -> smoothing distribution
+    """
     _load_unread()
     for name in _table.NOISES:
         noise_named(name)
@@ -398,7 +544,13 @@ def _defaults(record: Any, norm: str | None = None) -> list[Method]:
 
 def own_norms(record: Any, # votes
              ) -> list[str]: # the noise's own norm first; none: nothing certifies these votes unasked
-    "The norms that votes can be certified in when no method is named."
+    """The norms that votes can be certified in when no method is named.
+
+    Args:
+        record: votes
+    Returns:
+        the noise's own norm first; none: nothing certifies these votes unasked
+    """
     kind = type(record.noise).__name__
     found: list[str] = []
     for method in _defaults(record):
@@ -411,7 +563,14 @@ def own_norms(record: Any, # votes
 def list_methods(noise: str | None = None, # class name of a smoothing distribution; None: all
                  norm: str | float | None = None, # norm; None: all
                 ) -> pd.DataFrame:         # noise, norm, method, needs; the default of a pair first
-    "Which certificates there are, for which noise and norm."
+    """Which certificates there are, for which noise and norm.
+
+    Args:
+        noise: class name of a smoothing distribution; None: all
+        norm: norm; None: all
+    Returns:
+        noise, norm, method, needs; the default of a pair first
+    """
     import pandas as pd
     name = None if norm is None else norm_name(norm)
     found = [(pair, m) for m in find_methods(noise, norm) for pair in m.pairs if _may_fit([pair], noise, name)]

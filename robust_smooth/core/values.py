@@ -25,7 +25,13 @@ MODES = ("sound", "paper") # proved; as printed, may be unsound
 # %% ../../nbs/core/00_values.ipynb #b3567743
 def norm_name(norm: str | float, # "l1", "l2", "linf", or p itself: 1, 2, inf, any p >= 1
              ) -> str:           # the canonical name
-    "The canonical name of a norm. Raises ValueError for what is none."
+    """The canonical name of a norm. Raises ValueError for what is none.
+
+    Args:
+        norm: "l1", "l2", "linf", or p itself: 1, 2, inf, any p >= 1
+    Returns:
+        the canonical name
+    """
     if norm in ("l1", "l2", "linf"):
         return str(norm)
     text = norm.lower().replace("_", "").removeprefix("l") if isinstance(norm, str) else norm
@@ -40,7 +46,13 @@ def norm_name(norm: str | float, # "l1", "l2", "linf", or p itself: 1, 2, inf, a
 # %% ../../nbs/core/00_values.ipynb #e1660ee7
 def norm_order(norm: str | float, # a norm in any accepted spelling
               ) -> float:         # p, in [1, inf]
-    "The order p of a norm. Raises ValueError for what is no norm."
+    """The order p of a norm. Raises ValueError for what is no norm.
+
+    Args:
+        norm: a norm in any accepted spelling
+    Returns:
+        p, in [1, inf]
+    """
     return float(norm_name(norm)[1:])
 
 # %% ../../nbs/core/00_values.ipynb #106c1409
@@ -53,7 +65,14 @@ def _is_number(value: Any) -> bool:
 def check_level(alpha: float,        # failure probability
                 name: str = "alpha", # name of the argument, for the error
                ) -> float:           # alpha
-    "Raise ValueError unless `alpha` is a number in (0, 1)."
+    """Raise ValueError unless `alpha` is a number in (0, 1).
+
+    Args:
+        alpha: failure probability
+        name: name of the argument, for the error
+    Returns:
+        alpha
+    """
     if not (_is_number(alpha) and 0 < alpha < 1):
         raise ValueError(f"{name} must be a number in (0, 1), got {alpha!r}")
     return float(alpha)
@@ -62,7 +81,14 @@ def check_level(alpha: float,        # failure probability
 def check_positive(value: float, # a number
                    name: str,    # name of the argument, for the error
                   ) -> float:    # the number
-    "Raise ValueError unless `value` is a finite number above 0."
+    """Raise ValueError unless `value` is a finite number above 0.
+
+    Args:
+        value: a number
+        name: name of the argument, for the error
+    Returns:
+        the number
+    """
     if not (_is_number(value) and 0 < value < math.inf):
         raise ValueError(f"{name} must be a finite number above 0, got {value!r}")
     return float(value)
@@ -72,7 +98,15 @@ def check_whole(value: Any,    # a number
                 name: str,     # name of the argument, for the error
                 least: int = 1, # smallest value that is accepted
                ) -> int:       # the number
-    "Raise ValueError unless `value` is a whole number of at least `least`."
+    """Raise ValueError unless `value` is a whole number of at least `least`.
+
+    Args:
+        value: a number
+        name: name of the argument, for the error
+        least: smallest value that is accepted
+    Returns:
+        the number
+    """
     whole = _is_number(value) and math.isfinite(value) and int(value) == value
     if not whole or value < least:
         raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
@@ -82,7 +116,14 @@ def check_whole(value: Any,    # a number
 def check_counts(counts: ArrayLike,    # whole numbers >= 0, any shape
                  name: str = "counts", # name of the argument, for the error
                 ) -> np.ndarray:       # the same as int64
-    "Raise ValueError unless `counts` holds whole numbers of at least 0."
+    """Raise ValueError unless `counts` holds whole numbers of at least 0.
+
+    Args:
+        counts: whole numbers >= 0, any shape
+        name: name of the argument, for the error
+    Returns:
+        the same as int64
+    """
     array = np.asarray(counts)
     if array.dtype.kind in "iu":
         fine = array.size == 0 or array.min() >= 0
@@ -97,7 +138,15 @@ def check_mode(mode: str,                               # as it was asked for
                allowed: Sequence[str] = ("sound", "paper"), # what the method offers
                former: Mapping[str, str] | None = None, # what it offered once -> what stands for it now
               ) -> str:                                 # the mode
-    "Raise ValueError unless a method offers this mode."
+    """Raise ValueError unless a method offers this mode.
+
+    Args:
+        mode: as it was asked for
+        allowed: what the method offers
+        former: what it offered once -> what stands for it now
+    Returns:
+        the mode
+    """
     if mode not in allowed:
         names = " or ".join(map(repr, allowed))
         instead = (former or {}).get(str(mode), "")
@@ -109,7 +158,13 @@ UNIT = (0.0, 1.0) # the domain of images
 
 def check_domain(domain: Any, # None, or (low, high)
                 ) -> tuple[float, float] | None: # as numbers of Python
-    "The domain of the inputs. Raises ValueError for what is none."
+    """The domain of the inputs. Raises ValueError for what is none.
+
+    Args:
+        domain: None, or (low, high)
+    Returns:
+        as numbers of Python
+    """
     if domain is None:
         return None
     pair = tuple(domain) if isinstance(domain, (tuple, list, np.ndarray)) else ()
@@ -119,7 +174,11 @@ def check_domain(domain: Any, # None, or (low, high)
 
 def domain_words(domain: tuple[float, float] | None, # as `check_domain` returns it
                 ) -> str:
-    "A domain in words."
+    """A domain in words.
+
+    Args:
+        domain: as `check_domain` returns it
+    """
     return "any real numbers" if domain is None else f"[{domain[0]:g}, {domain[1]:g}]"
 
 # %% ../../nbs/core/00_values.ipynb #b50705ee
@@ -128,7 +187,14 @@ MOST_STEPS = 2**62 # above any grid, and still an int64
 def steps_within(radius: float | Fraction, # in input units, >= 0; a double is compared with quotients in doubles
                  levels: int,              # grid steps per unit of input, >= 1
                 ) -> int:                  # L
-    "The largest L with L / levels <= radius; exact for a Fraction. Raises ValueError unless radius >= 0."
+    """The largest L with L / levels <= radius; exact for a Fraction. Raises ValueError unless radius >= 0.
+
+    Args:
+        radius: in input units, >= 0; a double is compared with quotients in doubles
+        levels: grid steps per unit of input, >= 1
+    Returns:
+        L
+    """
     if not radius >= 0:
         raise ValueError(f"radius must be >= 0, got {radius!r}")
     if radius * levels >= MOST_STEPS:

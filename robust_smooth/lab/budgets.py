@@ -20,7 +20,22 @@ BUDGETS = ("smoke", "quick", "cpu", "gpu", "paper") # the larger the later
 # %% ../../nbs/lab/04_budgets.ipynb #95c66ab0
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    "Sizes of one run on one data set."
+    """Sizes of one run on one data set.
+
+    Args:
+        name: one of `BUDGETS`
+        dataset: "digits", "mnist", "cifar10", "cifar100", "svhn", "imagenet"
+        images: test images evaluated
+        n0: selection draws per image
+        n: estimation draws per image
+        train_images: training images; None: all
+        epochs: epochs of training
+        batch: training batch
+        network: constructor in `models`
+        voting: the network that votes: "as it is", or way and precision as in `training.speed`
+        training: how it is trained: "channels-last", "compiled" and a precision, where they apply
+        note: what is shortened against the papers
+    """
     name: str                        # one of `BUDGETS`
     dataset: str                     # "digits", "mnist", "cifar10", "cifar100", "svhn", "imagenet"
     images: int                      # test images evaluated
@@ -114,7 +129,13 @@ RENAMED = {"h100": "gpu"}
 
 def budget_name(name: str, # a budget, perhaps by an old name
                ) -> str:   # one of `BUDGETS`
-    "The name of a budget today. Raises ValueError where there is none."
+    """The name of a budget today. Raises ValueError where there is none.
+
+    Args:
+        name: a budget, perhaps by an old name
+    Returns:
+        one of `BUDGETS`
+    """
     known = RENAMED.get(name, name)
     if known not in BUDGETS:
         raise ValueError(f"budget must be one of {BUDGETS}, got {name!r}")
@@ -143,7 +164,13 @@ def budget_for(name: str,      # one of `BUDGETS`
                dataset: str,   # name of a data set
                **changes: Any, # fields to replace; None leaves the budget's own
               ) -> Budget:
-    "The sizes of a budget on a data set. Raises ValueError for an unknown budget, data set or size."
+    """The sizes of a budget on a data set. Raises ValueError for an unknown budget, data set or size.
+
+    Args:
+        name: one of `BUDGETS`
+        dataset: name of a data set
+        **changes: fields to replace; None leaves the budget's own
+    """
     name = budget_name(name)
     if (name, dataset) not in _SIZES:
         known = sorted({dataset for _, dataset in _SIZES})

@@ -42,7 +42,12 @@ def _refuse_text(name: str, value: Any, default: Any) -> None:
 def parameters_of(notebook: str | Path,     # an experiment, or the file of a notebook
                   names: Mapping[str, Any], # `globals()` of the notebook
                  ) -> dict[str, Any]:
-    "The values of a notebook's parameters. Raises ValueError for an unknown notebook or a parameter without value."
+    """The values of a notebook's parameters. Raises ValueError for an unknown notebook or a parameter without value.
+
+    Args:
+        notebook: an experiment, or the file of a notebook
+        names: `globals()` of the notebook
+    """
     known = default_parameters(find_notebook(notebook))
     lacking = [name for name in known if name not in names]
     if lacking:
@@ -54,7 +59,21 @@ def parameters_of(notebook: str | Path,     # an experiment, or the file of a no
 # %% ../../nbs/lab/09_experiment.ipynb #debe9b20
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    "The parameters that every experiment has, and its own."
+    """The parameters that every experiment has, and its own.
+
+    Args:
+        dataset: data set
+        budget: one of `BUDGETS`
+        n: estimation draws; None: the budget's
+        n0: selection draws
+        images: test images
+        epochs: epochs of training
+        alpha: failure probability per image
+        seed: of training and noise
+        checkpoint: weights of your own for the budget's network: .safetensors, or a .pt of tensors
+        data_dir: folder of the data set, if it is not embedded
+        own: further parameters, kept with the results
+    """
     dataset: str = "digits"    # data set
     budget: str = "quick"      # one of `BUDGETS`
     n: int | None = None       # estimation draws; None: the budget's
@@ -100,7 +119,14 @@ class _Reads:
              split: str = "test", # "test" or "train"
              subset: Any = None,  # a number of images, "every 20", indices; None: all
             ) -> Any:             # an ImageSet
-        "Images and labels of the run's data set; loaded once."
+        """Images and labels of the run's data set; loaded once.
+
+        Args:
+            split: "test" or "train"
+            subset: a number of images, "every 20", indices; None: all
+        Returns:
+            an ImageSet
+        """
         from robust_smooth.training.data import MissingData, load
         key = (split, repr(subset))
         if key in self._sets:
@@ -194,7 +220,16 @@ class _Trains(_Builds):
                    epochs: int | None = None,      # None: the budget's
                    seed: int | None = None,        # None: the run's
                   ) -> Any:                        # nn.Module in eval mode with `.num_classes`
-        "A network trained by `recipe`: from the zoo, from the stock if it was trained before, or trained now."
+        """A network trained by `recipe`: from the zoo, from the stock if it was trained before, or trained now.
+
+        Args:
+            recipe: a training recipe, such as NoiseAugmentation(Gaussian(sigma=0.5))
+            network: makes an untrained nn.Module; None: the budget's network
+            epochs: None: the budget's
+            seed: None: the run's
+        Returns:
+            nn.Module in eval mode with `.num_classes`
+        """
         seed = self.seed if seed is None else seed
         if network is None and epochs is None and not self.checkpoint:
             found = self._from_zoo(recipe, seed)
@@ -215,7 +250,17 @@ class _Trains(_Builds):
                    seed: int | None = None,   # of order and noise; None: the run's
                   ) -> Any:                   # nn.Module in eval mode with `.num_classes`
         """The budget's network trained further by `recipe` from the weights of another, by Adam with a decaying rate.
-        What the recipe gains shows against a control: the same start and epochs with the recipe of the start."""
+        What the recipe gains shows against a control: the same start and epochs with the recipe of the start.
+
+        Args:
+            start: the trained network whose weights are the start
+            recipe: a training recipe
+            epochs: passes over the images
+            images: training images; None: the budget's
+            seed: of order and noise; None: the run's
+        Returns:
+            nn.Module in eval mode with `.num_classes`
+        """
         from robust_smooth.training.weights import start_from
         seed = self.seed if seed is None else seed
         size = images or self.budget.train_images or "all"
@@ -256,7 +301,12 @@ class _Trains(_Builds):
 def check_decided(record: Any,     # a Record, whole or stopped by a sequential plan
                   radii: ArrayLike, # that are reported
                  ) -> None:
-    "Raises ValueError where votes stopped early, and a radius was neither of their plan nor out of reach."
+    """Raises ValueError where votes stopped early, and a radius was neither of their plan nor out of reach.
+
+    Args:
+        record: a Record, whole or stopped by a sequential plan
+        radii: that are reported
+    """
     if record.plan is None:
         return
     from robust_smooth.methods.sequential import largest_radius
@@ -288,7 +338,21 @@ class _Votes(_Reads):
               images: Any = None,        # an ImageSet; None: the evaluation images
               seed: int | None = None,   # None: the run's
              ) -> Any:                   # a Record, in the order of the images
-        "The votes of a base classifier under noise, from the stock if they were counted before; an interrupted vote goes on."
+        """The votes of a base classifier under noise, from the stock if they were counted before; an
+        interrupted vote goes on.
+
+        Args:
+            model: base classifier
+            noise: smoothing distribution
+            n: estimation draws; None: the budget's
+            n0: selection draws; None: the budget's
+            moments: collect what first-order methods need
+            stop: a stopping plan
+            images: an ImageSet; None: the evaluation images
+            seed: None: the run's
+        Returns:
+            a Record, in the order of the images
+        """
         images = self.test if images is None else images
         ask = Ask(noise=noise, images=images, n=n or self.n, n0=n0 or self.n0, moments=moments, stop=stop,
                   seed=self.seed if seed is None else seed, alpha=self.alpha)
@@ -311,7 +375,13 @@ class _Votes(_Reads):
 
 # %% ../../nbs/lab/09_experiment.ipynb #5f82c1fb
 class Experiment(_Trains, _Votes, Findings):
-    "One run of an experiment notebook: its budget and data, networks and votes from the stock, and what it finds."
+    """One run of an experiment notebook: its budget and data, networks and votes from the stock, and what it finds.
+
+    Args:
+        name: as the notebook is named
+        names: `globals()` of the notebook; None: parameters are given
+        **parameters: the fields of `Settings`, and further ones, which are kept with the results
+    """
     _own: dict[str, Any] # sizes that the notebook chooses, for the header
 
     def __init__(self,
@@ -347,7 +417,14 @@ class Experiment(_Trains, _Votes, Findings):
     def using(self,
               **sizes: Any, # images, n, epochs, batch, network, where they are not the budget's; None: not used here
              ) -> Experiment: # itself, so that it is shown
-        "Put the notebook's own sizes into the header of the run. They are shown; the budget stays as it is."
+        """Put the notebook's own sizes into the header of the run. They are shown; the budget stays as it is.
+
+        Args:
+            **sizes: images, n, epochs, batch, network, where they are not the budget's; None: not
+                used here
+        Returns:
+            itself, so that it is shown
+        """
         unknown = set(sizes) - {part.name for part in dataclasses.fields(Budget)}
         if unknown:
             raise ValueError(f"sizes must be fields of Budget, got {sorted(unknown)}")
@@ -365,12 +442,24 @@ class Experiment(_Trains, _Votes, Findings):
                 radii: ArrayLike, # that will be reported
                 **how: Any,       # of record.certify: method, ...
                ) -> Any:          # l2 Certificates at the run's alpha
-        "Certificates for exactly these radii. ValueError: voting stopped before one of them was decided."
+        """Certificates for exactly these radii. ValueError: voting stopped before one of them was decided.
+
+        Args:
+            record: votes, stopped early or not
+            radii: that will be reported
+            **how: of record.certify: method, ...
+        Returns:
+            l2 Certificates at the run's alpha
+        """
         check_decided(record, radii)
         return record.certify("l2", alpha=self.alpha, **how)
 
     def finish(self) -> Claims: # the claims, shown in full
-        "Last cell: write claims and provenance. Without it a run counts as failed."
+        """Last cell: write claims and provenance. Without it a run counts as failed.
+
+        Returns:
+            the claims, shown in full
+        """
         provenance = results.provenance(seed=self.seed, threads=os.environ.get("OMP_NUM_THREADS", ""))
         return self._close(parameters=self.parameters, budget=dataclasses.asdict(self.budget), provenance=provenance)
 

@@ -20,7 +20,11 @@ __all__ = ['experiments', 'meant', 'find_notebook', 'code_cells', 'default_param
 
 # %% ../../nbs/lab/08_notebooks.ipynb #f232f22b
 def experiments() -> list[str]: # names; gaussian_table1, the first table that a newcomer sees, comes first
-    "All experiments that are here."
+    """All experiments that are here.
+
+    Returns:
+        names; gaussian_table1, the first table that a newcomer sees, comes first
+    """
     try:
         folder = assets("experiments")
     except FileNotFoundError:
@@ -36,7 +40,11 @@ def meant(name: str, known: Sequence[str]) -> str:
 # %% ../../nbs/lab/08_notebooks.ipynb #38111dfc
 def find_notebook(name: str | Path, # an experiment such as "gaussian_table1", or the file of a notebook
                  ) -> Path:
-    "The notebook of an experiment. Raises ValueError, naming what is there, if there is none."
+    """The notebook of an experiment. Raises ValueError, naming what is there, if there is none.
+
+    Args:
+        name: an experiment such as "gaussian_table1", or the file of a notebook
+    """
     path = Path(name)
     if path.suffix == ".ipynb":
         if not path.is_file():
@@ -60,7 +68,11 @@ def _cells(path: str, changed: int) -> str:
     return json.dumps([dict(source=cell.source, tags=list(cell.metadata.get("tags", []))) for cell in code])
 
 def code_cells(path: str | Path) -> list[dict[str, Any]]: # source and tags of each
-    "The code cells of a notebook. Raises ValueError for what is none."
+    """The code cells of a notebook. Raises ValueError for what is none.
+
+    Returns:
+        source and tags of each
+    """
     return json.loads(_cells(str(path), Path(path).stat().st_mtime_ns))
 
 # %% ../../nbs/lab/08_notebooks.ipynb #05923512
@@ -76,7 +88,13 @@ def _assigned(node: ast.stmt) -> str:
 
 def default_parameters(path: str | Path, # a notebook
                       ) -> dict[str, Any]: # name -> literal
-    "Names and defaults of a notebook's parameters. Raises ValueError where the cell holds anything else."
+    """Names and defaults of a notebook's parameters. Raises ValueError where the cell holds anything else.
+
+    Args:
+        path: a notebook
+    Returns:
+        name -> literal
+    """
     tagged = [cell["source"] for cell in code_cells(path) if "parameters" in cell["tags"]]
     if len(tagged) != 1:
         raise ValueError(f"{Path(path).name} must have exactly one cell tagged 'parameters', got {len(tagged)}")
