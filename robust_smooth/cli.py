@@ -466,8 +466,8 @@ def _certify_network(made: argparse.ArgumentParser) -> None:
 
 def _certify_noise(made: argparse.ArgumentParser) -> None:
     made.add_argument("--noise", default="Gaussian",
-                      help="Gaussian (default), RoundedGaussian, Uniform, Splitting (with "
-                           "--noise-option q=255), ...")
+                      help="Gaussian (default); for images of 8 bits RoundedGaussian, which is drawn exactly, for "
+                           "perturbed images on their grid; Uniform, Splitting (with --noise-option q=255), ...")
     made.add_argument("--sigma", type=float, help="standard deviation, in units of [0, 1]")
     made.add_argument("--lam", type=float, help="half-width of uniform noise, in units of [0, 1]")
     made.add_argument("--noise-option", action="append", default=[], metavar="NAME=VALUE",

@@ -56,6 +56,7 @@ class Summary:
         p: [5] smallest, quartiles and largest of the class's probability, as `p_is` says
         p_is: "lower limit of p", or "share of votes" for methods without such limits
         unanimous: share of images whose draws all chose the class; None: not known
+        inputs: which perturbed images it speaks of, or which noise suits images of 8 bits
     """
     terms: str                     # method, norm, mode, scope, level
     images: int                    # rows
@@ -68,6 +69,7 @@ class Summary:
     p: np.ndarray | None           # [5] smallest, quartiles and largest of the class's probability, as `p_is` says
     p_is: str                      # "lower limit of p", or "share of votes" for methods without such limits
     unanimous: float | None        # share of images whose draws all chose the class; None: not known
+    inputs: str = ""               # which perturbed images it speaks of, or which noise suits images of 8 bits
 
     def __repr__(self) -> str:
         return "\n".join(line for line in _lines(self) if line)
@@ -90,7 +92,7 @@ def _lines(said: Summary) -> list[str]:
         lines.append(f"{said.p_is}: least {least}, quartiles {' '.join(quarters)}, most {most}")
     if said.unanimous:
         lines.append(f"unanimous: {said.unanimous:.1%} of the images; their radius is limited by the draws, not by the network")
-    return lines
+    return [*lines, said.inputs]
 
 # %% ../../nbs/core/05c_summaries.ipynb #2a429a23
 def _reasons(table: Any) -> dict[str, int]:
@@ -113,6 +115,15 @@ def _probabilities(table: Any) -> tuple[np.ndarray | None, str]: # [B], what the
         return _share(table), "share of votes"
     limits = table.p_lower[np.isfinite(table.p_lower)]
     return (limits if len(limits) else None), "lower limit of p"
+
+def _inputs(table: Any) -> str:
+    "Of which perturbed images a table on a grid speaks; under normal noise, what suits images of 8 bits."
+    if table.adversary == "quantised":
+        return f'perturbed images: on the grid of 1/{table.levels}; adversary="continuous" takes all others, at half the radius'
+    if table.adversary == "continuous":
+        return f"perturbed images: all, rounded to the grid of 1/{table.levels}"
+    normal = (table.noise or {}).get("name") == "Gaussian" and table.domain == UNIT
+    return "images of 8 bits: RoundedGaussian is drawn exactly, for perturbed images on their grid" if normal else ""
 
 def terms_of(table: Any, # certificates
             ) -> str:    # a line
@@ -156,7 +167,8 @@ def summarise(table: Any,                       # certificates
         reasons=_reasons(table), unanimous=None if share is None else float(np.mean(share == 1)),
         mean_radius=float(own.mean()) if len(own) else math.nan,
         median_radius=float(np.median(own)) if len(own) else math.nan,
-        p=None if known_p is None else np.quantile(known_p, [0, 0.25, 0.5, 0.75, 1]), p_is=p_is)
+        p=None if known_p is None else np.quantile(known_p, [0, 0.25, 0.5, 0.75, 1]), p_is=p_is,
+        inputs=_inputs(table))
 
 # %% ../../nbs/core/05c_summaries.ipynb #2d1217ef
 def _curve(table: Any, labels: ArrayLike | None, axes: Axes) -> None:

@@ -5,6 +5,7 @@
 # %% ../../nbs/maths/01d_shell_radii.ipynb #4817c41e
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
@@ -20,8 +21,8 @@ from robust_smooth.maths.shell_values import (
 from .shells import SMOOTH_REACH, check_family, check_range, is_smooth, smooth_law, smooth_reach
 
 # %% auto #0
-__all__ = ['SMALLEST', 'NEAR', 'FLAT', 'LEAST', 'GUARD', 'NODES', 'Fit', 'increasing_root', 'scaled_root', 'least_tail', 'radius',
-           'accuracy', 'dual_bound', 'verified_radius', 'bilateral_radius']
+__all__ = ['SMALLEST', 'NEAR', 'FLAT', 'LEAST', 'TRIES', 'GUARD', 'NODES', 'Fit', 'increasing_root', 'scaled_root', 'least_tail',
+           'radius', 'accuracy', 'dual_bound', 'verified_radius', 'bilateral_radius']
 
 # %% ../../nbs/maths/01d_shell_radii.ipynb #0573b0e5
 SMALLEST = 1e-60 # a scaled radius below this is given as 0
@@ -191,6 +192,7 @@ def radius(
     return found[()]
 
 # %% ../../nbs/maths/01d_shell_radii.ipynb #c27015df
+TRIES = 8    # of a radius that is lowered until it is proved
 GUARD = 1e-9 # relative amount by which certified radii lie below the exact ones
 
 # %% ../../nbs/maths/01d_shell_radii.ipynb #ae2b379d
@@ -298,14 +300,15 @@ def _solved_and_proved(target: float, q: float, d: int, k: float, family: str) -
     "A radius for which a proposal failed: solved, then lowered until it is proved; 0 if it never is."
     slack = accuracy(d, family)
     exact, median = scaled_root(np.zeros((1, 1)), np.array([target]), d, k, family)
-    t = -median[0, 0]
-    for step in range(6):
-        back = GUARD + 10 * slack / target + 10.0**(step - 9) * (step > 0)
+    t, back = -median[0, 0], GUARD + 10 * slack / target
+    for _ in range(TRIES):
         R = exact[0] * (1 - back)
-        if R <= 0:
+        if not R > 0:
             break
-        if _dual_tails(np.array([t]), np.array([R]), np.array([q]), d, k, family)[0] > 0.5 + slack:
+        lack = 0.5 + slack - _dual_tails(np.array([t]), np.array([R]), np.array([q]), d, k, family)[0]
+        if lack < 0:
             return R, t
+        back += max(1.5 * lack / target * math.sqrt(2 * math.pi), back)
     return 0.0, 0.0
 
 # %% ../../nbs/maths/01d_shell_radii.ipynb #b574e488
@@ -336,7 +339,7 @@ def verified_radius(
     known = np.maximum(q[rows], least_tail(d, k, family)) # a smaller 1 - p certifies no less
     target, slack = -ndtri(known), accuracy(d, family)
     guess, t = _proposed(target, d, k, family)
-    guess = np.maximum(guess * (1 - GUARD - 10 * slack / target), 0)
+    guess = np.maximum(guess * (1 - (GUARD + 10 * slack / target)), 0)
     proved = guess > 0
     proved[proved] = _dual_tails(t[proved], guess[proved], known[proved], d, k, family) > 0.5 + slack
     for i in np.flatnonzero(~proved): # the polynomial was not good enough here

@@ -18,10 +18,10 @@ __all__ = ['TINY', 'SHORT', 'TERMS', 'BLOCK', 'FAINT', 'SPAN', 'KNOTS', 'normal_
 # %% ../../nbs/maths/01a_truncated_sums.ipynb #5b31f922
 def normal_mass(low: np.ndarray, high: np.ndarray) -> np.ndarray:
     "Phi(high) - Phi(low) for low <= high, with full relative accuracy on either side of 0."
-    right = ndtr(-low) - ndtr(-high)
-    left = ndtr(high) - ndtr(low)
+    right = low > 0
+    low, high = np.where(right, -high, low), np.where(right, -low, high) # mirrored to the left
     across = (erf(high / np.sqrt(2)) - erf(low / np.sqrt(2))) / 2
-    return np.where(low > 0, right, np.where(high < 0, left, across))
+    return np.where(high < 0, ndtr(high) - ndtr(low), across)
 
 # %% ../../nbs/maths/01a_truncated_sums.ipynb #95a348b4
 TINY = 1e-300 # in place of 0 under a logarithm
@@ -93,6 +93,16 @@ def cell_densities(
     return density
 
 # %% ../../nbs/maths/01a_truncated_sums.ipynb #74cb0bb7
+def _by_row(tables: np.ndarray, row: np.ndarray, vectors: np.ndarray) -> np.ndarray: # [H, n, q], [B], [B, q] -> [B, n]
+    "Each vector times the table of its row."
+    order = np.argsort(row, kind="stable")
+    ends = np.searchsorted(row[order], np.arange(len(tables) + 1))
+    found = np.empty((len(row), tables.shape[1]))
+    for table, start, stop in zip(tables, ends, ends[1:]):
+        some = order[start:stop]
+        found[some] = vectors[some] @ table.T
+    return found
+
 class CellSums:
     """Sums of n variables with density ~ exp(-h^2 v^2 / 2 - c h v) on [-1, 1]; one pair (c, h) per row.
 
@@ -112,14 +122,15 @@ class CellSums:
         c: np.ndarray,   # [B] midranges
         degree: int,     # nodes per cell
     ):
-        self.n, self.degree = n, degree
+        self.n, self.degree, self.row = n, degree, row
         x, w = legendre(degree)
-        v = (1 - n + 2 * np.arange(n))[:, None] + x
-        tilt = (c * h[row])[:, None, None]
-        values = np.exp(-tilt * v - np.abs(tilt) * n) * cell_densities(n, h, degree)[row]
-        mass = values @ w
-        whole = mass.sum(1, keepdims=True)
-        self.values, mass = values / whole[:, :, None], mass / whole
+        tilt = (c * h[row])[:, None]
+        self.density = cell_densities(n, h, degree)
+        self.within = np.exp(-tilt * x - np.abs(tilt)) # of exp(-c h v): the node's place in its cell,
+        self.middle = np.exp(-tilt * (1 - n + 2 * np.arange(n)) - np.abs(tilt) * (n - 1)) # and the cell's
+        mass = self.middle * _by_row(self.density, row, self.within * w)
+        self.whole = mass.sum(1, keepdims=True)
+        mass = mass / self.whole
         none = np.zeros((len(mass), 1))
         self.below = np.concatenate([none, np.cumsum(mass, axis=1)], axis=1)
         self.above = np.concatenate([np.cumsum(mass[:, ::-1], axis=1)[:, ::-1], none], axis=1)
@@ -134,7 +145,8 @@ class CellSums:
         cell = np.clip(np.floor((u + self.n) / 2), 0, self.n - 1).astype(int)
         inside = np.clip(u + self.n - 1 - 2 * cell, -1, 1)
         weights = _legendre_integrals(inside, self.degree) @ _to_coefficients(self.degree)
-        part = (weights * self.values[row, cell]).sum(1)
+        values = self.density[self.row, cell] * self.within * (self.middle[row, cell, None] / self.whole)
+        part = (weights * values).sum(1)
         below, above = self.below[row, cell] + part, self.above[row, cell] - part
         return np.clip(below, 0, 1), np.clip(above, 0, 1)
 

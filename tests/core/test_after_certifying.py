@@ -140,6 +140,17 @@ def test_the_summary_counts_what_is_there():
     assert votes()[[]].certify().summary().images == 0
 
 
+def test_the_summary_says_of_which_perturbed_images_it_speaks():
+    def last(noise, **question):
+        record = rs.Record.from_counts([[9, 1]], [[900, 100]], 1000, noise, 4, domain=question.pop("domain", (0, 1)))
+        return repr(record.certify(**question).summary()).splitlines()[-1]
+    on_grid = rs.RoundedGaussian(sigma=0.5, q=16)
+    assert last(on_grid).startswith("perturbed images: on the grid of 1/16;")
+    assert last(on_grid, adversary="continuous") == "perturbed images: all, rounded to the grid of 1/16"
+    assert "RoundedGaussian" in last(rs.Gaussian(sigma=0.5))
+    for other in (last(rs.Gaussian(sigma=0.5), domain=None), last(rs.Uniform(lam=0.5))): assert other.startswith("share of votes")
+
+
 def test_the_picture_is_the_curve():
     for table in (votes().certify(), votes(labels=None).certify(method="gaussian"), votes().certify(method="tcertify", mode="paper")):
         axes = table.plot()

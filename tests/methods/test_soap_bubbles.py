@@ -278,7 +278,8 @@ def test_tiny_shapes_and_reproducibility():
         assert image.shape == (4, 1, 3, 1)
 
 
-@pytest.mark.parametrize("d, k, q", [(64, 22.0, 0.005), (499, 174.0, 0.005), (64, 45.0, 0.005), (64, 55.0, 0.005), (784, 300.0, 1e-5), (20, 12.0, 0.01)])
+@pytest.mark.parametrize("d, k, q", [(64, 22.0, 0.005), (499, 174.0, 0.005), (64, 45.0, 0.005), (64, 55.0, 0.005), (784, 300.0, 1e-5), (20, 12.0, 0.01),
+                                     (12, 10.8, 0.3), (16, 14.4, 1e-4), (20, 18.0, 0.3), (30, 27.0, 0.3)])
 def test_mixed_with_a_steep_law_is_never_above_a_finer_quadrature(d, k, q, monkeypatch):
     "k close to d: at the certified radius the worst case, by a much finer quadrature, still has the class above one half."
     record = Record.from_counts([[100, 0]], [[int(round((1 - q / 2) * 10**7)), int(round(q / 2 * 10**7))]], 10**7, MixedNormGaussian(sigma=1.0, k=k), d)
