@@ -30,7 +30,9 @@ __all__ = ['NOT_KEYS', 'SIZES', 'provenance', 'to_markdown', 'save', 'load', 'be
 _all_ = ["log_accuracy", "read_certification_log", "write_certification_log"] # from `logs`
 
 # %% ../../nbs/lab/01_results.ipynb #197f4135
-_GIT = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+_NAMED = ["git", "describe", "--always", "--abbrev=12"]
+_CHANGED = ["git", "status", "--porcelain", "--untracked-files=no", "--", ".",
+            ":(exclude)data/results", ":(exclude)figures"] # what runs wrote decides no run
 _LIBRARIES = ("numpy", "scipy", "pandas", "torch", "torchvision") # whose versions are noted, if loaded
 
 # %% ../../nbs/lab/01_results.ipynb #f4586a89
@@ -39,7 +41,9 @@ def _commit() -> str: # of the checkout, "" outside of one
     if root is None:
         return ""
     try:
-        return subprocess.run(_GIT, cwd=root, capture_output=True, text=True, timeout=10).stdout.strip()
+        name, changed = (subprocess.run(words, cwd=root, capture_output=True, text=True, timeout=10).stdout.strip()
+                         for words in (_NAMED, _CHANGED))
+        return f"{name}-dirty" if name and changed else name
     except (OSError, subprocess.SubprocessError):
         return ""
 

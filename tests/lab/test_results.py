@@ -1,4 +1,5 @@
 "Tables with provenance, the field's logs both ways, comparisons, figures and the report page."
+import subprocess
 import json
 
 import numpy as np
@@ -136,3 +137,23 @@ def test_figures_are_the_same_bytes_in_another_process(tmp_path):
     running = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path / name)], env={**__import__("os").environ, "MPLBACKEND": "agg"}) for name in "ab"]
     assert [p.wait(timeout=120) for p in running] == [0, 0]
     for kind in ("png", "pdf", "svg"): assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
+
+
+def test_what_runs_wrote_does_not_make_a_commit_dirty(tmp_path, monkeypatch):
+    def git(*words):
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *words], cwd=tmp_path, check=True, capture_output=True)
+
+    kept, code = tmp_path / "data/results/a/table.csv", tmp_path / "code.py"
+    for path in (kept, code):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("1\n")
+    git("init", "-q")
+    git("add", "-A")
+    git("commit", "-qm", "all")
+    monkeypatch.setattr(results, "checkout", lambda: tmp_path)
+    clean = results.provenance()["commit"]
+    assert len(clean) == 12 and not clean.endswith("dirty")
+    kept.write_text("2\n")
+    assert results.provenance()["commit"] == clean
+    code.write_text("2\n")
+    assert results.provenance()["commit"] == f"{clean}-dirty"
