@@ -93,9 +93,9 @@ SMALLEST = 8           # rows of the first candidate
 LARGEST_BATCH = 2**28  # numbers in a batch, a gigabyte of float32
 GOOD = 0.98            # of the best throughput: as good as the best
 NEAR = 0.85            # of the best throughput: worth a second look
-SHORT = 0.95           # of it, as good as the best where batches are short: a smaller one leaves drawing and counting their caches
+SHORT = 0.9            # of it, as good as the best where batches are short: a smaller one leaves the caches to the rest, and memory at home
 LONG = 8e-3            # seconds of a batch beside which bookkeeping is small
-AROUND = 1e-4          # seconds that a batch costs beside its forward pass, about
+AROUND = 5e-5          # seconds that a batch costs beside its forward pass, about
 PAST = 3               # larger sizes in a row, slower than the best, after which a sweep ends
 
 _tuned: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()

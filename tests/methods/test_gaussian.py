@@ -1,4 +1,6 @@
 "The Gaussian certificate: published logs, simulated coverage, attacks on known classifiers."
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -70,3 +72,14 @@ def test_minimum_n_is_minimal():
 def test_too_few_draws_abstain_with_the_reason():
     table = Record.from_counts([[5, 0]], [[9, 0]], 9, Gaussian(sigma=1.0), 4).certify("l2")
     assert table.label[0] == ABSTAIN and "n below 10" in table.reason[0]
+
+
+def test_limits_are_judged_by_their_tails_and_not_by_their_digits():
+    "An older SciPy inverts to 12 digits: safe limits that differ in the 13th are proved, a limit beyond the votes is not."
+    record = Record.from_counts([[5, 1]] * 3, [[950, 50], [990, 10], [700, 300]], 1000, Gaussian(sigma=0.5), 64)
+    table = certify(record)
+    safe = dict(radius=table.radius * (1 - 1e-12), p_lower=table.p_lower - 1e-13, p_upper=table.p_upper + 1e-13)
+    assert check(table).all() and check(replace(table, **safe)).all()
+    assert check(replace(table, p_upper=table.p_upper + 1e-3)).all() # shown larger than it need be
+    assert not check(replace(table, p_upper=table.p_upper * (1 - 1e-6))).any()
+    assert not check(replace(table, p_lower=table.p_lower * (1 + 1e-7))).any()

@@ -37,7 +37,7 @@ def _record(hits, n, noise, selected=0, **more):
 def test_precision(hits, n, alpha, lower, reach):
     table = _record(hits, n, Uniform(lam=1.5)).certify("l1", method="uniform", alpha=alpha)
     assert table.p_lower[0] == pytest.approx(lower, rel=2e-14) and table.p_lower[0] <= lower
-    assert table.radius[0] == pytest.approx(reach, rel=1e-10, abs=1e-13) and table.radius[0] <= reach
+    assert table.radius[0] == pytest.approx(reach, rel=1e-10, abs=1e-12) and table.radius[0] <= reach
     assert uniform.radius(lower, 1.5) == pytest.approx(reach, rel=1e-10, abs=1e-15)
 
 def test_radius_function():
