@@ -156,7 +156,8 @@ def truncated_moments(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np
     mass = np.maximum(normal_mass(low, high), TINY)
     at_low, at_high = (np.exp(-x * x / 2) / np.sqrt(2 * np.pi) / mass for x in (low, high))
     mean = at_low - at_high
-    variance = 1 - (high * at_high - low * at_low) - mean**2
+    with np.errstate(over="ignore"): # with next to no mass the square is infinite; the least variance is taken
+        variance = 1 - (high * at_high - low * at_low) - mean**2
     narrow = high - low < 0.05 # the uniform limit, where the moments cancel
     mean = np.where(narrow, (low + high) / 2, mean)
     return mean, np.where(narrow, (high - low)**2 / 12, np.maximum(variance, 1e-12))

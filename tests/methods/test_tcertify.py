@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.special import ndtr
 
+from robust_smooth.maths import bounds
 from robust_smooth.methods import gaussian, tcertify
 from robust_smooth.core.record import Record
 from robust_smooth.core.values import ABSTAIN
@@ -60,7 +61,7 @@ def test_radii_agree_with_high_precision(counts, n, alpha, expected):
                  paper=certify(record, alpha=alpha, mode="paper"), paper_no_cap=certify(record, alpha=alpha, mode="paper", cap=False))
     for name, value in expected.items():
         radius = found[name].radius[0]
-        assert radius == pytest.approx(value, rel=1e-10, abs=1e-14), name
+        assert radius == pytest.approx(value, rel=1e-10, abs=1e-12 if bounds.EARLIER else 1e-14), name # older SciPy: limits give away more
         assert (found[name].label[0] == ABSTAIN) == (value == 0), name
 
 def test_batch_is_loop_and_radius_scales_with_sigma():
