@@ -328,12 +328,18 @@ def doctor(args: argparse.Namespace) -> int: # exit code
     return 1 if examine() else 0
 
 def zoo(args: argparse.Namespace) -> int: # exit code
-    """List the zoo, or train for it.
+    """List the zoo, train for it, or make twins in int8.
 
     Returns:
         exit code
     """
     from robust_smooth.training import models
+    if args.int8 is not None:
+        from robust_smooth.lab.publish import add_twin
+        known = [name for name, card in models.zoo().items() if "noise" in card and "twin_of" not in card]
+        for name in args.int8 or known:
+            print(add_twin(name, folder=args.folder, data_dir=args.data_dir, replace=args.replace), flush=True)
+        return 0
     if args.train:
         from robust_smooth.lab.publish import add_to_zoo
         from robust_smooth.noise.additive import Gaussian
@@ -343,19 +349,24 @@ def zoo(args: argparse.Namespace) -> int: # exit code
             print(made, flush=True)
         return 0
     for name, card in models.zoo().items():
-        print(f"{name:<34} {card.get('data', '')}, {card.get('epochs', '?')} epochs; {_on_card(card)}")
+        print(f"{name:<39} {_on_card(card)}")
     return 0
 
 def _on_card(card: Mapping[str, Any]) -> str:
-    "What a card of the zoo says of certificates."
+    "What a card of the zoo says of training and certificates, or of the network whose twin it is."
+    if "twin_of" in card:
+        same = card["agreement"]["same"]
+        return f"in int8; {same:.1%} of labels under noise are those of {card['twin_of']}"
+    made = f"{card.get('data', '')}, {card.get('epochs', '?')} epochs"
     seen = card.get("certified", {})
     if not seen:
-        return "no certified accuracy on the card"
+        return f"{made}; no certified accuracy on the card"
     first = list(seen.get("accuracy", {}).items())[:5]
-    return f"{seen['norm']} certified accuracy " + ", ".join(f"{radius}: {share:.2f}" for radius, share in first)
+    said = ", ".join(f"{radius}: {share:.2f}" for radius, share in first)
+    return f"{made}; {seen['norm']} certified accuracy {said}"
 
 # %% ../nbs/12_cli.ipynb #3423eccd
-_BUDGETS = "smoke, quick, cpu, gpu, paper"
+_BUDGETS = "smoke, quick, cpu, gpu, paper, and with -int8 behind it votes in int8"
 _DATASETS = "digits (embedded), mnist, cifar10, cifar100, svhn, imagenet"
 
 def _command(commands: Any,
@@ -533,17 +544,22 @@ def _add_tools(commands: Any) -> None:
 
 def _add_zoo(commands: Any) -> None:
     made = _command(commands, zoo,
-                    "List the trained base classifiers at hand, or train more of them. "
+                    "List the trained base classifiers at hand, train more of them, or make their twins in int8. "
                     "An interrupted training is resumed by the same command.",
                     "robust-smooth zoo",
                     "robust-smooth zoo --train cifar10 --sigma 0.25 0.5 --budget cpu",
-                    "robust-smooth zoo --train cifar10 --sigma 0.25 --budget gpu")
-    made.add_argument("--train", metavar="DATASET",
+                    "robust-smooth zoo --train cifar10 --sigma 0.25 --budget gpu",
+                    "robust-smooth zoo --int8                               twins of all that lack one")
+    what = made.add_mutually_exclusive_group()
+    what.add_argument("--train", metavar="DATASET",
                       help="train on this data set with Gaussian noise and keep the networks in "
                            "data/zoo")
+    what.add_argument("--int8", nargs="*", metavar="NAME",
+                      help="make the int8 twins of these networks (none named: of all), which vote at budgets "
+                           "such as cpu-int8")
     made.add_argument("--sigma", type=float, nargs="+", default=[0.25, 0.5, 1.0],
                       help="noise levels, in units of [0, 1] (default 0.25 0.5 1.0)")
-    made.add_argument("--budget", default="cpu", help=f"{_BUDGETS}; default: cpu")
+    made.add_argument("--budget", default="cpu", help="smoke, quick, cpu, gpu, paper; default: cpu")
     made.add_argument("--n", type=int,
                       help="draws per image of the certified accuracy on the card; default: the "
                            "budget's")
