@@ -336,8 +336,7 @@ def zoo(args: argparse.Namespace) -> int: # exit code
     from robust_smooth.training import models
     if args.int8 is not None:
         from robust_smooth.lab.publish import add_twin
-        known = [name for name, card in models.zoo().items() if "noise" in card and "twin_of" not in card]
-        for name in args.int8 or known:
+        for name in args.int8 or [name for name, card in models.zoo().items() if "certified" in card]:
             print(add_twin(name, folder=args.folder, data_dir=args.data_dir, replace=args.replace), flush=True)
         return 0
     if args.train:
@@ -349,21 +348,8 @@ def zoo(args: argparse.Namespace) -> int: # exit code
             print(made, flush=True)
         return 0
     for name, card in models.zoo().items():
-        print(f"{name:<39} {_on_card(card)}")
+        print(f"{name:<39} {models.said_of(card)}")
     return 0
-
-def _on_card(card: Mapping[str, Any]) -> str:
-    "What a card of the zoo says of training and certificates, or of the network whose twin it is."
-    if "twin_of" in card:
-        same = card["agreement"]["same"]
-        return f"in int8; {same:.1%} of labels under noise are those of {card['twin_of']}"
-    made = f"{card.get('data', '')}, {card.get('epochs', '?')} epochs"
-    seen = card.get("certified", {})
-    if not seen:
-        return f"{made}; no certified accuracy on the card"
-    first = list(seen.get("accuracy", {}).items())[:5]
-    said = ", ".join(f"{radius}: {share:.2f}" for radius, share in first)
-    return f"{made}; {seen['norm']} certified accuracy {said}"
 
 # %% ../nbs/12_cli.ipynb #3423eccd
 _BUDGETS = "smoke, quick, cpu, gpu, paper, and with -int8 behind it votes in int8"
@@ -555,8 +541,7 @@ def _add_zoo(commands: Any) -> None:
                       help="train on this data set with Gaussian noise and keep the networks in "
                            "data/zoo")
     what.add_argument("--int8", nargs="*", metavar="NAME",
-                      help="make the int8 twins of these networks (none named: of all), which vote at budgets "
-                           "such as cpu-int8")
+                      help="make twins in int8 of these networks (none named: of all), for budgets such as cpu-int8")
     made.add_argument("--sigma", type=float, nargs="+", default=[0.25, 0.5, 1.0],
                       help="noise levels, in units of [0, 1] (default 0.25 0.5 1.0)")
     made.add_argument("--budget", default="cpu", help="smoke, quick, cpu, gpu, paper; default: cpu")

@@ -23,7 +23,8 @@ from .speed import of_openvino
 from .models import lenet, mlp, resnet110, resnet20, resnet50, seeded, small_convnet
 
 # %% auto #0
-__all__ = ['MAKERS', 'ARCHITECTURES', 'REBUILT', 'zoo_folders', 'zoo', 'pretrained', 'pretrained_at', 'save_pretrained']
+__all__ = ['MAKERS', 'ARCHITECTURES', 'REBUILT', 'zoo_folders', 'zoo', 'pretrained', 'pretrained_at', 'save_pretrained',
+           'said_of']
 
 # %% ../../nbs/training/05_zoo.ipynb #37c74d78
 MAKERS: tuple[Callable[..., nn.Module], ...] = (mlp, small_convnet, lenet, resnet20, resnet110, resnet50)
@@ -184,3 +185,17 @@ def save_pretrained(model: nn.Module,   # a trained network
     content = dict(architecture=architecture) | content | card
     write_atomic(path.with_suffix(".json"), json.dumps(content, indent=1))
     return path
+
+# %% ../../nbs/training/05_zoo.ipynb #4ef22364
+def said_of(card: Mapping[str, Any]) -> str:
+    "What a card of the zoo says of training and certificates, or of the network whose twin it is."
+    if "twin_of" in card:
+        same = card["agreement"]["same"]
+        return f"in int8; {same:.1%} of labels under noise are those of {card['twin_of']}"
+    made = f"{card.get('data', '')}, {card.get('epochs', '?')} epochs"
+    seen = card.get("certified", {})
+    if not seen:
+        return f"{made}; no certified accuracy on the card"
+    first = list(seen.get("accuracy", {}).items())[:5]
+    said = ", ".join(f"{radius}: {share:.2f}" for radius, share in first)
+    return f"{made}; {seen['norm']} certified accuracy {said}"
