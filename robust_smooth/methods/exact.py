@@ -88,7 +88,7 @@ def certify(record: Record,         # votes under Gaussian or uniform noise, rou
             *,
             norm: str | float = "l2", # "l2", "l1" or "linf" under Gaussian noises, "l1" under uniform noise
             alpha: float = 0.001,   # failure probability per image, in (0, 1)
-            levels: int | None = None, # uniform noise: grid steps per unit of input, if attackers stay on that grid; rounded noise has its own
+            levels: int | None = None, # uniform noise: grid steps per unit, where attackers stay on them; rounded has its own
             adversary: str = "quantised", # noise on a grid: "quantised" (inputs stay on it) or "continuous" (rounded to it)
             progress: bool | None = None, # show a bar; None: from 300 distinct pairs of counts on
            ) -> Certificates:       # with the witness that `check` re-proves
@@ -99,8 +99,8 @@ def certify(record: Record,         # votes under Gaussian or uniform noise, rou
         record: votes under Gaussian or uniform noise, rounded or not; a fixed number of draws
         norm: "l2", "l1" or "linf" under Gaussian noises, "l1" under uniform noise
         alpha: failure probability per image, in (0, 1)
-        levels: uniform noise: grid steps per unit of input, if attackers stay on that grid; rounded
-            noise has its own
+        levels: uniform noise: grid steps per unit, where attackers stay on them; rounded has its
+            own
         adversary: noise on a grid: "quantised" (inputs stay on it) or "continuous" (rounded to it)
         progress: show a bar; None: from 300 distinct pairs of counts on
     Returns:
