@@ -308,6 +308,7 @@ def certified_curves(curves: Mapping[str, Certificates], # legend entry -> certi
         sns.despine(ax=ax)
     return ax
 
+# %% ../../nbs/lab/02_figures.ipynb #85bc77d9
 def _check_marked(curves: Mapping[str, Certificates], marks: ArrayLike | None) -> None:
     stopped = [name for name, certificates in curves.items() if certificates.method == "sequential"]
     if stopped and marks is None:
