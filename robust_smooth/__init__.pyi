@@ -63,6 +63,7 @@ from . import noise as noise
 from .lab import notebooks as notebooks
 from .training import opened as opened
 from .training import openvino as openvino
+from . import options as options
 from .lab import outcome as outcome
 from .lab import papers as papers
 from .training import plain as plain
@@ -97,6 +98,7 @@ from .methods import tcertify as tcertify
 from . import testing as testing
 from .training import train as train
 from .maths import truncated_sums as truncated_sums
+from .lab import twins as twins
 from .maths import two_sided as two_sided
 from .methods import uniform as uniform
 from .training import vision as vision
