@@ -5,18 +5,17 @@
 # %% ../../nbs/training/11_conduct.ipynb #839a2025
 from __future__ import annotations
 
-import contextlib
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 # %% auto #0
-__all__ = ['MEMORY_ERRORS', 'TOLERANCE', 'ROWS', 'check_shape', 'check_logits', 'layers_with_company', 'ran_out', 'by_itself',
-           'Trial', 'trial', 'acts_alone', 'check_layers', 'check_trial']
+__all__ = ['MEMORY_ERRORS', 'TOLERANCE', 'ROWS', 'check_shape', 'check_logits', 'layers_with_company', 'ran_out', 'Trial',
+           'trial', 'acts_alone', 'check_layers', 'check_trial']
 
 # %% ../../nbs/training/11_conduct.ipynb #2ee82d23
 def check_shape(logits: object,          # what the model returned
@@ -89,12 +88,6 @@ def ran_out(error: BaseException) -> bool:
     "Whether an error says that memory ran out; PyTorch says it in several ways, not all with a type of their own."
     return isinstance(error, MEMORY_ERRORS) or bool(_SHORT.search(str(error)))
 
-@contextlib.contextmanager
-def by_itself(device: torch.device) -> Iterator[None]:
-    "Where a network is asked: no gradients, and its own arithmetic, whatever autocast the caller is in."
-    with torch.inference_mode(), torch.autocast(device.type, enabled=False):
-        yield
-
 # %% ../../nbs/training/11_conduct.ipynb #2389bfec
 @dataclass(frozen=True)
 class Trial:
@@ -140,7 +133,7 @@ def trial(model: Callable, # base classifier: [m, ...] -> [m, C] logits
     if len(few) < ROWS:
         few = torch.cat([few, _company_of(few)])[:ROWS]
     devices = [images.device] if images.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), by_itself(images.device):
+    with torch.random.fork_rng(devices=devices), torch.inference_mode():
         for rows in (few, few[:2]):
             try:
                 return _compare(model, rows)

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from ..core.seeds import chunk_size
 from ..noise.additive import Additive, Noise, Stream
-from ..training.conduct import MEMORY_ERRORS, by_itself, check_shape, ran_out
+from ..training.conduct import MEMORY_ERRORS, check_shape, ran_out
 from .hardware import FRAGILE, is_host, memory_format, working_precision
 from .tally import DeviceTally, HostTally, Piece, Tally, joined
 
@@ -382,10 +382,10 @@ def run(engine: Engine,         # built once for a vote
     Returns:
         rows, as they finish
     """
-    with by_itself(engine.device):
+    with torch.inference_mode():
         rows = iter(_Run(engine, job, progress))
     while True:
-        with by_itself(engine.device):
+        with torch.inference_mode():
             row = next(rows, None)
         if row is None:
             return

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.seeds import chunk_size
-from ..training.conduct import MEMORY_ERRORS, by_itself, check_logits, ran_out
+from ..training.conduct import MEMORY_ERRORS, check_logits, ran_out
 
 # %% auto #0
 __all__ = ['HOST', 'SMALLEST', 'LARGEST_BATCH', 'GOOD', 'NEAR', 'SHORT', 'LONG', 'AROUND', 'PAST', 'SWEEP', 'WORTH_A_SWEEP',
@@ -80,7 +80,7 @@ def forward_in_pieces(model: Callable, # base classifier
     """
     while True:
         try:
-            with by_itself(images.device):
+            with torch.inference_mode():
                 # Copies: some networks work in place.
                 return torch.cat([check_logits(model(piece.clone()), len(piece), None) for piece in images.split(rows)])
         except (*MEMORY_ERRORS, RuntimeError) as error:

@@ -234,20 +234,7 @@ def test_tiny_images_pass_in_the_batches_that_were_asked_for(noise):
     for other, again in found[1:]: assert torch.equal(other, drawn) and np.array_equal(again, counts)
 
 
-# ---- the caller's surroundings, and every way in which memory is said to be short
-
-@pytest.mark.parametrize("number", [torch.bfloat16, torch.float16])
-def test_an_autocast_around_a_vote_changes_no_vote(number):
-    images = torch.rand(4, 1, 4, 4, generator=torch.Generator().manual_seed(0))
-    torch.manual_seed(0)
-    smoothed = rs.Smoothed(rs.wrap(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3)), num_classes=3, mean=0, std=1), rs.Gaussian(sigma=0.5))
-    settings = dict(n=2000, n0=100, batch_size=100, progress=False)
-    alone, clean = smoothed.vote(images, **settings), smoothed.agreement(images)
-    with torch.autocast("cpu", dtype=number):
-        within = smoothed.vote(images, **settings)
-        assert smoothed.agreement(images) == clean
-    assert (within.counts == alone.counts).all() and (within.selection == alone.selection).all() and within.provenance == alone.provenance
-
+# ---- every way in which memory is said to be short
 
 @pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("CUDA error: out of memory"), RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"),
                                    RuntimeError("[enforce fail at alloc_cpu.cpp:114] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")])
