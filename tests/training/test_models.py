@@ -264,7 +264,7 @@ def test_zoo(tmp_path, monkeypatch):
 ZOO = Path(models.__file__).resolve().parents[2] / "data" / "zoo"
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in ZOO.glob("*.safetensors")))
+@pytest.mark.parametrize("name", sorted(path.stem for path in ZOO.glob("*.safetensors") if not path.stem.endswith("-int8"))) # twins: tests/lab/test_twins.py
 def test_networks_of_the_zoo_are_those_of_their_cards(name, monkeypatch):
     monkeypatch.delenv("ROBUST_SMOOTH_ZOO", raising=False)
     net = models.pretrained(name) # compares the fingerprint
