@@ -180,7 +180,9 @@ def test_optimise_keeps_the_function(make, shape):
 
 
 @pytest.mark.skipif(not shutil.which("c++"), reason="torch.compile needs a C++ compiler")
-def test_a_compiled_network_keeps_the_function():
+def test_a_compiled_network_keeps_the_function(monkeypatch):
+    import torch._inductor.config as inductor
+    monkeypatch.setattr(inductor, "compile_threads", 1) # else a pool of processes starts, and each imports torch
     model, x = shaken(seeded(lambda: models.ResNet(8))), torch.rand(16, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     fast, plain = optimise(model, x, "bfloat16", "torch compiled"), optimise(model, x, "bfloat16", "torch channels-last")
     with torch.inference_mode(): want, got = plain(x), fast(x)
