@@ -64,6 +64,7 @@ from . import noise as noise
 from .lab import notebooks as notebooks
 from .training import opened as opened
 from .training import openvino as openvino
+from . import options as options
 from .lab import outcome as outcome
 from .lab import papers as papers
 from .training import plain as plain

@@ -16,11 +16,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .core._table import METHODS, NOISES
+from .options import parser
 
 # %% auto #0
-__all__ = ['WORDS', 'read_value', 'read_parameters', 'reproduce', 'sweep', 'load_factory', 'certify', 'methods', 'draws',
-           'convert', 'report', 'doctor', 'zoo', 'parser', 'main']
+__all__ = ['WORDS', 'COMMANDS', 'read_value', 'read_parameters', 'reproduce', 'sweep', 'load_factory', 'certify', 'methods',
+           'draws', 'convert', 'report', 'doctor', 'zoo', 'main']
 
 # %% ../nbs/12_cli.ipynb #51b80b28
 WORDS = {"true": True, "false": False, "none": None}
@@ -140,8 +140,8 @@ def load_factory(name: str, # "package.module:factory"
         there = [one for one in dir(found) if not one.startswith("_")][:12]
         raise ValueError(f"{option}: {module} has no {attribute!r}; it has {there}")
     target = getattr(found, attribute)
-    made = any(hasattr(target, name) for name in ("state_dict", "__getitem__", "batch_sampler")) and not isinstance(target, type)
-    return target if made else target()
+    held = any(hasattr(target, each) for each in ("state_dict", "__getitem__", "batch_sampler"))
+    return target if held and not isinstance(target, type) else target()
 
 # %% ../nbs/12_cli.ipynb #00a8ded3
 def _noise(kind: type, scale: Mapping[str, float], options: Mapping[str, Any]) -> Any:
@@ -354,219 +354,9 @@ def _on_card(card: Mapping[str, Any]) -> str:
     first = list(seen.get("accuracy", {}).items())[:5]
     return f"{seen['norm']} certified accuracy " + ", ".join(f"{radius}: {share:.2f}" for radius, share in first)
 
-# %% ../nbs/12_cli.ipynb #3423eccd
-_BUDGETS = "smoke, quick, cpu, gpu, paper"
-_DATASETS = "digits (embedded), mnist, cifar10, cifar100, svhn, imagenet"
-
-def _command(commands: Any,
-             function: Callable[[argparse.Namespace], int],
-             summary: str,
-             *examples: str,
-            ) -> argparse.ArgumentParser:
-    "A command with its help."
-    epilog = "examples:\n" + "\n".join(f"  {line}" for line in examples)
-    made = commands.add_parser(function.__name__, help=summary, description=summary, epilog=epilog,
-                               formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.set_defaults(function=function)
-    return made
-
-def _running(made: argparse.ArgumentParser) -> None:
-    "Options of commands that run notebooks."
-    made.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE",
-                      help="a parameter of the notebooks; may be repeated")
-    made.add_argument("--scheduler", metavar="WHERE",
-                      help="'local': dask workers on all cores; or the address of a running "
-                           "dask scheduler, tcp://host:8786")
-    made.add_argument("--out", metavar="FOLDER",
-                      help="folder of runs and summaries; default: under ROBUST_SMOOTH_HOME")
-    made.add_argument("--jobs", type=int, metavar="K", help="notebooks at a time")
-    made.add_argument("--shards", type=int, default=1, metavar="K",
-                      help="helpers per notebook, which share its voting (default 1: none)")
-    made.add_argument("--limit", type=float, metavar="SECONDS",
-                      help="stop a notebook that runs longer; default: no limit")
-    made.add_argument("--dry-run", action="store_true",
-                      help="only say what would run, what is cached, and about how long it "
-                           "takes")
-    made.add_argument("--quiet", action="store_true", help="no progress lines")
-
-# %% ../nbs/12_cli.ipynb #e81a1918
-def _add_reproduce(commands: Any) -> None:
-    made = _command(
-        commands, reproduce,
-        "Run experiments: tables, figures and claims beside the papers' numbers. Finished runs are kept; "
-        "give the same command again to resume.",
-        "robust-smooth reproduce                              every experiment on digits, a few minutes",
-        "robust-smooth reproduce gaussian_table1 -p seed=1     one experiment, another seed",
-        "robust-smooth reproduce --dataset cifar10 --budget gpu adre_table1",
-        "robust-smooth reproduce --list")
-    made.add_argument("experiments", nargs="*", metavar="experiment",
-                      help="names of experiments; none: all")
-    made.add_argument("--dataset", default="digits", help=f"{_DATASETS}; default: digits")
-    made.add_argument("--budget", default="quick",
-                      help=f"{_BUDGETS}; default: quick (two cores, minutes)")
-    made.add_argument("--list", action="store_true", help="list the experiments")
-    _running(made)
-
-def _add_sweep(commands: Any) -> None:
-    made = _command(
-        commands, sweep,
-        "Run a grid of parameters over experiments, here or on a cluster, into one summary table. "
-        "Finished runs are never repeated.",
-        "grid.yaml:",
-        "  experiment: gaussian_table1",
-        "  parameters: {budget: quick}",
-        "  grid:",
-        "    sigma: [0.25, 0.5, 1.0]",
-        "    seed: [0, 1, 2]",
-        "",
-        "robust-smooth sweep grid.yaml --dry-run",
-        "robust-smooth sweep grid.yaml --scheduler local --out results/sigma",
-        "robust-smooth sweep grid.yaml --scheduler tcp://head:8786")
-    made.add_argument("grid",
-                      help="YAML file: experiment, grid (parameter -> alternatives, or a list "
-                           "of parameter sets), fixed parameters")
-    made.add_argument("--publish", action="store_true",
-                      help="copy tables and figures to data/results and figures of the checkout")
-    made.add_argument("--retries", type=int, default=2,
-                      help="times that a run is tried again after its kernel or worker died "
-                           "(default 2)")
-    _running(made)
-
-# %% ../nbs/12_cli.ipynb #0ccec57c
-def _add_certify(commands: Any) -> None:
-    made = _command(
-        commands, certify,
-        "Certify a network of your own, or certify again from stored votes. Images are in [0, 1]; "
-        "normalisation belongs inside the network (or --mean, --std).",
-        "robust-smooth certify --model mypackage.nets:make --data cifar10 --data-dir datasets \\",
-        "    --subset 'every 20' --sigma 0.5 --moments --save my.votes --out certified.csv",
-        "robust-smooth certify --votes my.votes --norm l1 --method higher_order          no model, no GPU",
-        "robust-smooth certify --model nets:make --noise Uniform --lam 1.0 --norm l1 --data digits")
-    _certify_network(made)
-    _certify_noise(made)
-    made.add_argument("--alpha", type=float, default=0.001, help="failure probability per image (default 0.001)")
-    made.add_argument("--norm", help="l1, l2, linf; default: the noise's own")
-    made.add_argument("--method", help=f"default: the best that fits; known: {', '.join(sorted(METHODS))}; "
-                           "which fits what: robust-smooth methods")
-    made.add_argument("--option", action="append", default=[], metavar="NAME=VALUE",
-                      help="an option of the method, such as mode=paper")
-    made.add_argument("--save", metavar="FILE", help="keep the votes; an interrupted vote is resumed from this file")
-    made.add_argument("--out", metavar="FILE", help="write the certificates as CSV and Markdown")
-    made.add_argument("--log", metavar="FILE", help="write the tab-separated log that the field uses")
-
-def _certify_network(made: argparse.ArgumentParser) -> None:
-    made.add_argument("--model", metavar="PACKAGE.MODULE:FACTORY",
-                      help="a function without arguments that returns a torch.nn.Module; its "
-                           "code is run")
-    made.add_argument("--votes", metavar="FILE", help="stored votes instead of a model")
-    made.add_argument("--data", default="digits",
-                      help="digits (default), mnist, cifar10, cifar100, svhn, imagefolder; FILE.npy, or FILE.npz "
-                           "with arrays images [B, C, H, W] in [0, 1] and labels [B]; a folder of class "
-                           "folders; or package.module:dataset")
-    made.add_argument("--weights", metavar="FILE",
-                      help="checkpoint or safetensors with the network's weights; no code in it is run")
-    made.add_argument("--data-dir", default="", help="folder of the data set")
-    made.add_argument("--split", default="test", help="test (default) or train")
-    made.add_argument("--subset", default="", help="a number of images, or 'every 20'")
-    made.add_argument("--mean", type=float, nargs="+", help="per channel, if the network reads normalised images")
-    made.add_argument("--std", type=float, nargs="+", help="per channel")
-    made.add_argument("--device", help="cpu, cuda, ...; default: where the network is")
-    made.add_argument("--batch-size", type=int, metavar="K", help="images per forward pass; default: a short measurement")
-    made.add_argument("--quiet", action="store_true", help="no progress bar")
-
-def _certify_noise(made: argparse.ArgumentParser) -> None:
-    made.add_argument("--noise", default="Gaussian",
-                      help="Gaussian (default); for images of 8 bits RoundedGaussian, which is drawn exactly, for "
-                           f"perturbed images on their grid; known: {', '.join(sorted(NOISES))}")
-    made.add_argument("--sigma", type=float, help="standard deviation, in units of [0, 1]")
-    made.add_argument("--lam", type=float, help="half-width of uniform noise, in units of [0, 1]")
-    made.add_argument("--noise-option", action="append", default=[], metavar="NAME=VALUE",
-                      help="a further setting of the noise, such as q=255 (Splitting) or k=16 (RadialGaussian)")
-    made.add_argument("--n", type=int, default=100_000, help="draws per image (default 100000)")
-    made.add_argument("--n0", type=int, default=100, help="draws that choose the class (default 100)")
-    made.add_argument("--moments", action="store_true",
-                      help="also collect what first-order certificates need (l1 beyond the l2 "
-                           "ball, subspaces)")
-    made.add_argument("--seed", type=int, default=0, help="seed of the noise")
-
-# %% ../nbs/12_cli.ipynb #cb624413
-def _add_draws(commands: Any) -> None:
-    made = _command(commands, draws, "How many draws an l2 radius takes under Gaussian noise, or what a number of draws proves.",
-                    "robust-smooth draws --sigma 0.5 --p 0.9 0.05 --radius 0.5",
-                    "robust-smooth draws --sigma 0.5 --p 0.9 0.05 --n 1000")
-    made.add_argument("--sigma", type=float, required=True, help="noise level, in input units")
-    made.add_argument("--p", type=float, nargs="+", required=True, metavar="P",
-                      help="probability of the top class, and of its rival (default: all the rest)")
-    made.add_argument("--alpha", type=float, default=0.001, help="failure probability; default: 0.001")
-    asked = made.add_mutually_exclusive_group(required=True)
-    asked.add_argument("--radius", type=float, help="radius wanted, in input units")
-    asked.add_argument("--n", type=int, help="draws at hand")
-
-def _add_tools(commands: Any) -> None:
-    made = _command(commands, methods, "List the certificates that fit a noise and a norm, best first.",
-                    "robust-smooth methods", "robust-smooth methods --noise Gaussian --norm l1")
-    made.add_argument("--noise", help="a smoothing distribution by its class name; default: any")
-    made.add_argument("--norm", help="l1, l2, linf; default: any")
-    _add_draws(commands)
-    made = _command(commands, convert, "Rewrite a votes file in today's format; the old file stays.",
-                    "robust-smooth convert old.votes new.votes")
-    made.add_argument("votes", help="a votes file, of any format that this version reads")
-    made.add_argument("to", help="the file to write")
-    made.add_argument("--skip-damaged", action="store_true",
-                      help="leave out what is damaged, and say so, instead of refusing the file")
-    made = _command(commands, report,
-                    "Rebuild the HTML report of the last run: one page with tables, figures, claims and provenance.",
-                    "robust-smooth report --page report.html", "robust-smooth report --kept")
-    made.add_argument("--out", metavar="FOLDER", help="folder given to reproduce with --out")
-    made.add_argument("--page", metavar="FILE",
-                      help="file to write; default: report.html beside the runs")
-    made.add_argument("--kept", action="store_true",
-                      help="report the largest run of each experiment in data/results instead "
-                           "of the last run")
-    made = _command(commands, doctor,
-                    "Check this machine: versions, device, kernel, folders, data of the papers; or measure it.",
-                    "robust-smooth doctor", "robust-smooth doctor --speed")
-    made.add_argument("--speed", action="store_true",
-                      help="measure voting and training, and say what to write into a budget")
-    made.add_argument("--compiled", action="store_true",
-                      help="with --speed: try compiled networks, too, which takes some minutes")
-
-def _add_zoo(commands: Any) -> None:
-    made = _command(commands, zoo,
-                    "List the trained base classifiers at hand, or train more of them. "
-                    "An interrupted training is resumed by the same command.",
-                    "robust-smooth zoo",
-                    "robust-smooth zoo --train cifar10 --sigma 0.25 0.5 --budget cpu",
-                    "robust-smooth zoo --train cifar10 --sigma 0.25 --budget gpu")
-    made.add_argument("--train", metavar="DATASET",
-                      help="train on this data set with Gaussian noise and keep the networks in "
-                           "data/zoo")
-    made.add_argument("--sigma", type=float, nargs="+", default=[0.25, 0.5, 1.0],
-                      help="noise levels, in units of [0, 1] (default 0.25 0.5 1.0)")
-    made.add_argument("--budget", default="cpu", help=f"{_BUDGETS}; default: cpu")
-    made.add_argument("--n", type=int,
-                      help="draws per image of the certified accuracy on the card; default: the "
-                           "budget's")
-    made.add_argument("--data-dir", default="", help="folder of the data set")
-    made.add_argument("--replace", action="store_true",
-                      help="replace a network of the same name that was made by another recipe, "
-                           "budget or seed")
-    made.add_argument("--folder", help="folder of the zoo; default: data/zoo of the checkout")
-
-# %% ../nbs/12_cli.ipynb #5c0dac35
-def parser() -> argparse.ArgumentParser:
-    "The command line and its help."
-    made = argparse.ArgumentParser(
-        prog="robust-smooth", formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Certified adversarial robustness by smoothing: "
-                    "reproduce tables, sweep parameters, certify a network.",
-        epilog="Start with:  robust-smooth doctor   then   robust-smooth reproduce gaussian_table1\n"
-               "Everything that runs leave lies in ROBUST_SMOOTH_HOME "
-               "(default: data/cache in a checkout, else the user's cache folder).")
-    commands = made.add_subparsers(dest="command", metavar="command", required=False)
-    for add in (_add_reproduce, _add_sweep, _add_certify, _add_tools, _add_zoo):
-        add(commands)
-    return made
+# %% ../nbs/12_cli.ipynb #ab5dae7a
+_FUNCTIONS = (reproduce, sweep, certify, methods, draws, convert, report, doctor, zoo)
+COMMANDS = {each.__name__: each for each in _FUNCTIONS}
 
 # %% ../nbs/12_cli.ipynb #b00ab04d
 _KEPT = "what was finished is kept: give the same command again to go on"
@@ -592,7 +382,7 @@ def main(argv: Sequence[str] | None = None, # arguments; None: those of the proc
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
-            return args.function(args)
+            return COMMANDS[args.command](args)
     except KeyboardInterrupt as stop:
         terminated = type(stop).__name__ == "Terminated" # of lab.schedulers, which may not have been imported
         print(f"\n{'terminated' if terminated else 'interrupted'}; {_KEPT}", file=sys.stderr)

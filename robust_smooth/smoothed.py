@@ -21,7 +21,8 @@ from torch import Tensor
 from .core.certificates import Certificates
 from .core.checks import check
 from .core.record import Record
-from .core.registry import Method, find_methods, load_methods, refuse_domain
+from .core.door import refuse_domain
+from .core.registry import Method, find_methods, load_methods
 from .core.values import check_domain, check_level, UNIT
 from .methods.draws import draws_needed, typical_radius
 from .noise.additive import Noise

@@ -247,7 +247,7 @@ def test_public_names(module):
 WINGS = dict( # wing -> the wings that it may import
     core="", maths="core", noise="core maths", training="core maths noise", voting="core noise training", methods="core maths noise training voting",
     smoothed="core maths noise training voting methods", lab="core maths noise training voting methods smoothed", testing="core noise smoothed",
-    cli="core maths noise training voting methods smoothed lab testing")
+    options="core", cli="core maths noise training voting methods smoothed lab testing options")
 
 
 def imported(path: Path) -> set[str]:

@@ -1,4 +1,4 @@
-"The front door with models that users bring: torchvision and timm-style networks at 224x224, datasets, loaders."
+"The front door with models that users bring: torchvision and timm-style networks, datasets, loaders."
 import numpy as np
 import pytest
 import torch
@@ -10,19 +10,19 @@ from robust_smooth.training.vision import torchvision
 
 
 def test_torchvision_model_end_to_end(tmp_path):
-    "A 224x224 ResNet with random weights: wrap, estimate, vote, certify, and again from the file."
+    "A ResNet for photographs with random weights: wrap, estimate, vote, certify, and again from the file."
     torch.manual_seed(0)
     net = torchvision().models.resnet18(weights=None, num_classes=7)
     model = rs.wrap(net, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     assert not model.training
     smooth = rs.Smoothed(model, rs.Gaussian(sigma=0.25))
-    images = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     estimate = smooth.estimate(images, n=20, seconds=0.1, batch_size=4)
     assert estimate.seconds > 0 and estimate.memory > 0 and set(estimate.largest_radius) == {"l1", "l2", "linf"}
     with pytest.warns(UserWarning) if smooth.agreement(images, n=4) < 0.5 else _nothing():
         record = smooth.vote(images, n=20, n0=4, save=tmp_path / "a.votes", batch_size=4, progress=False)
     table = rs.load(tmp_path / "a.votes").certify("l2", alpha=0.001)
-    assert len(table) == 2 and record.dim == 3 * 224 * 224 and record.provenance["shape"] == [3, 224, 224]
+    assert len(table) == 2 and record.dim == 3 * 64 * 96 and record.provenance["shape"] == [3, 64, 96]
     assert table.radius.max() <= estimate.largest_radius["l2"]
 
 

@@ -12,22 +12,18 @@ import robust_smooth as rs
 
 LINES = Path(__file__).parent / "typing"
 FLAGS = ("--ignore-missing-imports", "--check-untyped-defs", "--warn-unused-ignores")
-TYPED = ("core", "maths", "noise", "methods", "smoothed.py", "testing.py", "cli.py", "__init__.pyi") # without an error; elsewhere ignores carry a reason
-
-
-def mypy(root, tmp, *arguments: str) -> list[str]:
-    "The errors that mypy reports."
-    pytest.importorskip("mypy", reason="needs mypy (extra [dev])")
-    command = [sys.executable, "-m", "mypy", *FLAGS, "--cache-dir", str(tmp), *arguments]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=1200)
-    assert done.returncode in (0, 1), done.stdout + done.stderr
-    return [line for line in done.stdout.splitlines() if ": error: " in line]
+TYPED = ("core", "maths", "noise", "methods", "smoothed.py", "testing.py", "options.py", "cli.py", "__init__.pyi") # without an error; elsewhere ignores carry a reason
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    "One cache for all runs of mypy here."
-    return tmp_path_factory.mktemp("mypy")
+def errors(root, tmp_path_factory) -> list[str]:
+    "What mypy reports of the package and of the README's lines, in one run: most of its time goes into torch."
+    pytest.importorskip("mypy", reason="needs mypy (extra [dev])")
+    paths = [*(f"robust_smooth/{part}" for part in TYPED), str(LINES / "readme_lines.py"), str(LINES / "wrong_lines.py")]
+    command = [sys.executable, "-m", "mypy", *FLAGS, "--cache-dir", str(tmp_path_factory.mktemp("mypy")), *paths]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=1200)
+    assert done.returncode in (0, 1), done.stdout + done.stderr
+    return [line for line in done.stdout.splitlines() if ": error: " in line]
 
 
 def marked(path: Path) -> set[int]:
@@ -35,8 +31,7 @@ def marked(path: Path) -> set[int]:
     return {number for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1) if "# wrong: " in line}
 
 
-def test_the_package_is_typed(root, cache):
-    errors = mypy(root, cache, *(f"robust_smooth/{part}" for part in TYPED))
+def test_the_package_is_typed(errors):
     own = [line for line in errors if line.startswith(tuple(f"robust_smooth/{part}" for part in TYPED))]
     assert not own, "\n".join(own)
 
@@ -48,9 +43,8 @@ def test_ignores_have_a_reason(root):
     assert not bare, f"say which error is ignored and why: {bare}"
 
 
-def test_readme_lines_are_right_and_wrong_ones_are_reported(root, cache):
-    right, wrong = LINES / "readme_lines.py", LINES / "wrong_lines.py"
-    errors = mypy(root, cache, str(right), str(wrong))
+def test_readme_lines_are_right_and_wrong_ones_are_reported(errors):
+    wrong = LINES / "wrong_lines.py"
     assert not [line for line in errors if "readme_lines" in line], errors
     found = {int(re.search(r"wrong_lines\.py:(\d+)", line)[1]) for line in errors if "wrong_lines" in line}
     assert found == marked(wrong), (sorted(found ^ marked(wrong)), errors)

@@ -16,7 +16,7 @@ from .certificates import Certificates as Certificates
 from .votes_file import Contents as Contents
 from .votes_file import DELAY as DELAY
 from .frames import Damaged as Damaged
-from .registry import FEW as FEW
+from .door import FEW as FEW
 from .certificates import FIELDS as FIELDS
 from .certificate_file import FIRST_LINE as FIRST_LINE
 from .frames import FORMATS as FORMATS
@@ -85,8 +85,9 @@ from .seeds import chunk_size as chunk_size
 from .hashes import content_hash as content_hash
 from .votes_file import convert as convert
 from .votes_file import count_rows as count_rows
-from .registry import distinct_rows as distinct_rows
+from .door import distinct_rows as distinct_rows
 from .values import domain_words as domain_words
+from . import door as door
 from .registry import find_methods as find_methods
 from .frames import format_of as format_of
 from . import frames as frames
@@ -117,9 +118,9 @@ from .pictures import plot_votes as plot_votes
 from .certificate_file import read_certificates as read_certificates
 from .votes_file import read_journal as read_journal
 from . import record as record
-from .registry import refuse_domain as refuse_domain
-from .registry import refuse_empty as refuse_empty
-from .registry import refuse_lacking as refuse_lacking
+from .door import refuse_domain as refuse_domain
+from .door import refuse_empty as refuse_empty
+from .door import refuse_lacking as refuse_lacking
 from .registry import refuse_plan as refuse_plan
 from .registry import register as register
 from .registry import register_check as register_check

@@ -12,7 +12,8 @@ import numpy as np
 
 from . import _table
 from .certificates import Certificates
-from .registry import _knows_adversary, _load, _load_unread, CHECKS, method_named, METHODS
+from .door import _knows_adversary
+from .registry import _load, _load_unread, CHECKS, method_named, METHODS
 from .values import ABSTAIN
 
 # %% auto #0

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .certificates import Certificates
+from .door import refuse_lacking
 from .hashes import _json
 from .pictures import plot_votes, top_votes
 from robust_smooth.core.registry import (
     _default_norm, _defaults, find_methods, list_methods, Method, method_named, noise_from_spec, noise_spec, own_norms,
-    refuse_lacking, refuse_plan,
-)
+    refuse_plan)
 from .values import check_counts, check_domain, check_level, check_whole, domain_words, norm_name, UNIT
 from .votes_file import read_journal, write_journal
 

@@ -11,86 +11,24 @@ import importlib.metadata
 import inspect
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 
 from . import _table
-from .certificates import ADVERSARIES, Certificates
+from .certificates import Certificates
+from .door import (
+    _against_reals, _certify, _Entry, _take_adversary, refuse_domain, refuse_empty, refuse_lacking)
 from .values import check_level, check_mode, domain_words, norm_name, UNIT
 
 if TYPE_CHECKING:
     import pandas as pd # a table is made on demand: reading votes does not wait for it
 
 # %% auto #0
-__all__ = ['FEW', 'P', 'R', 'METHODS', 'NOISES', 'CHECKS', 'T', 'GROUP', 'refuse_plan', 'refuse_lacking', 'refuse_empty',
-           'refuse_domain', 'admit', 'distinct_rows', 'Method', 'guarded', 'register', 'register_check',
-           'register_noise', 'room', 'find_methods', 'load_methods', 'method_named', 'noise_named', 'load_noises',
-           'own_norms', 'list_methods', 'noise_spec', 'noise_from_spec']
-
-# %% ../../nbs/core/06_registry.ipynb #881b18cf
-@dataclass(frozen=True, kw_only=True)
-class _Entry:
-    "What the registry knows of a method."
-    name: str                           # as used in `record.certify(method=...)`
-    certify: Callable[..., Certificates] # certify(record, *, norm, alpha, **options): it computes, the door has checked
-    pairs: frozenset[tuple[str, str]]   # (class name of a smoothing distribution, norm) that it certifies
-    needs: tuple[str, ...] = ()         # what the Record must hold beyond counts, such as "moments"
-    deterministic: bool = False         # True: no sampling, alpha = 0
-    sequential: bool = False            # True: its proof allows a Record that was stopped early
-    unit_only: bool = False             # True: its mathematics needs inputs in [0, 1]
-    counts_only: bool = False           # True: a row depends on its selection, counts and n alone
-    default: bool = True                # may be chosen when no method is named
-    rank: int | Mapping[str, int] = 0   # the highest rank is the default; a number, or one per norm
-    largest_n: int | None = None        # with more draws than this it is no default; None: no limit
-    judges: tuple[str, ...] = ()        # noises under which it says itself which further norms it certifies, if named
-    modes: tuple[str, ...] = ("sound", "paper") # what its option `mode` may be
-    former_modes: Mapping[str, str] | None = None # what `mode` could be once -> what stands for it now
-    minimum_n: Callable[[float], int] | None = None # fewest draws that can certify anything at level alpha
-    check: Callable[[Certificates], np.ndarray] | None = None # [B] bool: re-proves each radius
-    predict: Callable[..., np.ndarray] | None = None # predict(record, alpha) -> [B] class or `ABSTAIN`
-    joint: Callable[..., list[Certificates]] | None = None # joint(record, norms, alpha, **options)
-    observer: Callable[..., Any] | None = None # factory of the observer that collects what `needs` names
-    largest_radius: Callable[..., float] | None = None # largest_radius(noise, n, alpha, norm, dim)
-
-    @property
-    def noises(self) -> tuple[str, ...]:
-        "Class names of the smoothing distributions it fits."
-        return tuple(sorted({noise for noise, _ in self.pairs}))
-
-    @property
-    def norms(self) -> tuple[str, ...]:
-        "Norms it certifies, under some noise."
-        return tuple(sorted({norm for _, norm in self.pairs}))
-
-    def covers(self,
-               noise: str, # class name of a smoothing distribution
-               norm: str,  # canonical name
-              ) -> bool:
-        """Whether it may be asked by name for this norm under this noise.
-
-        Args:
-            noise: class name of a smoothing distribution
-            norm: canonical name
-        """
-        return (noise, norm) in self.pairs or noise in self.judges
-
-    def rank_for(self,
-                 norm: str | None = None, # norm to certify
-                 n: int | None = None,    # draws of each image
-                ) -> float:               # the higher, the sooner it is chosen
-        """Its rank for a norm and a number of draws; beyond `largest_n` it comes last.
-
-        Args:
-            norm: norm to certify
-            n: draws of each image
-        Returns:
-            the higher, the sooner it is chosen
-        """
-        if self.largest_n is not None and n is not None and n > self.largest_n:
-            return -np.inf
-        return self.rank.get(norm or "", 0) if isinstance(self.rank, Mapping) else self.rank
+__all__ = ['P', 'R', 'METHODS', 'NOISES', 'CHECKS', 'T', 'GROUP', 'refuse_plan', 'admit', 'Method', 'guarded', 'register',
+           'register_check', 'register_noise', 'room', 'find_methods', 'load_methods', 'method_named', 'noise_named',
+           'load_noises', 'own_norms', 'list_methods', 'noise_spec', 'noise_from_spec']
 
 # %% ../../nbs/core/06_registry.ipynb #c28798a2
 def _check_pair(method: _Entry, noise: Any, norm: str) -> None:
@@ -123,52 +61,7 @@ def refuse_plan(record: Any, # votes
     raise ValueError(f"record was stopped early by a plan, but {name!r} assumes a fixed number of draws; "
                      f"methods that allow it: {able}")
 
-def refuse_lacking(record: Any,         # votes
-                   needs: Sequence[str], # names of moments
-                   name: str,           # of the method
-                  ) -> None:
-    """Raise ValueError if the votes lack what a method needs beyond counts.
-
-    Args:
-        record: votes
-        needs: names of moments
-        name: of the method
-    """
-    lacking = [need for need in needs if need not in record.moments]
-    if lacking:
-        raise ValueError(f"method {name!r} needs {lacking}, which this record does not hold; "
-                         f"vote with {lacking[0]}=True")
-
-# %% ../../nbs/core/06_registry.ipynb #6d021c4c
-def refuse_empty(record: Any,         # votes
-                 reuse: bool = False, # True: the class is chosen by the estimation votes
-                ) -> None:
-    """Raise ValueError unless every image has estimation votes, and selection votes unless they are not used.
-
-    Args:
-        record: votes
-        reuse: True: the class is chosen by the estimation votes
-    """
-    if len(record) and record.n.min() < 1:
-        raise ValueError(f"n must be at least 1 for every image, got {record.n.min()}")
-    if not reuse and len(record) and record.selection.max(axis=1).min() < 1:
-        raise ValueError("selection holds no votes for some image: its class was never chosen "
-                         "(a method with reuse=True selects from the estimation votes)")
-
 # %% ../../nbs/core/06_registry.ipynb #9e86857e
-def refuse_domain(noise: Any,  # smoothing distribution
-                  domain: tuple[float, float] | None, # of the inputs; None: any real numbers
-                 ) -> None:
-    """Raise ValueError if a noise is for inputs in [0, 1] and the inputs are others.
-
-    Args:
-        noise: smoothing distribution
-        domain: of the inputs; None: any real numbers
-    """
-    if domain != UNIT and getattr(noise, "unit_only", False):
-        raise ValueError(f"{type(noise).__name__} noise needs inputs in [0, 1], whose grid or ends it knows, got a domain of "
-                         f"{domain_words(domain)}; Gaussian, Uniform and the soap bubbles take any inputs")
-
 def admit(method: _Entry,    # who would certify
           record: Any,       # votes
           norm: str,         # canonical name of the norm
@@ -198,57 +91,6 @@ def admit(method: _Entry,    # who would certify
     check_level(alpha)
     refuse_empty(record, bool(options.get("reuse", False)))
 
-# %% ../../nbs/core/06_registry.ipynb #7b36daf7
-FEW = 256 # rows below which looking for equal ones is not worth it
-
-def distinct_rows(table: np.ndarray, # [B, K] whole numbers
-                 ) -> tuple[np.ndarray, np.ndarray]: # first [D]: a row of each kind; kind [B]: the kind of each row
-    """The different rows of a table of whole numbers.
-
-    Args:
-        table: [B, K] whole numbers
-    Returns:
-        first [D]: a row of each kind; kind [B]: the kind of each row
-    """
-    weights = np.random.default_rng(0).integers(0, 2**63, table.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)
-    mixed = (table.astype(np.uint64) * weights).sum(axis=1, dtype=np.uint64)
-    _, first, kind = np.unique(mixed, return_index=True, return_inverse=True)
-    if np.array_equal(table[first][kind], table):
-        return first, kind
-    _, first, kind = np.unique(table, axis=0, return_index=True, return_inverse=True)
-    return first, kind.ravel()
-
-# %% ../../nbs/core/06_registry.ipynb #2bf95de4
-def _certify(method: _Entry, record: Any, norm: str, alpha: float, options: Mapping[str, Any]) -> Certificates:
-    "What the method says of each image; of equal images once where it sees nothing but counts."
-    if not method.counts_only or len(record) < FEW:
-        return method.certify(record, norm=norm, alpha=alpha, **options)
-    first, kind = distinct_rows(np.column_stack([record.selection, record.counts, record.n]))
-    if len(first) > len(record) // 2:
-        return method.certify(record, norm=norm, alpha=alpha, **options)
-    return method.certify(record[first], norm=norm, alpha=alpha, **options)[kind]
-
-# %% ../../nbs/core/06_registry.ipynb #e1dcf288
-def _knows_adversary(method: _Entry) -> bool:
-    "Whether a method has an option `adversary` of its own."
-    return "adversary" in inspect.signature(method.certify).parameters
-
-def _take_adversary(method: _Entry, noise: Any, options: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
-    "Options for the method, and whether its radii are to be halved. Raises ValueError."
-    given = dict(options)
-    if _knows_adversary(method) or "adversary" not in given:
-        return given, False
-    adversary = given.pop("adversary")
-    if adversary not in ADVERSARIES:
-        raise ValueError(f"adversary must be one of {ADVERSARIES}, got {adversary!r}")
-    if adversary == "continuous" and getattr(noise, "q", None) is None:
-        raise ValueError(f"adversary='continuous' is for noise on a grid; {noise!r} needs no rounding of its inputs")
-    return given, adversary == "continuous"
-
-def _against_reals(found: Certificates) -> Certificates:
-    "The same promise for real perturbations that are rounded to the grid: half the radius."
-    return replace(found, radius=found.radius / 2, steps=None, adversary="continuous")
-
 # %% ../../nbs/core/06_registry.ipynb #ac32a0ae
 def _sealed(found: Certificates, record: Any, options: Mapping[str, Any]) -> Certificates:
     "The certificates with the votes they are of."
@@ -259,31 +101,9 @@ def _sealed(found: Certificates, record: Any, options: Mapping[str, Any]) -> Cer
     return found.sealed(index=record.index, labels=record.labels, noise=noise_spec(record.noise), dim=record.dim,
                         domain=record.domain, levels=levels, adversary=adversary)
 
+# %% ../../nbs/core/06_registry.ipynb #07166aa9
 class Method(_Entry):
-    """An entry of the registry: how one method certifies a Record, and what it needs. Called, it is the door to it.
-
-    Args:
-        name: as used in `record.certify(method=...)`
-        certify: certify(record, *, norm, alpha, **options): it computes, the door has checked
-        pairs: (class name of a smoothing distribution, norm) that it certifies
-        needs: what the Record must hold beyond counts, such as "moments"
-        deterministic: True: no sampling, alpha = 0
-        sequential: True: its proof allows a Record that was stopped early
-        unit_only: True: its mathematics needs inputs in [0, 1]
-        counts_only: True: a row depends on its selection, counts and n alone
-        default: may be chosen when no method is named
-        rank: the highest rank is the default; a number, or one per norm
-        largest_n: with more draws than this it is no default; None: no limit
-        judges: noises under which it says itself which further norms it certifies, if named
-        modes: what its option `mode` may be
-        former_modes: what `mode` could be once -> what stands for it now
-        minimum_n: fewest draws that can certify anything at level alpha
-        check: [B] bool: re-proves each radius
-        predict: predict(record, alpha) -> [B] class or `ABSTAIN`
-        joint: joint(record, norms, alpha, **options)
-        observer: factory of the observer that collects what `needs` names
-        largest_radius: largest_radius(noise, n, alpha, norm, dim)
-    """
+    "An entry of the registry: how one method certifies a Record, and what it needs. Called, it is the door to it."
 
     def __call__(self,
                  record: Any,          # votes
@@ -332,6 +152,7 @@ class Method(_Entry):
         tables = self.joint(record, names, alpha=alpha, **given)
         return [_sealed(_against_reals(found) if halve else found, record, options) for found in tables]
 
+# %% ../../nbs/core/06_registry.ipynb #310967af
 def _default_norm(certify: Callable) -> str:
     "The norm that a method certifies when none is named."
     return inspect.signature(certify).parameters["norm"].default

@@ -324,6 +324,7 @@ def _installed() -> str:
 # %% ../../nbs/lab/06_definitions.ipynb #4c4bd8b3
 _KEEPERS = frozenset(f"{PACKAGE}.{name}" for name in ("core.places", "core.votes_file", "core._table"))
 _REGISTRY = f"{PACKAGE}.core.registry"
+_DOOR = f"{PACKAGE}.core.door" # where what is registered is asked
 _QUIET_METHODS = ("__repr__", "__str__", "__dir__") # they show, and nothing computes from what they show
 
 def _is_open(node: ast.ClassDef, room: _Room, library: _Library) -> bool:
@@ -459,7 +460,7 @@ def reached(roots: Iterable[str] = (), # "module:name", "module:Class.method", o
     Returns:
         "module:definition" -> its text
     """
-    closed = _KEEPERS if registered else _KEEPERS | {_REGISTRY}
+    closed = _KEEPERS if registered else _KEEPERS | {_REGISTRY, _DOOR}
     walk = _Walk(_library(str(folder or _installed())), closed)
     for root in roots:
         _start(walk, root)

@@ -31,6 +31,7 @@ _OPTIONAL = {
     "int8": "making int8 networks needs it",
 }
 
+# %% ../../nbs/lab/15_doctor.ipynb #72d6eb8d
 class _Checks:
     "Lines of the doctor: what is here, and what is needed."
 

@@ -130,7 +130,7 @@ def printed_points(ax: Axes,             # where ours are drawn
                    color: Any = "0.25",  # of our curve that they stand beside
                    marker: str = "o",
                   ) -> None:
-    """A paper's numbers as hollow points, joined by a thin dotted line.
+    """A paper's numbers as hollow points on a thin dotted line; no legend entry where there are none.
 
     Args:
         ax: where ours are drawn
@@ -139,6 +139,8 @@ def printed_points(ax: Axes,             # where ours are drawn
         label: in the legend; None: not again
         color: of our curve that they stand beside
     """
+    if not np.size(x):
+        return
     ax.plot(x, y, marker=marker, linestyle=":", linewidth=0.9, color=color, markerfacecolor="white",
             markeredgewidth=1.0, markersize=4.5, label=label, zorder=3)
 
@@ -306,6 +308,7 @@ def certified_curves(curves: Mapping[str, Certificates], # legend entry -> certi
         sns.despine(ax=ax)
     return ax
 
+# %% ../../nbs/lab/02_figures.ipynb #85bc77d9
 def _check_marked(curves: Mapping[str, Certificates], marks: ArrayLike | None) -> None:
     stopped = [name for name, certificates in curves.items() if certificates.method == "sequential"]
     if stopped and marks is None:

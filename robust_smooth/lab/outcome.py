@@ -155,6 +155,7 @@ class Outcome:
     def __repr__(self) -> str:
         return ("\n" if self.failed else "; ").join(_said(self))
 
+# %% ../../nbs/lab/13_outcome.ipynb #0c2059bd
 def _said(outcome: Outcome) -> list[str]:
     "The parts of what an outcome shows of itself."
     states = [report["status"] for report in outcome.reports]

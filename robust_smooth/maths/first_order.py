@@ -400,6 +400,7 @@ def _check_threat(norm: str, grad_dual: ArrayLike | None, d: int | None) -> None
     if norm == "linf" and (d is None or not d >= 1):
         raise ValueError(f"norm 'linf' needs d, the number of inputs, >= 1; got {d!r}")
 
+# %% ../../nbs/maths/02c_first_order.ipynb #a74d5b47
 def radius(
     q: ArrayLike,       # lower bounds of the selected class's probability, in (0, 1), any shape
     sigma: float,       # standard deviation of the noise, input units, > 0

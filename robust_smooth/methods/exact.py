@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from tqdm.auto import tqdm
 
 from ..core.certificates import Certificates
@@ -17,19 +18,24 @@ from ..core.values import ABSTAIN, check_level, norm_name
 from ..maths.both_sides import largest_rival
 from ..maths.bounds import ROUNDING
 from ..maths.two_sided import BETA_SHARE, limit, prove, solve
-from .gaussian import GAUSSIAN_NOISES
+from .gaussian import GAUSSIAN_NOISES, inscribed
 from .uniform import ADVERSARIES, _grid_of, grid_radius
 
 # %% auto #0
-__all__ = ['CURVES', 'CERTIFIES', 'BAR', 'PIECE', 'certify', 'minimum_n', 'check', 'largest_radius', 'limit']
+__all__ = ['LAWS', 'CERTIFIES', 'BAR', 'PIECE', 'certify', 'minimum_n', 'check', 'largest_radius', 'limit']
 
 # %% ../../nbs/methods/11_exact.ipynb #971f33c5
 _all_ = ["limit"] # re-exported: the mathematics is in maths.two_sided
 
 # %% ../../nbs/methods/11_exact.ipynb #66559c62
-CURVES = {"l2": ("gaussian", "sigma", 0.5), # norm -> curve, scale of the noise, radius per unit of scale and s
-          "l1": ("uniform", "lam", 1.0)}
-CERTIFIES = {noise: ("l2",) for noise in GAUSSIAN_NOISES} | {noise: ("l1",) for noise in ("Uniform", "RoundedUniform")}
+LAWS = {"sigma": ("gaussian", 0.5), # scale of the noise -> curve, radius per unit of scale and s
+        "lam": ("uniform", 1.0)}
+CERTIFIES = ({noise: ("l2", "l1", "linf") for noise in GAUSSIAN_NOISES}
+             | {noise: ("l1",) for noise in ("Uniform", "RoundedUniform")})
+
+def _setting(noise: Any) -> str:
+    "What scales the noise: a key of `LAWS`."
+    return "sigma" if type(noise).__name__ in GAUSSIAN_NOISES else "lam"
 
 # %% ../../nbs/methods/11_exact.ipynb #99b47d9f
 BAR = 300  # distinct pairs of counts from which a progress bar is shown by default: some seconds
@@ -46,9 +52,10 @@ def _solve_all(top: np.ndarray, rival: np.ndarray, n: np.ndarray, alpha: float, 
         found[0][piece], found[1][piece] = solve(pairs[0, piece], pairs[1, piece], pairs[2, piece], alpha, curve)
     return found[0][back.ravel()], found[1][back.ravel()]
 
-def _radius(s: np.ndarray, scale: np.ndarray, norm: str) -> np.ndarray:
-    "Radius of a distance s, rounded down."
-    return CURVES[norm][2] * scale * s * (1 - ROUNDING)
+def _radius(s: np.ndarray, scale: np.ndarray, setting: str, norm: str, dim: ArrayLike) -> np.ndarray:
+    "Radius of a distance s, rounded down; under Gaussian noise that of the ball of the norm inside the l2 ball."
+    inside = inscribed(norm, dim) if setting == "sigma" else 1.0
+    return LAWS[setting][1] * scale * s * (1 - ROUNDING) * inside
 
 def _steps(radius: np.ndarray, levels: int) -> np.ndarray:
     "Whole grid steps that are certainly inside an open ball."
@@ -58,18 +65,18 @@ def _grid(noise: Any, norm: str, levels: int | None, adversary: str) -> int | No
     "Grid steps per unit of input in which l1 radii are counted; None: radii are real. Raises ValueError."
     if adversary not in ADVERSARIES:
         raise ValueError(f"adversary must be one of {ADVERSARIES}, got {adversary!r}")
-    if norm == "l1":
+    if _setting(noise) == "lam":
         return _grid_of(noise, levels, adversary)
     if levels is not None:
-        raise ValueError(f"levels is for norm 'l1' only, got {norm!r}")
+        raise ValueError(f"levels is for uniform noise only, got levels={levels!r} and {noise!r}")
     if adversary != "quantised" and getattr(noise, "q", None) is None:
         raise ValueError("adversary='continuous' is for noise on a grid; this noise needs no rounding of its inputs")
     return None
 
-def _reach(s: np.ndarray, scale: np.ndarray, norm: str, grid: int | None,
+def _reach(radius: np.ndarray, grid: int | None,
            adversary: str) -> tuple[np.ndarray, np.ndarray | None]: # radius; whole steps, where they are the claim
-    "What distances prove, on a grid or not, against who stays on it or is rounded to it."
-    radius, rounded = _radius(s, scale, norm), adversary == "continuous"
+    "What is left of a radius on a grid or not, against who stays on it or is rounded to it."
+    rounded = adversary == "continuous"
     if grid is None:
         return radius / 2 if rounded else radius, None
     steps = _steps(radius, grid)
@@ -77,11 +84,11 @@ def _reach(s: np.ndarray, scale: np.ndarray, norm: str, grid: int | None,
 
 # %% ../../nbs/methods/11_exact.ipynb #cc02bdba
 @guarded("exact")
-def certify(record: Record,         # votes under Gaussian (l2) or uniform noise (l1), rounded or not; a fixed number of draws
+def certify(record: Record,         # votes under Gaussian or uniform noise, rounded or not; a fixed number of draws
             *,
-            norm: str | float = "l2", # "l2" under Gaussian noises, "l1" under uniform noise
+            norm: str | float = "l2", # "l2", "l1" or "linf" under Gaussian noises, "l1" under uniform noise
             alpha: float = 0.001,   # failure probability per image, in (0, 1)
-            levels: int | None = None, # l1: grid steps per unit of input, if attackers stay on that grid; rounded noise has its own
+            levels: int | None = None, # uniform noise: grid steps per unit, where attackers stay on them; rounded has its own
             adversary: str = "quantised", # noise on a grid: "quantised" (inputs stay on it) or "continuous" (rounded to it)
             progress: bool | None = None, # show a bar; None: from 300 distinct pairs of counts on
            ) -> Certificates:       # with the witness that `check` re-proves
@@ -89,12 +96,11 @@ def certify(record: Record,         # votes under Gaussian (l2) or uniform noise
     Raises ValueError.
 
     Args:
-        record: votes under Gaussian (l2) or uniform noise (l1), rounded or not; a fixed number of
-            draws
-        norm: "l2" under Gaussian noises, "l1" under uniform noise
+        record: votes under Gaussian or uniform noise, rounded or not; a fixed number of draws
+        norm: "l2", "l1" or "linf" under Gaussian noises, "l1" under uniform noise
         alpha: failure probability per image, in (0, 1)
-        levels: l1: grid steps per unit of input, if attackers stay on that grid; rounded noise has
-            its own
+        levels: uniform noise: grid steps per unit, where attackers stay on them; rounded has its
+            own
         adversary: noise on a grid: "quantised" (inputs stay on it) or "continuous" (rounded to it)
         progress: show a bar; None: from 300 distinct pairs of counts on
     Returns:
@@ -102,20 +108,20 @@ def certify(record: Record,         # votes under Gaussian (l2) or uniform noise
     """
     norm = norm_name(norm)
     grid = _grid(record.noise, norm, levels, adversary)
-    curve, setting, _ = CURVES[norm]
+    setting = _setting(record.noise)
     scale = np.full(len(record), getattr(record.noise, setting))
     top, rival = record.hits, largest_rival(record.counts, record.selected)
-    s, t = _solve_all(top, rival, record.n, alpha, curve, progress)
+    s, t = _solve_all(top, rival, record.n, alpha, LAWS[setting][0], progress)
     kept, needed = s > 0, minimum_n(alpha)
     short = f"n below {needed}: nothing can be certified at alpha = {alpha:g}"
     reason = np.where(record.n < needed, short, "the votes prove no distance to the runner-up")
-    radius, steps = _reach(s, scale, norm, grid, adversary)
+    radius, steps = _reach(_radius(s, scale, setting, norm, record.dim), grid, adversary)
     return Certificates(
         label=np.where(kept, record.selected, ABSTAIN), radius=radius, norm=norm, alpha=alpha, method="exact",
         index=record.index, n=record.n, steps=steps, levels=None if steps is None else grid,
         reason=np.where(kept, "", reason),
         witness={"top": top, "rival": rival, "beta": np.full(len(record), BETA_SHARE * alpha), "s": s, "t": t,
-                 "selected": record.selected, setting: scale})
+                 "selected": record.selected, setting: scale, "dim": np.full(len(record), record.dim)})
 
 def minimum_n(alpha: float, # failure probability, in (0, 1)
              ) -> int:      # draws
@@ -147,14 +153,17 @@ def check(certificates: Certificates, # as `certify` made them
     if w is None or c.n is None:
         raise ValueError("certificates hold no witness, so that nothing can be proved again")
     kept = c.label != ABSTAIN
-    grid = c.levels if c.norm == "l1" else None
-    reach, steps = _reach(w["s"], w[CURVES[c.norm][1]], c.norm, grid, c.adversary or "quantised")
+    setting = "sigma" if "sigma" in w else "lam"
+    if c.norm not in ("l1", "l2", "linf") or (setting, c.norm) in (("lam", "l2"), ("lam", "linf")):
+        return ~kept
+    ball = _radius(w["s"], w[setting], setting, c.norm, w.get("dim", np.inf if c.norm == "linf" else 1))
+    reach, steps = _reach(ball, c.levels if setting == "lam" else None, c.adversary or "quantised")
     fine = (c.label == w["selected"]) & (c.radius <= reach)
     if c.steps is not None and steps is not None:
         fine &= (c.steps <= steps) & (c.radius <= c.steps / c.levels)
     rows = np.flatnonzero(kept & fine)
     held = prove(w["top"][rows], w["rival"][rows], c.n[rows], c.alpha, w["beta"][rows], w["s"][rows], w["t"][rows],
-                 CURVES[c.norm][0])
+                 LAWS[setting][0])
     fine[rows] = held
     return ~kept | fine
 
@@ -162,8 +171,8 @@ def check(certificates: Certificates, # as `certify` made them
 def largest_radius(noise,            # Gaussian or uniform noise, rounded or not
                    n: int,           # draws
                    alpha: float,     # failure probability
-                   norm: str = "l2", # "l2", or "l1" for uniform noise
-                   dim: int = 1,     # not used
+                   norm: str = "l2", # "l2", "l1" or "linf"; "l1" for uniform noise
+                   dim: int = 1,     # number of inputs
                   ) -> float:        # input units
     """The radius that n unanimous votes prove.
 
@@ -171,14 +180,14 @@ def largest_radius(noise,            # Gaussian or uniform noise, rounded or not
         noise: Gaussian or uniform noise, rounded or not
         n: draws
         alpha: failure probability
-        norm: "l2", or "l1" for uniform noise
-        dim: not used
+        norm: "l2", "l1" or "linf"; "l1" for uniform noise
+        dim: number of inputs
     Returns:
         input units
     """
     norm = norm_name(norm)
-    curve, setting, _ = CURVES[norm]
-    return float(_radius(limit(n, 0, n, alpha, curve), getattr(noise, setting), norm))
+    setting = _setting(noise)
+    return float(_radius(limit(n, 0, n, alpha, LAWS[setting][0]), getattr(noise, setting), setting, norm, dim))
 
 register(name="exact", certifies=CERTIFIES, certify=certify, rank=20, counts_only=True, modes=("sound",), minimum_n=minimum_n,
          check=check, largest_radius=largest_radius)

@@ -395,6 +395,6 @@ def largest_radius(noise: Any,   # Gaussian noise
     spread = np.sqrt(dim) if norm_name(norm) == "linf" else 1.0
     return float(noise.sigma * -ndtri(tail / 2) / spread)
 
-register(name="higher_order", noises=("Gaussian",), norms=("l1", "l2", "linf"), needs=("moments",), rank=3, judges=("Gaussian",),
-         certify=certify, minimum_n=minimum_n, check=check, joint=joint, observer=GradientMoments,
+register(name="higher_order", noises=("Gaussian",), norms=("l1", "l2", "linf"), needs=("moments",), judges=("Gaussian",),
+         rank=dict(l2=3, l1=25, linf=25), certify=certify, minimum_n=minimum_n, check=check, joint=joint, observer=GradientMoments,
          largest_radius=largest_radius)

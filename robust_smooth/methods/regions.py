@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..core.record import Record
-from ..core.registry import refuse_empty, refuse_plan
+from ..core.door import refuse_empty
+from ..core.registry import refuse_plan
 from ..core.values import check_level
 from ..maths.bounds import binomial_lower
 from ..maths.first_order import FIRST_CUT, NEARLY_FULL, is_proved, pdf, quantile, solve_direction

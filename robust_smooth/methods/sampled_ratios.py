@@ -15,7 +15,8 @@ from scipy.stats import binom
 
 from ..core.certificates import Certificates
 from ..core.record import Record
-from ..core.registry import noise_spec, refuse_empty, refuse_plan, register_check
+from ..core.door import refuse_empty
+from ..core.registry import noise_spec, refuse_plan, register_check
 from ..core.values import ABSTAIN, check_level, norm_name
 from ..maths.bounds import binomial_lower
 from ..maths.shell_radii import verified_radius

@@ -11,6 +11,7 @@ import functools
 import random
 import sys
 import types
+from abc import ABC
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -242,6 +243,18 @@ def _tell_method(tour: _Tour, value: types.MethodType) -> list:
 @_rule(functools.partial)
 def _tell_partial(tour: _Tour, value: functools.partial) -> list:
     return [tour.tell(value.func), tour.tell(value.args), tour.tell(value.keywords)]
+
+# %% ../../nbs/training/04_identity.ipynb #c05a130d
+class _Compiled(ABC):
+    "Functions that Cython compiled, by whatever version."
+
+    @classmethod
+    def __subclasshook__(cls, kind: type) -> bool:
+        return kind.__name__ == "cython_function_or_method"
+
+@_rule(_Compiled)
+def _tell_compiled(tour: _Tour, value: Any) -> str:
+    return _name_of(value)
 
 # %% ../../nbs/training/04_identity.ipynb #41f0d7ac
 _CLASS_PARTS = (types.FunctionType, staticmethod, classmethod)  # code of a class

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from ..core.registry import refuse_domain
+from ..core.door import refuse_domain
 from ..core.values import UNIT, domain_words
 from ..noise.additive import Noise, noisy_rows
 from ..training.conduct import TOLERANCE, check_layers, check_trial

@@ -97,7 +97,8 @@ SMALLEST = 8           # rows of the first candidate
 LARGEST_BATCH = 2**28  # numbers in a batch, a gigabyte of float32
 GOOD = 0.98            # of the best throughput: as good as the best
 NEAR = 0.85            # of the best throughput: worth a second look
-SHORT = 0.9            # of it, as good as the best where batches are short: a smaller one leaves the caches to the rest, and memory at home
+# Of it, as good as the best where batches are short: a smaller one leaves the caches to the rest, and memory at home.
+SHORT = 0.9
 LONG = 8e-3            # seconds of a batch beside which bookkeeping is small
 AROUND = 5e-5          # seconds that a batch costs beside its forward pass, about
 PAST = 3               # larger sizes in a row, slower than the best, after which a sweep ends
@@ -117,7 +118,7 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 def _now(device: torch.device) -> float: # seconds
-    "A clock that other processes do not move: that of this process where one thread computes, else the clock on the wall."
+    "A clock that other processes do not move: this process's own where one thread computes, else the wall's."
     alone = device.type == "cpu" and torch.get_num_threads() == 1
     return time.process_time() if alone else time.perf_counter()
 
@@ -140,7 +141,7 @@ def _fastest(model: Callable, images: Tensor, end: float) -> float:
 # %% ../../nbs/voting/00_hardware.ipynb #e09e0d79
 def _sweep(model: Callable, shape: Sequence[int], device: torch.device, end: float, largest: int,
           ) -> Iterator[tuple[int, float]]:
-    "Batch sizes that fit, doubled from `SMALLEST`, and their seconds a batch; halved from there if not even that fits."
+    "Batch sizes that fit, and their seconds a batch: doubled from `SMALLEST`, halved if not even that fits."
     rows, fitted = SMALLEST, False
     while 1 <= rows <= largest and rows * math.prod(shape) <= max(LARGEST_BATCH, SMALLEST * math.prod(shape)):
         try:
@@ -161,7 +162,8 @@ def _over(spent: Mapping[int, float]) -> bool:
     speeds = [rows / seconds for rows, seconds in spent.items()]
     return len(speeds) > PAST and max(speeds[-PAST:]) < GOOD * max(speeds)
 
-def _look_again(model: Callable, shape: Sequence[int], device: torch.device, spent: dict[int, float], end: float) -> None:
+def _look_again(model: Callable, shape: Sequence[int], device: torch.device, spent: dict[int, float], end: float,
+               ) -> None:
     "Time the sizes that came near the best again, in turn, while there is time."
     best = max(rows / seconds for rows, seconds in spent.items())
     near = [rows for rows, seconds in spent.items() if rows / seconds >= NEAR * best]
@@ -248,7 +250,8 @@ def batch_size_for(model: Callable,      # base classifier
     return min(best, 8 * math.ceil(total / 8))
 
 # %% ../../nbs/voting/00_hardware.ipynb #aae3730d
-# Nearly tied: the margin is at most this times (1 + |best logit|). Some 64 units in the last place of float32, fewer of the coarser types.
+# Nearly tied: the margin is at most this times (1 + |best logit|).
+# Some 64 units in the last place of float32, fewer of the coarser types.
 # An int8 network whose rows passed the trial of batches has exact sums, and scales in float32;
 # one that did not may be off by a step of an integer.
 FRAGILE = {"float32": 2.0**-17, "int8": 2.0**-16, "tf32": 2.0**-9, "float16": 2.0**-8, "bfloat16": 2.0**-5,

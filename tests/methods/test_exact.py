@@ -193,7 +193,7 @@ def test_a_claim_against_real_changes_is_checked_as_one(noise, norm):
 
 def test_refusals_name_what_is_wrong():
     record = votes([70, 20, 10])
-    for change, words in ((dict(norm="linf"), "norm"), (dict(norm="l1"), "norm"), (dict(alpha=1.0), "alpha"), (dict(alpha=float("nan")), "alpha")):
+    for change, words in ((dict(norm=3), "norm"), (dict(norm="l1", levels=255), "levels"), (dict(alpha=1.0), "alpha"), (dict(alpha=float("nan")), "alpha")):
         with pytest.raises(ValueError, match=words):
             exact.certify(record, **change)
     with pytest.raises(ValueError, match="l1.*under Uniform"):
@@ -213,3 +213,28 @@ def test_progress_bar_on_request(capsys):
     assert "exact" in capsys.readouterr().err
     exact.certify(votes([70, 20, 10]))
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("noise", [Gaussian(sigma=0.5), RoundedGaussian(sigma=0.5, q=255)])
+def test_every_norm_under_gaussian_noise_is_the_ball_inside_the_l2_ball(noise):
+    record = votes([[70, 20, 10], [40, 35, 25], [100, 0, 0], [20, 60, 20]], noise)
+    l2, l1, linf = (record.certify(norm) for norm in ("l2", "l1", "linf"))
+    assert {c.method for c in (l2, l1, linf)} == {"exact"}
+    np.testing.assert_array_equal(l1.radius, l2.radius)
+    np.testing.assert_allclose(linf.radius * np.sqrt(record.dim), l2.radius, rtol=1e-12)
+    assert (linf.radius * np.sqrt(record.dim) <= l2.radius).all()
+    kept = l2.label != ABSTAIN
+    for table in (l1, linf):
+        assert check(table).all()
+        assert not check(replace(table, radius=table.radius * 1.001))[kept].any()
+        for norm in {"l1", "l2", "linf"} - {table.norm}: # a smaller ball's radius is no larger one's
+            assert not check(replace(table, norm=norm))[kept].any()
+    assert not exact.check(replace(l2, norm="linf", claim=None))[kept].any() # the method itself, without the seal
+
+
+def test_uniform_noise_proves_l1_alone():
+    table = votes([70, 20, 10], Uniform(lam=0.5)).certify("l1")
+    for norm in ("l2", "linf"):
+        assert not exact.check(replace(table, norm=norm)).any()
+        with pytest.raises(ValueError, match="norm"):
+            votes([70, 20, 10], Uniform(lam=0.5)).certify(norm, method="exact")

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from robust_smooth.noise.additive import Gaussian
-from robust_smooth.training.identity import fingerprint, identity, own_generators, settings_of
+from robust_smooth.training.identity import _Tour, fingerprint, identity, own_generators, settings_of
 from robust_smooth.training.models import mlp, seeded, small_convnet
 from robust_smooth.training.recipes import Cosine, crop_flip, NoiseAugmentation, Stability
 
@@ -231,6 +231,14 @@ def test_own_generators_are_found(own):
 def test_global_generators_are_nobodys_own():
     for used in (random.random, random.shuffle, np.random.normal, np.random.rand, torch.rand, torch.default_generator):
         assert own_generators([closed(used), used]) == []
+
+
+def test_compiled_functions_count_by_their_name():
+    "Their type is called after the version of Cython, and belongs to no module in some."
+    drawn = (np.random.rand, np.random.normal, np.random.shuffle)
+    assert len({identity(closed(used)) for used in drawn}) == 3
+    for used in drawn:
+        assert _Tour().tell(used)[0] == f"numpy.random.RandomState.{used.__name__}"
 
 
 # -- whose code counts --------------------------------------------------------
