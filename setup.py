@@ -20,6 +20,7 @@ assets = {
     "experiments": ("nbs/experiments", "*.ipynb"),
     "zoo": ("data/zoo", "*.*"),
 }
+TWINS = "-int8." # of networks, which stay in the checkout: whoever votes by them can make them
 
 
 class BuildWithAssets(build_py):
@@ -33,7 +34,8 @@ class BuildWithAssets(build_py):
             target = Path(self.build_lib) / cfg["lib_name"] / "assets" / kind
             target.mkdir(parents=True, exist_ok=True)
             for path in sorted((here / folder).glob(pattern)):
-                shutil.copy2(path, target / path.name)
+                if TWINS not in path.name:
+                    shutil.copy2(path, target / path.name)
 
 
 setup(

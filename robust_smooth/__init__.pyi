@@ -99,6 +99,7 @@ from .methods import tcertify as tcertify
 from . import testing as testing
 from .training import train as train
 from .maths import truncated_sums as truncated_sums
+from .lab import twins as twins
 from .maths import two_sided as two_sided
 from .methods import uniform as uniform
 from .training import vision as vision

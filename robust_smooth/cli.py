@@ -328,12 +328,17 @@ def doctor(args: argparse.Namespace) -> int: # exit code
     return 1 if examine() else 0
 
 def zoo(args: argparse.Namespace) -> int: # exit code
-    """List the zoo, or train for it.
+    """List the zoo, train for it, or make twins in int8.
 
     Returns:
         exit code
     """
     from robust_smooth.training import models
+    if args.int8 is not None:
+        from robust_smooth.lab.publish import add_twin
+        for name in args.int8 or [name for name, card in models.zoo().items() if "certified" in card]:
+            print(add_twin(name, folder=args.folder, data_dir=args.data_dir, replace=args.replace), flush=True)
+        return 0
     if args.train:
         from robust_smooth.lab.publish import add_to_zoo
         from robust_smooth.noise.additive import Gaussian
@@ -343,16 +348,8 @@ def zoo(args: argparse.Namespace) -> int: # exit code
             print(made, flush=True)
         return 0
     for name, card in models.zoo().items():
-        print(f"{name:<34} {card.get('data', '')}, {card.get('epochs', '?')} epochs; {_on_card(card)}")
+        print(f"{name:<39} {models.said_of(card)}")
     return 0
-
-def _on_card(card: Mapping[str, Any]) -> str:
-    "What a card of the zoo says of certificates."
-    seen = card.get("certified", {})
-    if not seen:
-        return "no certified accuracy on the card"
-    first = list(seen.get("accuracy", {}).items())[:5]
-    return f"{seen['norm']} certified accuracy " + ", ".join(f"{radius}: {share:.2f}" for radius, share in first)
 
 # %% ../nbs/12_cli.ipynb #ab5dae7a
 _FUNCTIONS = (reproduce, sweep, certify, methods, draws, convert, report, doctor, zoo)

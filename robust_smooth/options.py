@@ -14,7 +14,7 @@ from .core._table import METHODS, NOISES
 __all__ = ['parser']
 
 # %% ../nbs/11a_options.ipynb #159a4811
-_BUDGETS = "smoke, quick, cpu, gpu, paper"
+_BUDGETS = "smoke, quick, cpu, gpu, paper, and with -int8 behind it votes in int8"
 _DATASETS = "digits (embedded), mnist, cifar10, cifar100, svhn, imagenet"
 
 def _command(commands: Any,
@@ -210,17 +210,21 @@ def _add_doctor(commands: Any) -> None:
 # %% ../nbs/11a_options.ipynb #faf2fdd8
 def _add_zoo(commands: Any) -> None:
     made = _command(commands, "zoo",
-                    "List the trained base classifiers at hand, or train more of them. "
+                    "List the trained base classifiers at hand, train more of them, or make their twins in int8. "
                     "An interrupted training is resumed by the same command.",
                     "robust-smooth zoo",
                     "robust-smooth zoo --train cifar10 --sigma 0.25 0.5 --budget cpu",
-                    "robust-smooth zoo --train cifar10 --sigma 0.25 --budget gpu")
-    made.add_argument("--train", metavar="DATASET",
+                    "robust-smooth zoo --train cifar10 --sigma 0.25 --budget gpu",
+                    "robust-smooth zoo --int8                               twins of all that lack one")
+    what = made.add_mutually_exclusive_group()
+    what.add_argument("--train", metavar="DATASET",
                       help="train on this data set with Gaussian noise and keep the networks in "
                            "data/zoo")
+    what.add_argument("--int8", nargs="*", metavar="NAME",
+                      help="make twins in int8 of these networks (none named: all), for budgets such as cpu-int8")
     made.add_argument("--sigma", type=float, nargs="+", default=[0.25, 0.5, 1.0],
                       help="noise levels, in units of [0, 1] (default 0.25 0.5 1.0)")
-    made.add_argument("--budget", default="cpu", help=f"{_BUDGETS}; default: cpu")
+    made.add_argument("--budget", default="cpu", help="smoke, quick, cpu, gpu, paper; default: cpu")
     made.add_argument("--n", type=int,
                       help="draws per image of the certified accuracy on the card; default: the "
                            "budget's")

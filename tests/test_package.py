@@ -76,7 +76,7 @@ def test_sdist_and_wheel_hold_what_they_promise(package, settings, root):
     assert {name for name in top if not name.endswith(".dist-info")} == {"robust_smooth"}, top
     assert {p.relative_to(root).as_posix() for p in (root / "robust_smooth").rglob("*.py")} | {"robust_smooth/py.typed"} <= names
     for kind, files in dict(papers="data/papers/*.csv", experiments="nbs/experiments/*.ipynb", zoo="data/zoo/*.*").items():
-        wanted = {f"robust_smooth/assets/{kind}/{p.name}" for p in root.glob(files)}
+        wanted = {f"robust_smooth/assets/{kind}/{p.name}" for p in root.glob(files) if "-int8." not in p.name}
         assert wanted and wanted <= names, sorted(wanted - names)
     assert meta["Version"] == settings["version"] and meta["License-Expression" if meta["License-Expression"] else "License"] == "Apache-2.0"
     extras = {name.removesuffix("_requirements") for name in settings if name.endswith("_requirements")}
@@ -86,7 +86,10 @@ def test_sdist_and_wheel_hold_what_they_promise(package, settings, root):
     assert plain == wanted
     assert not plain & {"nbdev", "jupyterlab", "papermill", "ipykernel", "pytest"}, "the core carries no notebook stack"
     assert "robust-smooth=robust_smooth.cli:main" in entry.replace(" ", "")
-    assert package.wheel.stat().st_size < 15_000_000
+    carried = [name for name in names if name.startswith("robust_smooth/assets/zoo/")]
+    with zipfile.ZipFile(package.wheel) as archive: size = sum(archive.getinfo(name).file_size for name in carried)
+    assert not any("-int8." in name for name in [*carried, *inside]) and 1e6 < size <= 6e6 # twins are found in a checkout
+    assert package.wheel.stat().st_size < 10_000_000
 
 
 def test_front_door_works_outside_the_checkout(installed, root):
@@ -110,7 +113,7 @@ print(json.dumps(dict(file=rs.__file__, typed=files("robust_smooth").joinpath("p
     told = json.loads(call(installed.python, "-W", "ignore", "-c", program, cwd=installed.empty, ROBUST_SMOOTH_HOME=str(installed.home)).splitlines()[-1])
     assert Path(told["file"]).resolve().is_relative_to(installed.site.resolve()), told["file"]
     assert told["checkout"] == "None" and Path(told["papers"]).resolve().is_relative_to(installed.site.resolve())
-    assert told["zoo"] == sorted(p.stem for p in (root / "data" / "zoo").glob("*.safetensors"))
+    assert told["zoo"] == sorted(p.stem for p in (root / "data" / "zoo").glob("*.safetensors") if not p.stem.endswith("-int8"))
     assert told["typed"] and told["rows"] > 100 and told["certified"] == 2
     assert set(told["experiments"]) == {p.stem for p in (root / "nbs" / "experiments").glob("*.ipynb") if not p.stem.startswith("_")}
     assert {"wrap", "Smoothed", "Record", "load", "Certificates", "ABSTAIN", "Gaussian", "Uniform", "Splitting", "sweep", "reproduce"} <= set(told["names"])

@@ -188,6 +188,7 @@ ROOMS: dict[str, str] = {
     'testing': 'testing',
     'train': 'training.train',
     'truncated_sums': 'maths.truncated_sums',
+    'twins': 'lab.twins',
     'two_sided': 'maths.two_sided',
     'uniform': 'methods.uniform',
     'vision': 'training.vision',

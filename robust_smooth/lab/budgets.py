@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 # %% auto #0
-__all__ = ['BUDGETS', 'PACES', 'COLUMNS', 'RENAMED', 'Budget', 'budget_name', 'budget_for']
+__all__ = ['BUDGETS', 'PACES', 'COLUMNS', 'RENAMED', 'IN_INT8', 'TWINS_VOTE', 'Budget', 'budget_name', 'whose_sizes',
+           'budget_for']
 
 # %% ../../nbs/lab/04_budgets.ipynb #e5db9417
 BUDGETS = ("smoke", "quick", "cpu", "gpu", "paper") # the larger the later
@@ -23,7 +24,7 @@ class Budget:
     """Sizes of one run on one data set.
 
     Args:
-        name: one of `BUDGETS`
+        name: one of `BUDGETS`, perhaps with `IN_INT8` behind it
         dataset: "digits", "mnist", "cifar10", "cifar100", "svhn", "imagenet"
         images: test images evaluated
         n0: selection draws per image
@@ -36,7 +37,7 @@ class Budget:
         training: how it is trained: "channels-last", "compiled" and a precision, where they apply
         note: what is shortened against the papers
     """
-    name: str                        # one of `BUDGETS`
+    name: str                        # one of `BUDGETS`, perhaps with `IN_INT8` behind it
     dataset: str                     # "digits", "mnist", "cifar10", "cifar100", "svhn", "imagenet"
     images: int                      # test images evaluated
     n0: int                          # selection draws per image
@@ -126,20 +127,34 @@ _SIZES: dict[tuple[str, str], dict[str, Any]] = {
 
 # %% ../../nbs/lab/04_budgets.ipynb #4a7e7b37
 RENAMED = {"h100": "gpu"}
+IN_INT8 = "-int8" # behind the name of a budget: the same sizes, and votes in int8
+TWINS_VOTE = "votes in int8, by twins of the networks (in float32 where the noise is deterministic)"
 
 def budget_name(name: str, # a budget, perhaps by an old name
-               ) -> str:   # one of `BUDGETS`
+               ) -> str:   # one of `BUDGETS`, with `IN_INT8` behind it where it was
     """The name of a budget today. Raises ValueError where there is none.
 
     Args:
         name: a budget, perhaps by an old name
     Returns:
+        one of `BUDGETS`, with `IN_INT8` behind it where it was
+    """
+    sizes = str(name).removesuffix(IN_INT8)
+    known = RENAMED.get(sizes, sizes)
+    if known not in BUDGETS:
+        raise ValueError(f"budget must be one of {BUDGETS}, {IN_INT8!r} behind it if wanted, got {name!r}")
+    return known + str(name)[len(sizes):]
+
+def whose_sizes(name: str, # a budget
+               ) -> str:   # one of `BUDGETS`
+    """The budget that has the same sizes and trains the same networks.
+
+    Args:
+        name: a budget
+    Returns:
         one of `BUDGETS`
     """
-    known = RENAMED.get(name, name)
-    if known not in BUDGETS:
-        raise ValueError(f"budget must be one of {BUDGETS}, got {name!r}")
-    return known
+    return budget_name(name).removesuffix(IN_INT8)
 
 # %% ../../nbs/lab/04_budgets.ipynb #3c732924
 def _whole_sizes(changes: dict[str, Any]) -> dict[str, int]:
@@ -160,22 +175,23 @@ def _fewer(budget: Budget) -> list[str]:
     return [f"{have:,} {what} instead of {full:,}" for what, (have, full) in usual.items() if have < full]
 
 # %% ../../nbs/lab/04_budgets.ipynb #da4c76c5
-def budget_for(name: str,      # one of `BUDGETS`
+def budget_for(name: str,      # one of `BUDGETS`, `IN_INT8` behind it if wanted
                dataset: str,   # name of a data set
                **changes: Any, # fields to replace; None leaves the budget's own
               ) -> Budget:
     """The sizes of a budget on a data set. Raises ValueError for an unknown budget, data set or size.
 
     Args:
-        name: one of `BUDGETS`
+        name: one of `BUDGETS`, `IN_INT8` behind it if wanted
         dataset: name of a data set
         **changes: fields to replace; None leaves the budget's own
     """
-    name = budget_name(name)
-    if (name, dataset) not in _SIZES:
+    name, sizes = budget_name(name), whose_sizes(name)
+    if (sizes, dataset) not in _SIZES:
         known = sorted({dataset for _, dataset in _SIZES})
         raise ValueError(f"dataset must be one of {known}, got {dataset!r}")
-    chosen = Budget(name=name, dataset=dataset, **{**_SIZES[name, dataset], **_whole_sizes(changes)})
-    if not chosen.note:
-        return chosen
-    return dataclasses.replace(chosen, note="; ".join([chosen.note, *_fewer(chosen)]))
+    chosen = Budget(name=name, dataset=dataset, **{**_SIZES[sizes, dataset], **_whole_sizes(changes)})
+    said = [chosen.note, *_fewer(chosen)] if chosen.note else []
+    if name == sizes:
+        return dataclasses.replace(chosen, note="; ".join(said))
+    return dataclasses.replace(chosen, voting="openvino, int8", note="; ".join([*said, TWINS_VOTE]))

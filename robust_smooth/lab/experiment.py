@@ -21,12 +21,13 @@ from numpy.typing import ArrayLike
 from ..core.hashes import content_hash
 from ..core.values import check_level
 from . import fast, figures, results
-from .budgets import Budget, budget_for, budget_name
+from .budgets import Budget, budget_for, budget_name, whose_sizes
 from .cache import home
 from .claims import NO_DATA, Claims
 from .findings import Findings
 from .notebooks import default_parameters, find_notebook
 from .stock import Ask, Training, batch_rows, brief, initial, trained, voted
+from .twins import int8_twin
 
 # %% auto #0
 __all__ = ['FINE_TUNING_RATE', 'parameters_of', 'Settings', 'check_decided', 'Experiment']
@@ -63,7 +64,7 @@ class Settings:
 
     Args:
         dataset: data set
-        budget: one of `BUDGETS`
+        budget: one of `BUDGETS`, `-int8` behind it if wanted
         n: estimation draws; None: the budget's
         n0: selection draws
         images: test images
@@ -75,7 +76,7 @@ class Settings:
         own: further parameters, kept with the results
     """
     dataset: str = "digits"    # data set
-    budget: str = "quick"      # one of `BUDGETS`
+    budget: str = "quick"      # one of `BUDGETS`, `-int8` behind it if wanted
     n: int | None = None       # estimation draws; None: the budget's
     n0: int | None = None      # selection draws
     images: int | None = None  # test images
@@ -179,7 +180,7 @@ class _Builds(_Reads):
 
     def _card(self, recipe: Any, seed: int) -> dict[str, Any]:
         "What must agree for a network of the zoo to stand for a training of this run."
-        return dict(dataset=self.dataset, budget=self.budget.name, architecture=self.budget.network,
+        return dict(dataset=self.dataset, budget=whose_sizes(self.budget.name), architecture=self.budget.network,
                     recipe=repr(recipe), epochs=self.budget.epochs, seed=seed)
 
     def _settings(self) -> dict[str, Any]:
@@ -326,7 +327,7 @@ class _Votes(_Reads):
     n: int
     n0: int
     status: Callable[[str], None]
-    _voters: dict[tuple[int, str, str, int], tuple[Any, Any]] # by model, setting and rows
+    _voters: dict[tuple, tuple[Any, Any]] # by model, setting, rows and, in int8, noise
 
     def votes(self,
               model: Any,                # base classifier
@@ -360,17 +361,19 @@ class _Votes(_Reads):
         if not setting:
             return voted(model, ask, self.status)
         simple = fast.uncompiled(setting, images.images.ndim != 4)
-        voter = self._voter(model, simple)
+        voter = self._voter(model, simple, noise)
         rows = batch_rows(model, ask) # fixed on a processor, where compiling can pay
         compiled = voter is not model and rows is not None and _worth_compiling(setting, ask)
-        engine = partial(self._voter, model, setting, rows) if compiled else partial(self._voter, model, simple)
+        engine = partial(self._voter, model, *((setting, noise, rows) if compiled else (simple, noise)))
         return voted(voter, ask, self.status, engine=engine, compiled=compiled)
 
-    def _voter(self, model: Any, setting: dict[str, str], rows: int = 8) -> Any:
+    def _voter(self, model: Any, setting: dict[str, str], noise: Any, rows: int = 8) -> Any:
         "The base classifier as it votes; built once. The model is kept beside it, so that its id stays its own."
-        key = (id(model), setting["backend"], setting["precision"], rows)
+        whole = setting["precision"] == "int8"
+        key = (id(model), setting["backend"], setting["precision"], repr(noise) if whole else rows)
         if key not in self._voters:
-            self._voters[key] = model, fast.voter(model, self.test, setting, rows)
+            made = int8_twin(model, noise, self.train, self.status) if whole else fast.voter(model, self.test, setting, rows)
+            self._voters[key] = model, made
         return self._voters[key][1]
 
 # %% ../../nbs/lab/09_experiment.ipynb #5f82c1fb
@@ -399,6 +402,7 @@ class Experiment(_Trains, _Votes, Findings):
         self.checkpoint, self.data_dir = chosen.checkpoint, chosen.data_dir
         sizes = dict(n=chosen.n, n0=chosen.n0, images=chosen.images, epochs=chosen.epochs)
         self.budget = budget_for(chosen.budget, chosen.dataset, **sizes)
+        fast.check_installed(self.budget.voting)
         self.n, self.n0 = self.budget.n, self.budget.n0
         self._sets, self._voters, self._own = {}, {}, {}
         super().__init__(name, self._place(name), chosen.dataset)
@@ -412,7 +416,7 @@ class Experiment(_Trains, _Votes, Findings):
     @property
     def smoke(self) -> bool:
         "True where only the machinery is tried: make loops as short as they can be."
-        return self.budget.name == "smoke"
+        return whose_sizes(self.budget.name) == "smoke"
 
     def using(self,
               **sizes: Any, # images, n, epochs, batch, network, where they are not the budget's; None: not used here
@@ -460,7 +464,8 @@ class Experiment(_Trains, _Votes, Findings):
         Returns:
             the claims, shown in full
         """
-        provenance = results.provenance(seed=self.seed, threads=os.environ.get("OMP_NUM_THREADS", ""))
+        voters = sorted({made.optimised for _, made in self._voters.values() if hasattr(made, "optimised")})
+        provenance = results.provenance(seed=self.seed, threads=os.environ.get("OMP_NUM_THREADS", ""), voters=voters)
         return self._close(parameters=self.parameters, budget=dataclasses.asdict(self.budget), provenance=provenance)
 
 # %% ../../nbs/lab/09_experiment.ipynb #68642089

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 # %% auto #0
-__all__ = ['TRAINING_WORDS', 'AS_IT_IS', 'compiler', 'trains_as', 'votes_as', 'uncompiled', 'voter']
+__all__ = ['TRAINING_WORDS', 'AS_IT_IS', 'compiler', 'check_installed', 'trains_as', 'votes_as', 'uncompiled', 'voter']
 
 # %% ../../nbs/lab/07_fast.ipynb #34fc172d
 def compiler() -> bool: # can torch.compile work here?
@@ -22,6 +22,17 @@ def compiler() -> bool: # can torch.compile work here?
         can torch.compile work here?
     """
     return shutil.which(os.environ.get("CXX", "c++")) is not None
+
+def check_installed(voting: str, # words of a budget
+                   ) -> None:
+    """Raise ImportError, saying what to install, where a budget votes by OpenVINO and it is not here.
+
+    Args:
+        voting: words of a budget
+    """
+    if voting.startswith("openvino"):
+        from robust_smooth.training import openvino
+        openvino.check_installed()
 
 # %% ../../nbs/lab/07_fast.ipynb #9434a6c9
 TRAINING_WORDS = ("channels-last", "compiled", "float32", "bfloat16")
@@ -58,9 +69,9 @@ def votes_as(voting: str, # words of a budget
     if voting == AS_IT_IS:
         return {}
     setting = read_setting(f"{voting}: ")
-    if not setting or setting["precision"] == "int8":
-        raise ValueError(f"voting must be {AS_IT_IS!r}, or a way and float32 or bfloat16 as in "
-                         f"'torch channels-last, float32', got {voting!r}")
+    if not setting or (setting["precision"] == "int8" and setting["backend"] != "openvino"):
+        raise ValueError(f"voting must be {AS_IT_IS!r}, a way and float32 or bfloat16 as in "
+                         f"'torch channels-last, float32', or 'openvino, int8', got {voting!r}")
     exact = getattr(noise, "deterministic", False)
     return setting | dict(precision="float32") if exact else setting
 

@@ -13,7 +13,7 @@ from typing import Any
 from ..core.hashes import content_hash
 from ..core.places import checkout, write_atomic
 from . import fast, results
-from .budgets import RENAMED
+from .budgets import IN_INT8, budget_name
 from .cache import _read_json, _write_json
 from .experiment import Experiment
 from .findings import ABSENT
@@ -21,13 +21,13 @@ from .tasks import Task
 from ..training import zoo
 
 # %% auto #0
-__all__ = ['Placed', 'placed', 'publish', 'add_to_zoo']
+__all__ = ['Placed', 'placed', 'publish', 'add_to_zoo', 'add_twin']
 
 # %% ../../nbs/lab/13_publish.ipynb #6737ac97
 def _suffix(facts: dict[str, Any]) -> str:
     "What follows the experiment in the name of its folder: '' for digits at quick, else -DATASET-BUDGET."
     parameters = facts["parameters"]
-    dataset, budget = parameters["dataset"], RENAMED.get(parameters["budget"], parameters["budget"])
+    dataset, budget = parameters["dataset"], budget_name(parameters["budget"])
     return "" if (dataset, budget) == ("digits", "quick") else f"-{dataset}-{budget}"
 
 def _size(facts: dict[str, Any]) -> tuple[int, int]: # images, draws
@@ -144,6 +144,13 @@ def _check_free(place: Path, mine: dict[str, Any]) -> None:
         raise ValueError(f"{place.stem} is in the zoo with {other}, not {wanted}; "
                          "choose another folder, or replace=True (--replace)")
 
+def _zoo_home(folder: str | Path | None) -> Path:
+    "The folder of a zoo; None: that of the checkout. Raises ValueError where there is none."
+    root = checkout()
+    if folder is None and root is None:
+        raise ValueError("folder must be given outside of a checkout, got None")
+    return Path(folder) if folder is not None else Path(str(root), "data", "zoo")
+
 def _accuracy(model: Any, data: Any) -> float: # in [0, 1]
     "Share of images that a network classifies correctly, without noise."
     import torch
@@ -190,10 +197,9 @@ def add_to_zoo(dataset: str,           # data set
     """
     from robust_smooth.core.registry import noise_spec
     from robust_smooth.training.train import NoiseAugmentation
-    root = checkout()
-    if folder is None and root is None:
-        raise ValueError("folder must be given outside of a checkout, got None")
-    home = Path(folder) if folder is not None else Path(str(root), "data", "zoo")
+    home = _zoo_home(folder)
+    if budget.endswith(IN_INT8):
+        raise ValueError(f"budget must train, got {budget!r}; add_twin makes the int8 twin of a network")
     run = Experiment("zoo", dataset=dataset, budget=budget, n=n, seed=seed, data_dir=data_dir)
     recipe = NoiseAugmentation(noise)
     name, mine = _zoo_name(dataset, run.budget.network, noise), run._card(recipe, seed)
@@ -211,3 +217,38 @@ def add_to_zoo(dataset: str,           # data set
         certified=_certified(run, model, noise),
         provenance=results.provenance(seed=seed))
     return zoo.save_pretrained(model.net, name, home, settings=run._settings(), **(mine | facts))
+
+# %% ../../nbs/lab/13_publish.ipynb #9c9b3f42
+def add_twin(name: str,              # a network of the zoo that was trained with noise
+             folder: str | Path | None = None, # of the zoo; None: data/zoo of the checkout
+             data_dir: str = "",     # folder of the data set, if it is not embedded
+             replace: bool = False,  # True: a twin that was made otherwise is replaced
+            ) -> Path:               # the file of weights
+    """Make the int8 twin of a network of the zoo, and keep it there as NAME-int8; one that is there is kept as it is.
+    Raises ValueError where the name is taken, ImportError where OpenVINO or NNCF is missing.
+
+    Args:
+        name: a network of the zoo that was trained with noise
+        folder: of the zoo; None: data/zoo of the checkout
+        data_dir: folder of the data set, if it is not embedded
+        replace: True: a twin that was made otherwise is replaced
+    Returns:
+        the file of weights
+    """
+    from robust_smooth.core.registry import noise_from_spec
+    from robust_smooth.lab import twins
+    home, start = _zoo_home(folder), zoo.pretrained(name)
+    card = getattr(start, "card")
+    if "noise" not in card or card["architecture"] == zoo.REBUILT:
+        raise ValueError(f"name must be of a network that was trained with noise, got {name!r}")
+    run = Experiment("zoo", dataset=card["dataset"], budget=card["budget"], seed=card["seed"], data_dir=data_dir)
+    model, noise = run._wrapped(start), noise_from_spec(card["noise"])
+    wanted, place = twins.facts(model, noise, run.train), home / f"{name}{IN_INT8}.safetensors"
+    if not replace:
+        _check_free(place.with_suffix(".json"), wanted)
+        if place.is_file():
+            return place
+    twin = twins.int8_twin(model, noise, run.train, run.status)
+    facts = dict(dataset=card["dataset"], twin_of=name, agreement=twins.agreement(model, twin, noise, run.data("test")),
+                 provenance=results.provenance(seed=card["seed"]))
+    return zoo.save_pretrained(twin, place.stem, home, zoo.REBUILT, **(wanted | facts))

@@ -214,7 +214,7 @@ def beside(ours: pd.DataFrame,   # rows with a column `value`
 
 # %% ../../nbs/lab/01_results.ipynb #a0963b07
 _DATASETS = ("digits", "mnist", "svhn", "cifar10", "cifar100", "imagenet") # the larger the later
-_BUDGETS = ("smoke", "quick", "cpu", "gpu", "paper")
+_BUDGETS = ("smoke-int8", "smoke", "quick-int8", "quick", "cpu-int8", "cpu", "gpu-int8", "gpu", "paper-int8", "paper")
 SIZES = (_DATASETS, _BUDGETS)
 _FORMERLY = dict(h100="gpu") # names that folders of older results carry
 
@@ -241,7 +241,7 @@ def published(folder: str | Path | None = None, # of kept results; None: data/re
     place = Path(folder) if folder is not None else Path(str(root)) / "data" / "results"
     runs: dict[str, list[tuple]] = {}
     for path in sorted(place.glob("*/")):
-        experiment, *where = path.name.split("-")
+        experiment, *where = path.name.split("-", 2)
         if len(where) in (0, 2):
             runs.setdefault(experiment, []).append((_size(where), path))
     return {experiment: [path for _, path in sorted(found)] for experiment, found in runs.items()}

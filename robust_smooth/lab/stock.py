@@ -78,7 +78,7 @@ def definitions_in(*values: Any) -> set[str]: # "module:name", as `lab.definitio
             todo += _parts(value)
     return found
 
-_LIBRARIES = ("torch", "torchvision", "numpy", "scipy", "pandas", "builtins", "functools", "collections", "typing")
+_LIBRARIES = ("torch", "torchvision", "openvino", "numpy", "scipy", "pandas", "builtins", "functools", "collections", "typing")
 
 # %% ../../nbs/lab/07_stock.ipynb #84729943
 Tell = Callable[[str], None] # is told what is being done

@@ -193,13 +193,24 @@ def _two_pieces(model: Any) -> tuple[Tensor, Tensor]: # graph, weights
         return _bytes(path.read_bytes()), _bytes(path.with_suffix(".bin").read_bytes())
 
 # %% ../../nbs/training/04b_openvino.ipynb #49afc2bf
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    "What libraries print, warn of and show as progress stays unseen, in a notebook, too."
+    with warnings.catch_warnings(), contextlib.ExitStack() as stack:
+        warnings.simplefilter("ignore")
+        if "IPython" in sys.modules:
+            from IPython.utils.capture import capture_output
+            stack.enter_context(capture_output())
+        stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        yield
+
 def _in_integers(model: Any, calibration: Tensor, fixed: bool) -> Any:
     "The graph with 8-bit weights and activations, whose scales are found from some images."
     library = _nncf()
     images = library.Dataset([image[None].numpy() for image in calibration])
     kind = library.OverflowFix.ENABLE if fixed else library.OverflowFix.DISABLE
     settings = library.AdvancedQuantizationParameters(overflow_fix=kind)
-    with contextlib.redirect_stdout(io.StringIO()), torch.random.fork_rng(devices=[]):
+    with _quietly(), torch.random.fork_rng(devices=[]):
         return library.quantize(model, images, subset_size=len(calibration), target_device=library.TargetDevice.CPU,
                                 advanced_parameters=settings)
 

@@ -23,7 +23,8 @@ from .speed import of_openvino
 from .models import lenet, mlp, resnet110, resnet20, resnet50, seeded, small_convnet
 
 # %% auto #0
-__all__ = ['MAKERS', 'ARCHITECTURES', 'REBUILT', 'zoo_folders', 'zoo', 'pretrained', 'save_pretrained']
+__all__ = ['MAKERS', 'ARCHITECTURES', 'REBUILT', 'zoo_folders', 'zoo', 'pretrained', 'pretrained_at', 'save_pretrained',
+           'said_of']
 
 # %% ../../nbs/training/05_zoo.ipynb #37c74d78
 MAKERS: tuple[Callable[..., nn.Module], ...] = (mlp, small_convnet, lenet, resnet20, resnet110, resnet50)
@@ -124,7 +125,22 @@ def pretrained(name: str,             # name of a trained network, see `zoo()`
     Returns:
         in eval mode, with its card as `.card`
     """
-    card = _card_of(name)
+    return _network_of(name, _card_of(name))
+
+def pretrained_at(path: str | Path,   # the file of weights, its card beside it
+                 ) -> nn.Module:      # in eval mode, with its card as `.card`
+    """A trained network of a file. Raises ValueError when the weights are not those of the card.
+
+    Args:
+        path: the file of weights, its card beside it
+    Returns:
+        in eval mode, with its card as `.card`
+    """
+    path = Path(path)
+    return _network_of(path.stem, _read_card(path.with_suffix(".json")) | dict(path=str(path)))
+
+def _network_of(name: str, card: dict) -> nn.Module:
+    "The network of a card."
     kind = card.get("architecture")
     if kind == REBUILT:
         return _rebuilt(card)
@@ -169,3 +185,17 @@ def save_pretrained(model: nn.Module,   # a trained network
     content = dict(architecture=architecture) | content | card
     write_atomic(path.with_suffix(".json"), json.dumps(content, indent=1))
     return path
+
+# %% ../../nbs/training/05_zoo.ipynb #4ef22364
+def said_of(card: Mapping[str, Any]) -> str:
+    "What a card of the zoo says of training and certificates, or of the network whose twin it is."
+    if "twin_of" in card:
+        same = card["agreement"]["same"]
+        return f"in int8; {same:.1%} of labels under noise are those of {card['twin_of']}"
+    made = f"{card.get('data', '')}, {card.get('epochs', '?')} epochs"
+    seen = card.get("certified", {})
+    if not seen:
+        return f"{made}; no certified accuracy on the card"
+    first = list(seen.get("accuracy", {}).items())[:5]
+    said = ", ".join(f"{radius}: {share:.2f}" for radius, share in first)
+    return f"{made}; {seen['norm']} certified accuracy {said}"

@@ -2,6 +2,8 @@
 import ast
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,3 +57,10 @@ def test_every_experiment_names_its_method():
             assert "method" in {keyword.arg for keyword in node.keywords}, f"{path.name}: {ast.unparse(node)}"
             named += 1
     assert named >= 9
+
+
+def test_the_lab_starts_without_what_only_some_need():
+    "Each notebook is a process of its own, and pays for every import."
+    code = "import sys; from robust_smooth.lab import cache, experiment; print(*({'torch', 'seaborn', 'scipy.stats', 'papermill'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=NOTEBOOKS.parents[1])
+    assert done.returncode == 0 and done.stdout == "\n", done
