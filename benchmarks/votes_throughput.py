@@ -4,7 +4,8 @@
 
 Each round times every variant once, in turn, so that a busy machine slows all of them; quoted are the median of the per-round ratios, and their range. CPU time of
 the process is used on a CPU, wall-clock time on a GPU. "Best batch" is the fastest of 8, 16, ... 4096 rows in a sweep of the benchmark's own; votes use the batch
-that the engine finds for itself. The loops of others are re-implemented from what they do: repeat, draw, add, ask, count in Python (the published loop, batch 1000);
+that the engine finds for itself. A vote is long, as it is in use, so that what is done once a vote (checks, a last batch that is not full) is small in it; what the
+checks cost is printed apart, in rows. The loops of others are re-implemented from what they do: repeat, draw, add, ask, count in Python (the published loop, batch 1000);
 expand and one-hot counts at batch 512 (as in rs4a); NumPy noise, NumPy copies and batches of 32 (as in ART). Networks have random weights, for speed does not see
 them. int8 and OpenVINO are measured where they are installed.
 """
@@ -20,15 +21,16 @@ from robust_smooth.noise.additive import Gaussian
 from robust_smooth.noise.rounded import RoundedGaussian
 from robust_smooth.training import models, openvino
 from robust_smooth.training.speed import optimise
+from robust_smooth.voting.ballots import ballot
 from robust_smooth.voting.hardware import batch_size_for, memory_format
 from robust_smooth.voting.votes import count_votes
 
 SIGMA = 0.25
 NETWORKS = { # factory, shape, draws of a measurement
-    "resnet20": ("ResNet-20, 32x32", lambda: models.ResNet(depth=20, num_classes=10, in_channels=3), (3, 32, 32), 500),
-    "resnet8": ("ResNet-8, 16x16", lambda: models.ResNet(depth=8, num_classes=10, in_channels=3), (3, 16, 16), 3_000),
-    "lenet": ("LeNet, 28x28", models.lenet, (1, 28, 28), 8_000),
-    "mlp": ("MLP 2-64-64-10", lambda: models.mlp(2, 10, (64, 64)), (2,), 200_000),
+    "resnet20": ("ResNet-20, 32x32", lambda: models.ResNet(depth=20, num_classes=10, in_channels=3), (3, 32, 32), 2_000),
+    "resnet8": ("ResNet-8, 16x16", lambda: models.ResNet(depth=8, num_classes=10, in_channels=3), (3, 16, 16), 12_000),
+    "lenet": ("LeNet, 28x28", models.lenet, (1, 28, 28), 16_000),
+    "mlp": ("MLP 2-64-64-10", lambda: models.mlp(2, 10, (64, 64)), (2,), 1_000_000),
 }
 
 
@@ -105,6 +107,16 @@ def timed(model, images, clock):
     return (clock() - begin) / times
 
 
+def checks(model, x, rows, clock):
+    "What the checks before a vote cost, in rows of the bare forward pass: the best of three."
+    spent = []
+    for _ in range(3):
+        begin = clock()
+        ballot(model, x, Gaussian(sigma=SIGMA), 10, None, x.device)
+        spent.append(clock() - begin)
+    return min(spent) * rows / timed(model, pictures(model, x.shape[1:], rows, x.device), clock)
+
+
 def variants(net, shape):
     "The network in several ways: name -> network. What is not installed is left out."
     sample = torch.rand((8, *shape), generator=torch.Generator().manual_seed(0))
@@ -127,7 +139,8 @@ def tasks_of(made, shape, n, device, clock):
     for name, net in made.items():
         draws = 4 * n if name == "int8" else n
         rows, best = batch_size_for(net, shape, device, LONG_VOTE), best_batch(net, shape, device, clock, largest)
-        said.append(f"{name}: batch {rows} (best {best}){', ' + net.backend if hasattr(net, 'backend') else ''}")
+        way = f", {net.backend}" if hasattr(net, "backend") else ""
+        said.append(f"{name}: batch {rows} (best {best}), checks {checks(net, x, best, clock):.0f} rows{way}")
         tasks[f"bare {name}"] = lambda net=net, best=best, draws=draws: bare(net, pictures(net, shape, best, device), draws)
         tasks[f"votes {name}"] = lambda net=net, rows=rows, draws=draws: votes(net, Gaussian(sigma=SIGMA), draws, rows)
         tasks[f"rounded {name}"] = lambda net=net, rows=rows, draws=draws: votes(net, RoundedGaussian(sigma=SIGMA), draws, rows)

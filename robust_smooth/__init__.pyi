@@ -55,6 +55,7 @@ from .training import lipschitz as lipschitz
 from .lab import logs as logs
 from .maths import looks as looks
 from .lab import machine as machine
+from .training import memory as memory
 from .training import models as models
 from .methods import moments as moments
 from .maths import nearest as nearest

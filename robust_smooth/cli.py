@@ -181,7 +181,7 @@ def _wrapped(args: argparse.Namespace, net: Any, first: Any) -> Any: # first: [1
     from robust_smooth.smoothed import classes_of
     from robust_smooth.training.models import wrap
     try:
-        return wrap(net, mean=args.mean, std=args.std)
+        return wrap(net, mean=args.mean, std=args.std, num_classes=args.num_classes)
     except ValueError as error:
         if "num_classes could not be found" not in str(error):
             raise

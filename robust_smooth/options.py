@@ -109,6 +109,8 @@ def _certify_network(made: argparse.ArgumentParser) -> None:
     made.add_argument("--mean", type=float, nargs="+",
                       help="per channel, if the network reads normalised images")
     made.add_argument("--std", type=float, nargs="+", help="per channel")
+    made.add_argument("--num-classes", type=int, metavar="K",
+                      help="classes of the network; default: found by a trial, or from the first image")
     made.add_argument("--device", help="cpu, cuda, ...; default: where the network is")
     made.add_argument("--batch-size", type=int, metavar="K",
                       help="images per forward pass; default: a short measurement")

@@ -196,3 +196,20 @@ def test_a_missing_extra_is_named(outside, capsys, monkeypatch):
     def run(*given, **more): import papermill
     monkeypatch.setattr("robust_smooth.lab.reproduce.run", run)
     assert cli.main(["reproduce", "gaussian_table1"]) == 2 and "pip install 'robust_smooth[repro]'" in capsys.readouterr().err
+
+
+def test_a_network_whose_classes_follow_from_the_size_of_its_images(outside, capsys, monkeypatch):
+    import numpy as np
+    from robust_smooth import load
+    Path("sized_nets.py").write_text("import torch\n\ndef make():\n    torch.manual_seed(0)\n"
+                                     "    return torch.nn.Sequential(torch.nn.Conv2d(1, 5, 20), torch.nn.Flatten())\n")
+    monkeypatch.syspath_prepend(str(outside))
+    np.savez("twenty.npz", images=np.full((2, 1, 20, 20), 0.5, np.float32), labels=np.array([0, 1]))
+    common = ["certify", "--model", "sized_nets:make", "--data", "twenty.npz", "--sigma", "0.5", "--n", "1000", "--n0", "10", "--quiet"]
+    assert cli.main([*common, "--save", "a.votes"]) == 0
+    assert cli.main([*common, "--num-classes", "5", "--save", "b.votes"]) == 0
+    found, told = load("a.votes"), load("b.votes")
+    assert found.counts.shape == (2, 5) and np.array_equal(found.counts, told.counts)
+    capsys.readouterr()
+    assert cli.main([*common, "--num-classes", "6"]) == 2
+    assert "6" in capsys.readouterr().err

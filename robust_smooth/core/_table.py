@@ -144,6 +144,7 @@ ROOMS: dict[str, str] = {
     'logs': 'lab.logs',
     'looks': 'maths.looks',
     'machine': 'lab.machine',
+    'memory': 'training.memory',
     'models': 'training.models',
     'moments': 'methods.moments',
     'nearest': 'maths.nearest',

@@ -275,18 +275,27 @@ def _stated_classes(net: nn.Module) -> int | None:
     return None
 
 # %% ../../nbs/training/03_models.ipynb #6ec3a2e5
+def _fixed_sizes(net: nn.Module) -> int:
+    "Sizes of images that must agree on the number of classes: without a linear layer it may follow from the size."
+    return 1 if any(isinstance(module, nn.Linear) for module in net.modules()) else 2
+
 def _try(net: nn.Module, wanted: int | None) -> tuple[int, tuple[int, ...] | None]: # classes, accepted shape
     "The number of classes by a trial, else as stated. Raises ValueError where it is not the wanted one."
-    probed = []
+    enough, tried = _fixed_sizes(net), []
     for found, shape in _trials(net):
-        if wanted in (None, found):
+        if found == wanted:
             return found, shape
-        probed.append(found)
-    if probed:
-        raise ValueError(f"num_classes must be {probed[0]} as the network returns, got {wanted!r}")
+        tried.append((found, shape))
+        if wanted is None and len(tried) == enough:
+            break
+    one = len({found for found, _ in tried}) == 1
+    if one and wanted is None:
+        return tried[0]
+    if one and len(tried) >= enough:
+        raise ValueError(f"num_classes must be {tried[0][0]} as the network returns, got {wanted!r}")
     classes = wanted if wanted is not None else _stated_classes(net)
     if classes is None:
-        raise ValueError("num_classes could not be found by a trial; pass num_classes=")
+        raise ValueError("num_classes could not be found by a trial; pass num_classes= (--num-classes in a shell)")
     return classes, None
 
 # %% ../../nbs/training/03_models.ipynb #83b84ee4

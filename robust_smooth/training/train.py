@@ -30,6 +30,7 @@ from robust_smooth.training.checkpoints import (
 )
 from .data import ImageSet
 from .identity import fingerprint, identity, settings_of
+from .memory import keep_memory
 from .weights import start_from
 from robust_smooth.training.recipes import (
     AUGMENTATIONS, Cosine, crop_flip, NoiseAugmentation, noisy_copies, PGDAdversarial, Stability, STABILITY_WEIGHTS,
@@ -45,6 +46,9 @@ __all__ = ['SETTLE_EVERY', 'IN_MEMORY', 'History', 'default_optimizer', 'fit', '
 # What one reaches for when training, under one roof.
 _all_ = ["AUGMENTATIONS", "CHECKPOINT_FORMAT", "Cosine", "NoiseAugmentation", "PGDAdversarial", "STABILITY_WEIGHTS",
          "Stability", "Standard", "Steps", "crop_flip", "load_weights", "noisy_copies", "read_checkpoint"]
+
+# %% ../../nbs/training/11_train.ipynb #f6e44778
+keep_memory() # room `memory`: a hint to an allocator, which changes no number
 
 # %% ../../nbs/training/11_train.ipynb #907f192d
 class _Watched(nn.Module):
