@@ -10,7 +10,6 @@ import warnings
 import numpy as np
 
 import robust_smooth as rs
-from robust_smooth.core.record import Record
 from robust_smooth.lab.claims import outcomes, paired
 from robust_smooth.training import zoo
 
@@ -22,9 +21,9 @@ def networks(name: str, sample) -> dict:
     original = rs.wrap(zoo.pretrained(name), num_classes=10)
     return dict(float32=rs.models.optimise(original, sample, "float32", "openvino"), int8=zoo.pretrained(f"{name}-int8"))
 
-def show(sigma: float, n: int, labels, records: dict) -> None:
-    certified = {way: outcomes(Record.concat(parts).certify("l2"), labels, RADII) for way, parts in records.items()}
-    print(f"sigma {sigma:g}, n = {n}, {len(labels)} images")
+def show(sigma: float, n: int, found: dict) -> None:
+    certified = {way: np.concatenate(parts, axis=1) for way, parts in found.items()} # [R, B]
+    print(f"sigma {sigma:g}, n = {n}, {certified['int8'].shape[1]} images")
     for radius, before, after in zip(RADII, certified["float32"], certified["int8"]):
         if before.any() or after.any():
             gain, changed = paired(after, before), int((after != before).sum())
@@ -41,14 +40,14 @@ def main() -> None:
     images = rs.data.load("cifar10", "test", subset=options.images)
     for sigma in options.sigmas:
         nets = networks(f"cifar10-resnet20-gaussian-{sigma:.2f}", images.images[:8])
-        records, labels = {way: [] for way in nets}, np.zeros(0, np.int64)
+        found: dict = {way: [] for way in nets}
         for first in range(PARTS):
             rows = np.arange(first, len(images), PARTS)
             for way, net in nets.items():
-                records[way].append(rs.Smoothed(net, rs.Gaussian(sigma=sigma)).vote(
-                    images.images[rows], n=options.n, n0=100, index=np.asarray(images.index)[rows], batch_size=64, progress=False))
-            labels = np.concatenate([labels, images.labels.numpy()[rows]])
-            show(sigma, options.n, labels, records)
+                record = rs.Smoothed(net, rs.Gaussian(sigma=sigma)).vote(
+                    images.images[rows], n=options.n, n0=100, index=np.asarray(images.index)[rows], batch_size=64, progress=False)
+                found[way].append(outcomes(record.certify("l2", method="gaussian"), images.labels.numpy()[rows], RADII))
+            show(sigma, options.n, found)
 
 if __name__ == "__main__":
     main()

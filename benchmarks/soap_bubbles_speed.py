@@ -41,10 +41,23 @@ def steepest() -> None:
         try: soap_bubbles.verified_radius(np.array([q]), d, k, "mixed")
         except ValueError: return float("nan") # refused: not resolved
         return time.process_time() - begin
-    for d in (3, 5, 8, 12, 16, 20, 24, 30, 64, 784):
+    for d in (2, 3, 5, 8, 12, 16, 20, 24, 30, 64, 784):
         times = np.array([spent(d, 0.9 * d, q) for q in (0.49, 0.3, 0.1, 1e-2, 1e-4, 1e-9)])
         done = times[~np.isnan(times)]
-        print(f"mixed d={d} k={0.9 * d:g}, proved: {np.median(done):.2f} s of processor time a radius (from {done.min():.2f} to {done.max():.2f}); refused {np.isnan(times).sum()} of {len(times)}")
+        print(f"mixed d={d} k={0.9 * d:g}, proved: {np.median(done):.2f} s of processor time a radius (from {done.min():.2f} to {done.max():.2f}); refused {np.isnan(times).sum()} of {len(times)}", flush=True)
+
+
+def next_to_the_pole() -> None:
+    "One proved radius at a time, where the noise is almost a point: processor time and evaluations of the law."
+    for family in ("l2", "linf"):
+        for d in (1, 2, 12, 64, 3072):
+            times, radii = [], []
+            for gap in (0.5, 0.1, 0.02, 0.005):
+                for q in (0.49, 0.1, 1e-2, 1e-9):
+                    begin = time.process_time()
+                    radii.append(soap_bubbles.verified_radius(np.array([q]), d, d - gap, family)[0][0])
+                    times.append(time.process_time() - begin)
+            print(f"{family} d={d}, d - k from 0.005 to 0.5, proved: {np.median(times):.2f} s of processor time a radius (from {min(times):.2f} to {max(times):.2f}); {np.count_nonzero(radii)} of {len(radii)} above 0", flush=True)
 
 
 def votes(repeats: int, n: int) -> None:
@@ -72,4 +85,5 @@ if __name__ == "__main__":
     quick = parser.parse_args().quick
     certificates(3 if quick else 7)
     steepest()
+    next_to_the_pole()
     votes(3 if quick else 9, 300 if quick else 2000)

@@ -32,7 +32,7 @@ from .voting.hardware import device_of, forward_in_pieces, tune_batch_size
 from .voting.ballots import Ballot, ballot
 from .voting.shapes import as_batch, explain
 from .voting.votes import vote
-from .training.conduct import MEMORY_ERRORS
+from .training.conduct import ran_out
 
 # %% auto #0
 __all__ = ['LOOKED_AT', 'LOOKS', 'CLEAN_BATCH', 'Estimate', 'largest_radius', 'classes_of', 'Smoothed']
@@ -159,7 +159,7 @@ def classes_of(model: Callable, # base classifier
     try:
         logits = forward_in_pieces(model, images[:1].to(device_of(model)), 1)
     except (RuntimeError, ValueError, IndexError, TypeError, AssertionError) as error:
-        if isinstance(error, MEMORY_ERRORS):
+        if ran_out(error):
             raise
         raise explain(model, images, error) from error
     if known and logits.shape[1] != known:

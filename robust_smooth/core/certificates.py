@@ -245,6 +245,8 @@ class _Accuracy(_Table):
         known = self.labels if labels is None else np.asarray(labels)
         if known is None:
             raise ValueError("labels must be given: these votes came without true classes")
+        if known.size and not (known.dtype.kind in "iub" or known.dtype.kind == "f" and np.all(known == np.floor(known))):
+            raise ValueError(f"labels must be whole numbers, got {known.dtype}, such as {known.ravel()[0]!r}")
         if known.shape != self.label.shape:
             raise ValueError(f"labels must have shape {self.label.shape}, got {known.shape}")
         return known

@@ -11,14 +11,16 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import ndtr
 from robust_smooth.maths.truncated_sums import (
     TINY, CellSums, WaveTable, legendre, normal_mass, truncated_moments,
 )
 
 # %% auto #0
-__all__ = ['NARROW', 'FEW', 'CELLS', 'SMALL', 'STEEP', 'FINE', 'MIDDLE', 'COARSE', 'GRADES', 'DROP', 'CERTAIN', 'SIGHTS',
-           'MOST_PANELS', 'LIKELY', 'AT_ONCE', 'corner_ratio', 'log_mass', 'log_density', 'Resolution', 'resolution',
-           'bisect', 'Stretch', 'Places', 'places', 'corner_law']
+__all__ = ['NARROW', 'FEW', 'CELLS', 'SMALL', 'STEEP', 'FINE', 'MIDDLE', 'COARSE', 'GRADES', 'DROP', 'HALVINGS', 'CERTAIN',
+           'SIGHTS', 'MOST_PANELS', 'LIKELY', 'AT_ONCE', 'ROUGH', 'corner_ratio', 'log_mass', 'log_density',
+           'Resolution', 'resolution', 'bisect', 'bracketed_newton', 'Stretch', 'Places', 'places', 'corner_law',
+           'rough_law']
 
 # %% ../../nbs/maths/01b_corners.ipynb #dd7004ed
 def corner_ratio(
@@ -84,7 +86,7 @@ SMALL = 40         # up to so many the law needs more nodes
 STEEP = 0.6        # beyond this share of d the exponent makes the law steep in h
 FINE = {True: Resolution(20, 12, 20, 4, 1.0), False: Resolution(16, 14, 20, 3, 1.0)}  # few or many dimensions
 MIDDLE = {True: Resolution(16, 10, 16, 3, 1.0), False: Resolution(12, 10, 16, 3, 1.0)}
-COARSE = {True: Resolution(10, 6, 12, 2, 1.2), False: Resolution(8, 7, 12, 2, 1.2)}
+COARSE = {True: Resolution(16, 6, 12, 2, 1.0), False: Resolution(12, 7, 12, 2, 1.0)}    # heights of the middle grade
 GRADES = dict(fine=FINE, middle=MIDDLE, coarse=COARSE)
 
 # %% ../../nbs/maths/01b_corners.ipynb #2cbbac7b
@@ -94,14 +96,15 @@ def resolution(d: int, k: float, grade: str) -> Resolution:
     return chosen._replace(width=chosen.width / 2) if k > STEEP * d else chosen
 
 # %% ../../nbs/maths/01b_corners.ipynb #aa8c3cec
-DROP = 46.0 # integrate where densities are within exp(-DROP) of their peak
+DROP = 46.0   # integrate where densities are within exp(-DROP) of their peak
+HALVINGS = 12 # of a range whose end is asked for: it may be too long by a thousandth
 
 # %% ../../nbs/maths/01b_corners.ipynb #e2dcd2a0
 def _reach(origin: float, h: np.ndarray, d: int, k: float, drop: float = DROP) -> np.ndarray: # [H]
     "The s at which the density has dropped by exp(-drop) from its value at the origin."
     start = log_density(origin, h, d, k)
     low, high = np.zeros_like(h), np.log1p(9 / h)
-    for _ in range(20):
+    for _ in range(HALVINGS):
         middle = (low + high) / 2
         near = start - log_density(origin + h * np.expm1(middle), h, d, k) < drop
         low, high = np.where(near, middle, low), np.where(near, high, middle)
@@ -133,6 +136,36 @@ def bisect(f: Callable[[np.ndarray], np.ndarray], low: np.ndarray, high: np.ndar
         upper = (f(middle) > 0) == rising
         low, high = np.where(upper, low, middle), np.where(upper, middle, high)
     return low + (high - low) / 2
+
+# %% ../../nbs/maths/01b_corners.ipynb #c8e9a2d3
+def bracketed_newton(
+    f: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]], # x and which -> value and slope
+    low: np.ndarray, high: np.ndarray, # [B] ends with values of unlike sign
+) -> np.ndarray:                       # [B]
+    """Roots to rounding; where a step leaves its bracket, the bracket is halved.
+
+    Args:
+        f: x and which -> value and slope
+        high: [B] ends with values of unlike sign
+    Returns:
+        [B]
+    """
+    low, high, x = low.copy(), high.copy(), low + (high - low) / 2
+    rows = np.arange(len(x))
+    rising = f(high, rows)[0] > 0
+    for _ in range(60):
+        at = x[rows]
+        value, slope = f(at, rows)
+        upper = (value > 0) == rising[rows]
+        high[rows], low[rows] = np.where(upper, at, high[rows]), np.where(upper, low[rows], at)
+        with np.errstate(all="ignore"):
+            new = at - value / slope
+        outside = ~((new > low[rows]) & (new < high[rows]))
+        x[rows] = np.where(outside & (value != 0), low[rows] + (high[rows] - low[rows]) / 2, np.where(value == 0, at, new))
+        rows = rows[np.abs(x[rows] - at) > 1e-15 * np.abs(at)]
+        if not len(rows):
+            break
+    return x
 
 # %% ../../nbs/maths/01b_corners.ipynb #41377395
 def _crossings(f: Callable, turning: list[float], low: float, high: float) -> list[float]:
@@ -226,6 +259,13 @@ def _stretches(h: np.ndarray, R: float, d: int, k: float) -> list[Stretch]:
     ]
 
 # %% ../../nbs/maths/01b_corners.ipynb #e47bde80
+def _ratio_slope(c: np.ndarray, h: np.ndarray, R: float, d: int, k: float, outer: bool) -> np.ndarray:
+    "dL/dc on a stretch, outside of [0, R] or within."
+    if outer:
+        beyond = np.where(c < 0, -1.0, 1.0)
+        return R * d - k * beyond * (1 / (h + np.abs(c - R)) - 1 / (h + np.abs(c)))
+    return R * d + k * (1 / (h + np.abs(c - R)) + 1 / (h + np.abs(c)))
+
 def _cut_edges(part: Stretch, t: float, h: np.ndarray, R: float, d: int, k: float, panels: int) -> np.ndarray:
     "Edges [H, E] in s: evenly spaced, and where L = t at a knot."
     h, knots = np.broadcast_arrays(h[:, None], np.arange(2 - d, d - 1, 2.0))
@@ -233,10 +273,16 @@ def _cut_edges(part: Stretch, t: float, h: np.ndarray, R: float, d: int, k: floa
     turn = np.clip(np.log(np.maximum(_turning(R, d, k) / h, 1.0)), 0, end) if part.outer else end
     edges = [part.length[:, None] * np.linspace(0, 1, panels + 1)]
     for low, high in ((0 * end, turn), (turn, end)):
-        def gap(s, some=...): return corner_ratio(part.at(s, h[some]), h[some], knots[some], R, d, k) - t
-        some = (gap(low) > 0) != (gap(high) > 0)
+        def gap(s, h, knots): return corner_ratio(part.at(s, h), h, knots, R, d, k) - t
+        some = (gap(low, h, knots) > 0) != (gap(high, h, knots) > 0)
+        h_some, knots_some = h[some], knots[some]
+        def both(s, i):
+            c, size = part.at(s, h_some[i]), h_some[i]
+            slope = _ratio_slope(c, size, R, d, k, part.outer) * part.sign * size * np.exp(s)
+            return gap(s, size, knots_some[i]), slope
         roots = end.copy()
-        roots[some] = bisect(lambda s: gap(s, some), low[some], high[some])
+        if some.any():
+            roots[some] = bracketed_newton(both, low[some], high[some])
         edges.append(roots)
     return np.sort(np.concatenate(edges, axis=1), axis=1)
 
@@ -364,10 +410,14 @@ def _cell_tails(at: Places, u: np.ndarray, d: int, degree: int) -> tuple[np.ndar
 
 # %% ../../nbs/maths/01b_corners.ipynb #db8bb7d2
 @lru_cache(maxsize=32)
-def _waves(d: int, k: float, fine: Resolution) -> WaveTable:
+def _wave_table(d: int, k: float, heights: int, width: float) -> WaveTable:
     "Sums of the others, for all places of a law; made once."
-    h = np.exp(_usual_heights(d, k, fine)[0])
+    h = np.exp(_usual_heights(d, k, Resolution(heights, 0, 0, 0, width))[0])
     return WaveTable(d - 2, h, h * np.expm1(_reach(0.0, h, d, k, DROP + 20)))
+
+def _waves(d: int, k: float, fine: Resolution) -> WaveTable:
+    "The table of a grade; coarse and middle share one."
+    return _wave_table(d, k, fine.heights, fine.width)
 
 # %% ../../nbs/maths/01b_corners.ipynb #5b940f9e
 def _whole_tilt(c: np.ndarray, h: np.ndarray, s: np.ndarray, R: float, n: int) -> np.ndarray:
@@ -428,3 +478,45 @@ def corner_law(
         return below, above
     above = lost * math.exp(-t)
     return 1 - above, above
+
+# %% ../../nbs/maths/01b_corners.ipynb #f6b7c8d9
+ROUGH = Resolution(8, 6, 0, 3, 1.2)
+
+@lru_cache(maxsize=32)
+def _rough_nodes(d: int, k: float) -> tuple[np.ndarray, ...]: # c, h, weight, mean and deviation of L / R
+    "Nodes on both sides of c = 0."
+    y, height_weight = _usual_heights(d, k, ROUGH._replace(width=ROUGH.width / 2 if k > STEEP * d else ROUGH.width))
+    h = np.exp(y)
+    part = Stretch(0.0, 1.0, _reach(0.0, h, d, k))
+    row, s, c, w = _on_panels(part, part.length[:, None] * np.linspace(0, 1, ROUGH.panels + 1), h, ROUGH.places)
+    h, y = h[row][:, None], y[row][:, None]
+    log_weight = log_density(c, h, d, k) + 2 * y + s
+    weight = np.exp(log_weight - log_weight.max()) * w * height_weight[row][:, None]
+    keep = weight > np.exp(-DROP / 1.5) * weight.max()
+    c, h, weight = (np.concatenate([sign * x[keep], x[keep]]) if sign < 0 else np.tile(x[keep], 2)
+                    for x, sign in ((c, -1), (np.broadcast_to(h, c.shape), 1), (weight, 1)))
+    mean, deviation = _inner_moments(c, h, d)
+    return c, h, weight / weight.sum(), d * c + h * mean, h * deviation
+
+def rough_law(
+    R: float,           # size of the shift's coordinates, > 0
+    d: int,             # number of inputs, >= 2
+    k: float,           # exponent, 0 <= k < d
+) -> Callable[[float], tuple[float, float]]: # t -> about G(t) and 1 - G(t)
+    """The law of L to a few hundredths: where to look for it, and nothing that a certificate may rest on.
+
+    Args:
+        R: size of the shift's coordinates, > 0
+        d: number of inputs, >= 2
+        k: exponent, 0 <= k < d
+    Returns:
+        t -> about G(t) and 1 - G(t)
+    """
+    c, h, weight, mean, deviation = _rough_nodes(d, k)
+    centre = corner_ratio(c, h, 0.0, R, d, k) + R * (mean - d * c)
+    spread = R * (deviation + 0.05 * h)
+
+    def law(t: float) -> tuple[float, float]:
+        z = (t - centre) / spread
+        return float(weight @ ndtr(z)), float(weight @ ndtr(-z))
+    return law

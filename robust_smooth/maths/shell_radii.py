@@ -11,21 +11,23 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import ndtr, ndtri
+from scipy.optimize import brentq
+from scipy.special import gammaln, ndtr, ndtri
 
 from ..core.values import check_positive
-from .corners import corner_law
+from .corners import STEEP, corner_law
 from robust_smooth.maths.shell_values import (
     LARGEST, CornerSearch, equivalent_length, gaussian_length, law_at, values,
 )
 from .shells import SMOOTH_REACH, check_family, check_range, is_smooth, smooth_law, smooth_reach
 
 # %% auto #0
-__all__ = ['SMALLEST', 'NEAR', 'FLAT', 'LEAST', 'TRIES', 'GUARD', 'NODES', 'Fit', 'increasing_root', 'scaled_root', 'least_tail',
-           'radius', 'accuracy', 'dual_bound', 'verified_radius', 'bilateral_radius']
+__all__ = ['SMALLEST', 'TINY_SHARE', 'NEAR', 'FLAT', 'LEAST', 'TRIES', 'GUARD', 'NODES', 'Fit', 'increasing_root', 'scaled_root',
+           'least_tail', 'radius', 'accuracy', 'step_back', 'dual_bound', 'verified_radius', 'bilateral_radius']
 
 # %% ../../nbs/maths/01d_shell_radii.ipynb #0573b0e5
-SMALLEST = 1e-60 # a scaled radius below this is given as 0
+SMALLEST = 1e-60    # a scaled radius below this is given as 0
+TINY_SHARE = 1e-12  # least probability from which a search starts
 
 # %% ../../nbs/maths/01d_shell_radii.ipynb #04794ea2
 def increasing_root(
@@ -71,9 +73,25 @@ def _upper_probit(tail: np.ndarray) -> np.ndarray:
     return -ndtri(np.clip(tail, 1e-300, 1 - 1e-16))
 
 # %% ../../nbs/maths/01d_shell_radii.ipynb #9954c785
-NEAR = 3e-5 # relative error of a sum of losses from which one secant step leaves about its square
+# Relative errors of a sum of losses from which one secant step leaves about their square.
+NEAR = dict(coarse=1e-3, fine=1e-4)
 
 # %% ../../nbs/maths/01d_shell_radii.ipynb #090ff262
+def _rough_root(search: CornerSearch, z: Sequence[float], target: float, start: float) -> tuple[float, float]:
+    "About the log R with f(R) = target, and the slope of log f in log R there; by the rough law."
+    def gap(x: float) -> float:
+        total = sum(each - float(ndtri(min(max(search.rough(each, math.exp(x))[2], 1e-16), 1 - 1e-16))) for each in z)
+        return math.log(max(total, 1e-12) / target)
+
+    x = math.log(start)
+    sign, width = (-1.0 if gap(x) > 0 else 1.0), 1.0
+    for _ in range(12):
+        if gap(x + sign * width) * sign >= 0:
+            x = brentq(gap, x, x + sign * width, xtol=0.02)
+            return x, (gap(x + 0.2) - gap(x - 0.2)) / 0.4
+        x, width = x + sign * width, 1.5 * width
+    return math.log(start), 1.0
+
 def _corner_root(z: Sequence[float], target: float, start: float, d: int, k: float) -> tuple[float, list[float]]:
     "The R with f(R) = target for the family mixed, and the quantiles of L at Phi(z) there."
     search = CornerSearch(d, k)
@@ -82,21 +100,45 @@ def _corner_root(z: Sequence[float], target: float, start: float, d: int, k: flo
         pairs = [search.value(each, R, grade) for each in z]
         return sum(each - float(ndtri(v)) for each, (_, v) in zip(z, pairs)), [t for t, _ in pairs]
 
-    x, slope, then = np.log(start), 1.0, None
-    for _ in range(30):
-        gap = np.log(max(f(float(np.exp(x)), "coarse")[0], 1e-12) / target)
-        if then is not None and x != then[0] and 0.05 < (gap - then[1]) / (x - then[0]) < 20:
-            slope = (gap - then[1]) / (x - then[0])
-        then = x, gap
-        x -= np.clip(gap / slope, -2, 2)
-        if abs(gap) < NEAR:
+    x, slope = _rough_root(search, z, target, start)
+    slope, width = float(np.clip(slope, 0.05, 2.0)), 1.0 # width of the secant that gave the slope
+    for grade, tries in (("coarse", 30), ("fine", 4)):
+        then = None
+        for _ in range(tries):
+            value, t = f(float(np.exp(x)), grade)
+            gap = float(np.log(max(value, 1e-12) / target))
+            if then is not None and x != then[0] and 0.05 < (gap - then[1]) / (x - then[0]) < 20:
+                slope, width = (gap - then[1]) / (x - then[0]), abs(x - then[0])
+            then = x, gap
+            x -= float(np.clip(gap / slope, -2, 2))
+            if abs(gap) < NEAR[grade] and abs(gap) * width < NEAR[grade]**2:
+                break
+    return float(np.exp(x)), t
+
+# %% ../../nbs/maths/01d_shell_radii.ipynb #f4b2d5a9
+def _pole_root(z: Sequence[float], target: float, d: int, k: float, family: str) -> tuple[float, list[float]]:
+    "The R with f(R) = target for d - k < 1, and the quantiles of L at Phi(z) there."
+    t: list[float] = []
+
+    def gap(x: float) -> float:
+        found, kept = values(np.array(z), np.full(len(z), np.exp(x)), d, k, family)
+        t[:] = found
+        return float(np.log(max((z + _upper_probit(kept)).sum() / target, 1e-300)))
+
+    a, bottom = (d - k) / 2, math.log(SMALLEST)
+    share = min(max(2 * float(ndtr(target / len(z))) - 1, TINY_SHARE), 0.9)
+    x = max((math.log(share) + gammaln(1 + a)) / (2 * a) + math.log(2) / 2, bottom)
+    sign, width = (-1.0 if gap(x) > 0 else 1.0), 1.0
+    while True:
+        far = max(x + sign * width, bottom)
+        value = gap(far)
+        if value * sign >= 0:
             break
-    for _ in range(4):
-        value, t = f(float(np.exp(x)), "fine")
-        gap = np.log(value / target)
-        x -= gap / slope
-        if abs(gap) < NEAR:
-            break
+        if far == bottom:
+            return 0.0, t
+        x, width = far, 2 * width
+    x = brentq(gap, x, far, xtol=1e-13)
+    gap(x)
     return float(np.exp(x)), t
 
 # %% ../../nbs/maths/01d_shell_radii.ipynb #408bf8d5
@@ -121,6 +163,9 @@ def scaled_root(
         return R, np.stack([values(column, R, d, k, family)[0] for column in z.T], axis=1)
     if family == "mixed" and d > 1:
         found = [_corner_root(*row, d, k) for row in zip(z.tolist(), target.tolist(), start.tolist())]
+        return np.array([R for R, _ in found]), np.array([t for _, t in found])
+    if d - k < 1:
+        found = [_pole_root(*row, d, k, family) for row in zip(z.tolist(), target.tolist())]
         return np.array([R for R, _ in found]), np.array([t for _, t in found])
     t = np.zeros(z.shape)
 
@@ -201,6 +246,12 @@ def accuracy(d: int, family: str) -> float:
     if family == "mixed" and d > 1:
         return 1e-9
     return 1e-13 if d <= 10_000 else 1e-12
+
+# %% ../../nbs/maths/01d_shell_radii.ipynb #b7c6d5e4
+def step_back(target: ArrayLike, d: int, k: float, family: str) -> np.ndarray:
+    "By which part a radius is lowered, so that the error of its tails is paid for; more where $R$ moves them little."
+    steep = family == "mixed" and d > 1 and k > STEEP * d
+    return GUARD + (40 if steep else 10) * accuracy(d, family) / np.asarray(target)
 
 # %% ../../nbs/maths/01d_shell_radii.ipynb #3c847d65
 def _corner_dual(t: float, R: float, q: float, d: int, k: float) -> float:
@@ -300,7 +351,7 @@ def _solved_and_proved(target: float, q: float, d: int, k: float, family: str) -
     "A radius for which a proposal failed: solved, then lowered until it is proved; 0 if it never is."
     slack = accuracy(d, family)
     exact, median = scaled_root(np.zeros((1, 1)), np.array([target]), d, k, family)
-    t, back = -median[0, 0], GUARD + 10 * slack / target
+    t, back = -median[0, 0], float(step_back(target, d, k, family))
     for _ in range(TRIES):
         R = exact[0] * (1 - back)
         if not R > 0:
@@ -339,7 +390,7 @@ def verified_radius(
     known = np.maximum(q[rows], least_tail(d, k, family)) # a smaller 1 - p certifies no less
     target, slack = -ndtri(known), accuracy(d, family)
     guess, t = _proposed(target, d, k, family)
-    guess = np.maximum(guess * (1 - (GUARD + 10 * slack / target)), 0)
+    guess = np.maximum(guess * (1 - step_back(target, d, k, family)), 0)
     proved = guess > 0
     proved[proved] = _dual_tails(t[proved], guess[proved], known[proved], d, k, family) > 0.5 + slack
     for i in np.flatnonzero(~proved): # the polynomial was not good enough here

@@ -5,21 +5,22 @@
 # %% ../../nbs/maths/01c_shell_values.ipynb #860f0f65
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
-from scipy.special import ndtr, ndtri
+from scipy.special import gammaincinv, ndtr, ndtri
 
-from .corners import corner_law
+from .corners import corner_law, rough_law
 from robust_smooth.maths.shells import (
     SMOOTH_REACH, check_family, check_range, is_smooth, shell_law, smooth_law, smooth_reach,
 )
 
 # %% auto #0
-__all__ = ['LARGEST', 'CLOSEST', 'LOOSE', 'gaussian_length', 'check_resolved', 'law_at', 'llr_cdf', 'discrepancy', 'quantile',
-           'equivalent_length', 'CornerSearch', 'values', 'lower_bound', 'p_min']
+__all__ = ['LARGEST', 'CLOSEST', 'FARTHEST', 'LOOSE', 'gaussian_length', 'check_resolved', 'law_at', 'llr_cdf', 'discrepancy',
+           'quantile', 'equivalent_length', 'CornerSearch', 'values', 'lower_bound', 'p_min']
 
 # %% ../../nbs/maths/01c_shell_values.ipynb #82502606
 LARGEST = float(np.finfo(np.float64).max)
@@ -121,13 +122,17 @@ def _probit(G: float, SF: float) -> float:
     return float(ndtri(max(G, 1e-300)) if G <= 0.5 else -ndtri(max(SF, 1e-300)))
 
 # %% ../../nbs/maths/01c_shell_values.ipynb #a95470ef
+FARTHEST = 600.0 # of s: sinh stays within double precision
+
 def quantile(
     law: Callable[[float], tuple[float, float]], # t -> G(t), 1 - G(t)
     target: float, # probit of the probability asked for
     start: float,  # first guess
     step: float,   # a scale, > 0
 ) -> float:
-    """The t with G(t) = Phi(target), to rounding.
+    """The t with G(t) = Phi(target), to a relative 1e-12 of its distance from the guess: t = start +
+    step sinh(s), and
+    s is bracketed. Raises ValueError where no t has it.
 
     Args:
         law: t -> G(t), 1 - G(t)
@@ -135,20 +140,23 @@ def quantile(
         start: first guess
         step: a scale, > 0
     """
-    def gap(t: float) -> float:
-        return _probit(*law(t)) - target
+    def at(s: float) -> float:
+        return start + step * math.sinh(s)
 
-    low = high = start
-    at_low = at_high = gap(start)
-    while at_low > 0:
-        high, at_high, low, step = low, at_low, low - step, 2 * step
-        at_low = gap(low)
-    while at_high < 0:
-        low, at_low, high, step = high, at_high, high + step, 2 * step
-        at_high = gap(high)
-    if at_low == 0 or at_high == 0:
-        return low if at_low == 0 else high
-    return brentq(gap, low, high, xtol=1e-15 * abs(step), rtol=4e-15)
+    def gap(s: float) -> float:
+        return _probit(*law(at(s))) - target
+
+    value = gap(0.0)
+    if value == 0:
+        return start
+    sign, near, width = (-1.0 if value > 0 else 1.0), 0.0, 1.0
+    while True:
+        far = near + sign * width
+        if gap(far) * sign >= 0:
+            return at(brentq(gap, near, far, xtol=1e-12))
+        if abs(far) > FARTHEST:
+            raise ValueError("k is too close to d: a quantile of the law is below double precision")
+        near, width = far, width + 1
 
 # %% ../../nbs/maths/01c_shell_values.ipynb #b681947a
 def equivalent_length(R: np.ndarray, d: int, k: float, family: str) -> np.ndarray:
@@ -156,13 +164,22 @@ def equivalent_length(R: np.ndarray, d: int, k: float, family: str) -> np.ndarra
     return R * np.sqrt(d / (d - k)) * (np.sqrt(d) if family != "l2" else 1.0)
 
 # %% ../../nbs/maths/01c_shell_values.ipynb #88623eb1
+def _first_guess(z: float, R: float, d: int, k: float) -> tuple[float, float]: # t, and a scale > 0
+    "Where to look for a quantile: a Gaussian's, or next to the pole what the median radius says."
+    a = (d - k) / 2
+    if a > 0.5:
+        length = max(float(equivalent_length(np.asarray(R), d, k, "l2")), 1e-300)
+        return length * z - length**2 / 2, length
+    rho = max(math.sqrt(2 * float(gammaincinv(a, 0.5))), 1e-150)
+    far = k * math.log1p(R / rho) + R * rho + R * R / 2
+    return -far, far
+
 def _shell_value(z: float, R: float, d: int, k: float, family: str) -> tuple[float, float]:
     "Quantile t of L at Phi(z), and V = P(L > -t), families l2 and linf."
     def law(t: float) -> tuple[float, float]:
         return law_at(t, R, d, k, family)
 
-    length = max(float(equivalent_length(np.asarray(R), d, k, "l2")), 1e-300)
-    t = quantile(law, z, length * z - length**2 / 2, length)
+    t = quantile(law, z, *_first_guess(z, R, d, k))
     return t, law(-t)[1] + float(np.exp(t)) * (law(t)[1] - float(ndtr(-z)))
 
 # %% ../../nbs/maths/01c_shell_values.ipynb #9b57ea0c
@@ -185,7 +202,7 @@ def _smooth_values(z: np.ndarray, R: np.ndarray, d: int, k: float) -> tuple[np.n
     return None
 
 # %% ../../nbs/maths/01c_shell_values.ipynb #2651a56e
-LOOSE = 2e-3 # error of a quantile on the probit scale that is corrected by a formula; its cube remains
+LOOSE = dict(coarse=0.02, middle=2e-3, fine=2e-3) # error of a quantile on the probit scale that a formula corrects; its cube remains
 
 # %% ../../nbs/maths/01c_shell_values.ipynb #2667fad1
 class CornerSearch:
@@ -194,30 +211,44 @@ class CornerSearch:
     def __init__(self, d: int, k: float):
         check_resolved(d, k, "mixed")
         self.d, self.k = d, k
-        self.known: dict[float, tuple[float, float, float]] = {} # z -> R, a, b
+        self.known: dict[float, tuple[float, float, float]] = {} # z -> t, scale, and rough t at the same R
 
-    def _start(self, z: float, R: float) -> tuple[float, float]:
-        "A guess of t, and of the scale a."
+    def rough(self, z: float, R: float) -> tuple[float, float, float]: # t, scale and V, to two digits or so
+        """By the rough law, in milliseconds.
+
+        Returns:
+            t, scale and V, to two digits or so
+        """
+        law, a = rough_law(R, self.d, self.k), float(equivalent_length(np.asarray(R), self.d, self.k, "mixed"))
+        t = quantile(law, z, a * z - a * a / 2, a)
+        scale = (quantile(law, z + 0.1, t, a / 10) - t) / 0.1
+        value = law(-t)[1] + math.exp(min(t, FARTHEST)) * (law(t)[1] - float(ndtr(-z)))
+        return t, scale, value
+
+    def _start(self, z: float, R: float) -> tuple[float, float, float]:
+        "A guess of t, its scale, and the rough t: what was wrong with the rough law is remembered."
+        rough_t, scale, _ = self.rough(z, R)
         if z not in self.known:
-            a = float(equivalent_length(np.asarray(R), self.d, self.k, "mixed"))
-            self.known[z] = R, a, a * a / 2
-        then, a, b = self.known[z]
-        ratio = R / then
-        return ratio * a * z - ratio**2 * b, ratio * a
+            return rough_t, scale, rough_t
+        t, known_scale, then = self.known[z]
+        return rough_t * t / then if t * then > 0 else rough_t + t - then, known_scale, rough_t
 
-    def _find(self, z: float, R: float, grade: str) -> tuple[float, float, float, float]: # t, gap, scale, P(L > t)
+    def _find(
+        self, z: float, R: float, grade: str,
+    ) -> tuple[float, float, float, float]: # t, gap, scale, P(L > t)
         "A t whose probit differs from z by less than LOOSE, by secants."
-        t, a = self._start(z, R)
-        then, before = t, np.nan
+        t, a, rough_t = self._start(z, R)
+        least, then, before = a, t, np.nan
         for _ in range(60):
             tails = corner_law(t, R, self.d, self.k, grade)
             gap = _probit(*tails) - z
             if gap == before: # a flat stretch: nothing can be learnt from it
                 break
             scale = (t - then) / (gap - before)
-            if 0.02 * a < scale < 50 * a:
+            if 0.02 * least < scale < 50 * least:
                 a = scale
-            if abs(gap) < LOOSE:
+            if abs(gap) < LOOSE[grade]:
+                self.known[z] = t - gap * a, a, rough_t
                 return t, gap, a, tails[1]
             then, before = t, gap
             t -= float(np.clip(gap, -2, 2)) * a
@@ -233,7 +264,6 @@ class CornerSearch:
         if grade == "fine" and z not in self.known:
             self.value(z, R, "coarse")
         t, gap, a, above = self._find(z, R, grade)
-        self.known[z] = R, a, a * z - t + gap * a
         loss = float(np.exp(t)) * (above - float(ndtr(-z)))
         bound = corner_law(-t, R, self.d, self.k, grade)[1] + loss
         return t - gap * a, bound - loss * gap * a / 2

@@ -103,7 +103,7 @@ def log_gamma_range(
     a: float,    # shape of x ~ Gamma(a), > 0
     drop: float, # > 0
 ) -> tuple[float, float]: # lowest and highest y
-    """Where the density of y = log x is within a factor exp(-drop) of its peak.
+    """Where the density of y = log x is within a factor exp(-drop) of its peak. Raises ValueError.
 
     Args:
         a: shape of x ~ Gamma(a), > 0
@@ -119,6 +119,8 @@ def log_gamma_range(
         low *= 2
     while below(high) < 0:
         high *= 2
+        if high > 700:
+            raise ValueError("the law is asked for where it leaves double precision")
     ends = [np.log(a) + brentq(below, *pair, maxiter=1000) for pair in ((low, 0), (0, high))]
     return max(ends[0], LOWEST), ends[1]
 

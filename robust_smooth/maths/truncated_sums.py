@@ -12,16 +12,21 @@ import numpy as np
 from scipy.special import erf, ndtr, wofz
 
 # %% auto #0
-__all__ = ['TINY', 'SHORT', 'TERMS', 'BLOCK', 'FAINT', 'SPAN', 'KNOTS', 'normal_mass', 'legendre', 'cell_densities', 'CellSums',
-           'truncated_moments', 'characteristic', 'WaveSums', 'wave_sums', 'WaveTable']
+__all__ = ['TINY', 'SHORT', 'TERMS', 'BLOCK', 'FAINT', 'SPAN', 'KNOTS', 'LEVEL', 'FEW_KNOTS', 'normal_mass', 'legendre',
+           'cell_densities', 'CellSums', 'truncated_moments', 'characteristic', 'WaveSums', 'wave_sums', 'WaveTable']
 
 # %% ../../nbs/maths/01a_truncated_sums.ipynb #5b31f922
 def normal_mass(low: np.ndarray, high: np.ndarray) -> np.ndarray:
     "Phi(high) - Phi(low) for low <= high, with full relative accuracy on either side of 0."
+    low, high = np.broadcast_arrays(low, high)
     right = low > 0
     low, high = np.where(right, -high, low), np.where(right, -low, high) # mirrored to the left
-    across = (erf(high / np.sqrt(2)) - erf(low / np.sqrt(2))) / 2
-    return np.where(high < 0, ndtr(high) - ndtr(low), across)
+    left = high < 0
+    across = ~left
+    found = np.empty(low.shape)
+    found[left] = ndtr(high[left]) - ndtr(low[left])
+    found[across] = (erf(high[across] / np.sqrt(2)) - erf(low[across] / np.sqrt(2))) / 2
+    return found
 
 # %% ../../nbs/maths/01a_truncated_sums.ipynb #95a348b4
 TINY = 1e-300 # in place of 0 under a logarithm
@@ -303,7 +308,8 @@ def wave_sums(
     return WaveSums(n * np.where(left, -mean, mean), half, np.where(left, c.conj(), c))
 
 # %% ../../nbs/maths/01a_truncated_sums.ipynb #473bdbfb
-KNOTS = 40 # Chebyshev points of |c|
+KNOTS = 40                  # Chebyshev points of |c|
+LEVEL, FEW_KNOTS = 0.5, 18  # where the density's slope c h stays below LEVEL, few points do: next terms are below 1e-17
 
 # %% ../../nbs/maths/01a_truncated_sums.ipynb #9ec03d28
 def _chebyshev(x: np.ndarray, order: int) -> np.ndarray: # [order, B]
@@ -313,6 +319,21 @@ def _chebyshev(x: np.ndarray, order: int) -> np.ndarray: # [order, B]
     for j in range(2, order):
         values[j] = 2 * x * values[j - 1] - values[j - 2]
     return values
+
+# %% ../../nbs/maths/01a_truncated_sums.ipynb #a9b8c7d6
+def _fitted(
+    n: int, h: np.ndarray, reach: np.ndarray, # as in WaveTable
+    knots: int,
+) -> tuple[np.ndarray, ...]: # [H, terms, knots] real and imaginary parts, [H, 2, knots] mean and half period
+    "Chebyshev coefficients in |c| of what makes a WaveSums."
+    angle = np.pi * (np.arange(knots) + 0.5) / knots
+    c, size = reach[:, None] * (1 + np.cos(angle)) / 2, h[:, None]
+    at = wave_sums(n, (c - size).ravel(), (c + size).ravel())
+    fit = np.cos(np.arange(knots)[:, None] * angle) * 2 / knots
+    fit[0] /= 2
+    parts = at.c.real, at.c.imag, np.stack([at.mean, at.half])
+    found = [np.moveaxis(part.reshape(-1, len(h), knots) @ fit.T, 1, 0) for part in parts]
+    return found[0], found[1], found[2]
 
 # %% ../../nbs/maths/01a_truncated_sums.ipynb #86410981
 class WaveTable:
@@ -331,13 +352,16 @@ class WaveTable:
         reach: np.ndarray, # [H] largest |c|
     ):
         self.h, self.reach = h, reach
-        angle = np.pi * (np.arange(KNOTS) + 0.5) / KNOTS
-        c, size = reach[:, None] * (1 + np.cos(angle)) / 2, h[:, None]
-        at = wave_sums(n, (c - size).ravel(), (c + size).ravel())
-        known = np.concatenate([at.c.real, at.c.imag, [at.mean, at.half]]).reshape(-1, len(h), KNOTS)
-        fit = np.cos(np.arange(KNOTS)[:, None] * angle) * 2 / KNOTS
-        fit[0] /= 2
-        self.fitted = np.moveaxis(known @ fit.T, 1, 0).copy() # [H, 2 terms + 2, KNOTS]
+        level = reach * h < LEVEL
+        groups = [(rows, _fitted(n, h[rows], reach[rows], knots))
+                  for rows, knots in ((np.flatnonzero(level), FEW_KNOTS), (np.flatnonzero(~level), KNOTS)) if len(rows)]
+        terms = max(real.shape[1] for _, (real, *_) in groups)
+        self.fitted = np.zeros((len(h), 2 * terms + 2, KNOTS))
+        for rows, (real, imaginary, ends) in groups:
+            some, knots = real.shape[1:]
+            self.fitted[rows, :some, :knots] = real
+            self.fitted[rows, terms:terms + some, :knots] = imaginary
+            self.fitted[rows, -2:, :knots] = ends
 
     def sums(
         self,

@@ -5,6 +5,7 @@
 # %% ../../nbs/training/11_conduct.ipynb #839a2025
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 # %% auto #0
-__all__ = ['MEMORY_ERRORS', 'TOLERANCE', 'ROWS', 'check_shape', 'check_logits', 'layers_with_company', 'Trial', 'trial',
-           'acts_alone', 'check_layers', 'check_trial']
+__all__ = ['MEMORY_ERRORS', 'TOLERANCE', 'ROWS', 'check_shape', 'check_logits', 'layers_with_company', 'ran_out', 'Trial',
+           'trial', 'acts_alone', 'check_layers', 'check_trial']
 
 # %% ../../nbs/training/11_conduct.ipynb #2ee82d23
 def check_shape(logits: object,          # what the model returned
@@ -76,9 +77,16 @@ def layers_with_company(model: Callable, # base classifier
     return found
 
 # %% ../../nbs/training/11_conduct.ipynb #4e524716
-MEMORY_ERRORS = (torch.OutOfMemoryError, MemoryError) # what running out of memory looks like
+MEMORY_ERRORS = (torch.OutOfMemoryError, MemoryError) # what running out of memory looks like; `ran_out` knows more
 TOLERANCE = 1e-3 # of the logits' spread: beyond it, company matters
 ROWS = 4         # of a trial
+
+# %% ../../nbs/training/11_conduct.ipynb #a1f3c5e7
+_SHORT = re.compile("not enough memory|can't allocate memory|cannot allocate memory|out of memory|ALLOC_FAILED", re.I)
+
+def ran_out(error: BaseException) -> bool:
+    "Whether an error says that memory ran out; PyTorch says it in several ways, not all with a type of their own."
+    return isinstance(error, MEMORY_ERRORS) or bool(_SHORT.search(str(error)))
 
 # %% ../../nbs/training/11_conduct.ipynb #2389bfec
 @dataclass(frozen=True)
@@ -129,8 +137,9 @@ def trial(model: Callable, # base classifier: [m, ...] -> [m, C] logits
         for rows in (few, few[:2]):
             try:
                 return _compare(model, rows)
-            except MEMORY_ERRORS:
-                continue
+            except (*MEMORY_ERRORS, RuntimeError) as error:
+                if not ran_out(error):
+                    raise
         return Trial(0.0, bool(torch.equal(_ask(model, few[:1]), _ask(model, few[:1]))))
 
 # %% ../../nbs/training/11_conduct.ipynb #8102c85b

@@ -85,6 +85,8 @@ def as_labels(labels: Any,  # classes, one an image
         [B] int64; None where they are no classes
     """
     array = np.asarray(labels.detach().cpu() if isinstance(labels, Tensor) else labels)
+    if array.dtype.kind == "O" and all(isinstance(one, numbers.Integral) for one in array.ravel()):
+        array = array.astype(np.int64)
     whole = array.dtype.kind in "iub" or array.dtype.kind == "f" and bool(np.all(array == np.floor(array)))
     if not whole:
         return None
@@ -148,7 +150,20 @@ def _is_labelled(data: Any) -> bool:
     first, second = data
     if not isinstance(first, (Tensor, np.ndarray)) or np.ndim(first) < 2:
         return False
-    return isinstance(second, (Tensor, np.ndarray, list, tuple)) and np.ndim(second) == 1 and len(second) == len(first)
+    if not isinstance(second, (Tensor, np.ndarray, list, tuple)):
+        return False
+    if np.ndim(second) == 1:
+        return True
+    whole = isinstance(second, (Tensor, np.ndarray)) and np.asarray(second).dtype.kind in "iub"
+    return whole and np.ndim(second) < np.ndim(first)
+
+def _labels_beside(labels: Any, size: int) -> np.ndarray: # [size] int64
+    "Labels that were handed over with images. Raises ValueError for what is no class."
+    found = as_labels(labels, size)
+    if found is None:
+        array = np.asarray(labels)
+        raise ValueError(f"labels must be whole numbers, one an image, got {array.dtype}, such as {array.ravel()[0]!r}")
+    return found
 
 # %% ../../nbs/training/12_holders.ipynb #c0a3990b
 def _pairs(items: Sequence[Any]) -> list[tuple]:
@@ -299,7 +314,7 @@ def _in_memory(data: Any) -> Given | None:
         return Given(data.images, data.labels.cpu().numpy(), indices_of(data))
     if isinstance(data, (tuple, list)) and _is_labelled(data):
         images = as_pictures(data[0])
-        return Given(images, as_labels(data[1], len(images)), None)
+        return Given(images, _labels_beside(data[1], len(images)), None)
     return None
 
 def as_source(data: Any, # tensor, array, Pillow image, list of images; an ImageSet; a Dataset or DataLoader, with labels or without

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from ..core.seeds import chunk_size
 from ..noise.additive import Additive, Noise, Stream
-from ..training.conduct import MEMORY_ERRORS, check_shape
+from ..training.conduct import MEMORY_ERRORS, check_shape, ran_out
 from .hardware import FRAGILE, is_host, memory_format, working_precision
 from .tally import DeviceTally, HostTally, Piece, Tally, joined
 
@@ -193,8 +193,8 @@ class Engine:
             try:
                 with torch.inference_mode():
                     return torch.empty((rows, *shape), dtype=torch.float32, device=self.device, memory_format=layout)
-            except MEMORY_ERRORS:
-                if rows == 1:
+            except (*MEMORY_ERRORS, RuntimeError) as error:
+                if rows == 1 or not ran_out(error):
                     raise
                 rows //= 2
 
@@ -215,8 +215,8 @@ class Engine:
             whole = self.rows == self.size
             try:
                 logits = self.model(self.batch if whole else self.batch[first:first + self.rows])
-            except MEMORY_ERRORS:
-                if self.rows == 1:
+            except (*MEMORY_ERRORS, RuntimeError) as error:
+                if self.rows == 1 or not ran_out(error):
                     raise
                 self.rows //= 2
                 refill()

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.seeds import chunk_size
-from ..training.conduct import MEMORY_ERRORS, check_logits
+from ..training.conduct import MEMORY_ERRORS, check_logits, ran_out
 from ..training.memory import keep_memory
 
 # %% auto #0
@@ -87,8 +87,8 @@ def forward_in_pieces(model: Callable, # base classifier
             with torch.inference_mode():
                 # Copies: some networks work in place.
                 return torch.cat([check_logits(model(piece.clone()), len(piece), None) for piece in images.split(rows)])
-        except MEMORY_ERRORS:
-            if rows == 1:
+        except (*MEMORY_ERRORS, RuntimeError) as error:
+            if rows == 1 or not ran_out(error):
                 raise
             rows //= 2
 
@@ -146,7 +146,9 @@ def _sweep(model: Callable, shape: Sequence[int], device: torch.device, end: flo
     while 1 <= rows <= largest and rows * math.prod(shape) <= max(LARGEST_BATCH, SMALLEST * math.prod(shape)):
         try:
             spent = _fastest(model, _pictures(model, shape, rows, device), end)
-        except MEMORY_ERRORS:
+        except (*MEMORY_ERRORS, RuntimeError) as error:
+            if not ran_out(error):
+                raise
             if fitted:
                 return
             rows //= 2

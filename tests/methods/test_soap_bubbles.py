@@ -465,3 +465,37 @@ def test_a_law_that_is_not_resolved_is_refused_with_its_reason():
     "A flat stretch of the law teaches a secant nothing: no raw error, but a radius or a sentence."
     with pytest.raises(ValueError, match="not resolved at R"):
         sb.radius(0.9, 150_528, 50_000, "mixed")
+
+
+# ---- work, counted: no call may take a minute
+
+@pytest.mark.parametrize("d, k, q", [(1, 0.995, 1e-9), (1, 0.995, 0.1), (2, 1.98, 0.01), (12, 11.995, 0.1), (784, 783.2, 1e-4)])
+@pytest.mark.parametrize("family", ["l2", "linf"])
+def test_next_to_the_pole_a_radius_takes_hundreds_of_laws_not_thousands(d, k, q, family, monkeypatch):
+    laws, law = [], shell_values.shell_law
+    monkeypatch.setattr(shell_values, "shell_law", lambda *args: laws.append(args) or law(*args))
+    (R,), (lam,) = shell_radii.verified_radius(np.array([q]), d, k, family)
+    assert len(laws) <= 1500 # ten thousand before
+    exact = sb.radius(None, d, k, family, one_minus_p=q)
+    assert R <= exact and (R == 0 or R > 0.9 * exact)
+    if R > 0:
+        assert sb.dual_bound(lam, None, R, d, k, family, one_minus_p=q) > 0.5
+        assert sb.p_min(R * 1.01, d, k, family, complement=True) < q
+
+
+@pytest.mark.parametrize("d, k, q", [(3, 2.7, 0.1), (5, 4.5, 1e-4), (16, 14.4, 0.1)])
+def test_a_steep_mixed_radius_takes_a_dozen_laws(d, k, q, monkeypatch):
+    laws, law = [], corners.places
+    monkeypatch.setattr(corners, "places", lambda *args: laws.append(args) or law(*args))
+    for cache in (corners.corner_law, corners._both_sides):
+        cache.cache_clear()
+    (R,), _ = shell_radii.verified_radius(np.array([q]), d, k, "mixed")
+    assert R > 0 and len(laws) <= 24 # 37 before
+
+
+def test_a_quantile_out_of_reach_is_refused_with_its_reason():
+    for cdf in (lambda t: (0.4, 0.6), lambda t: (0.1, 0.9)):
+        with pytest.raises(ValueError, match="below double precision"):
+            shell_values.quantile(cdf, 0.0, 0.0, 1.0)
+    with pytest.raises(ValueError, match="leaves double precision"):
+        shells.log_gamma_range(0.01, 1e304)

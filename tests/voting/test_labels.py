@@ -6,6 +6,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 import robust_smooth as rs
+from robust_smooth.training.holders import as_source
 
 IMAGES = torch.rand(9, 1, 4, 4, generator=torch.Generator().manual_seed(0))
 SETTINGS = dict(n=200, n0=20, progress=False)
@@ -50,3 +51,29 @@ def test_labels_may_come_later_but_the_file_stays_as_it_was(tmp_path):
     smooth().vote(IMAGES[:4], save=path, **SETTINGS)
     assert smooth().vote((IMAGES, LABELS), save=path, **SETTINGS).labels.tolist() == LABELS.tolist()
     assert rs.load(path).labels is None and len(rs.load(path)) == 9
+
+
+# ---- labels that were handed over are kept, or refused: never dropped
+
+@pytest.mark.parametrize("labels", [[0.5, 1.0, 0.0], ["0", "1", "0"], [float("nan"), 1.0, 0.0], np.array([0, None, 1], dtype=object), np.array([[0], [1], [0]]), [0, 1], np.eye(3, dtype=int)])
+def test_labels_that_are_none_are_refused(labels):
+    with pytest.raises(ValueError, match="labels must be"):
+        as_source((torch.rand(3, 1, 2, 2), labels))
+
+
+@pytest.mark.parametrize("labels", [np.array([2, 0, 1], dtype=object), np.array([2, 0, 1], dtype=np.uint8), torch.tensor([2.0, 0.0, 1.0]), (2, 0, 1)])
+def test_labels_of_any_kind_are_classes(labels):
+    given = as_source((torch.rand(3, 1, 2, 2), labels)).whole
+    assert given.labels.dtype == np.int64 and given.labels.tolist() == [2, 0, 1]
+
+
+def test_two_images_are_two_images():
+    assert as_source([torch.rand(1, 2, 2), torch.rand(1, 2, 2)]).size == 2
+
+
+@pytest.mark.parametrize("labels", [[0.5, 1.0], ["0", "1"], [float("nan"), 0.0]])
+def test_accuracy_against_what_is_no_class_is_refused(labels):
+    table = rs.Record.from_counts([[9, 1], [9, 1]], [[990, 10], [980, 20]], 1000, rs.Gaussian(sigma=0.5), 4).certify("l2")
+    with pytest.raises(ValueError, match="labels must be whole numbers"):
+        table.certified_accuracy(labels)
+    assert table.certified_accuracy([0.0, 0.0]) == 1

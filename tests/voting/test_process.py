@@ -232,3 +232,36 @@ def test_tiny_images_pass_in_the_batches_that_were_asked_for(noise):
     drawn, counts = found[0]
     assert np.array_equal(counts, [np.bincount(half.argmax(1), minlength=2) for half in drawn.split(4100)])
     for other, again in found[1:]: assert torch.equal(other, drawn) and np.array_equal(again, counts)
+
+
+# ---- every way in which memory is said to be short
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("CUDA error: out of memory"), RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"),
+                                   RuntimeError("[enforce fail at alloc_cpu.cpp:114] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")])
+def test_memory_that_is_short_is_known_by_every_name(error):
+    class Small(torch.nn.Module):
+        num_classes, unit_input = 2, True
+
+        def forward(self, x):
+            if len(x) > room:
+                raise error
+            return torch.stack([x.flatten(1).sum(1), 2 - x.flatten(1).sum(1)], 1)
+
+    images, room = torch.rand(3, 1, 2, 2, generator=torch.Generator().manual_seed(0)), 10**9
+    smoothed, settings = rs.Smoothed(Small().eval(), rs.Gaussian(sigma=0.5)), dict(n=1000, n0=100, batch_size=64, progress=False)
+    much = smoothed.vote(images, **settings).counts
+    room = 5
+    assert (smoothed.vote(images, **settings).counts == much).all()
+
+
+def test_another_error_is_not_taken_for_short_memory():
+    class Broken(torch.nn.Module):
+        num_classes, unit_input = 2, True
+
+        def forward(self, x):
+            if len(x) > 20:
+                raise RuntimeError("a kernel of its own failed")
+            return x.flatten(1)[:, :2]
+
+    with pytest.raises(RuntimeError, match="kernel of its own"):
+        rs.Smoothed(Broken().eval(), rs.Gaussian(sigma=0.5)).vote(torch.rand(3, 1, 2, 2), n=1000, n0=100, batch_size=64, progress=False)
