@@ -1,6 +1,6 @@
 """Votes per second against bare forward passes, and against the loops of other packages, in one run: ratios with their spread.
 
-    OMP_NUM_THREADS=1 python benchmarks/votes_throughput.py [--rounds 7] [--device cpu] [--only resnet20 lenet]
+    OMP_NUM_THREADS=1 python benchmarks/votes_throughput.py [--rounds 7] [--device cpu] [--only resnet20 lenet] [--ways int8]
 
 Each round times every variant once, in turn, so that a busy machine slows all of them; quoted are the median of the per-round ratios, and their range. CPU time of
 the process is used on a CPU, wall-clock time on a GPU. "Best batch" is the fastest of 8, 16, ... 4096 rows in a sweep of the benchmark's own; votes use the batch
@@ -117,7 +117,7 @@ def checks(model, x, rows, clock):
     return min(spent) * rows / timed(model, pictures(model, x.shape[1:], rows, x.device), clock)
 
 
-def variants(net, shape):
+def variants(net, shape, ways=()):
     "The network in several ways: name -> network. What is not installed is left out."
     sample = torch.rand((8, *shape), generator=torch.Generator().manual_seed(0))
     made = {"float32": net, "torch float32": optimise(net, sample, backend="torch")}
@@ -125,7 +125,7 @@ def variants(net, shape):
     if not openvino.missing("int8"):
         noisy = torch.rand((64, *shape)) + SIGMA * torch.randn((64, *shape))
         made["int8"] = optimise(net, sample, "int8", calibration=noisy)
-    return made
+    return {name: made[name] for name in made if name == "float32" or not ways or name in ways}
 
 
 def tasks_of(made, shape, n, device, clock):
@@ -162,6 +162,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--only", nargs="*", choices=list(NETWORKS), default=list(NETWORKS))
+    parser.add_argument("--ways", nargs="*", default=[], help="float32 alone, or beside it: 'torch float32', 'OpenVINO float32', int8; default: all")
     args = parser.parse_args()
     torch.set_num_threads(1)
     device = torch.device(args.device)
@@ -175,7 +176,7 @@ def main():
     for key in args.only:
         title, make, shape, n = NETWORKS[key]
         net = models.seeded(make).eval().to(device)
-        tasks, said = tasks_of(variants(net, shape), shape, n, device, clock)
+        tasks, said = tasks_of(variants(net, shape, args.ways), shape, n, device, clock)
         speeds = {name: [] for name in tasks}
         for number in range(args.rounds + 1): # the first round warms up
             for name, task in tasks.items():
