@@ -27,7 +27,6 @@ from .claims import NO_DATA, Claims
 from .findings import Findings
 from .notebooks import default_parameters, find_notebook
 from .stock import Ask, Training, batch_rows, brief, initial, trained, voted
-from .twins import int8_twin
 
 # %% auto #0
 __all__ = ['FINE_TUNING_RATE', 'parameters_of', 'Settings', 'check_decided', 'Experiment']
@@ -369,6 +368,8 @@ class _Votes(_Reads):
 
     def _voter(self, model: Any, setting: dict[str, str], noise: Any, rows: int = 8) -> Any:
         "The base classifier as it votes; built once. The model is kept beside it, so that its id stays its own."
+        from robust_smooth.lab.twins import int8_twin
+
         whole = setting["precision"] == "int8"
         key = (id(model), setting["backend"], setting["precision"], repr(noise) if whole else rows)
         if key not in self._voters:

@@ -157,13 +157,15 @@ def _is_labelled(data: Any) -> bool:
     whole = isinstance(second, (Tensor, np.ndarray)) and np.asarray(second).dtype.kind in "iub"
     return whole and np.ndim(second) < np.ndim(first)
 
-def _labels_beside(labels: Any, size: int) -> np.ndarray: # [size] int64
-    "Labels that were handed over with images. Raises ValueError for what is no class."
+def _labels_beside(labels: Any, size: int) -> np.ndarray | None: # [size] int64
+    "Labels that were handed over with images; None: fractions, which are targets of a regression. Raises ValueError."
     found = as_labels(labels, size)
-    if found is None:
-        array = np.asarray(labels)
+    if found is not None:
+        return found
+    array = np.asarray(labels.detach().cpu() if isinstance(labels, Tensor) else labels)
+    if array.dtype.kind != "f" or not np.isfinite(array).all():
         raise ValueError(f"labels must be whole numbers, one an image, got {array.dtype}, such as {array.ravel()[0]!r}")
-    return found
+    return None
 
 # %% ../../nbs/training/12_holders.ipynb #c0a3990b
 def _pairs(items: Sequence[Any]) -> list[tuple]:

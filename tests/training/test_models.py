@@ -180,9 +180,13 @@ def test_optimise_keeps_the_function(make, shape):
 
 
 @pytest.mark.skipif(not shutil.which("c++"), reason="torch.compile needs a C++ compiler")
-def test_a_compiled_network_keeps_the_function(monkeypatch):
+def test_a_compiled_network_keeps_the_function():
     import torch._inductor.config as inductor
-    monkeypatch.setattr(inductor, "compile_threads", 1) # else a pool of processes starts, and each imports torch
+    with inductor.patch(compile_threads=1): # else a pool of processes starts, and each imports torch
+        check_a_compiled_network()
+
+
+def check_a_compiled_network():
     model, x = shaken(seeded(lambda: models.ResNet(8))), torch.rand(16, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     fast, plain = optimise(model, x, "bfloat16", "torch compiled"), optimise(model, x, "bfloat16", "torch channels-last")
     with torch.inference_mode(): want, got = plain(x), fast(x)

@@ -55,7 +55,7 @@ def test_labels_may_come_later_but_the_file_stays_as_it_was(tmp_path):
 
 # ---- labels that were handed over are kept, or refused: never dropped
 
-@pytest.mark.parametrize("labels", [[0.5, 1.0, 0.0], ["0", "1", "0"], [float("nan"), 1.0, 0.0], np.array([0, None, 1], dtype=object), np.array([[0], [1], [0]]), [0, 1], np.eye(3, dtype=int)])
+@pytest.mark.parametrize("labels", [["0", "1", "0"], [float("nan"), 1.0, 0.0], np.array([0, None, 1], dtype=object), np.array([[0], [1], [0]]), [0, 1], np.eye(3, dtype=int)])
 def test_labels_that_are_none_are_refused(labels):
     with pytest.raises(ValueError, match="labels must be"):
         as_source((torch.rand(3, 1, 2, 2), labels))
