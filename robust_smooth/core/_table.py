@@ -315,6 +315,7 @@ FACES: dict[str, dict[str, str]] = {
          'places': 'places',
          'plot_certificates': 'summaries',
          'plot_votes': 'pictures',
+         'proving': 'checks',
          'read_certificates': 'certificate_file',
          'read_journal': 'votes_file',
          'record': 'record',
