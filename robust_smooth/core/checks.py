@@ -43,14 +43,14 @@ def _is_possible(certificates: Certificates) -> bool:
     return c.mode in method.modes and (c.alpha == 0) == method.deterministic
 
 def _is_noise(certificates: Certificates) -> bool:
-    "Whether a registered noise is described, on the grid that is named, for inputs like these."
+    "Whether a registered noise is described, on the grid that is named where it has one, for inputs like these."
     c = certificates
     try:
         noise = noise_from_spec(c.noise or {})
         refuse_domain(noise, c.domain)
     except (TypeError, ValueError):
         return False
-    return c.levels is None or c.levels == getattr(noise, "q", None)
+    return c.levels is None or getattr(noise, "q", None) in (None, c.levels)
 
 def _witness_agrees(certificates: Certificates) -> np.ndarray: # [B] bool
     "Whether noise, dimension, selected class and number of draws are those of the witness, where it holds them."
