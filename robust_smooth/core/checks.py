@@ -129,7 +129,8 @@ def _asked(prove: Callable[..., np.ndarray], certificates: Certificates, *args: 
 def _stands(certificates: Certificates) -> np.ndarray: # [B] bool
     "Whether the certificates are what was certified, can be said at all, and agree with the votes of the witness."
     if certificates.witness is None:
-        raise ValueError(f"certificates of {certificates.method!r} carry no witness to check")
+        raise ValueError(f"certificates of {certificates.method!r} carry no witness to check; it is kept by save(path), "
+                         "and by keep=True where `certify` has that option")
     fine = certificates.stands() & _is_possible(certificates)
     if fine.any():
         fine &= _witness_agrees(certificates) & _limits_hold(certificates)
