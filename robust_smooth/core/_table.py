@@ -119,6 +119,7 @@ ROOMS: dict[str, str] = {
     'data': 'training.data',
     'definitions': 'lab.definitions',
     'denoised': 'training.denoised',
+    'denoisers': 'training.denoisers',
     'doctor': 'lab.doctor',
     'draws': 'methods.draws',
     'dual': 'maths.dual',
