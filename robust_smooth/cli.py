@@ -342,8 +342,8 @@ def zoo(args: argparse.Namespace) -> int: # exit code
     if args.train:
         from robust_smooth.lab.publish import add_to_zoo
         from robust_smooth.noise.additive import Gaussian
-        for sigma in args.sigma:
-            made = add_to_zoo(args.train, Gaussian(sigma=sigma), args.budget, n=args.n, folder=args.folder,
+        for noise in [None] if args.clean else [Gaussian(sigma=sigma) for sigma in args.sigma]:
+            made = add_to_zoo(args.train, noise, args.budget, n=args.n, folder=args.folder,
                               data_dir=args.data_dir, replace=args.replace)
             print(made, flush=True)
         return 0

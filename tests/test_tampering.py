@@ -12,7 +12,8 @@ import torch
 
 import robust_smooth as rs
 from robust_smooth import testing
-from robust_smooth.core.checks import check
+from robust_smooth.core.certificate_file import read_certificates, write_certificates
+from robust_smooth.core.checks import check, check_named
 from robust_smooth.core.record import Record
 from robust_smooth.core.values import ABSTAIN
 from robust_smooth.methods import bernstein, sequential, splitting
@@ -142,15 +143,18 @@ def _differs(t, change):
 def test_nothing_stronger_is_proved(name):
     t = table_of(name)
     certified = (t.label != ABSTAIN) & (t.radius > 0)
-    assert certified.any() and check(t).all()
+    own = check_named(t.method) # who asks the method itself is told no more
+    assert certified.any() and check(t).all() and own(t).all()
+    assert check(replace(t, witness=dict(t.witness), claim=None)).all()
     for change in filter(lambda change: _differs(t, change), stronger(t)):
-        for again in ({}, dict(claim=None)):
-            try:
-                changed = replace(t, **change, **again)
-                proved = check(changed)
-            except ValueError:
-                continue # refused by the words alone
-            assert not proved[certified & (changed.label != ABSTAIN)].any(), (change, again)
+        for again in ({}, dict(claim=None), dict(claim=None, witness=dict(t.witness))):
+            for prove in (check, own):
+                try:
+                    changed = replace(t, **change, **again)
+                    proved = prove(changed)
+                except ValueError:
+                    continue # refused by the words alone
+                assert not proved[certified & (changed.label != ABSTAIN)].any(), (change, again)
 
 
 @pytest.mark.parametrize("name", ["monte carlo", "a plan for any time", "a plan of two sides", "jointly", "audit", "soft votes"])
@@ -162,11 +166,54 @@ def test_what_was_kept_in_a_file_is_proved_again_and_nothing_stronger(name, tmp_
     assert not check(replace(again, index=again.index + 1, claim=None))[certified].any()
 
 
+def test_a_word_that_is_changed_in_a_file_with_its_claim(tmp_path):
+    "The witness remembers what it was collected for, wherever it is kept."
+    for name, change in (("one direction", dict(scope="input")), ("higher_order-Gaussian-l1", dict(norm="linf"))):
+        path = table_of(name).save(tmp_path / "kept")
+        fields = read_certificates(path)
+        write_certificates(path, {**fields, **change, "claim": {**fields["claim"], **change}})
+        assert not check(rs.Certificates.load(path)).any()
+
+
+@pytest.mark.parametrize("missing", ["claim", "label", "radius", "norm", "witness.claimed"])
+def test_a_file_that_lacks_a_part_is_damaged_and_one_of_before_is_not(missing, tmp_path):
+    path = table_of("gaussian-Gaussian-l2").save(tmp_path / "kept")
+    fields = read_certificates(path)
+    if missing == "witness.claimed": # files from before the witness remembered: their claim stands for it
+        del fields["witness"]["claimed"]
+        write_certificates(path, fields)
+        again = rs.Certificates.load(path)
+        assert check(again).all() and not check(replace(again, norm="linf", claim=None)).any()
+        return
+    write_certificates(path, {name: value for name, value in fields.items() if name != missing})
+    with pytest.raises(ValueError, match="is damaged"): rs.Certificates.load(path)
+
+
+@pytest.mark.parametrize("method", ["gaussian", "exact", "tcertify", "sequential", "uniform", "soap_bubbles", "splitting", "higher_order", "bernstein"])
+def test_the_witness_of_another_method_never_meets_a_raw_error(method):
+    "Even where somebody made it forget what it was collected for."
+    for name in CASES:
+        t = table_of(name)
+        assert not check(replace(t, method=method, claim=None, witness=dict(t.witness))).any() or t.method == method
+        try:
+            check(replace(t, method=method).sealed())
+        except ValueError as error:
+            assert "witness" in str(error) or "votes" in str(error), error
+
+
+def test_what_higher_order_proves_knows_its_ball():
+    "Norm and scope stand among its columns: its numbers alone do not tell for which ball they hold."
+    t, u = table_of("higher_order-Gaussian-l1"), table_of("one direction")
+    for forged in (replace(t, norm="linf").sealed(), replace(u, scope="input").sealed()):
+        assert not check(forged)[forged.label != ABSTAIN].any()
+
+
 def test_true_classes_are_part_of_the_claim():
     record = Record.from_counts([[1, 0]] * 2, [[95, 5], [90, 10]], 100, rs.Gaussian(sigma=0.5), 4)
     table = replace(record, labels=np.array([0, 1])).certify("l2")
     assert check(table).all()
-    assert check(replace(table, labels=[0, 0])).tolist() == [True, False]
+    for again in ({}, dict(claim=None, witness=dict(table.witness))):
+        assert check(replace(table, labels=[0, 0], **again)).tolist() == [True, False]
     assert check(replace(record.certify("l2"), labels=[0, 1])).all() # learnt later
 
 

@@ -117,6 +117,7 @@ from . import pictures as pictures
 from . import places as places
 from .summaries import plot_certificates as plot_certificates
 from .pictures import plot_votes as plot_votes
+from .checks import proving as proving
 from .certificate_file import read_certificates as read_certificates
 from .votes_file import read_journal as read_journal
 from . import record as record

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 
 from .certificate_file import read_certificates, write_certificates
 from .certification_log import write_certification_log
+from .hashes import content_hash
 from .summaries import Summary, plot_certificates, summarise
 from .values import ABSTAIN, check_domain, check_whole, MODES, norm_name, steps_within, UNIT
 
@@ -75,17 +76,27 @@ def _check_rows(columns: Mapping[str, ArrayLike], size: int) -> None:
             raise ValueError(f"{name} must have one row per image ({size}), got {len(np.asarray(value))}")
 
 # %% ../../nbs/core/05_certificates.ipynb #d65d3227
-class _Witness(dict):
-    "The columns of a witness, and the claim that they were collected for."
-    claim: Mapping[str, Any]
+def _bits(claim: Mapping[str, Any], name: str, size: int) -> np.ndarray: # [B] uint64
+    "A claimed column as whole numbers; all ones where nothing is claimed of these rows."
+    column = claim.get(name)
+    if column is None or np.shape(column) != (size,):
+        return np.full(size, 2**64 - 1, np.uint64)
+    return np.ascontiguousarray(column, COLUMNS[name]).view(np.uint64)
 
-def _witness_of(columns: Mapping[str, Any] | None, claim: Mapping[str, Any]) -> _Witness | None:
-    "A witness that remembers its claim."
+def _fingerprints(claim: Mapping[str, Any], size: int) -> np.ndarray: # [B] uint64
+    "One number a row of all that is claimed of it."
+    words = content_hash({name: claim.get(name) for name in CLAIMED})
+    mixed = np.full(size, int(words, 16), np.uint64)
+    for name in CLAIMED_ROWS:
+        mixed = (mixed ^ _bits(claim, name, size)) * np.uint64(0x9E3779B97F4A7C15)
+        mixed ^= mixed >> np.uint64(29)
+    return mixed
+
+def _remembering(columns: Mapping[str, Any] | None, claim: Mapping[str, Any], size: int) -> dict[str, Any] | None:
+    "A witness that holds the fingerprints of its claim: its own, where it came with some."
     if columns is None:
         return None
-    kept = _Witness(columns)
-    kept.claim = claim
-    return kept
+    return dict(columns) if "claimed" in columns else dict(columns, claimed=_fingerprints(claim, size))
 
 # %% ../../nbs/core/05_certificates.ipynb #dcf18565
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -113,7 +124,7 @@ class _Table:
     noise: Mapping[str, Any] | None = None # smoothing distribution as plain JSON, as `noise_spec` gives it
     dim: int | None = None              # number of inputs d
     domain: tuple[float, float] | None = UNIT # range of the inputs, whose unit the radius has; None: any real numbers
-    claim: Mapping[str, Any] | None = None # what was claimed at birth; None: what the witness knows, or noted down now
+    claim: Mapping[str, Any] | None = None # what was claimed at birth; None: noted down now
 
     def __post_init__(self) -> None:
         label = np.asarray(self.label, dtype=np.int64)
@@ -130,9 +141,9 @@ class _Table:
         known |= dict(label=label, radius=np.where(label == ABSTAIN, 0.0, radius), norm=norm_name(self.norm))
         for name, value in known.items():
             object.__setattr__(self, name, value)
-        claim = self.claim or getattr(self.witness, "claim", None) or _claim_of(self)
+        claim = self.claim or _claim_of(self)
         object.__setattr__(self, "claim", claim)
-        object.__setattr__(self, "witness", _witness_of(self.witness, claim))
+        object.__setattr__(self, "witness", _remembering(self.witness, claim, size))
 
     def __len__(self) -> int:
         return len(self.label)
@@ -179,9 +190,18 @@ class _Rows(_Table):
         table: Any = copy.copy(self)
         for name, value in facts.items():
             object.__setattr__(table, name, value)
-        object.__setattr__(table, "claim", _claim_of(table))
-        object.__setattr__(table, "witness", _witness_of(table.witness, table.claim))
+        claim = _claim_of(table)
+        object.__setattr__(table, "claim", claim)
+        if self.witness is not None:
+            object.__setattr__(table, "witness", dict(self.witness, claimed=_fingerprints(claim, len(table))))
         return table
+
+    def _is_remembered(self) -> np.ndarray: # [B] bool
+        "Whether the witness was collected for what is said now; true classes may have been learnt later."
+        if self.witness is None:
+            return np.ones(len(self), bool)
+        now, then = _claim_of(self), np.asarray(self.witness["claimed"])
+        return (then == _fingerprints(now, len(self))) | (then == _fingerprints({**now, "labels": None}, len(self)))
 
     def stands(self) -> np.ndarray: # [B] bool
         """Which rows still say what they said at birth; nothing does where a word that is true of all
@@ -192,6 +212,7 @@ class _Rows(_Table):
         """
         claim = self.claim or {}
         fine = np.full(len(self), all(claim.get(name) == getattr(self, name) for name in CLAIMED))
+        fine &= self._is_remembered()
         for name in CLAIMED_ROWS:
             then, now = claim.get(name), getattr(self, name)
             if name == "labels" and then is None:
@@ -374,9 +395,12 @@ class _Keeps(_Table):
             as they were: what was claimed is claimed, and `check` proves it again
         """
         fields_read = read_certificates(path)
-        claim = fields_read["claim"]
-        claim["domain"] = check_domain(claim.get("domain", UNIT)) # JSON has lists for pairs
-        return Certificates(**fields_read)
+        try:
+            claim = fields_read["claim"]
+            claim["domain"] = check_domain(claim.get("domain", UNIT)) # JSON has lists for pairs
+            return Certificates(**fields_read)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(f"{path} is damaged: it holds no whole table of certificates ({error!r})") from None
 
     def write_log(self,
                   path: str | Path,                # file to write, by custom NAME.tsv
@@ -427,7 +451,7 @@ class Certificates(_Rows, _Assures, _Shows, _Glances, _Keeps):
         noise: smoothing distribution as plain JSON, as `noise_spec` gives it
         dim: number of inputs d
         domain: range of the inputs, whose unit the radius has; None: any real numbers
-        claim: what was claimed at birth; None: what the witness knows, or noted down now
+        claim: what was claimed at birth; None: noted down now
     """
 
 FIELDS = tuple(f.name for f in fields(Certificates)) # names of its fields

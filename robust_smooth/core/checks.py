@@ -5,32 +5,52 @@
 # %% ../../nbs/core/08_checks.ipynb #a60f7cff
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from . import _table
 from .certificates import Certificates
-from .door import _knows_adversary
-from .registry import _load, _load_unread, CHECKS, method_named, METHODS
+from .door import _knows_adversary, refuse_domain
+from .registry import _load, _load_unread, CHECKS, Method, method_named, METHODS, noise_from_spec
 from .values import ABSTAIN
 
 # %% auto #0
-__all__ = ['TAIL_SLACK', 'check_named', 'check']
+__all__ = ['TAIL_SLACK', 'check_named', 'check', 'proving']
 
 # %% ../../nbs/core/08_checks.ipynb #30b5b573
+def _method_of(certificates: Certificates) -> Method | None:
+    "The method that certifies Records under this name; None: a name known by its check alone."
+    name = certificates.method
+    return method_named(name) if name in METHODS or name in _table.METHODS else None
+
 def _is_possible(certificates: Certificates) -> bool:
-    "Whether the method, if it certifies Records, could say this of the noise, the norm, the mode and the level at all."
-    c = certificates
-    if c.method not in METHODS and c.method not in _table.METHODS:
-        return True # known by its check alone
-    method = method_named(c.method)
-    if c.noise is not None and not method.covers(c.noise["name"], c.norm):
+    "Whether this can be said at all: by the method, of such a noise on such inputs."
+    c, method = certificates, _method_of(certificates)
+    if c.noise is not None and not _is_noise(c):
         return False
     if c.adversary == "continuous" and "q" not in (c.noise or {}):
         return False
+    if method is None:
+        return True
+    if c.noise is not None and not method.covers(c.noise.get("name", ""), c.norm):
+        return False
+    if c.alpha_scope == "joint" and method.joint is None or not c.scope.startswith(method.scopes):
+        return False
     return c.mode in method.modes and (c.alpha == 0) == method.deterministic
+
+def _is_noise(certificates: Certificates) -> bool:
+    "Whether a registered noise is described, on the grid that is named where it has one, for inputs like these."
+    c = certificates
+    try:
+        noise = noise_from_spec(c.noise or {})
+        refuse_domain(noise, c.domain)
+    except (TypeError, ValueError):
+        return False
+    return c.levels is None or getattr(noise, "q", None) in (None, c.levels)
 
 def _witness_agrees(certificates: Certificates) -> np.ndarray: # [B] bool
     "Whether noise, dimension, selected class and number of draws are those of the witness, where it holds them."
@@ -89,21 +109,51 @@ def check(certificates: Certificates, # as a method made them
         [B] bool
     """
     prove = check_named(certificates.method)
+    return _asked(getattr(prove, "proves", prove), certificates)
+
+def _asked(prove: Callable[..., np.ndarray], certificates: Certificates, *args: Any, **options: Any) -> np.ndarray: # [B] bool
+    "What is common to all methods, then the method's own proof: it is asked about nothing but what is left."
+    fine = _stands(certificates)
+    rows = np.flatnonzero(fine)
+    if len(rows) == 0:
+        return fine
+    told = _as_the_method_said(certificates)
+    if args or options: # which have a row for every image
+        return fine & prove(told, *args, **options)
+    try:
+        fine[rows] = prove(told if len(rows) == len(fine) else told[rows])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"the witness is none of {certificates.method!r}, whose proof wants more: {error!r}") from error
+    return fine
+
+def _stands(certificates: Certificates) -> np.ndarray: # [B] bool
+    "Whether the certificates are what was certified, can be said at all, and agree with the votes of the witness."
     if certificates.witness is None:
-        raise ValueError(f"certificates of {certificates.method!r} carry no witness to check")
+        raise ValueError(f"certificates of {certificates.method!r} carry no witness to check; it is kept by save(path), "
+                         "and by keep=True where `certify` has that option")
     fine = certificates.stands() & _is_possible(certificates)
     if fine.any():
         fine &= _witness_agrees(certificates) & _limits_hold(certificates)
-    rows = np.flatnonzero(fine) # the method is asked about nothing but what is left
-    if len(rows):
-        asked = _as_the_method_said(certificates)
-        fine[rows] = prove(asked if len(rows) == len(fine) else asked[rows])
     return fine
+
+def proving(prove: Callable[..., np.ndarray], # check(certificates, ...) of a method: it proves, all else was asked
+           ) -> Callable[..., np.ndarray]:    # a decorator
+    """Decorator of a method's `check`: who calls it directly asks first what is common to all methods.
+
+    Args:
+        prove: check(certificates, ...) of a method: it proves, all else was asked
+    Returns:
+        a decorator
+    """
+    @functools.wraps(prove)
+    def through(certificates: Certificates, *args: Any, **options: Any) -> np.ndarray:
+        return _asked(prove, certificates, *args, **options)
+    through.proves = prove # type: ignore[attr-defined] # for `check`, which asks what is common itself
+    return through
 
 def _as_the_method_said(certificates: Certificates) -> Certificates:
     "The certificates before the door halved them for real perturbations."
-    c = certificates
-    known = c.method in METHODS or c.method in _table.METHODS
-    if c.adversary != "continuous" or not known or _knows_adversary(method_named(c.method)):
+    c, method = certificates, _method_of(certificates)
+    if c.adversary != "continuous" or method is None or _knows_adversary(method):
         return c
     return replace(c, radius=c.radius * 2, adversary="quantised")

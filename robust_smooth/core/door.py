@@ -36,6 +36,7 @@ class _Entry:
     judges: tuple[str, ...] = ()        # noises under which it says itself which further norms it certifies, if named
     modes: tuple[str, ...] = ("sound", "paper") # what its option `mode` may be
     former_modes: Mapping[str, str] | None = None # what `mode` could be once -> what stands for it now
+    scopes: tuple[str, ...] = ("input",) # what its certificates may be of; "subspace:" stands for each name
     minimum_n: Callable[[float], int] | None = None # fewest draws that can certify anything at level alpha
     check: Callable[[Certificates], np.ndarray] | None = None # [B] bool: re-proves each radius
     predict: Callable[..., np.ndarray] | None = None # predict(record, alpha) -> [B] class or `ABSTAIN`

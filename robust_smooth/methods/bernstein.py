@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..core.certificates import Certificates
+from ..core.checks import proving
 from ..core.registry import register_check
 from ..core.values import ABSTAIN, norm_name, norm_order
 from ..maths import boxes, polynomials
@@ -222,6 +223,7 @@ def _claim_holds(certificates: Certificates, i: int) -> bool:
     return boxes.check(kept["table"][i], kept["point"][i], tree)
 
 # %% ../../nbs/methods/10_bernstein.ipynb #97599445
+@proving
 def recheck(certificates: Certificates, # of `certify` or `Smoothed.certify`, made with keep=True
            ) -> np.ndarray:             # [B] bool
     """Re-prove each radius from its witness, the Lipschitz constant granted. Raises ValueError where none was kept.
@@ -232,8 +234,7 @@ def recheck(certificates: Certificates, # of `certify` or `Smoothed.certify`, ma
         [B] bool
     """
     c = certificates
-    if c.witness is None:
-        raise ValueError("certificates must hold a witness: certify with keep=True")
+
     if c.mode != "sound" or c.alpha != 0 or c.alpha_scope != "single":
         return np.zeros(len(c), bool)
     return np.array([c.label[i] == ABSTAIN or _claim_holds(c, i) for i in range(len(c))], dtype=bool)
@@ -386,7 +387,8 @@ def _best(found: Mapping[str, Certificates], norm: str, space: str) -> Certifica
     witness: Any = None
     kept = [table.witness for table in tables if table.witness is not None]
     if kept:
-        witness = {key: _objects(kept[b][key][i] for i, b in enumerate(best)) for key in kept[0]}
+        names = [name for name in kept[0] if name != "claimed"] # which is noted down anew
+        witness = {name: _objects(kept[b][name][i] for i, b in enumerate(best)) for name in names}
         witness["norm"] = _objects([norm] * len(best))
     return Certificates(label=tables[0].label, radius=pick([table.radius for table in tables]), norm=norm, alpha=0.0,
                         method="bernstein", mode="sound", scope="input", index=tables[0].index, witness=witness,

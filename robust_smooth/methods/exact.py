@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from tqdm.auto import tqdm
 
 from ..core.certificates import Certificates
+from ..core.checks import proving
 from ..core.record import Record
 from ..core.registry import guarded, register
 from ..core.values import ABSTAIN, check_level, norm_name
@@ -140,6 +141,7 @@ def minimum_n(alpha: float, # failure probability, in (0, 1)
     return n
 
 # %% ../../nbs/methods/11_exact.ipynb #cb7717df
+@proving
 def check(certificates: Certificates, # as `certify` made them
          ) -> np.ndarray:             # [B] bool; an abstention is always fine
     """Re-prove each radius from its witness by one branch and bound, without a search.

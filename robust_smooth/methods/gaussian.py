@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from scipy.special import betainc, ndtr
 
 from ..core.certificates import Certificates
+from ..core.checks import proving
 from ..core.record import Record
 from ..core.registry import guarded, refuse_plan, register
 from ..core.values import ABSTAIN, check_level, norm_name
@@ -133,6 +134,7 @@ def certify(record: Record,       # votes under Gaussian noise, a fixed number o
 # %% ../../nbs/methods/00_gaussian.ipynb #a19292e4
 SLACK = 1 + 1e-9 # relative, for the rounding of a forward tail
 
+@proving
 def check(certificates: Certificates, # as `certify` made them
          ) -> np.ndarray:             # [B] bool; an abstention is always fine
     """Re-prove each radius from its votes: Pr[Bin(n, Phi(r / sigma)) >= hits] <= alpha, and the same for p_lower.

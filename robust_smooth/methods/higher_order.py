@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from scipy.special import ndtri
 
 from ..core.certificates import Certificates
+from ..core.checks import proving
 from ..core.record import Record
 from ..core.registry import guarded, register
 from ..core.values import ABSTAIN, check_level, norm_name, norm_order
@@ -170,7 +171,8 @@ class _Request:
         scale = np.broadcast_to(np.asarray(threat.scale, dtype=np.float64), r.shape)
         l0, l1, l2 = solved.multipliers.T
         witness = dict(selected=record.selected, hits=record.hits, q=q, m1=m1, m2=m2, r=r, l0=l0, l1=l1, l2=l2,
-                       sigma=np.full(size, sigma), scale=scale, relaxed=np.full(size, self.form == "relaxed"))
+                       sigma=np.full(size, sigma), scale=scale, relaxed=np.full(size, self.form == "relaxed"),
+                       norm=np.full(size, threat.norm), scope=np.full(size, threat.scope))
         return Certificates(label=np.where(alive, record.selected, ABSTAIN), radius=sigma * scale * r * (1 - 1e-15),
                             norm=threat.norm, alpha=self.alpha, method="higher_order", mode=self.mode,
                             scope=threat.scope, index=record.index, p_lower=q, n=record.n, witness=witness, reason=_reasons(q, bounds),
@@ -241,7 +243,7 @@ def _take_better(ours: Certificates, other: Certificates, share: float) -> Certi
     "Ours, with the rows of the other where its ball contains a larger one of ours."
     reach = other.radius * share * (1 - 1e-15)
     better = reach > ours.radius
-    theirs = dict(other.witness, scale=other.witness["scale"] * share)
+    theirs = dict(other.witness, scale=other.witness["scale"] * share, norm=ours.witness["norm"])
     witness = {name: np.where(better, theirs[name], value) for name, value in ours.witness.items()}
     status = np.where(better, other.details["status"], ours.details["status"])
     return replace(ours, radius=np.where(better, reach, ours.radius), witness=witness,
@@ -292,7 +294,7 @@ def _proved_rows(c: Certificates, w: Mapping[str, np.ndarray]) -> np.ndarray: # 
     signs = (w["l0"] >= 0) & (w["l2"] >= 0) & (~w["relaxed"].astype(bool) | (w["l1"] >= 0))
     sizes = (w["sigma"] > 0) & (w["scale"] > 0) & (w["r"] > 0) & (w["q"] > 0.5) & (w["q"] < 1)
     good = np.isfinite(numbers) & signs & sizes & (c.label == w["selected"])
-    good &= c.radius <= w["sigma"] * w["scale"] * w["r"]
+    good &= (c.radius <= w["sigma"] * w["scale"] * w["r"]) & (w["norm"] == c.norm) & (w["scope"] == c.scope)
     if c.scope == "input":
         good &= (w["scale"] <= 1) & (c.norm in EVENTS)
     if c.p_lower is not None:
@@ -328,6 +330,7 @@ def _bounds_agree(
     return (np.abs(w["m1"] - m1) <= 1e-12) & (w["m2"] <= m2 + 1e-12) & (w["scale"] <= threat.scale * (1 + 1e-12))
 
 # %% ../../nbs/methods/07_higher_order.ipynb #c0fe71e3
+@proving
 def check(
     certificates: Certificates, # as `certify` or `joint` made them
     record: Record | None = None, # the votes: then norm bounds are computed again as well (not of joint certificates)
@@ -396,5 +399,6 @@ def largest_radius(noise: Any,   # Gaussian noise
     return float(noise.sigma * -ndtri(tail / 2) / spread)
 
 register(name="higher_order", noises=("Gaussian",), norms=("l1", "l2", "linf"), needs=("moments",), judges=("Gaussian",),
+         scopes=("input", "subspace:", "direction"),
          rank=dict(l2=3, l1=25, linf=25), certify=certify, minimum_n=minimum_n, check=check, joint=joint, observer=GradientMoments,
          largest_radius=largest_radius)

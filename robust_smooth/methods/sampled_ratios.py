@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from scipy.stats import binom
 
 from ..core.certificates import Certificates
+from ..core.checks import proving
 from ..core.record import Record
 from ..core.door import refuse_empty
 from ..core.registry import noise_spec, refuse_plan, register_check
@@ -155,6 +156,7 @@ def _sampling_proved(w: dict[str, np.ndarray], alpha: float) -> np.ndarray: # [B
     return fine & (binom.cdf(w["rank"] - 1, w["draws"], 0.5) <= level * (1 + 1e-9))
 
 # %% ../../nbs/methods/04a_sampled_ratios.ipynb #180f01f0
+@proving
 def check_monte_carlo(
     certificates: Certificates, # as `certify_monte_carlo` made them
 ) -> np.ndarray:                # [B] bool; an abstention is always fine

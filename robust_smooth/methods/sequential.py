@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from scipy.special import ndtr
 
 from ..core.certificates import Certificates
+from ..core.checks import proving
 from ..core.record import Record
 from ..core.registry import guarded, register
 from ..core.values import ABSTAIN
@@ -244,6 +245,7 @@ def _proved_from_both_sides(c: Certificates, w: Mapping[str, np.ndarray], rows: 
     return fine
 
 # %% ../../nbs/methods/02_sequential.ipynb #421b00d3
+@proving
 def check(certificates: Certificates, # as `certify` made them
          ) -> np.ndarray:             # [B] bool; an abstention is always fine
     """Re-prove each claim from its votes, by the rule that was fixed before them and by no other.

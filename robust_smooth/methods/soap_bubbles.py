@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from scipy.special import ndtri
 
 from ..core.certificates import Certificates
+from ..core.checks import proving
 from ..core.record import Record
 from ..core.registry import guarded, register
 from ..core.values import ABSTAIN, norm_order
@@ -237,6 +238,7 @@ def _two_sided_checked(
     return proved
 
 # %% ../../nbs/methods/05_soap_bubbles.ipynb #982ec390
+@proving
 def check(
     certificates: Certificates, # as `certify` made them
 ) -> np.ndarray:                # [B] bool; an abstention is always fine

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from ..core.certificates import Certificates
+from ..core.checks import proving
 from ..core.record import Record
 from ..core.registry import guarded, noise_from_spec, register, register_check
 from ..core.values import ABSTAIN
@@ -208,6 +209,7 @@ def _votes_survive(w: Mapping[str, np.ndarray], label: np.ndarray, steps: np.nda
     rivals[rows, label] = np.iinfo(np.int64).min
     return counts[rows, label] - steps >= rivals.max(1)
 
+@proving
 def check(certificates: Certificates, # from `certify` or `audit`
          ) -> np.ndarray:             # [B] bool; an abstention is always fine
     """Re-prove each radius from its witness.

@@ -17,6 +17,7 @@ from scipy.special import gammaln, ndtr, xlogy
 from scipy.stats import binom
 
 from ..core.certificates import Certificates
+from ..core.checks import proving
 from ..core.record import Record
 from ..core.registry import guarded, register
 from ..core.values import ABSTAIN, check_counts, check_level
@@ -300,6 +301,7 @@ def certify(
                         details=dict(level_top=found["level_top"], level_rival=found["level_rival"]))
 
 # %% ../../nbs/methods/01_tcertify.ipynb #22465d8c
+@proving
 def check(certificates: Certificates, # as `certify` made them
          ) -> np.ndarray:             # [B] bool; an abstention is always fine
     """Re-prove each radius from its votes by forward binomial tails at the stated limits, without an inverse.

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..core.certificates import Certificates
+from ..core.checks import proving
 from ..core.record import Record
 from ..core.registry import guarded, register
 from ..core.values import ABSTAIN, check_positive, check_whole, norm_name
@@ -174,6 +175,7 @@ def _reach(w: Mapping[str, np.ndarray], # witness
     real = radius(lower, w["lam"])
     return np.where(w["rounded"], grid_radius(whole, grid, "continuous"), real), whole
 
+@proving
 def check(certificates: Certificates, # from `certify`
          ) -> np.ndarray:             # [B] bool; an abstention is always fine
     """Re-prove each radius from its votes: the tail at p_lower is at most alpha, and the radius follows from p_lower.

@@ -17,7 +17,7 @@ from robust_smooth.core.hashes import content_hash
 from robust_smooth.noise.additive import Gaussian
 from robust_smooth.noise.grid import Splitting
 from robust_smooth.smoothed import Smoothed
-from robust_smooth.training.train import NoiseAugmentation
+from robust_smooth.training.train import NoiseAugmentation, Standard
 from robust_smooth.lab import budgets
 from robust_smooth.lab import fast as fast_words
 from robust_smooth.lab import machine
@@ -245,6 +245,18 @@ def test_the_zoo_serves_the_budget_that_made_it_and_no_other(home, fast, monkeyp
     assert built() == before + 3
     monkeypatch.setattr(publish, "checkout", lambda: None)
     with pytest.raises(ValueError, match="folder"): publish.add_to_zoo("digits", Gaussian(sigma=0.25), "smoke")
+
+
+def test_a_network_of_clean_images_says_nothing_of_noise(home, fast, monkeypatch):
+    folder = home / "zoo"
+    folder.mkdir()
+    monkeypatch.setenv("ROBUST_SMOOTH_ZOO", str(folder))
+    path = publish.add_to_zoo("digits", None, "smoke", folder=folder)
+    card = models.zoo()[path.stem]
+    assert path.stem == "digits-small_convnet-clean" and not {"noise", "certified"} & set(card)
+    assert card["recipe"] == repr(Standard()) and models.said_of(card).endswith(f"without noise; accuracy {card['accuracy_without_noise']:.2f}")
+    assert models.fingerprint(experiment.Experiment("demo", budget="smoke").classifier(Standard()).net) == card["fingerprint"]
+    with pytest.raises(ValueError, match="trained with noise"): publish.add_twin(path.stem, folder=folder)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "nbs" / "experiments" / "grids").glob("*.yaml")), ids=lambda path: path.stem)
