@@ -34,6 +34,21 @@ def _size(facts: dict[str, Any]) -> tuple[int, int]: # images, draws
     budget = facts.get("budget") or {}
     return budget.get("images") or 0, budget.get("n") or 0
 
+def _is_legible(path: Path) -> bool:
+    "Whether a JSON file says anything; one that is not there has nothing to say."
+    return not path.exists() or bool(_read_json(path))
+
+def _why_not(target: Path,          # a folder of committed results
+             facts: dict[str, Any], # of the new run
+            ) -> str:               # "": the new run replaces it
+    "Why what is committed is not replaced; what nobody can read may be the better one."
+    try:
+        if _is_legible(target / "run.json"):
+            return _why_kept(_read_json(target / "run.json"), facts)
+    except (AttributeError, TypeError): # a budget that is none, sizes that are no numbers
+        pass
+    return "keeps its committed run, whose run.json cannot be read"
+
 def _why_kept(kept: dict[str, Any], # run.json of the committed run; {} if there is none
               facts: dict[str, Any], # of the new run
              ) -> str:               # "": the new run replaces it
@@ -79,7 +94,7 @@ def placed(tasks: Sequence[Task], # runs; those that are not finished are passed
                              "publish runs that differ in experiment, data set or budget")
         assert root is not None
         target = root / "data" / "results" / name
-        found[name] = Placed(task, facts, target, _why_kept(_read_json(target / "run.json"), facts))
+        found[name] = Placed(task, facts, target, _why_not(target, facts))
     return list(found.values())
 
 # %% ../../nbs/lab/13_publish.ipynb #e3c8c2fe
@@ -139,6 +154,9 @@ def _zoo_name(dataset: str, network: str, noise: Any) -> str: # DATASET-NETWORK-
 
 def _check_free(place: Path, mine: dict[str, Any]) -> None:
     "Raise ValueError where a name of the zoo belongs to another recipe, budget or seed."
+    if not _is_legible(place):
+        raise ValueError(f"{place.stem} is in the zoo with a card that cannot be read, {place}; "
+                         "mend it, choose another folder, or replace=True (--replace)")
     taken = _read_json(place)
     other = {key: taken.get(key) for key, value in mine.items() if taken and taken.get(key) != value}
     if other:

@@ -289,6 +289,28 @@ def test_publishing_never_mixes_runs_nor_replaces_a_larger_one(tmp_path, monkeyp
     assert json.loads((tmp_path / "checkout/data/results/one/run.json").read_text())["parameters"]["seed"] == 0
 
 
+@pytest.mark.parametrize("damaged", ["", "{", "<<<<<<< ours\n{}\n", "[]", '{"budget": "quick"}', '{"budget": {"images": "100", "n": 5}}', "\x00"])
+def test_results_whose_facts_cannot_be_read_are_not_replaced(damaged, tmp_path, monkeypatch, capsys):
+    "A damaged run.json was taken for none: whatever came next replaced the run that it described."
+    monkeypatch.setattr(publish, "checkout", lambda: tmp_path / "checkout")
+    run = _finished(tmp_path / "one", "one", "one", dict(seed=0), pd.DataFrame(dict(value=[1.0])), images=10)
+    (target := tmp_path / "checkout/data/results/one").mkdir(parents=True)
+    (target / "run.json").write_text(damaged)
+    assert publish.publish([run]) == [] and "cannot be read" in capsys.readouterr().out
+    assert [path.name for path in target.iterdir()] == ["run.json"] and (target / "run.json").read_text() == damaged
+    (target / "run.json").unlink()
+    assert publish.publish([run]) == [target]
+
+
+def test_a_card_of_the_zoo_that_cannot_be_read_is_not_replaced(home, tmp_path):
+    settings = dict(budget="smoke", folder=tmp_path / "zoo", n=100)
+    (tmp_path / "zoo").mkdir()
+    card = tmp_path / "zoo" / "digits-mlp-gaussian-0.25.json"
+    card.write_text("{")
+    with pytest.raises(ValueError, match="card that cannot be read"): publish.add_to_zoo("digits", Gaussian(sigma=0.25), **settings)
+    assert card.read_text() == "{" and publish.add_to_zoo("digits", Gaussian(sigma=0.25), replace=True, **settings).stem == card.stem
+
+
 def test_names_of_the_zoo_are_exact_and_not_taken_by_another_recipe(home, tmp_path):
     settings = dict(budget="smoke", folder=tmp_path / "zoo", n=100)
     first = publish.add_to_zoo("digits", Gaussian(sigma=0.125), **settings)
