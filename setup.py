@@ -20,7 +20,7 @@ assets = {
     "experiments": ("nbs/experiments", "*.ipynb"),
     "zoo": ("data/zoo", "*.*"),
 }
-TWINS = "-int8." # of networks, which stay in the checkout: whoever votes by them can make them
+STAY = ("-int8.", "-clean.") # in the checkout: twins, which whoever votes by them can make, and networks that have seen no noise
 
 
 class BuildWithAssets(build_py):
@@ -34,7 +34,7 @@ class BuildWithAssets(build_py):
             target = Path(self.build_lib) / cfg["lib_name"] / "assets" / kind
             target.mkdir(parents=True, exist_ok=True)
             for path in sorted((here / folder).glob(pattern)):
-                if TWINS not in path.name:
+                if not any(mark in path.name for mark in STAY):
                     shutil.copy2(path, target / path.name)
 
 

@@ -30,6 +30,7 @@ from .maths import curves as curves
 from .training import data as data
 from .lab import definitions as definitions
 from .training import denoised as denoised
+from .training import denoisers as denoisers
 from .lab import doctor as doctor
 from .methods import draws as draws
 from .maths import dual as dual

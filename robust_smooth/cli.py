@@ -234,6 +234,32 @@ def _show_accuracy(certificates: Any, labels: Any) -> None:
     shares = certificates.certified_accuracy(labels, radii)
     print("certified accuracy: " + ", ".join(f"{share:.3f} at {radius:g}" for radius, share in zip(radii, shares)))
 
+# %% ../nbs/12_cli.ipynb #88aabc1b
+def _prove(args: argparse.Namespace, record: Any, options: Mapping[str, Any]) -> None:
+    "Certify votes, show what is proved, write the files that were asked for."
+    labels = record.labels
+    if args.log and labels is None:
+        raise ValueError("--log needs true classes: these votes came without; vote on data with labels")
+    certificates = record.certify(args.norm, method=args.method, alpha=args.alpha, **options)
+    print(certificates)
+    if labels is not None:
+        _show_accuracy(certificates, labels)
+    _write_certificates(args, certificates, record, labels)
+
+def _rescue(record: Any) -> None:
+    "Keep votes that no file holds yet: what failed after them may be tried again."
+    import tempfile
+    path = Path(tempfile.mkdtemp(prefix="robust-smooth-")) / "rescued.votes"
+    record.save(path)
+    print(f"note: the votes are kept in {path}; go on with --votes {path}", file=sys.stderr)
+
+def _check_names(args: argparse.Namespace) -> None:
+    "Raise ValueError where what is to be written cannot be a file; --out is the start of several names."
+    from robust_smooth.core.places import check_regular
+    for path in (args.log, args.save, args.out and f"{args.out}.csv"):
+        if path:
+            check_regular(path)
+
 def certify(args: argparse.Namespace) -> int: # exit code
     """Vote and certify, or certify from stored votes.
 
@@ -243,20 +269,19 @@ def certify(args: argparse.Namespace) -> int: # exit code
     if (args.model is None) == (args.votes is None):
         raise ValueError("give either --model, to vote and certify, or --votes, to certify from stored votes")
     options = read_parameters(args.option)
+    _check_names(args)
     if args.votes is not None:
         from robust_smooth.core.record import Record
         record = Record.load(args.votes)
         print(record)
     else:
         record = _vote(args, options)
-    labels = record.labels
-    if args.log and labels is None:
-        raise ValueError("--log needs true classes: these votes came without; vote on data with labels")
-    certificates = record.certify(args.norm, method=args.method, alpha=args.alpha, **options)
-    _write_certificates(args, certificates, record, labels)
-    print(certificates)
-    if labels is not None:
-        _show_accuracy(certificates, labels)
+    try:
+        _prove(args, record, options)
+    except (ValueError, OSError):
+        if args.votes is None and args.save is None:
+            _rescue(record)
+        raise
     return 0
 
 # %% ../nbs/12_cli.ipynb #ed2d9c9b
@@ -342,8 +367,8 @@ def zoo(args: argparse.Namespace) -> int: # exit code
     if args.train:
         from robust_smooth.lab.publish import add_to_zoo
         from robust_smooth.noise.additive import Gaussian
-        for sigma in args.sigma:
-            made = add_to_zoo(args.train, Gaussian(sigma=sigma), args.budget, n=args.n, folder=args.folder,
+        for noise in [None] if args.clean else [Gaussian(sigma=sigma) for sigma in args.sigma]:
+            made = add_to_zoo(args.train, noise, args.budget, n=args.n, folder=args.folder,
                               data_dir=args.data_dir, replace=args.replace)
             print(made, flush=True)
         return 0

@@ -215,6 +215,7 @@ def _add_zoo(commands: Any) -> None:
                     "robust-smooth zoo",
                     "robust-smooth zoo --train cifar10 --sigma 0.25 0.5 --budget cpu",
                     "robust-smooth zoo --train cifar10 --sigma 0.25 --budget gpu",
+                    "robust-smooth zoo --train cifar10 --clean              for a denoiser in front",
                     "robust-smooth zoo --int8                               twins of all that lack one")
     what = made.add_mutually_exclusive_group()
     what.add_argument("--train", metavar="DATASET",
@@ -224,6 +225,8 @@ def _add_zoo(commands: Any) -> None:
                       help="make twins in int8 of these networks (none named: all), for budgets such as cpu-int8")
     made.add_argument("--sigma", type=float, nargs="+", default=[0.25, 0.5, 1.0],
                       help="noise levels, in units of [0, 1] (default 0.25 0.5 1.0)")
+    made.add_argument("--clean", action="store_true",
+                      help="with --train: on clean images, without noise")
     made.add_argument("--budget", default="cpu", help="smoke, quick, cpu, gpu, paper; default: cpu")
     made.add_argument("--n", type=int,
                       help="draws per image of the certified accuracy on the card; default: the "

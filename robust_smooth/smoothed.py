@@ -109,7 +109,7 @@ def largest_radius(noise: Noise,  # smoothing distribution
     for norm in ("l1", "l2", "linf"):
         method = _fitting(noise, norm)
         if method is not None:
-            largest[norm] = float(method.certify(record, norm=norm, alpha=alpha).radius[0])
+            largest[norm] = float(method(record, norm, alpha).radius[0])
     return largest
 
 # %% ../nbs/10_smoothed.ipynb #47850544

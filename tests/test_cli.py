@@ -213,3 +213,30 @@ def test_a_network_whose_classes_follow_from_the_size_of_its_images(outside, cap
     capsys.readouterr()
     assert cli.main([*common, "--num-classes", "6"]) == 2
     assert "6" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("last", [["--log", "readonly/x.tsv"], ["--out", "readonly/x"]])
+def test_what_fails_after_a_vote_loses_no_votes(last, outside, capsys, monkeypatch):
+    "Without --save the votes were gone when a file could not be written."
+    from robust_smooth.core.record import Record
+    from robust_smooth.lab import results
+
+    Path("my_net.py").write_text("import torch\nfrom robust_smooth.training.models import mlp\ndef make():\n    torch.manual_seed(0)\n    return mlp(64, 10)\n")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("TMPDIR", str(outside))
+    monkeypatch.setattr("tempfile.tempdir", None)
+
+    def full(*args, **settings): raise OSError(28, "No space left on device")
+    monkeypatch.setattr(results, "write_atomic", full)
+    monkeypatch.setattr(results, "write_certification_log", full)
+    assert cli.main(["certify", "--model", "my_net:make", "--subset", "2", "--sigma", "0.25", "--n", "500", *last]) == 2
+    said = capsys.readouterr()
+    kept = re.search(r"the votes are kept in (\S+);", said.err)
+    assert "No space left" in said.err and "certified accuracy" in said.out and kept
+    assert len(Record.load(kept[1])) == 2 and cli.main(["certify", "--votes", kept[1]]) == 0
+
+
+@pytest.mark.parametrize("option", ["--log", "--out", "--save"])
+def test_files_that_no_system_can_write_are_refused_before_the_vote(option, outside, capsys):
+    assert cli.main(["certify", "--model", "no_such_module:make", option, "half \ud800"]) == 2
+    assert "a path must be a name" in capsys.readouterr().err

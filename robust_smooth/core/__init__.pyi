@@ -11,6 +11,7 @@ from .frames import CHECKSUM as CHECKSUM
 from .certificates import CLAIMED as CLAIMED
 from .certificates import CLAIMED_ROWS as CLAIMED_ROWS
 from .certificates import COLUMNS as COLUMNS
+from .registry import COMPUTED as COMPUTED
 from .frames import COUNTS as COUNTS
 from .certificates import Certificates as Certificates
 from .votes_file import Contents as Contents
@@ -105,6 +106,7 @@ from .registry import noise_named as noise_named
 from .registry import noise_spec as noise_spec
 from .values import norm_name as norm_name
 from .values import norm_order as norm_order
+from .values import own_floats as own_floats
 from .registry import own_norms as own_norms
 from .frames import pack as pack
 from .frames import pack_frame as pack_frame
@@ -121,6 +123,7 @@ from .votes_file import read_journal as read_journal
 from . import record as record
 from .door import refuse_domain as refuse_domain
 from .door import refuse_empty as refuse_empty
+from .door import refuse_labels as refuse_labels
 from .door import refuse_lacking as refuse_lacking
 from .registry import refuse_plan as refuse_plan
 from .registry import register as register

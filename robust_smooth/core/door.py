@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from .certificates import ADVERSARIES, Certificates
-from .values import domain_words, UNIT
+from .values import ABSTAIN, domain_words, UNIT
 
 # %% auto #0
-__all__ = ['FEW', 'refuse_lacking', 'refuse_empty', 'refuse_domain', 'distinct_rows']
+__all__ = ['FEW', 'refuse_lacking', 'refuse_empty', 'refuse_domain', 'refuse_labels', 'distinct_rows']
 
 # %% ../../nbs/core/05e_door.ipynb #881b18cf
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +128,25 @@ def refuse_domain(noise: Any,  # smoothing distribution
     if domain != UNIT and getattr(noise, "unit_only", False):
         raise ValueError(f"{type(noise).__name__} noise needs inputs in [0, 1], whose grid or ends it knows, got a domain of "
                          f"{domain_words(domain)}; Gaussian, Uniform and the soap bubbles take any inputs")
+
+# %% ../../nbs/core/05e_door.ipynb #8acfe3e6
+def refuse_labels(record: Any, # votes
+                 ) -> None:
+    """Raise ValueError where a true class is none of the network's; -1 stands for an unknown one,
+    which is never right.
+
+    Args:
+        record: votes
+    """
+    known = record.labels
+    if known is None:
+        return
+    classes = record.counts.shape[1]
+    wrong = np.flatnonzero((known < ABSTAIN) | (known >= classes))
+    if len(wrong):
+        raise ValueError(f"labels must be classes in [0, {classes}), or -1 where unknown, got {known[wrong[0]]} for dataset index "
+                         f"{record.index[wrong[0]]} ({len(wrong)} of {len(known)}); "
+                         "the votes stay good: dataclasses.replace(record, labels=None or others)")
 
 # %% ../../nbs/core/05e_door.ipynb #7b36daf7
 FEW = 256 # rows below which looking for equal ones is not worth it

@@ -115,10 +115,17 @@ def assets(kind: str, # "papers" or "experiments"
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket",
          stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 
+# %% ../../nbs/core/02_places.ipynb #43b6b76d
+def _can_be_named(path: Path) -> bool: # what was decoded from bytes goes back to them; half a character does not
+    try:
+        return b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
+
 # %% ../../nbs/core/02_places.ipynb #db56f8ea
 def check_regular(path: str | Path, # a file, which need not exist
                   ) -> Path:        # the path
-    """Raise ValueError where something is that is no regular file; symbolic links are followed.
+    """Raise ValueError where something is that is no regular file, or no file can be; symbolic links are followed.
 
     Args:
         path: a file, which need not exist
@@ -126,6 +133,8 @@ def check_regular(path: str | Path, # a file, which need not exist
         the path
     """
     path = Path(path)
+    if not _can_be_named(path):
+        raise ValueError(f"a path must be a name that this system can write, got {str(path)!r}")
     with contextlib.suppress(FileNotFoundError):
         kind = stat.S_IFMT(path.stat().st_mode)
         if kind != stat.S_IFREG:

@@ -19,16 +19,16 @@ import numpy as np
 from . import _table
 from .certificates import Certificates
 from .door import (
-    _against_reals, _certify, _Entry, _take_adversary, refuse_domain, refuse_empty, refuse_lacking)
-from .values import check_level, check_mode, domain_words, norm_name, UNIT
+    _against_reals, _certify, _Entry, _take_adversary, refuse_domain, refuse_empty, refuse_labels, refuse_lacking)
+from .values import check_level, check_mode, domain_words, norm_name, own_floats, UNIT
 
 if TYPE_CHECKING:
     import pandas as pd # a table is made on demand: reading votes does not wait for it
 
 # %% auto #0
-__all__ = ['P', 'R', 'METHODS', 'NOISES', 'CHECKS', 'T', 'GROUP', 'refuse_plan', 'admit', 'Method', 'guarded', 'register',
-           'register_check', 'register_noise', 'room', 'find_methods', 'load_methods', 'method_named', 'noise_named',
-           'load_noises', 'own_norms', 'list_methods', 'noise_spec', 'noise_from_spec']
+__all__ = ['P', 'R', 'METHODS', 'NOISES', 'CHECKS', 'COMPUTED', 'T', 'GROUP', 'refuse_plan', 'admit', 'Method', 'guarded',
+           'register', 'register_check', 'register_noise', 'room', 'find_methods', 'load_methods', 'method_named',
+           'noise_named', 'load_noises', 'own_norms', 'list_methods', 'noise_spec', 'noise_from_spec']
 
 # %% ../../nbs/core/06_registry.ipynb #c28798a2
 def _check_pair(method: _Entry, noise: Any, norm: str) -> None:
@@ -79,6 +79,7 @@ def admit(method: _Entry,    # who would certify
     """
     _check_pair(method, record.noise, norm)
     refuse_domain(record.noise, record.domain)
+    refuse_labels(record)
     if method.unit_only and record.domain != UNIT:
         raise ValueError(f"method {method.name!r} needs inputs in [0, 1], got a domain of {domain_words(record.domain)}")
     if "mode" in options:
@@ -105,6 +106,7 @@ def _sealed(found: Certificates, record: Any, options: Mapping[str, Any]) -> Cer
 class Method(_Entry):
     "An entry of the registry: how one method certifies a Record, and what it needs. Called, it is the door to it."
 
+    @own_floats
     def __call__(self,
                  record: Any,          # votes
                  norm: str | float | None = None, # norm; None: the method's own default
@@ -127,6 +129,7 @@ class Method(_Entry):
         found = _certify(self, record, name, alpha, given)
         return _sealed(_against_reals(found) if halve else found, record, options)
 
+    @own_floats
     def together(self,
                  record: Any,          # votes
                  norms: Sequence[str | float], # several norms
@@ -185,6 +188,7 @@ def guarded(name: str, # under which the method is registered
 METHODS: dict[str, Method] = {}  # methods of modules that are loaded, by name
 NOISES: dict[str, type] = {}     # smoothing distributions of modules that are loaded, by class name
 CHECKS: dict[str, Callable[[Certificates], np.ndarray]] = {} # what re-proves certificates, by `Certificates.method`
+COMPUTED = {"predict", "minimum_n", "largest_radius"} # what answers in numbers without passing the door
 T = TypeVar("T", bound=type)
 
 def register(*,
@@ -209,7 +213,8 @@ def register(*,
     """
     wanted = {noise: tuple(norms) for noise in noises} | dict(certifies or {})
     pairs = frozenset((noise, norm_name(norm)) for noise, each in wanted.items() for norm in each)
-    method = Method(name=name, certify=inspect.unwrap(certify), pairs=pairs, **settings)
+    calm = {each: own_floats(settings[each]) for each in COMPUTED if settings.get(each)}
+    method = Method(name=name, certify=inspect.unwrap(certify), pairs=pairs, **settings | calm)
     if method.joint is not None:
         method = replace(method, joint=inspect.unwrap(method.joint))
     METHODS[name] = method
@@ -226,7 +231,9 @@ def register_check(name: str, # what certificates call their `method`
         name: what certificates call their `method`
         check: [B] bool: re-proves each radius from its witness
     """
-    CHECKS[name] = check
+    CHECKS[name] = own_floats(check)
+    if hasattr(check, "proves"): # the proof alone, of a check that first asks what is common
+        setattr(CHECKS[name], "proves", own_floats(getattr(check, "proves")))
 
 def register_noise(cls: T) -> T: # the class
     """Class decorator: make a smoothing distribution known by its class name.

@@ -5,18 +5,19 @@
 # %% ../../nbs/core/00_values.ipynb #f27ceb3c
 from __future__ import annotations
 
+import functools
 import math
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 # %% auto #0
-__all__ = ['ABSTAIN', 'MODES', 'UNIT', 'MOST_STEPS', 'norm_name', 'norm_order', 'check_level', 'check_positive', 'check_whole',
-           'check_counts', 'check_mode', 'check_domain', 'domain_words', 'steps_within']
+__all__ = ['ABSTAIN', 'MODES', 'UNIT', 'MOST_STEPS', 'P', 'R', 'norm_name', 'norm_order', 'check_level', 'check_positive',
+           'check_whole', 'check_counts', 'check_mode', 'check_domain', 'domain_words', 'steps_within', 'own_floats']
 
 # %% ../../nbs/core/00_values.ipynb #fedc21bc
 ABSTAIN = -1 # the label of an abstention
@@ -203,3 +204,21 @@ def steps_within(radius: float | Fraction, # in input units, >= 0; a double is c
         return math.floor(radius * levels)
     steps = math.floor(Fraction(float(radius)) * levels)
     return steps + 1 if (steps + 1) / levels <= radius else steps
+
+# %% ../../nbs/core/00_values.ipynb #afeb7993
+P = ParamSpec("P")
+R = TypeVar("R")
+
+def own_floats(function: Callable[P, R], # it computes with NumPy
+              ) -> Callable[P, R]:
+    """Decorator: small numbers may vanish and NumPy's own warnings stand, whatever the caller has set
+    with `np.seterr`.
+
+    Args:
+        function: it computes with NumPy
+    """
+    @functools.wraps(function)
+    def calm(*args: P.args, **options: P.kwargs) -> R:
+        with np.errstate(divide="warn", over="warn", invalid="warn", under="ignore"):
+            return function(*args, **options)
+    return calm

@@ -34,6 +34,21 @@ def _size(facts: dict[str, Any]) -> tuple[int, int]: # images, draws
     budget = facts.get("budget") or {}
     return budget.get("images") or 0, budget.get("n") or 0
 
+def _is_legible(path: Path) -> bool:
+    "Whether a JSON file says anything; one that is not there has nothing to say."
+    return not path.exists() or bool(_read_json(path))
+
+def _why_not(target: Path,          # a folder of committed results
+             facts: dict[str, Any], # of the new run
+            ) -> str:               # "": the new run replaces it
+    "Why what is committed is not replaced; what nobody can read may be the better one."
+    try:
+        if _is_legible(target / "run.json"):
+            return _why_kept(_read_json(target / "run.json"), facts)
+    except (AttributeError, TypeError): # a budget that is none, sizes that are no numbers
+        pass
+    return "keeps its committed run, whose run.json cannot be read"
+
 def _why_kept(kept: dict[str, Any], # run.json of the committed run; {} if there is none
               facts: dict[str, Any], # of the new run
              ) -> str:               # "": the new run replaces it
@@ -79,7 +94,7 @@ def placed(tasks: Sequence[Task], # runs; those that are not finished are passed
                              "publish runs that differ in experiment, data set or budget")
         assert root is not None
         target = root / "data" / "results" / name
-        found[name] = Placed(task, facts, target, _why_kept(_read_json(target / "run.json"), facts))
+        found[name] = Placed(task, facts, target, _why_not(target, facts))
     return list(found.values())
 
 # %% ../../nbs/lab/13_publish.ipynb #e3c8c2fe
@@ -126,8 +141,10 @@ def publish(tasks: Sequence[Task], # runs; those that are not finished are passe
 # %% ../../nbs/lab/13_publish.ipynb #b8ab53e0
 _CARD_RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 
-def _zoo_name(dataset: str, network: str, noise: Any) -> str: # DATASET-NETWORK-NOISE-SIGMA
+def _zoo_name(dataset: str, network: str, noise: Any) -> str: # DATASET-NETWORK-NOISE-SIGMA, or -clean
     from robust_smooth.core.registry import noise_spec
+    if noise is None:
+        return f"{dataset}-{network}-clean"
     level = getattr(noise, "sigma", None)
     if level is None:
         said = content_hash(noise_spec(noise))
@@ -137,6 +154,9 @@ def _zoo_name(dataset: str, network: str, noise: Any) -> str: # DATASET-NETWORK-
 
 def _check_free(place: Path, mine: dict[str, Any]) -> None:
     "Raise ValueError where a name of the zoo belongs to another recipe, budget or seed."
+    if not _is_legible(place):
+        raise ValueError(f"{place.stem} is in the zoo with a card that cannot be read, {place}; "
+                         "mend it, choose another folder, or replace=True (--replace)")
     taken = _read_json(place)
     other = {key: taken.get(key) for key, value in mine.items() if taken and taken.get(key) != value}
     if other:
@@ -169,9 +189,14 @@ def _certified(run: Experiment, model: Any, noise: Any) -> dict[str, Any]:
     return dict(norm=certificate.norm, method=certificate.method, alpha=certificate.alpha, n=run.n, images=len(labels),
                 accuracy={f"{radius:g}": float(share) for radius, share in zip(_CARD_RADII, shares)})
 
+def _under_noise(run: Experiment, model: Any, noise: Any) -> dict[str, Any]:
+    "What the card says of noise and certificates: nothing of a network that has seen no noise."
+    from robust_smooth.core.registry import noise_spec
+    return {} if noise is None else dict(noise=noise_spec(noise), certified=_certified(run, model, noise))
+
 # %% ../../nbs/lab/13_publish.ipynb #b02aecd4
 def add_to_zoo(dataset: str,           # data set
-               noise: Any,             # the network is trained on images under this noise, and smoothed with it
+               noise: Any = None,      # trained on images under this noise, and smoothed with it; None: clean images
                budget: str = "cpu",    # one of `BUDGETS`
                seed: int = 0,          # seed of training and noise
                n: int | None = None,   # draws of the certified accuracy on the card; None: the budget's
@@ -180,12 +205,13 @@ def add_to_zoo(dataset: str,           # data set
                replace: bool = False,  # True: a network of that name with another recipe, budget or seed is replaced
               ) -> Path:               # the file of weights
     """Train a base classifier with noise augmentation, test it, and keep it in the zoo as
-    DATASET-NETWORK-NOISE-SIGMA.
+    DATASET-NETWORK-NOISE-SIGMA;
+    one that has seen clean images only, for a denoiser in front, as DATASET-NETWORK-clean.
     An interrupted call is resumed by the next. Raises ValueError where the name is taken.
 
     Args:
         dataset: data set
-        noise: the network is trained on images under this noise, and smoothed with it
+        noise: trained on images under this noise, and smoothed with it; None: clean images
         budget: one of `BUDGETS`
         seed: seed of training and noise
         n: draws of the certified accuracy on the card; None: the budget's
@@ -195,13 +221,12 @@ def add_to_zoo(dataset: str,           # data set
     Returns:
         the file of weights
     """
-    from robust_smooth.core.registry import noise_spec
-    from robust_smooth.training.train import NoiseAugmentation
+    from robust_smooth.training.train import NoiseAugmentation, Standard
     home = _zoo_home(folder)
     if budget.endswith(IN_INT8):
         raise ValueError(f"budget must train, got {budget!r}; add_twin makes the int8 twin of a network")
     run = Experiment("zoo", dataset=dataset, budget=budget, n=n, seed=seed, data_dir=data_dir)
-    recipe = NoiseAugmentation(noise)
+    recipe = Standard() if noise is None else NoiseAugmentation(noise)
     name, mine = _zoo_name(dataset, run.budget.network, noise), run._card(recipe, seed)
     if not replace:
         _check_free(home / f"{name}.json", mine)
@@ -211,11 +236,10 @@ def add_to_zoo(dataset: str,           # data set
         data=f"{run.train.name}, {len(run.train):,} images",
         batch=run.budget.batch,
         precision="bfloat16 autocast" if "bfloat16" in fast.trains_as(run.budget.training) else "float32",
-        noise=noise_spec(noise),
         test_images=len(everything),
         accuracy_without_noise=_accuracy(model, everything),
-        certified=_certified(run, model, noise),
-        provenance=results.provenance(seed=seed))
+        provenance=results.provenance(seed=seed),
+        **_under_noise(run, model, noise))
     return zoo.save_pretrained(model.net, name, home, settings=run._settings(), **(mine | facts))
 
 # %% ../../nbs/lab/13_publish.ipynb #9c9b3f42

@@ -130,9 +130,9 @@ def quantile(
     start: float,  # first guess
     step: float,   # a scale, > 0
 ) -> float:
-    """The t with G(t) = Phi(target), to a relative 1e-12 of its distance from the guess: t = start +
-    step sinh(s), and
-    s is bracketed. Raises ValueError where no t has it.
+    """The t with G(t) = Phi(target), to a relative 1e-12 of its distance from the guess.
+
+    In t = start + step sinh(s) it is s that is bracketed. Raises ValueError where no t has it.
 
     Args:
         law: t -> G(t), 1 - G(t)

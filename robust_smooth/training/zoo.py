@@ -194,6 +194,8 @@ def said_of(card: Mapping[str, Any]) -> str:
         return f"in int8; {same:.1%} of labels under noise are those of {card['twin_of']}"
     made = f"{card.get('data', '')}, {card.get('epochs', '?')} epochs"
     seen = card.get("certified", {})
+    if not seen and "accuracy_without_noise" in card:
+        return f"{made}, without noise; accuracy {card['accuracy_without_noise']:.2f}"
     if not seen:
         return f"{made}; no certified accuracy on the card"
     first = list(seen.get("accuracy", {}).items())[:5]

@@ -269,3 +269,18 @@ def test_waiting_for_a_lock(tmp_path):
         lock = WriteLock(path, one.fileno())
         threading.Timer(0.2, lock.release).start()
         WriteLock(path, two.fileno(), wait=60).release()
+
+
+@pytest.mark.parametrize("name", ["half \ud800.votes", "folder\ud800/a.votes", "nothing\0.votes"])
+def test_names_that_no_file_can_have_are_refused_by_name(tmp_path, name):
+    import robust_smooth as rs
+    from robust_smooth.core.votes_file import Journal
+
+    path = str(tmp_path / name)
+    record = rs.Record.from_counts([[3, 0]], [[900, 100]], 1000, rs.Gaussian(sigma=0.5), 4, labels=[0])
+    certificates = record.certify("l2")
+    doors = [check_regular, lambda path: write_atomic(path, "x"), Journal, record.save, rs.load, certificates.save, certificates.write_log]
+    for door in doors:
+        with pytest.raises(ValueError, match="a path must be a name that this system can write"):
+            door(path)
+    assert not list(tmp_path.iterdir())

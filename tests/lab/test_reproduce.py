@@ -17,7 +17,7 @@ from robust_smooth.core.hashes import content_hash
 from robust_smooth.noise.additive import Gaussian
 from robust_smooth.noise.grid import Splitting
 from robust_smooth.smoothed import Smoothed
-from robust_smooth.training.train import NoiseAugmentation
+from robust_smooth.training.train import NoiseAugmentation, Standard
 from robust_smooth.lab import budgets
 from robust_smooth.lab import fast as fast_words
 from robust_smooth.lab import machine
@@ -247,6 +247,18 @@ def test_the_zoo_serves_the_budget_that_made_it_and_no_other(home, fast, monkeyp
     with pytest.raises(ValueError, match="folder"): publish.add_to_zoo("digits", Gaussian(sigma=0.25), "smoke")
 
 
+def test_a_network_of_clean_images_says_nothing_of_noise(home, fast, monkeypatch):
+    folder = home / "zoo"
+    folder.mkdir()
+    monkeypatch.setenv("ROBUST_SMOOTH_ZOO", str(folder))
+    path = publish.add_to_zoo("digits", None, "smoke", folder=folder)
+    card = models.zoo()[path.stem]
+    assert path.stem == "digits-small_convnet-clean" and not {"noise", "certified"} & set(card)
+    assert card["recipe"] == repr(Standard()) and models.said_of(card).endswith(f"without noise; accuracy {card['accuracy_without_noise']:.2f}")
+    assert models.fingerprint(experiment.Experiment("demo", budget="smoke").classifier(Standard()).net) == card["fingerprint"]
+    with pytest.raises(ValueError, match="trained with noise"): publish.add_twin(path.stem, folder=folder)
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "nbs" / "experiments" / "grids").glob("*.yaml")), ids=lambda path: path.stem)
 def test_grids_of_real_data_name_experiments_and_parameters_that_exist(home, path):
     entries = grids.read_grid(path)
@@ -275,6 +287,28 @@ def test_publishing_never_mixes_runs_nor_replaces_a_larger_one(tmp_path, monkeyp
     with pytest.raises(ValueError, match="share one folder"): publish.publish([large, small])
     assert len(publish.publish([large])) == 1 and publish.publish([small]) == [] and "keeps its larger run" in capsys.readouterr().out
     assert json.loads((tmp_path / "checkout/data/results/one/run.json").read_text())["parameters"]["seed"] == 0
+
+
+@pytest.mark.parametrize("damaged", ["", "{", "<<<<<<< ours\n{}\n", "[]", '{"budget": "quick"}', '{"budget": {"images": "100", "n": 5}}', "\x00"])
+def test_results_whose_facts_cannot_be_read_are_not_replaced(damaged, tmp_path, monkeypatch, capsys):
+    "A damaged run.json was taken for none: whatever came next replaced the run that it described."
+    monkeypatch.setattr(publish, "checkout", lambda: tmp_path / "checkout")
+    run = _finished(tmp_path / "one", "one", "one", dict(seed=0), pd.DataFrame(dict(value=[1.0])), images=10)
+    (target := tmp_path / "checkout/data/results/one").mkdir(parents=True)
+    (target / "run.json").write_text(damaged)
+    assert publish.publish([run]) == [] and "cannot be read" in capsys.readouterr().out
+    assert [path.name for path in target.iterdir()] == ["run.json"] and (target / "run.json").read_text() == damaged
+    (target / "run.json").unlink()
+    assert publish.publish([run]) == [target]
+
+
+def test_a_card_of_the_zoo_that_cannot_be_read_is_not_replaced(home, tmp_path):
+    settings = dict(budget="smoke", folder=tmp_path / "zoo", n=100)
+    (tmp_path / "zoo").mkdir()
+    card = tmp_path / "zoo" / "digits-mlp-gaussian-0.25.json"
+    card.write_text("{")
+    with pytest.raises(ValueError, match="card that cannot be read"): publish.add_to_zoo("digits", Gaussian(sigma=0.25), **settings)
+    assert card.read_text() == "{" and publish.add_to_zoo("digits", Gaussian(sigma=0.25), replace=True, **settings).stem == card.stem
 
 
 def test_names_of_the_zoo_are_exact_and_not_taken_by_another_recipe(home, tmp_path):
