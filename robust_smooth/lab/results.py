@@ -5,6 +5,8 @@
 # %% ../../nbs/lab/01_results.ipynb #15eaf305
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 import os
@@ -136,10 +138,30 @@ def save(frame: pd.DataFrame, # the table
         write_atomic(_named(stem, ".json"), text + "\n")
     return _named(stem, ".csv")
 
+# %% ../../nbs/lab/01_results.ipynb #83d78f40
+def _check_lines(text: str) -> None:
+    "Raise ValueError unless each line has as many fields as the first, and the last one its end."
+    lines = csv.reader(io.StringIO(text, newline=""), strict=True)
+    width = len(next(lines, []))
+    for fields in lines:
+        if len(fields) != width:
+            raise ValueError(f"line {lines.line_num} has {len(fields)} fields, the first one {width}")
+    if not text.endswith("\n"):
+        raise ValueError("its last line was cut")
+
+def _read_table(path: Path) -> pd.DataFrame:
+    "A CSV file. Raises ValueError where it is damaged: pandas fills a line that was cut with NaN."
+    try:
+        text = path.read_bytes().decode()
+        _check_lines(text)
+        return pd.read_csv(io.StringIO(text))
+    except (ValueError, csv.Error) as error:
+        raise ValueError(f"{path} is no table as `save` writes it: {error}") from error
+
 # %% ../../nbs/lab/01_results.ipynb #818c141f
 def load(path: str | Path, # the CSV file, or its stem
         ) -> pd.DataFrame: # with the provenance in `.attrs["provenance"]`, if there is one
-    """Read a table that `save` wrote.
+    """Read a table that `save` wrote. Raises ValueError, with file and line, where it is damaged.
 
     Args:
         path: the CSV file, or its stem
@@ -147,10 +169,13 @@ def load(path: str | Path, # the CSV file, or its stem
         with the provenance in `.attrs["provenance"]`, if there is one
     """
     stem = _stem(path)
-    frame = pd.read_csv(_named(stem, ".csv"))
+    frame = _read_table(_named(stem, ".csv"))
     facts = _named(stem, ".json")
     if facts.exists():
-        frame.attrs["provenance"] = json.loads(facts.read_text(encoding="utf-8"))
+        try:
+            frame.attrs["provenance"] = json.loads(facts.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{facts} is no provenance as `save` writes it: {error}") from error
     return frame
 
 # %% ../../nbs/lab/01_results.ipynb #61d8d8a8

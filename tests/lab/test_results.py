@@ -157,3 +157,27 @@ def test_what_runs_wrote_does_not_make_a_commit_dirty(tmp_path, monkeypatch):
     assert results.provenance()["commit"] == clean
     code.write_text("2\n")
     assert results.provenance()["commit"] == f"{clean}-dirty"
+
+
+def _cut(text, line, fields): # a line with other fields
+    lines = text.splitlines(keepends=True)
+    return "".join([*lines[:line], fields, *lines[line + 1:]])
+
+
+@pytest.mark.parametrize("harm, said", [
+    (lambda text: text[:-4], "line 4 has 2 fields|last line was cut"), (lambda text: text[:-1], "last line was cut"),
+    (lambda text: _cut(text, 2, "2,b\n"), "line 3 has 2 fields, the first one 3"), (lambda text: _cut(text, 2, "2,b,0.5,\n"), "line 3 has 4 fields"),
+    (lambda text: _cut(text, 2, "\n"), "line 3 has 0 fields"), (lambda text: _cut(text, 2, '2,"b,0.5\n'), "unexpected end"),
+    (lambda text: text.encode() + b"\xed\xa0\x80,x,1\n", "utf-8"), (lambda text: "", "last line was cut")])
+def test_a_damaged_table_is_refused_with_its_file_and_line(tmp_path, harm, said):
+    "Before, a line that was cut came back as NaN, or its last number shorter, without a word."
+    file = save(pd.DataFrame(dict(i=[1, 2, 3], name=["a", "b", "c"], value=[0.25, 0.5, 0.125])), tmp_path / "t", provenance=dict(seed=0))
+    wrong = harm(file.read_text())
+    file.write_bytes(wrong if isinstance(wrong, bytes) else wrong.encode())
+    with pytest.raises(ValueError, match=rf"t\.csv is no table as `save` writes it: .*({said})"): load(file)
+
+
+def test_damaged_provenance_names_its_file(tmp_path):
+    file = save(pd.DataFrame(dict(i=[1])), tmp_path / "t", provenance=dict(seed=0))
+    (tmp_path / "t.json").write_text('{"seed": ')
+    with pytest.raises(ValueError, match=r"t\.json is no provenance"): load(file)
