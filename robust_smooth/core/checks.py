@@ -16,7 +16,7 @@ from . import _table
 from .certificates import Certificates
 from .door import _knows_adversary, refuse_domain
 from .registry import _load, _load_unread, CHECKS, Method, method_named, METHODS, noise_from_spec
-from .values import ABSTAIN
+from .values import ABSTAIN, own_floats
 
 # %% auto #0
 __all__ = ['TAIL_SLACK', 'check_named', 'check', 'proving']
@@ -111,6 +111,7 @@ def check(certificates: Certificates, # as a method made them
     prove = check_named(certificates.method)
     return _asked(getattr(prove, "proves", prove), certificates)
 
+@own_floats
 def _asked(prove: Callable[..., np.ndarray], certificates: Certificates, *args: Any, **options: Any) -> np.ndarray: # [B] bool
     "What is common to all methods, then the method's own proof: it is asked about nothing but what is left."
     fine = _stands(certificates)
