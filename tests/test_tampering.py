@@ -201,6 +201,18 @@ def test_the_witness_of_another_method_never_meets_a_raw_error(method):
             assert "witness" in str(error) or "votes" in str(error), error
 
 
+@pytest.mark.parametrize("name", [name for name in CASES if not name.startswith("higher_order")])
+def test_what_a_method_cannot_say_is_refused_even_where_the_witness_forgot(name):
+    t = table_of(name)
+    kept = (t.label != ABSTAIN) & (t.radius > 0)
+    on_grid = [dict(levels=(t.levels or 0) + 1)] if "q" in t.noise else []
+    unit = [dict(domain=None)] if t.noise["name"].startswith("Rounded") or "Splitting" in t.noise["name"] else []
+    said = [dict(scope="direction"), dict(scope="subspace:x"), dict(alpha_scope="joint"), dict(noise=dict(name=t.noise["name"], unheard=1)),
+            dict(noise=dict(name="Unheard")), dict(alpha=0.0 if t.alpha else 0.5), *on_grid, *unit]
+    for change in said:
+        assert not check(replace(t, **change).sealed())[kept].any(), change
+
+
 def test_what_higher_order_proves_knows_its_ball():
     "Norm and scope stand among its columns: its numbers alone do not tell for which ball they hold."
     t, u = table_of("higher_order-Gaussian-l1"), table_of("one direction")
