@@ -85,7 +85,8 @@ def _bits(claim: Mapping[str, Any], name: str, size: int) -> np.ndarray: # [B] u
 
 def _fingerprints(claim: Mapping[str, Any], size: int) -> np.ndarray: # [B] uint64
     "One number a row of all that is claimed of it."
-    words = content_hash({name: claim.get(name) for name in CLAIMED})
+    noise = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in (claim.get("noise") or {}).items()}
+    words = content_hash({name: claim.get(name) for name in CLAIMED} | dict(noise=noise))
     mixed = np.full(size, int(words, 16), np.uint64)
     for name in CLAIMED_ROWS:
         mixed = (mixed ^ _bits(claim, name, size)) * np.uint64(0x9E3779B97F4A7C15)

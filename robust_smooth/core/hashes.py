@@ -17,14 +17,8 @@ __all__ = ['content_hash']
 
 # %% ../../nbs/core/01_hashes.ipynb #ed88e366
 def _json(value: Any) -> bytes:
-    "A value as JSON, keys in order; NumPy's numbers as plain ones, what JSON does not know as text."
-    return json.dumps(value, sort_keys=True, default=_plain).encode()
-
-def _plain(value: Any) -> Any:
-    "What JSON has for it: one number, a list of them, or text."
-    if not hasattr(value, "item"):
-        return str(value)
-    return value.item() if np.size(value) == 1 else value.tolist()
+    "A value as JSON, keys in order; NumPy's scalars as plain numbers, what JSON does not know as text."
+    return json.dumps(value, sort_keys=True, default=lambda v: v.item() if hasattr(v, "item") else str(v)).encode()
 
 def content_hash(*parts: Any, # bytes, arrays, or values that JSON can write
                 ) -> str:     # 16 hex digits
