@@ -573,3 +573,14 @@ def test_rows_of_a_subspace_are_compared_by_direction_and_checks_know_class_and_
     assert ho.check(plain).all() and not any(ho.check(one).any() for one in bad)
     assert not ho.check(replace(plain, radius=plain.radius * 10, witness=dict(w, sigma=w["sigma"] * 10)), record).any()
     assert ho.radius([0.9, 0.2], 1.0, "l1", [0.1, 0.1], [0.39, 0.39])[1] == 0
+
+
+def test_votes_just_above_one_half_pass_their_own_check():
+    hits = np.arange(5100, 5250)
+    sums = np.full((len(hits), 2, 16), 3.0) # hardly a gradient, whose bound then may be as large as it can be
+    record = Record(selection=[[3, 1]] * len(hits), counts=np.stack([hits, 10_000 - hits], 1), n=10_000, noise=Gaussian(sigma=0.5), dim=16,
+                    moments=dict(moments=sums, moments_n=np.full((len(hits), 2), 5_000)))
+    for norm in ("l1", "l2", "linf"):
+        table = ho.certify(record, norm=norm)
+        assert ho.check(table, record).all() and 0 < np.sum(table.label != ABSTAIN) < len(table)
+        assert not ho.check(replace(table, radius=table.radius * 1.001))[table.label != ABSTAIN].any()
