@@ -577,7 +577,7 @@ def test_rows_of_a_subspace_are_compared_by_direction_and_checks_know_class_and_
 
 def test_votes_just_above_one_half_pass_their_own_check():
     hits = np.arange(5100, 5250)
-    sums = np.full((len(hits), 2, 16), 3.0) # hardly a gradient, whose bound then may be as large as it can be
+    sums = np.full((len(hits), 2, 16), 3000.0) # as large as a gradient can be
     record = Record(selection=[[3, 1]] * len(hits), counts=np.stack([hits, 10_000 - hits], 1), n=10_000, noise=Gaussian(sigma=0.5), dim=16,
                     moments=dict(moments=sums, moments_n=np.full((len(hits), 2), 5_000)))
     for norm in ("l1", "l2", "linf"):
