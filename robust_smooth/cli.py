@@ -195,6 +195,11 @@ def _network(args: argparse.Namespace) -> Any:
         load_into(net, args.weights)
     return net
 
+def _check_log(args: argparse.Namespace, labels: Any) -> None:
+    "Raise ValueError where a log is asked for, and nobody knows what is right."
+    if args.log and labels is None:
+        raise ValueError("--log needs true classes: these votes came without; vote on data with labels")
+
 def _vote(args: argparse.Namespace, options: Mapping[str, Any]) -> Any: # Record
     "Vote by a network of one's own."
     from robust_smooth.smoothed import Smoothed
@@ -203,7 +208,8 @@ def _vote(args: argparse.Namespace, options: Mapping[str, Any]) -> Any: # Record
     net, noise = _network(args), _chosen_noise(args)
     subset = read_value(args.subset) if args.subset else None
     data = open_data(args.data, args.split, args.data_dir, subset, lambda name: load_factory(name, "--data"))
-    first = next(as_source(data).groups(1)).images
+    first, labels, _ = next(as_source(data).groups(1))
+    _check_log(args, labels)
     model = _wrapped(args, net, first)
     model = model.to(args.device) if args.device else model
     trial = _trial(args, noise, model.num_classes, first[0].numel())
@@ -238,8 +244,7 @@ def _show_accuracy(certificates: Any, labels: Any) -> None:
 def _prove(args: argparse.Namespace, record: Any, options: Mapping[str, Any]) -> None:
     "Certify votes, show what is proved, write the files that were asked for."
     labels = record.labels
-    if args.log and labels is None:
-        raise ValueError("--log needs true classes: these votes came without; vote on data with labels")
+    _check_log(args, labels)
     certificates = record.certify(args.norm, method=args.method, alpha=args.alpha, **options)
     print(certificates)
     if labels is not None:
@@ -254,11 +259,11 @@ def _rescue(record: Any) -> None:
     print(f"note: the votes are kept in {path}; go on with --votes {path}", file=sys.stderr)
 
 def _check_names(args: argparse.Namespace) -> None:
-    "Raise ValueError where what is to be written cannot be a file; --out is the start of several names."
-    from robust_smooth.core.places import check_regular
+    "Raise ValueError or OSError where what is to be written cannot be a file; --out is the start of several names."
+    from robust_smooth.core.places import check_writable
     for path in (args.log, args.save, args.out and f"{args.out}.csv"):
         if path:
-            check_regular(path)
+            check_writable(path)
 
 def certify(args: argparse.Namespace) -> int: # exit code
     """Vote and certify, or certify from stored votes.

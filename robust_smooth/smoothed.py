@@ -21,15 +21,17 @@ from torch import Tensor
 from .core.certificates import Certificates
 from .core.checks import check
 from .core.record import Record
-from .core.door import refuse_domain
+from .core.door import ask_before, refuse_domain, wrong_labels
 from .core.registry import Method, find_methods, load_methods
 from .core.values import check_domain, check_level, UNIT
+from .core.votes_file import check_place
 from .methods.draws import draws_needed, typical_radius
 from .noise.additive import Noise
-from .training.holders import Source, as_images, as_source, in_memory
+from .training.data import ImageSet
+from .training.holders import Given, Source, as_images, as_source, in_memory
 from .voting.engine import Engine, run
 from .voting.hardware import device_of, forward_in_pieces, tune_batch_size
-from .voting.ballots import Ballot, ballot
+from .voting.ballots import Ballot, ballot, indices
 from .voting.shapes import as_batch, explain
 from .voting.votes import vote
 from .training.conduct import ran_out
@@ -449,3 +451,30 @@ def _speed(one: Ballot, engine: Engine, draws: int, seconds: float) -> float:
         if one.noise.deterministic or spent > seconds / 2 or count >= 4 * draws:
             return count / spent
         count = int(count * max(2, 0.75 * seconds / max(spent, 1e-3)))
+
+# %% ../nbs/10_smoothed.ipynb #dd2c5c44
+def _labelled(data: Any) -> Given | None: # images in memory that may have labels
+    if isinstance(data, ImageSet) or isinstance(data, (tuple, list)) and len(data) == 2:
+        return as_source(data).whole
+    return None
+
+def _refuse_early(self: Smoothed,
+                  data: Any,
+                  save: Any = None,
+                  index: Any = None,
+                  alpha: Any = 0.001,
+                  **rest: Any,
+                 ) -> None:
+    "Raise ValueError, TypeError or OSError for what would be refused only after the vote, or after its trial."
+    if save is not None:
+        check_place(save)
+    given = None if alpha is None else _labelled(data) # without a level nothing is certified against them
+    classes = getattr(self.model, "num_classes", None)
+    if given is None or given.labels is None or not isinstance(classes, int):
+        return
+    names = indices(given.index if index is None else index, len(given.labels))
+    said = wrong_labels(given.labels, classes, names)
+    if said:
+        raise ValueError(said)
+
+ask_before(Smoothed, "vote", _refuse_early)

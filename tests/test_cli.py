@@ -240,3 +240,23 @@ def test_what_fails_after_a_vote_loses_no_votes(last, outside, capsys, monkeypat
 def test_files_that_no_system_can_write_are_refused_before_the_vote(option, outside, capsys):
     assert cli.main(["certify", "--model", "no_such_module:make", option, "half \ud800"]) == 2
     assert "a path must be a name" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option, name", [("--save", "file/a.votes"), ("--log", "file/a.tsv"), ("--out", "file/a"), ("--log", "x" * 300), ("--save", "photos"), ("--out", "/proc/a")])
+def test_places_that_take_no_files_are_refused_before_a_network_is_looked_for(option, name, outside, capsys):
+    "They came to light after the vote (--log, --out), or after its trial (--save)."
+    (outside / "file").touch()
+    (outside / "photos").mkdir()
+    assert cli.main(["certify", "--model", "no_such_module:make", option, name]) == 2
+    said = capsys.readouterr().err
+    assert "no_such_module" not in said and name[:20] in said
+    assert sorted(each.name for each in outside.iterdir()) == ["file", "photos"]
+
+
+def test_a_log_without_true_classes_is_refused_before_the_vote(outside, capsys, monkeypatch):
+    import numpy as np
+    Path("lognets.py").write_text("from robust_smooth.training.models import mlp\ndef make(): return mlp(64, 10)\n")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    np.save("a.npy", np.zeros((5, 1, 8, 8), np.float32))
+    assert cli.main(["certify", "--model", "lognets:make", "--data", "a.npy", "--sigma", "0.25", "--save", "a.votes", "--log", "a.tsv"]) == 2
+    assert "true classes" in capsys.readouterr().err and not Path("a.votes").exists()

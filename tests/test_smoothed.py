@@ -1,4 +1,7 @@
 "The front door with models that users bring: torchvision and timm-style networks, datasets, loaders."
+import inspect
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -104,7 +107,7 @@ def test_data_as_users_have_it():
     want = smooth.vote((images * 255).round() / 255, **settings).counts
     loader = torch.utils.data.DataLoader(Raw(), batch_size=2)
     named = [(image, "cat") for image in (images * 255).round() / 255]
-    for data in (Raw(), loader, named, ((images * 255).round() / 255, torch.arange(5)), ((images * 255).round() / 255).requires_grad_(), ((images * 255).round() / 255).double()):
+    for data in (Raw(), loader, named, ((images * 255).round() / 255, torch.arange(5) % 3), ((images * 255).round() / 255).requires_grad_(), ((images * 255).round() / 255).double()):
         assert np.array_equal(smooth.vote(data, **settings).counts, want)
     assert smoothed.as_images(named)[1] is None and smoothed.as_images(loader)[1].tolist() == [0, 1, 2, 3, 4]
     for data, error, match in (([], ValueError, "no images"), ([dict(image=images[0])], TypeError, "dictionaries"), (images.to(torch.uint8), TypeError, "floating point"), (3, TypeError, "Dataset")):
@@ -137,3 +140,58 @@ def test_a_plan_for_another_noise_is_refused_before_the_vote():
     plan = rs.sequential.plan([0.1, 0.2], 0.5, 0.001)
     with pytest.raises(ValueError, match="sigma = 0.5"): rs.Smoothed(model, rs.Gaussian(sigma=0.25)).vote(images, stop=plan, progress=False)
     with pytest.raises(ValueError, match="stopped early"): rs.Smoothed(model, rs.Uniform(lam=0.5)).vote(images, stop=plan, progress=False)
+
+
+# ---- what needs no forward pass to be known is refused before one
+
+class _Asked(nn.Module):
+    "A network that counts how often it was asked."
+    num_classes, asked = 3, 0
+
+    def forward(self, x):
+        self.asked += 1
+        return x.flatten(1)[:, :3]
+
+
+def _refusing(kind, words, *args, **settings):
+    net = _Asked().eval()
+    with pytest.raises(kind, match=words):
+        rs.Smoothed(net, rs.Gaussian(sigma=0.5)).vote(*args, n=200, progress=False, **settings)
+    assert net.asked == 0
+
+
+FOUR = torch.rand(4, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("name", ["", "x" * 300, "a\0b", "\ud800", "log.tsv", "log.tsv/a.votes", "pipe", 3])
+def test_a_place_that_takes_no_votes_is_refused_before_the_first_forward_pass(name, tmp_path):
+    (tmp_path / "log.tsv").write_text("idx\tlabel\n")
+    os.mkfifo(tmp_path / "pipe")
+    before = sorted(tmp_path.iterdir())
+    _refusing((ValueError, OSError, TypeError), "", FOUR, save=name if name == 3 else f"{tmp_path}/{name}")
+    assert sorted(tmp_path.iterdir()) == before and (tmp_path / "log.tsv").read_text() == "idx\tlabel\n"
+
+
+def test_a_file_system_that_takes_no_files_is_found_out_before_the_first_forward_pass():
+    if not os.path.isdir("/proc"):
+        pytest.skip("no file system here that is known to take no files")
+    _refusing(OSError, "cannot write into /proc", FOUR, save="/proc/a.votes")
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2, 3], [0, -2, 1, 1], [0, 1, 2]])
+def test_labels_that_are_no_classes_are_refused_before_the_first_forward_pass(labels):
+    _refusing(ValueError, "labels must be", (FOUR, torch.tensor(labels)))
+    _refusing(ValueError, "labels must be", [FOUR.numpy(), np.array(labels)], index=np.arange(len(labels)) + 7)
+    if min(labels) >= 0 and len(labels) == 4:
+        _refusing(ValueError, "labels must be", rs.data.ImageSet(FOUR, torch.tensor(labels), name="mine", num_classes=4))
+
+
+def test_what_is_asked_before_a_vote_changes_nothing_of_it(tmp_path):
+    "Positional settings, unknown labels, a folder that is still to come, a vote that goes on."
+    smooth = rs.Smoothed(rs.wrap(nn.Flatten(), num_classes=4, mean=0, std=1), rs.Gaussian(sigma=0.5))
+    path = tmp_path / "new" / "a.votes"
+    record = smooth.vote((FOUR, torch.tensor([0, -1, 2, 1])), 200, 10, False, None, 0, path, progress=False)
+    again = smooth.vote((FOUR, torch.tensor([0, -1, 2, 1])), n=200, n0=10, save=path, progress=False)
+    assert np.array_equal(record.counts, again.counts) and [each.name for each in path.parent.iterdir()] == ["a.votes"]
+    assert smooth.predict((FOUR, torch.tensor([0, 9, 2, 1])), n=200).shape == (4,) # where nothing is certified, no class is asked for
+    assert smooth.vote.__doc__ and "save" in inspect.signature(rs.Smoothed.vote).parameters

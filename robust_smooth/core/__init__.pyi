@@ -62,6 +62,7 @@ from .values import UNIT as UNIT
 from .seeds import WORDS as WORDS
 from .places import WriteLock as WriteLock
 from .registry import admit as admit
+from .door import ask_before as ask_before
 from .places import assets as assets
 from .certificate_file import certificate_bytes as certificate_bytes
 from .certificate_file import certificate_fields as certificate_fields
@@ -74,10 +75,12 @@ from .values import check_domain as check_domain
 from .values import check_level as check_level
 from .values import check_mode as check_mode
 from .checks import check_named as check_named
+from .votes_file import check_place as check_place
 from .values import check_positive as check_positive
 from .places import check_regular as check_regular
 from .record import check_same_vote as check_same_vote
 from .values import check_whole as check_whole
+from .places import check_writable as check_writable
 from .places import checkout as checkout
 from . import checks as checks
 from .seeds import chunk_key as chunk_key
@@ -148,3 +151,4 @@ from .places import write_atomic as write_atomic
 from .certificate_file import write_certificates as write_certificates
 from .certification_log import write_certification_log as write_certification_log
 from .votes_file import write_journal as write_journal
+from .door import wrong_labels as wrong_labels

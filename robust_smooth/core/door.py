@@ -5,6 +5,7 @@
 # %% ../../nbs/core/05e_door.ipynb #d8e6b12d
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +17,8 @@ from .certificates import ADVERSARIES, Certificates
 from .values import ABSTAIN, domain_words, UNIT
 
 # %% auto #0
-__all__ = ['FEW', 'refuse_lacking', 'refuse_empty', 'refuse_domain', 'refuse_labels', 'distinct_rows']
+__all__ = ['FEW', 'refuse_lacking', 'refuse_empty', 'refuse_domain', 'wrong_labels', 'refuse_labels', 'distinct_rows',
+           'ask_before']
 
 # %% ../../nbs/core/05e_door.ipynb #881b18cf
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +132,25 @@ def refuse_domain(noise: Any,  # smoothing distribution
                          f"{domain_words(domain)}; Gaussian, Uniform and the soap bubbles take any inputs")
 
 # %% ../../nbs/core/05e_door.ipynb #8acfe3e6
+def wrong_labels(labels: np.ndarray, # [B] int64
+                 classes: int,       # C >= 2
+                 index: np.ndarray,  # [B] int64: dataset indices, for the words
+                 ) -> str:           # "": all of them are classes
+    """Which true classes are none of the network's.
+
+    Args:
+        labels: [B] int64
+        classes: C >= 2
+        index: [B] int64: dataset indices, for the words
+    Returns:
+        "": all of them are classes
+    """
+    wrong = np.flatnonzero((labels < ABSTAIN) | (labels >= classes))
+    if not len(wrong):
+        return ""
+    return (f"labels must be classes in [0, {classes}), or -1 where unknown, got {labels[wrong[0]]} for dataset index "
+            f"{index[wrong[0]]} ({len(wrong)} of {len(labels)})")
+
 def refuse_labels(record: Any, # votes
                  ) -> None:
     """Raise ValueError where a true class is none of the network's; -1 stands for an unknown one,
@@ -138,15 +159,9 @@ def refuse_labels(record: Any, # votes
     Args:
         record: votes
     """
-    known = record.labels
-    if known is None:
-        return
-    classes = record.counts.shape[1]
-    wrong = np.flatnonzero((known < ABSTAIN) | (known >= classes))
-    if len(wrong):
-        raise ValueError(f"labels must be classes in [0, {classes}), or -1 where unknown, got {known[wrong[0]]} for dataset index "
-                         f"{record.index[wrong[0]]} ({len(wrong)} of {len(known)}); "
-                         "the votes stay good: dataclasses.replace(record, labels=None or others)")
+    said = "" if record.labels is None else wrong_labels(record.labels, record.counts.shape[1], record.index)
+    if said:
+        raise ValueError(f"{said}; the votes stay good: dataclasses.replace(record, labels=None or others)")
 
 # %% ../../nbs/core/05e_door.ipynb #7b36daf7
 FEW = 256 # rows below which looking for equal ones is not worth it
@@ -198,3 +213,24 @@ def _take_adversary(method: _Entry, noise: Any, options: Mapping[str, Any]) -> t
 def _against_reals(found: Certificates) -> Certificates:
     "The same promise for real perturbations that are rounded to the grid: half the radius."
     return replace(found, radius=found.radius / 2, steps=None, adversary="continuous")
+
+# %% ../../nbs/core/05e_door.ipynb #3bdb54c3
+def ask_before(kind: type, # a class
+               name: str,  # of its method
+               question: Callable[..., None], # gets the arguments of a call by name, and raises
+              ) -> None:
+    """Have a method of a class ask a question before it does anything else.
+
+    Args:
+        kind: a class
+        name: of its method
+        question: gets the arguments of a call by name, and raises
+    """
+    answer = getattr(kind, name)
+    signature = inspect.signature(answer)
+
+    @functools.wraps(answer)
+    def asked(*given: Any, **named: Any) -> Any:
+        question(**signature.bind(*given, **named).arguments)
+        return answer(*given, **named)
+    setattr(kind, name, asked)

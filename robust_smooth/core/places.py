@@ -20,7 +20,8 @@ import uuid
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['ASSETS', 'checkout', 'home', 'package_folder', 'assets', 'check_regular', 'sync_folder', 'write_atomic', 'WriteLock']
+__all__ = ['ASSETS', 'checkout', 'home', 'package_folder', 'assets', 'check_regular', 'sync_folder', 'write_atomic',
+           'check_writable', 'WriteLock']
 
 # %% ../../nbs/core/02_places.ipynb #28e128ef
 try:
@@ -190,6 +191,26 @@ def write_atomic(path: str | Path, # file to write; a symbolic link is replaced,
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+# %% ../../nbs/core/02_places.ipynb #5dd9230d
+def check_writable(path: str | Path, # a file, which need not exist, in a folder that need not
+                   ) -> Path:        # the path
+    """Raise ValueError or OSError where no file can be written; nothing is left behind, no folder either.
+
+    Args:
+        path: a file, which need not exist, in a folder that need not
+    Returns:
+        the path
+    """
+    path = check_regular(path)
+    folder = next(place for place in path.absolute().parents if place.exists())
+    try:
+        temporary, descriptor = _create_beside(folder / path.name)
+        os.close(descriptor)
+        temporary.unlink()
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write into {folder} ({error.strerror})", str(path)) from error
+    return path
 
 # %% ../../nbs/core/02_places.ipynb #1fe318bc
 _HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)

@@ -19,11 +19,11 @@ import numpy as np
 
 from .frames import (FORMATS, Blocks, JOURNAL_MAGIC, PEEK, STORABLE, format_of, pack, pack_frame,
                                        peek, split)
-from .places import WriteLock, check_regular, sync_folder, write_atomic
+from .places import WriteLock, check_regular, check_writable, sync_folder, write_atomic
 
 # %% auto #0
 __all__ = ['ROWS_A_FRAME', 'PATIENCE', 'DELAY', 'Contents', 'read_journal', 'write_journal', 'convert', 'Journal', 'count_rows',
-           'JOURNAL_MAGIC']
+           'check_place', 'JOURNAL_MAGIC']
 
 # %% ../../nbs/core/04_votes_file.ipynb #5a992f77
 _all_ = ["JOURNAL_MAGIC"] # the first line of a file, from `frames`
@@ -452,3 +452,20 @@ def count_rows(path: str | Path, # a votes file of format 2 that may be growing
             if not length or at + length > size:
                 return total
             at, total = at + length, total + rows
+
+# %% ../../nbs/core/04_votes_file.ipynb #d4d5bc5b
+def check_place(path: str | Path, # where votes are to be kept
+                ) -> None:
+    """Raise ValueError or OSError where no votes file can be, or a file of something else is.
+
+    Args:
+        path: where votes are to be kept
+    """
+    path = check_writable(path)
+    if path.exists():
+        with open(path, "rb") as file:
+            head = file.read(PEEK)
+        try:
+            format_of(head)
+        except ValueError as error:
+            raise _explained(path, error) from None
