@@ -234,7 +234,10 @@ def _facts(folder: Path) -> dict[str, Any]: # of a run: run.json of a kept one, 
 # %% ../../nbs/lab/03_report.ipynb #04db4e68
 def _entry(run: Mapping[str, Any]) -> dict[str, Any]: # what the page shows of one experiment
     folder = Path(run["folder"])
-    facts = _facts(folder)
+    said = results.doubt(folder) if run["status"] == "kept" else ""
+    if said:
+        run = dict(run, status="FAILED", error=f"{folder.name}: {said}")
+    facts = {} if said else _facts(folder)
     chosen = [f"{name} = {value}" for name, value in (run.get("chosen") or {}).items()
               if name not in ("dataset", "budget")]
     dataset = (facts.get("budget") or {}).get("dataset") or ""
