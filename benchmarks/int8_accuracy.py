@@ -77,12 +77,18 @@ def keep(made: list[dict]) -> None:
         table = pd.concat([others[others.network != made[0]["network"]], table])
     write_atomic(FILE, table.sort_values(["network", "radius"]).to_csv(index=False))
 
+def cell(one) -> str: # a row of the file; bold where it is within neither
+    "What a table says of one radius."
+    said = f"{one.float32:.3f} / {one.int8:.3f}, {one.difference:+.3f} ({one.error:.3f})"
+    return f"**{said}**" if one.within == "neither" else said
+
 def show() -> None:
     "The file as a table for the README."
+    table = pd.read_csv(FILE)
     print("| network | " + " | ".join(f"{share:g} sigma" for share in SHARES) + " |\n" + "|---" * (len(SHARES) + 1) + "|")
-    for name, rows in pd.read_csv(FILE).groupby("network", sort=False):
-        cells = [f"{one.float32:.3f} {one.int8:.3f} **{one.difference:+.3f}** ({one.error:.3f})" for one in rows.itertuples()]
-        print(f"| `{name}` | " + " | ".join(cells) + " |")
+    for name, rows in table.groupby("network", sort=False):
+        print(f"| `{name}` | " + " | ".join(map(cell, rows.itertuples())) + " |")
+    print(table.within.value_counts().to_dict())
 
 def main() -> None:
     warnings.simplefilter("ignore")
