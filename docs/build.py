@@ -273,9 +273,11 @@ def printed_item(key: str, item: str) -> list[str]:
 def tables(sources: dict[str, Path]) -> dict[str, dict[str, str]]:
     "One page per table or figure: what we measured, then what is printed. Paper -> name of the page -> its text."
     from robust_smooth.lab.papers import PAPERS, printed
+    from robust_smooth.lab.results import doubt
     pages: dict[str, dict[str, str]] = {}
     folders = sorted((ROOT / "data" / "results").glob("*/"), key=natural)
     every = [folder.name for folder in folders]
+    if doubts := [f"{folder.name}: {said}" for folder in folders if (said := doubt(folder))]: raise SystemExit("data/results/" + "; ".join(doubts))
     keys = ["gaussian", *PAPERS]
     for key in keys:
         items = list(dict.fromkeys(printed(key)["item"])) if key in PAPERS else []

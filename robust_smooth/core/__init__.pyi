@@ -151,4 +151,5 @@ from .places import write_atomic as write_atomic
 from .certificate_file import write_certificates as write_certificates
 from .certification_log import write_certification_log as write_certification_log
 from .votes_file import write_journal as write_journal
+from .places import write_together as write_together
 from .door import wrong_labels as wrong_labels

@@ -352,6 +352,7 @@ FACES: dict[str, dict[str, str]] = {
          'write_certificates': 'certificate_file',
          'write_certification_log': 'certification_log',
          'write_journal': 'votes_file',
+         'write_together': 'places',
          'wrong_labels': 'door'},
     'noise': {'Additive': 'additive',
          'ContinuousSplitting': 'grid',

@@ -17,11 +17,12 @@ import stat
 import sys
 import time
 import uuid
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 # %% auto #0
 __all__ = ['ASSETS', 'checkout', 'home', 'package_folder', 'assets', 'check_regular', 'sync_folder', 'write_atomic',
-           'check_writable', 'WriteLock']
+           'write_together', 'check_writable', 'WriteLock']
 
 # %% ../../nbs/core/02_places.ipynb #28e128ef
 try:
@@ -170,6 +171,19 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 # %% ../../nbs/core/02_places.ipynb #1e80d805
+def _write_beside(path: Path, data: bytes | str) -> Path: # a new file in the same folder, whole and on the disk
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary, descriptor = _create_beside(path)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return temporary
+
 def write_atomic(path: str | Path, # file to write; a symbolic link is replaced, not followed
                  data: bytes | str, # its content
                 ) -> None:
@@ -180,17 +194,36 @@ def write_atomic(path: str | Path, # file to write; a symbolic link is replaced,
         data: its content
     """
     path = check_regular(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary, descriptor = _create_beside(path)
+    temporary = _write_beside(path, data)
     try:
-        with open(descriptor, "wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
-            file.flush()
-            os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+# %% ../../nbs/core/02_places.ipynb #a0dd0816
+@contextlib.contextmanager
+def write_together(files: Mapping[Path, bytes | str], # what each file will hold; they take their places in this order
+                   ) -> Iterator[None]: # entered when all is on the disk, under other names
+    """Write several files, none of which is replaced if one cannot be written.
+
+    Args:
+        files: what each file will hold; they take their places in this order
+    Returns:
+        entered when all is on the disk, under other names
+    """
+    waiting: dict[Path, Path] = {}
+    try:
+        for path, data in files.items():
+            waiting[path] = _write_beside(check_regular(path), data)
+        yield
+        for path, temporary in waiting.items():
+            os.replace(temporary, path)
+    finally:
+        for temporary in waiting.values():
+            temporary.unlink(missing_ok=True)
+    for folder in {path.parent for path in files}:
+        sync_folder(folder)
 
 # %% ../../nbs/core/02_places.ipynb #5dd9230d
 def check_writable(path: str | Path, # a file, which need not exist, in a folder that need not

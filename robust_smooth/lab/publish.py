@@ -5,16 +5,17 @@
 # %% ../../nbs/lab/13_publish.ipynb #5a37d4d9
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..core.hashes import content_hash
-from ..core.places import checkout, write_atomic
+from ..core.places import checkout, write_together
 from . import fast, results
 from .budgets import IN_INT8, budget_name
-from .cache import _read_json, _write_json
+from .cache import _read_json, _write_json, locked
 from .experiment import Experiment
 from .findings import ABSENT
 from .tasks import Task
@@ -44,7 +45,10 @@ def _why_not(target: Path,          # a folder of committed results
     "Why what is committed is not replaced; what nobody can read may be the better one."
     try:
         if _is_legible(target / "run.json"):
-            return _why_kept(_read_json(target / "run.json"), facts)
+            kept = _read_json(target / "run.json")
+            reason = _why_kept(kept, facts)
+            half = reason and kept.get(results.HALF_WRITTEN)
+            return f"is half written, since the publishing of a run was stopped: publish that run again; it {reason}" if half else reason
     except (AttributeError, TypeError): # a budget that is none, sizes that are no numbers
         pass
     return "keeps its committed run, whose run.json cannot be read"
@@ -61,6 +65,11 @@ def _why_kept(kept: dict[str, Any], # run.json of the committed run; {} if there
     return ""
 
 # %% ../../nbs/lab/13_publish.ipynb #9a0edea4
+def _incomplete(folder: Path, facts: Mapping[str, Any]) -> str:
+    "Why a run in its own folder is not whole."
+    lacking = [name for name in facts.get("tables") or [] if not (folder / f"{name}.csv").is_file()]
+    return f"is not replaced: the new run lacks {lacking[0]}.csv" if lacking else ""
+
 @dataclass(frozen=True)
 class Placed:
     """A finished run, and the folder of the checkout that it belongs to.
@@ -88,54 +97,91 @@ def placed(tasks: Sequence[Task], # runs; those that are not finished are passed
         if not task.done:
             continue
         facts = _read_json(task.folder / "result.json")
+        if not isinstance(facts.get("parameters"), dict):
+            warnings.warn(f"{task.folder / 'result.json'} cannot be read: that run is not published", stacklevel=2)
+            continue
         name = f"{task.experiment}{_suffix(facts)}"
         if name in found:
             raise ValueError(f"several runs of {task.experiment} would share one folder of data/results; "
                              "publish runs that differ in experiment, data set or budget")
         assert root is not None
         target = root / "data" / "results" / name
-        found[name] = Placed(task, facts, target, _why_not(target, facts))
+        found[name] = Placed(task, facts, target, _incomplete(task.folder, facts) or _why_not(target, facts))
     return list(found.values())
 
 # %% ../../nbs/lab/13_publish.ipynb #e3c8c2fe
 _KEPT_FACTS = ("experiment", "parameters", "budget", "claims", "tables", "figures", "values", "provenance",
                "material", "seconds")
 
-def _copy(run: Placed, root: Path) -> None:
-    "Copy tables, claims and figures of a run to its place."
-    source = run.task.folder
-    for name in [*run.facts.get("tables", []), "claims"]:
-        for ending in ("csv", "md"):
-            path = source / f"{name}.{ending}"
-            if path.is_file():
-                write_atomic(run.target / path.name, path.read_bytes())
-    _write_json(run.target / "run.json", {name: run.facts.get(name) for name in _KEPT_FACTS})
-    for name in run.facts.get("figures", []):
-        for ending in ("png", "pdf"):
-            path = source / f"{name}.{ending}"
-            part = "" if name == "figure" else f"_{name}"
-            if path.is_file():
-                write_atomic(root / "figures" / f"{run.target.name}{part}.{ending}", path.read_bytes())
+def _table_files(facts: Mapping[str, Any]) -> list[str]:
+    return [f"{name}.{ending}" for name in [*(facts.get("tables") or []), "claims"] for ending in ("csv", "md")]
 
+def _figure_files(facts: Mapping[str, Any]) -> list[str]:
+    return [f"{name}.{ending}" for name in facts.get("figures") or [] for ending in ("png", "pdf")]
+
+def _figure_place(root: Path, folder: str, file: str) -> Path: # of figure.png, or another
+    own = file.removeprefix("figure") if file.startswith("figure.") else f"_{file}"
+    return root / "figures" / f"{folder}{own}"
+
+# %% ../../nbs/lab/13_publish.ipynb #b72f0b43
+def _moves(run: Placed, root: Path) -> dict[Path, Path]: # where a file belongs -> where it comes from
+    "All files of a run but its run.json."
+    source, name = run.task.folder, run.target.name
+    found = {run.target / file: source / file for file in _table_files(run.facts)}
+    found |= {_figure_place(root, name, file): source / file for file in _figure_files(run.facts)}
+    return {place: path for place, path in found.items() if path.is_file()}
+
+def _left_over(run: Placed, root: Path, old: Mapping[str, Any]) -> list[Path]:
+    "Files of the run that was here, which the new one does not replace."
+    moves = _moves(run, root)
+    tables = [path for ending in ("csv", "md") for path in run.target.glob(f"*.{ending}")]
+    figures = [_figure_place(root, run.target.name, file) for file in _figure_files(old)]
+    return [path for path in [*tables, *figures] if path not in moves]
+
+# %% ../../nbs/lab/13_publish.ipynb #22719c17
+def _notice(run: Placed, old: Mapping[str, Any]) -> dict[str, Any]: # of a run that comes, over what was here
+    "What run.json says while files are replaced; figures of both, for whoever mends it."
+    facts = {name: run.facts.get(name) for name in ("experiment", "parameters", "budget", "material")}
+    figures = dict.fromkeys([*(run.facts.get("figures") or []), *(old.get("figures") or [])])
+    return {results.HALF_WRITTEN: True, **facts, "figures": list(figures)}
+
+def _replace(run: Placed, root: Path) -> None:
+    "Put a run in the place of the one that is kept. Raises OSError, with nothing replaced, where there is no room."
+    notice = run.target / "run.json"
+    old, moves = _read_json(notice), _moves(run, root)
+    try:
+        with write_together({place: path.read_bytes() for place, path in moves.items()}):
+            _write_json(notice, _notice(run, old))
+            for path in _left_over(run, root, old):
+                path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OSError(error.errno, f"not published ({error.strerror or error}); make room and publish again", str(run.target)) from error
+    _write_json(notice, {name: run.facts.get(name) for name in _KEPT_FACTS})
+
+# %% ../../nbs/lab/13_publish.ipynb #0f5f4a78
 def publish(tasks: Sequence[Task], # runs; those that are not finished are passed over
            ) -> list[Path]:        # the folders written
     """Copy the tables and figures of finished runs to a checkout's data/results and figures, named by experiment,
     data set and budget (digits at quick: by experiment). A note says which are kept as they are, and why.
-    Raises ValueError where several runs would share a folder.
+    Raises ValueError where several runs would share a folder, OSError where there is no room: then
+    all is as it was, or the folder says
+    that it is half written, nobody believes it, and the next call mends it.
 
     Args:
         tasks: runs; those that are not finished are passed over
     Returns:
         the folders written
     """
-    root, written = checkout(), []
-    for run in placed(tasks):
-        if run.kept:
-            print(f"note: {run.target.name} {run.kept}; delete the folder to replace it")
-            continue
-        assert root is not None
-        _copy(run, root)
-        written.append(run.target)
+    root, written = checkout(), list[Path]()
+    if root is None:
+        return written
+    with locked(root / "data" / "cache" / "publish"): # two at once would mix their files
+        for run in placed(tasks):
+            if run.kept:
+                print(f"note: {run.target.name} {run.kept}; delete the folder to replace it")
+                continue
+            _replace(run, root)
+            written.append(run.target)
     return written
 
 # %% ../../nbs/lab/13_publish.ipynb #b8ab53e0

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -127,14 +128,18 @@ def _picture(folder: Path, name: str) -> str: # a data address, "" if the file i
     return "data:image/png;base64," + base64.b64encode(_small(path.read_bytes())).decode()
 
 # %% ../../nbs/lab/03_report.ipynb #ebc5b8cc
+def _without(folder: Path, error: Exception) -> str: # its words; a page that is mailed names no folders of ours
+    return str(error).replace(f"{folder}{os.sep}", "")
+
 def _table(folder: Path, name: str) -> dict[str, Any]: # name, caption, columns, rows of text
     path = _inside(folder, f"{name}.csv")
     try:
         if path is None:
             raise FileNotFoundError(name)
-        frame, caption = shape(pd.read_csv(path))
-    except (OSError, ValueError):
-        return dict(name=name, caption="this table is gone or empty", columns=[], rows=[], long=False)
+        frame, caption = shape(results.load(path))
+    except (OSError, ValueError) as error: # what pandas makes of a cut line is a number, but not the one that was written
+        said = "this table is gone" if isinstance(error, OSError) else f"this table is empty or damaged: {_without(folder, error)}"
+        return dict(name=name, caption=said, columns=[], rows=[], long=False)
     rows = [[_text(value) for value in row] for row in frame.itertuples(index=False)]
     columns = [_text(name) for name in frame.columns]
     return dict(name=name, caption=caption, columns=columns, rows=rows, long=len(rows) > _MANY_ROWS)
@@ -221,20 +226,52 @@ def _plainly(text: str) -> str: # mathematics of a title as words
     return re.sub(r"\$|\\[a-z]+", lambda hit: _SIGNS.get(hit[0], hit[0][1:]), text)
 
 # %% ../../nbs/lab/03_report.ipynb #8ab6e70e
+_SHAPES = dict(budget=dict, parameters=dict, provenance=dict, claims=list, tables=list, figures=list)
+_SIZES = dict(dataset=str, name=str, images=int, n=int)
+
+def _is(value: Any, kind: type) -> bool: # None says nothing, and nothing wrong
+    return value is None or isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+
+def _wrong(facts: Mapping[str, Any]) -> str: # "": all has the shape in which runs write it
+    for name, kind in _SHAPES.items():
+        if not _is(facts.get(name), kind):
+            return f"its {name} must be a {kind.__name__}, got {str(facts[name])[:60]!r}"
+    budget = facts.get("budget") or {}
+    for name, kind in _SIZES.items() if budget else ():
+        if budget.get(name) is None or not _is(budget[name], kind):
+            return f"its budget must say {name}, got {str(budget.get(name))[:60]!r}"
+    for name, kind in dict(claims=dict, tables=str, figures=str).items():
+        if any(one is None or not _is(one, kind) for one in facts.get(name) or []):
+            return f"its {name} must each be a {kind.__name__}"
+    versions = (facts.get("provenance") or {}).get("versions")
+    return "" if _is(versions, dict) else f"its versions must be a dict, got {str(versions)[:60]!r}"
+
+# %% ../../nbs/lab/03_report.ipynb #607a5abc
 def _facts(folder: Path) -> dict[str, Any]: # of a run: run.json of a kept one, result.json of one made here
     facts: dict[str, Any] = {}
     for name in ("run.json", "result.json"):
         try:
             found = json.loads((folder / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             continue
         facts = found if isinstance(found, dict) else facts
     return facts
+
+def _refusal(run: Mapping[str, Any], facts: Mapping[str, Any]) -> str: # "": it can be shown
+    "Why a run is not shown: what nobody can read, or may be of two runs, is named instead."
+    folder = Path(run["folder"])
+    said = results.doubt(folder) if run["status"] == "kept" else ""
+    if run["status"] in ("done", "cached") and not facts:
+        said = "it says nothing of itself: its result.json is gone, or cannot be read"
+    return said or _wrong(facts)
 
 # %% ../../nbs/lab/03_report.ipynb #04db4e68
 def _entry(run: Mapping[str, Any]) -> dict[str, Any]: # what the page shows of one experiment
     folder = Path(run["folder"])
     facts = _facts(folder)
+    said = _refusal(run, facts)
+    if said:
+        run, facts = dict(run, status="FAILED", error=f"{folder.name}: {said}"), {}
     chosen = [f"{name} = {value}" for name, value in (run.get("chosen") or {}).items()
               if name not in ("dataset", "budget")]
     dataset = (facts.get("budget") or {}).get("dataset") or ""
@@ -248,6 +285,13 @@ def _entry(run: Mapping[str, Any]) -> dict[str, Any]: # what the page shows of o
                 pictures=[(name, _picture(folder, name)) for name in facts.get("figures") or []])
 
 # %% ../../nbs/lab/03_report.ipynb #02a7f3be
+_NEEDED = {"experiment", "folder", "status", "error", "notebook"} # of each run
+
+def _is_run(found: Any) -> bool:
+    if not isinstance(found, dict) or not isinstance(found.get("chosen") or {}, dict):
+        return False
+    return all(isinstance(found.get(name), str) for name in _NEEDED)
+
 def _runs(path: Path) -> dict[str, Any]: # as last_run.json has them
     if path.is_dir():
         kept = results.published(path)
@@ -255,7 +299,14 @@ def _runs(path: Path) -> dict[str, Any]: # as last_run.json has them
                           for name, folders in kept.items()])
     if not path.is_file():
         raise FileNotFoundError(f"no run to report yet: {path.name} is missing; run: robust-smooth reproduce")
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} cannot be read, give the command again that made its runs: {error}") from error
+    runs = found.get("runs") if isinstance(found, dict) else None
+    if not isinstance(runs, list) or not all(map(_is_run, runs)):
+        raise ValueError(f"{path} must list runs with {sorted(_NEEDED)}; give the command again that made its runs")
+    return found
 
 # %% ../../nbs/lab/03_report.ipynb #e89b4025
 def collect(source: str | Path, # last_run.json of `reproduce.run`, or a folder of kept results
@@ -277,7 +328,7 @@ def collect(source: str | Path, # last_run.json of `reproduce.run`, or a folder 
     origins = [e["result"]["provenance"] for e in entries if e["result"].get("provenance")]
     return dict(groups={key: group for key, group in groups.items() if group}, titles=GROUPS, claims=claims,
                 by_group=by_group, counts=_counts(claims), sizes=_sizes(entries), mended=MENDED,
-                seconds=facts.get("seconds", 0.0), kept=path.is_dir(),
+                seconds=_number(facts.get("seconds")), kept=path.is_dir(),
                 failed=[e for e in entries if e["status"] not in ("done", "cached", "kept")],
                 total=len(entries), origin=origins[0] if origins else {})
 
@@ -293,6 +344,9 @@ def _sizes(entries: Sequence[Mapping[str, Any]]) -> list[str]: # at which sizes 
         images, draws = (sorted({size[name] for size in sizes}) for name in ("images", "n"))
         lines.append(f"{len(sizes)} on {words}: {_range(images)} images, {_range(draws)} draws of each")
     return lines
+
+def _number(value: Any) -> float: # 0 where it is none
+    return float(value) if isinstance(value, (int, float)) else 0.0
 
 def _range(values: Sequence[int]) -> str: # 10 or 10 to 500
     return f"{values[0]:,}" if len(values) == 1 else f"{values[0]:,} to {values[-1]:,}"
@@ -476,6 +530,6 @@ def build(source: str | Path, # see `collect`
     import jinja2
     facts = collect(source)
     template = jinja2.Environment(autoescape=True).from_string(PAGE)
-    write_atomic(path, template.render(**facts, marks=MARKS, order=VERDICT_ORDER, count=_counts,
-                                        minutes=facts["seconds"] / 60))
+    page = template.render(**facts, marks=MARKS, order=VERDICT_ORDER, count=_counts, minutes=facts["seconds"] / 60)
+    write_atomic(path, page.encode("utf-8", "backslashreplace")) # a damaged file may hold half a character
     return Path(path)

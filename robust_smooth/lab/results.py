@@ -13,6 +13,7 @@ import os
 import platform
 import subprocess
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,8 @@ from .logs import log_accuracy, read_certification_log, write_certification_log
 from .papers import expand_settings, printed
 
 # %% auto #0
-__all__ = ['NOT_KEYS', 'SIZES', 'provenance', 'to_markdown', 'save', 'load', 'beside', 'published', 'compare', 'log_accuracy',
-           'read_certification_log', 'write_certification_log']
+__all__ = ['NOT_KEYS', 'SIZES', 'HALF_WRITTEN', 'provenance', 'to_markdown', 'save', 'load', 'beside', 'published', 'doubt',
+           'compare', 'log_accuracy', 'read_certification_log', 'write_certification_log']
 
 # %% ../../nbs/lab/01_results.ipynb #1bd24ca4
 _all_ = ["log_accuracy", "read_certification_log", "write_certification_log"] # from `logs`
@@ -120,7 +121,7 @@ def save(frame: pd.DataFrame, # the table
          path: str | Path,    # file name; an ending .csv, .md or .json is dropped
          provenance: Mapping[str, Any] | None = None, # written to NAME.json if given
         ) -> Path:            # the CSV file
-    """Write NAME.csv and NAME.md, and NAME.json with the provenance; each atomically, the JSON last.
+    """Write NAME.md and NAME.csv, and NAME.json with the provenance; each atomically, the JSON last.
 
     Args:
         frame: the table
@@ -131,8 +132,10 @@ def save(frame: pd.DataFrame, # the table
     """
     stem = _stem(path)
     numbered = isinstance(frame.index, pd.RangeIndex)
-    write_atomic(_named(stem, ".csv"), frame.to_csv(index=not numbered, lineterminator="\n"))
     write_atomic(_named(stem, ".md"), to_markdown(frame))
+    if provenance is not None: # that of another table stands beside this one at no moment
+        _named(stem, ".json").unlink(missing_ok=True)
+    write_atomic(_named(stem, ".csv"), frame.to_csv(index=not numbered, lineterminator="\n"))
     if provenance is not None:
         text = json.dumps(dict(provenance), indent=1, sort_keys=True, default=str)
         write_atomic(_named(stem, ".json"), text + "\n")
@@ -271,9 +274,37 @@ def published(folder: str | Path | None = None, # of kept results; None: data/re
             runs.setdefault(experiment, []).append((_size(where), path))
     return {experiment: [path for _, path in sorted(found)] for experiment, found in runs.items()}
 
+# %% ../../nbs/lab/01_results.ipynb #86e5e766
+HALF_WRITTEN = "half_written" # in run.json, while files are replaced
+
+def doubt(folder: str | Path, # of kept results
+          ) -> str:           # "": it holds one run
+    """Why a folder of kept results is not to be believed.
+
+    Args:
+        folder: of kept results
+    Returns:
+        "": it holds one run
+    """
+    path = Path(folder) / "run.json"
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return "it has no run.json, which says where its numbers come from"
+    except (OSError, ValueError, RecursionError) as error:
+        return f"its run.json cannot be read: {error}"
+    if not isinstance(facts, dict):
+        return f"its run.json must hold names with values, got {type(facts).__name__}"
+    return "it is half written, since its publishing was stopped: publish that run again" if facts.get(HALF_WRITTEN) else ""
+
 # %% ../../nbs/lab/01_results.ipynb #39a603e9
 def _folders(name: str) -> list[Path]: # of an experiment's runs, the best last
     kept = published().get(name, [])
+    doubts = {path: doubt(path) for path in kept}
+    for path, reason in doubts.items():
+        if reason:
+            warnings.warn(f"{path.name} is left out: {reason}", stacklevel=3)
+    kept = [path for path in kept if not doubts[path]]
     if kept:
         return kept
     made = [path.parent for path in (home() / "runs" / name).glob("*/result.json")]

@@ -1,6 +1,8 @@
 "The report shows what lies in a run's own folder, and counts verdicts under one name each."
 import json
 
+import pytest
+
 from robust_smooth.lab.report import VERDICT_ORDER, build, collect
 
 
@@ -37,3 +39,51 @@ def test_verdicts_of_older_runs_are_counted_with_todays(tmp_path):
                                "not testable here": 1}
     page = build(tmp_path / "last_run.json", tmp_path / "report.html").read_text()
     assert all(f"claims: {verdict}<" in page for verdict in VERDICT_ORDER)
+
+
+BUDGET = dict(dataset="digits", name="quick", images=10, n=100)
+WHOLE = dict(budget=BUDGET, parameters=dict(alpha=0.001), provenance=dict(versions=dict(numpy="2")), claims=[dict(claim="a claim", evidence="", verdict="holds")], tables=["t"])
+
+
+@pytest.mark.parametrize("damage, said", [
+    (dict(budget=[1]), "its budget must be a dict"), (dict(budget=dict(dataset="digits", name="quick", images=10)), "must say n"), (dict(budget=BUDGET | dict(n="many")), "must say n"),
+    (dict(claims=3.0), "its claims must be a list"), (dict(claims=["holds"]), "its claims must each be"), (dict(parameters=[]), "its parameters"), (dict(tables="t"), "its tables"),
+    (dict(figures=[[1]]), "its figures"), (dict(provenance=dict(versions=["2"])), "its versions")])
+def test_a_run_whose_facts_are_damaged_is_named_and_the_others_are_shown(damage, said, tmp_path):
+    "One wrong value in one file, and there was no page at all."
+    for name, facts in dict(whole=WHOLE, torn=WHOLE | damage).items():
+        run = write_run(tmp_path / name, **facts)
+        (run / "t.csv").write_text("shown\nhere\n")
+    runs = [json.loads((tmp_path / name / "last_run.json").read_text())["runs"][0] for name in ("whole", "torn")]
+    (tmp_path / "last_run.json").write_text(json.dumps(dict(runs=runs)))
+    page = build(tmp_path / "last_run.json", tmp_path / "report.html").read_text()
+    assert page.count("<td>here</td>") == 1 and said in page and 'id="failed"' in page
+    assert collect(tmp_path / "last_run.json")["counts"] == {"holds": 1}
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "[]"])
+def test_a_finished_run_that_says_nothing_of_itself_is_no_finished_run(text, tmp_path):
+    run = write_run(tmp_path, **WHOLE)
+    (run / "result.json").unlink() if text is None else (run / "result.json").write_text(text)
+    assert [entry["experiment"] for entry in collect(tmp_path / "last_run.json")["failed"]] == ["adre_table1"]
+
+
+@pytest.mark.parametrize("text, said", [("a,value\n1,0.25\n2,0.", "last line was cut"), ("a,value\n1,0.25\n2\n", "line 3 has 1 fields"), ("", "empty or damaged")])
+def test_a_damaged_table_is_not_shown_as_if_it_were_whole(text, said, tmp_path):
+    "A number that was cut came out shorter, a field that was cut as none."
+    run = write_run(tmp_path, **WHOLE)
+    (run / "t.csv").write_text(text)
+    page = build(tmp_path / "last_run.json", tmp_path / "report.html").read_text()
+    assert said in page and "0.25" not in page and str(tmp_path) not in page.replace("robust-smooth", "")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"runs": 3}', '{"runs": [{"experiment": "a"}]}', '{"runs": [{"experiment": "a", "folder": [], "status": "done", "error": "", "notebook": ""}]}'])
+def test_a_list_of_runs_that_cannot_be_read_is_named(text, tmp_path):
+    (tmp_path / "last_run.json").write_text(text)
+    with pytest.raises(ValueError, match="last_run.json.*give the command again"):
+        build(tmp_path / "last_run.json", tmp_path / "report.html")
+
+
+def test_half_a_character_does_not_stop_the_page(tmp_path):
+    write_run(tmp_path, **WHOLE | dict(claims=[dict(claim="half \ud800", evidence="", verdict="holds")]))
+    assert "half \\ud800" in build(tmp_path / "last_run.json", tmp_path / "report.html").read_text()
