@@ -3,14 +3,17 @@ image by image: OMP_NUM_THREADS=1 ROBUST_SMOOTH_DATA=FOLDER python benchmarks/in
 
 NETWORK is a float32 network of the zoo, all seven with a twin if none is named. Method `gaussian`, alpha = 0.001, radii 0, 1/2, 1, 3/2 and 2 sigma. The
 float32 networks vote as the zoo hands them out (`--float32 openvino`: as OpenVINO computes them, in half the time). The error is the standard error of the
-mean of paired differences. Votes are kept in the home of the library, so that a run that was stopped goes on; the rows of a network in int8_accuracy.csv
+mean of paired differences. `--accurate`: the twin is made anew from the same calibration images, with NNCF's accurate correction of biases in place of the
+fast one, and its rows are kept beside those of the zoo's. Votes are kept in the home of the library, so that a run that was stopped goes on; the rows of a network in int8_accuracy.csv
 beside this file are replaced at once, when all its images are done. `--table` prints the file as it stands in the README."""
 from __future__ import annotations
 
 import argparse
 import math
 import warnings
+from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -19,21 +22,33 @@ import torch
 import robust_smooth as rs
 from robust_smooth.core.places import home, write_atomic
 from robust_smooth.lab.claims import outcomes
-from robust_smooth.training import zoo
+from robust_smooth.lab.twins import calibration
+from robust_smooth.training import openvino, zoo
 
 TWIN = "-int8"
 SHARES = (0, 0.5, 1, 1.5, 2) # of sigma, the radii
 MARGIN = 0.01                # a difference that is small enough whatever its error
+OF_ZOO, ACCURATE = "zoo", "accurate biases"
 PARTS = 5                    # after each of which a table is printed
 BATCH = 64                   # rows of a forward pass
 FILE = Path(__file__).with_suffix(".csv")
 
-def networks(name: str, sample: torch.Tensor, way: str) -> dict:
+def anew(name: str, original: torch.nn.Module, **settings) -> torch.nn.Module:
+    "The twin made again from its calibration images, NNCF with other settings."
+    card = zoo.zoo()[name]
+    train = rs.data.load(card["dataset"], "train", subset=zoo.zoo()[name + TWIN]["calibration"]["of"])
+    seen = [calibration(train, rs.Gaussian(sigma=card["noise"]["sigma"]), seed=seed) for seed in (1, 0)]
+    library = openvino._nncf()
+    with mock.patch.object(library, "quantize", partial(library.quantize, **settings)):
+        return rs.models.optimise(original, seen[0], "int8", "openvino", seen[1])
+
+def networks(name: str, sample: torch.Tensor, way: str, twin: str) -> dict:
     "The original in float32, and the twin."
     original = rs.wrap(zoo.pretrained(name), num_classes=10)
+    made = zoo.pretrained(name + TWIN) if twin == OF_ZOO else anew(name, original, fast_bias_correction=False)
     if way == "openvino":
         original = rs.models.optimise(original, sample, "float32", "openvino")
-    return {f"{way} float32": original, "int8": zoo.pretrained(name + TWIN)}
+    return {f"{way} float32": original, "int8" if twin == OF_ZOO else f"int8 {twin}": made}
 
 def votes(name: str, way: str, net: torch.nn.Module, images: rs.data.ImageSet, rows: np.ndarray, n: int) -> rs.Record:
     "Votes on some of the images, in a file that keeps those of all."
@@ -50,10 +65,10 @@ def row(before: np.ndarray, after: np.ndarray) -> dict: # outcomes [B] of float3
     return dict(float32=round(before.mean(), 4), int8=round(after.mean(), 4), difference=round(difference, 4),
                 error=round(error, 4), only_float32=int((each < 0).sum()), only_int8=int((each > 0).sum()), within=within)
 
-def compared(name: str, way: str, n: int, images: rs.data.ImageSet) -> list[dict]: # a row a radius
+def compared(name: str, way: str, twin: str, n: int, images: rs.data.ImageSet) -> list[dict]: # a row a radius
     "Both networks on all images."
     sigma = zoo.zoo()[name]["noise"]["sigma"]
-    nets, radii = networks(name, images.images[:8], way), np.array(SHARES) * sigma
+    nets, radii = networks(name, images.images[:8], way, twin), np.array(SHARES) * sigma
     found: dict = {key: [] for key in nets}
     fragile = dict.fromkeys(nets, 0)
     for first in range(PARTS):
@@ -63,7 +78,7 @@ def compared(name: str, way: str, n: int, images: rs.data.ImageSet) -> list[dict
             found[key].append(outcomes(record.certify("l2", method="gaussian"), images.labels.numpy()[rows], radii)) # [R, B]
             fragile[key] += int(record.fragile.sum())
         before, after = (np.concatenate(parts, axis=1) for parts in found.values())
-        facts = dict(images=before.shape[1], n=n, sigma=sigma, float32_by=way)
+        facts = dict(images=before.shape[1], n=n, sigma=sigma, float32_by=way, twin=twin)
         made = [dict(network=name, radius=radius) | row(*pair) | facts for radius, *pair in zip(radii, before, after)]
         print(pd.DataFrame(made).drop(columns=[*facts, "network"]).to_string(index=False))
         print(f"{name}, {facts}, draws whose best two nearly tie: {fragile}", flush=True)
@@ -74,8 +89,9 @@ def keep(made: list[dict]) -> None:
     table = pd.DataFrame(made)
     if FILE.exists():
         others = pd.read_csv(FILE)
-        table = pd.concat([others[others.network != made[0]["network"]], table])
-    write_atomic(FILE, table.sort_values(["network", "radius"]).to_csv(index=False))
+        same = (others.network == made[0]["network"]) & (others.twin == made[0]["twin"])
+        table = pd.concat([others[~same], table])
+    write_atomic(FILE, table.sort_values(["network", "twin", "radius"], ascending=[True, False, True]).to_csv(index=False))
 
 def cell(one) -> str: # a row of the file; bold where it is within neither
     "What a table says of one radius."
@@ -86,9 +102,10 @@ def show() -> None:
     "The file as a table for the README."
     table = pd.read_csv(FILE)
     print("| network | " + " | ".join(f"{share:g} sigma" for share in SHARES) + " |\n" + "|---" * (len(SHARES) + 1) + "|")
-    for name, rows in table.groupby("network", sort=False):
-        print(f"| `{name}` | " + " | ".join(map(cell, rows.itertuples())) + " |")
-    print(table.within.value_counts().to_dict())
+    for (name, twin), rows in table.groupby(["network", "twin"], sort=False):
+        said = "" if twin == OF_ZOO else f", {twin}"
+        print(f"| `{name}`{said} | " + " | ".join(map(cell, rows.itertuples())) + " |")
+    print(table.groupby("twin").within.value_counts().to_dict())
 
 def main() -> None:
     warnings.simplefilter("ignore")
@@ -97,6 +114,7 @@ def main() -> None:
     made.add_argument("--images", type=int, default=500)
     made.add_argument("--n", type=int, default=1000, help="draws of each image")
     made.add_argument("--float32", choices=("torch", "openvino"), default="torch")
+    made.add_argument("--accurate", action="store_true", help="a twin made anew, with accurate correction of biases")
     made.add_argument("--table", action="store_true", help="print the kept table only")
     options = made.parse_args()
     if options.table:
@@ -106,7 +124,7 @@ def main() -> None:
     cards = zoo.zoo()
     for name in options.networks or [name for name in cards if name + TWIN in cards]:
         images = rs.data.load(cards[name]["dataset"], "test", subset=options.images)
-        keep(compared(name, options.float32, options.n, images))
+        keep(compared(name, options.float32, ACCURATE if options.accurate else OF_ZOO, options.n, images))
 
 if __name__ == "__main__":
     main()
