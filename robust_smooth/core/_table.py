@@ -163,6 +163,7 @@ ROOMS: dict[str, str] = {
     'quick': 'maths.quick',
     'rebuild': 'training.rebuild',
     'recipes': 'training.recipes',
+    'refusals': 'training.refusals',
     'regions': 'methods.regions',
     'report': 'lab.report',
     'reproduce': 'lab.reproduce',

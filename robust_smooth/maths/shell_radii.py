@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.special import gammaln, ndtr, ndtri
 
-from ..core.values import check_positive
+from ..core.values import check_positive, own_floats
 from .corners import STEEP, corner_law
 from robust_smooth.maths.shell_values import (
     LARGEST, CornerSearch, equivalent_length, gaussian_length, law_at, values,
@@ -204,6 +204,7 @@ def _targets(p: ArrayLike | None, one_minus_p: ArrayLike | None, least: float) -
     return -ndtri(q)
 
 # %% ../../nbs/maths/01d_shell_radii.ipynb #73380062
+@own_floats
 def radius(
     p: ArrayLike | None,  # lower bounds of the class probability, in [0, 1]; None where one_minus_p is given
     d: int,               # number of inputs, >= 1
@@ -241,6 +242,7 @@ TRIES = 8    # of a radius that is lowered until it is proved
 GUARD = 1e-9 # relative amount by which certified radii lie below the exact ones
 
 # %% ../../nbs/maths/01d_shell_radii.ipynb #ae2b379d
+@own_floats
 def accuracy(d: int, family: str) -> float:
     "Bound of the absolute error of the tails that decide."
     if family == "mixed" and d > 1:
@@ -248,6 +250,7 @@ def accuracy(d: int, family: str) -> float:
     return 1e-13 if d <= 10_000 else 1e-12
 
 # %% ../../nbs/maths/01d_shell_radii.ipynb #b7c6d5e4
+@own_floats
 def step_back(target: ArrayLike, d: int, k: float, family: str) -> np.ndarray:
     "By which part a radius is lowered, so that the error of its tails is paid for; more where $R$ moves them little."
     steep = family == "mixed" and d > 1 and k > STEEP * d
@@ -281,6 +284,7 @@ def _dual_tails(t: np.ndarray, R: np.ndarray, q: np.ndarray, d: int, k: float, f
     return other + np.exp(t) * (tail - q)
 
 # %% ../../nbs/maths/01d_shell_radii.ipynb #affbe4e6
+@own_floats
 def dual_bound(
     lam: ArrayLike, # multiplier, >= 0; shape [B] or a number
     p: ArrayLike | None, # probability of the class, in [0, 1]; None where one_minus_p is given
@@ -363,6 +367,7 @@ def _solved_and_proved(target: float, q: float, d: int, k: float, family: str) -
     return 0.0, 0.0
 
 # %% ../../nbs/maths/01d_shell_radii.ipynb #b574e488
+@own_floats
 def verified_radius(
     one_minus_p: np.ndarray, # [B] upper bounds of 1 - p, in [0, 1]
     d: int,                  # number of inputs, >= 1
@@ -399,6 +404,7 @@ def verified_radius(
     return R[where], lam[where]
 
 # %% ../../nbs/maths/01d_shell_radii.ipynb #6e324466
+@own_floats
 def bilateral_radius(
     p_lower: ArrayLike, # lower bounds of the top class's probability, in [0, 1]
     p_upper: ArrayLike, # upper bounds of every other class's probability, in [0, 1]; broadcasts

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.special import gammaincinv, ndtr, ndtri
 
+from ..core.values import own_floats
 from .corners import corner_law, rough_law
 from robust_smooth.maths.shells import (
     SMOOTH_REACH, check_family, check_range, is_smooth, shell_law, smooth_law, smooth_reach,
@@ -43,6 +44,7 @@ def check_resolved(d: int, k: float, family: str) -> None:
         raise ValueError(f"k must be at most {most} for the family 'mixed': its law is not resolved beyond; got {k:g}")
 
 # %% ../../nbs/maths/01c_shell_values.ipynb #05860866
+@own_floats
 def law_at(t: float, R: float, d: int, k: float, family: str, grade: str = "fine") -> tuple[float, float]:
     "G(t) and 1 - G(t) at scaled radius R > 0, for any family."
     length = gaussian_length(R, d, k, family)
@@ -54,6 +56,7 @@ def law_at(t: float, R: float, d: int, k: float, family: str, grade: str = "fine
     return shell_law(t, R, d, k, family)
 
 # %% ../../nbs/maths/01c_shell_values.ipynb #19fdc569
+@own_floats
 def llr_cdf(
     t: ArrayLike, # log-likelihood ratio, any real number
     R: ArrayLike, # scaled radius r / sigma at the worst shift, >= 0; broadcasts
@@ -88,6 +91,7 @@ def llr_cdf(
     return np.array(found, dtype=np.float64).reshape(t.shape)[()]
 
 # %% ../../nbs/maths/01c_shell_values.ipynb #31614252
+@own_floats
 def discrepancy(
     lam: ArrayLike, # multiplier, >= 0
     R: ArrayLike,   # scaled radius, >= 0; broadcasts
@@ -124,6 +128,7 @@ def _probit(G: float, SF: float) -> float:
 # %% ../../nbs/maths/01c_shell_values.ipynb #a95470ef
 FARTHEST = 600.0 # of s: sinh stays within double precision
 
+@own_floats
 def quantile(
     law: Callable[[float], tuple[float, float]], # t -> G(t), 1 - G(t)
     target: float, # probit of the probability asked for
@@ -159,6 +164,7 @@ def quantile(
         near, width = far, width + 1
 
 # %% ../../nbs/maths/01c_shell_values.ipynb #b681947a
+@own_floats
 def equivalent_length(R: np.ndarray, d: int, k: float, family: str) -> np.ndarray:
     "Length of the shift of a Gaussian with the same root mean square: a first guess for everything."
     return R * np.sqrt(d / (d - k)) * (np.sqrt(d) if family != "l2" else 1.0)
@@ -269,6 +275,7 @@ class CornerSearch:
         return t - gap * a, bound - loss * gap * a / 2
 
 # %% ../../nbs/maths/01c_shell_values.ipynb #080305be
+@own_floats
 def values(
     z: np.ndarray, # [B] finite probits of probabilities
     R: np.ndarray, # [B] scaled radii, > 0
@@ -298,6 +305,7 @@ def values(
     return np.array([t for t, _ in each]), np.array([v for _, v in each])
 
 # %% ../../nbs/maths/01c_shell_values.ipynb #60c3f82a
+@own_floats
 def lower_bound(
     p: ArrayLike, # probability of the class at the image, in [0, 1]
     R: ArrayLike, # scaled radius, >= 0; broadcasts
@@ -326,6 +334,7 @@ def lower_bound(
     return value[()]
 
 # %% ../../nbs/maths/01c_shell_values.ipynb #e8eef3c4
+@own_floats
 def p_min(
     R: ArrayLike, # scaled radius r / sigma at the worst shift, >= 0
     d: int,       # number of inputs, >= 1

@@ -499,3 +499,24 @@ def test_a_quantile_out_of_reach_is_refused_with_its_reason():
             shell_values.quantile(cdf, 0.0, 0.0, 1.0)
     with pytest.raises(ValueError, match="leaves double precision"):
         shells.log_gamma_range(0.01, 1e304)
+
+
+ASKED = dict(radius=lambda f, *law: f(None, *law, one_minus_p=[0.3, 1e-3, 1e-15]), p_min=lambda f, *law: f([0.01, 0.7, 3.0], *law),
+             bilateral_radius=lambda f, *law: f([0.7, 0.999], [0.15, 5e-4], *law), llr_cdf=lambda f, *law: f([-1.0, 0.1, 3.0], 0.5, *law),
+             discrepancy=lambda f, *law: f([0.5, 2.0], 0.5, *law), lower_bound=lambda f, *law: f([0.6, 0.9], 0.5, *law))
+
+
+@pytest.mark.parametrize("d, k, family", [(9, 2.0, "mixed"), (5, 0.5, "mixed"), (19, 5.0, "linf"), (3, 1.0, "linf"), (1, 0.5, "linf"), (64, 0.9, "l2"), (7, 5.0, "l2"), (1, 0.5, "l2")])
+@pytest.mark.parametrize("name", ASKED)
+def test_the_mathematics_does_not_depend_on_the_callers_float_setting(name, d, k, family):
+    "Every tail that underflowed raised FloatingPointError; bit for bit the same, and the caller's setting stays."
+    function = getattr(sb, name, None) or getattr(shell_values, name)
+
+    def asked():
+        try: return np.asarray(ASKED[name](function, d, k, family))
+        except ValueError as error: return str(error) # refused alike
+    want = asked()
+    with np.errstate(all="raise"):
+        found = asked()
+        assert set(np.geterr().values()) == {"raise"}
+    assert (found == want) if isinstance(want, str) else np.array_equal(found, want, equal_nan=True)
