@@ -74,6 +74,7 @@ from .lab import publish as publish
 from .maths import quick as quick
 from .training import rebuild as rebuild
 from .training import recipes as recipes
+from .training import refusals as refusals
 from .methods import regions as regions
 from .lab import report as report
 from .lab import reproduce as reproduce

@@ -5,6 +5,8 @@
 # %% ../../nbs/training/12a_denoised.ipynb #fcbd3525
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -50,24 +52,68 @@ class Denoised(nn.Module):
         return f"denoised by {type(self.before).__name__}{then}"
 
 # %% ../../nbs/training/12a_denoised.ipynb #7ca5e997
+def _pictures(shape: tuple[int, ...], # that the network behind reads
+             ) -> Iterator[tuple[int, ...]]: # that shape, then square pictures of as many numbers
+    "What a denoiser may be shown: a network of flat vectors often flattens pictures itself."
+    yield shape
+    for channels in (1, 3) if len(shape) == 1 else ():
+        side = math.isqrt(shape[0] // channels)
+        if channels * side**2 == shape[0]:
+            yield (channels, side, side)
+
+def _two_passes(before: nn.Module, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    "What a denoiser says twice to the same random images."
+    weight = next(before.parameters(), torch.zeros(()))
+    images = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0)).to(weight.device, weight.dtype)
+    with torch.inference_mode(), torch.random.fork_rng():
+        return Denoised(before, None, nn.Identity())(images), Denoised(before, None, nn.Identity())(images)
+
+# %% ../../nbs/training/12a_denoised.ipynb #662f1279
+def _unread(shape: tuple[int, ...], error: Exception) -> Exception:
+    "What is said of a denoiser that cannot read the images of its network."
+    said = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if isinstance(error, TypeError) and "argument" in said:
+        return TypeError(f"before must read images and nothing else ({said}); fix the rest in a module of your own, "
+                         "whose forward(self, x) is: return denoiser(x, sigma)")
+    return ValueError(f"before must read the images that the network reads, of shape {[2, *shape]}, but its forward says: {said}; "
+                      "a network of colours needs a denoiser of 3 channels, one of grey images one of 1")
+
+def _heard(before: nn.Module, shape: tuple[int, ...]) -> tuple[Tensor, Tensor, tuple[int, ...]]: # and the shape that it read
+    "Two passes, over images of the first shape that the denoiser reads. Raises TypeError or ValueError for none."
+    first: Exception | None = None
+    for each in _pictures(shape):
+        try:
+            return (*_two_passes(before, each), each)
+        except (RuntimeError, TypeError, IndexError, ValueError) as error:
+            first = first or error
+    assert first is not None
+    if isinstance(first, ValueError): # which says by itself what is wrong
+        raise first
+    raise _unread(shape, first) from first
+
+# %% ../../nbs/training/12a_denoised.ipynb #9517e1c0
 def check_denoiser(before: Any,                    # what is to stand before a network
                    shape: tuple[int, ...] | None,  # of an image, where it is known
-                  ) -> None:
-    """Raise TypeError or ValueError unless this is a module that says the same twice and keeps the shape of images.
+                  ) -> tuple[int, ...] | None:     # of an image that both read
+    """Raise TypeError or ValueError unless this is a module that says the same finite numbers twice
+    and keeps the shape
+    of images.
 
     Args:
         before: what is to stand before a network
         shape: of an image, where it is known
+    Returns:
+        of an image that both read
     """
     if not isinstance(before, nn.Module):
         raise TypeError(f"before must be a torch.nn.Module (put a function into the forward of one), got {type(before).__name__}")
     before.eval()
     if shape is None:
-        return
-    weight = next(before.parameters(), torch.zeros(()))
-    images = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0)).to(weight.device, weight.dtype)
-    with torch.inference_mode(), torch.random.fork_rng():
-        first, again = (Denoised(before, None, nn.Identity())(images) for _ in range(2))
+        return None
+    first, again, read = _heard(before, shape)
+    if not torch.isfinite(first).all():
+        raise ValueError("before must return finite numbers, but it gave NaN or infinity for random images in [0, 1]")
     if not torch.equal(first, again):
         raise ValueError("before must be deterministic, but two passes over the same images differ; a denoiser of random steps "
                          "is no function of its input, fix its randomness or use one step")
+    return read

@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn, Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from ..core.values import check_whole
 from .data import ImageSet
@@ -125,6 +127,44 @@ def _untouched(net: nn.Module) -> Iterator[None]:
         for weight in taken:
             weight.requires_grad_(True)
 
+# %% ../../nbs/training/12c_denoisers.ipynb #73f3e452
+class _Pictures(Dataset):
+    "The images of a data set, each with class 0."
+
+    def __init__(self, items: Any): # images, or tuples that begin with one
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, i: int) -> tuple[Any, int]:
+        item = self.items[i]
+        return (item[0] if isinstance(item, (tuple, list)) else item), 0
+
+def _loader_of_pictures(loader: DataLoader) -> DataLoader:
+    "The same batches, without labels; a stream as it is, which `train.fit` refuses."
+    if isinstance(loader.dataset, IterableDataset):
+        return loader
+    batches: dict[str, Any] = dict(batch_sampler=loader.batch_sampler)
+    if loader.batch_sampler is None:
+        batches = dict(batch_size=None, sampler=loader.sampler)
+    kept = ("num_workers", "collate_fn", "pin_memory", "timeout", "worker_init_fn", "generator", "prefetch_factor",
+            "persistent_workers")
+    return DataLoader(_Pictures(loader.dataset), **batches, **{name: getattr(loader, name) for name in kept})
+
+# %% ../../nbs/training/12c_denoisers.ipynb #584b07ff
+def _unlabelled(images: Any) -> Any:
+    "What `train.fit` takes, of the same images without their labels: what a denoiser returns has no classes."
+    if isinstance(images, ImageSet):
+        return replace(images, labels=torch.zeros_like(images.labels))
+    if isinstance(images, DataLoader):
+        return _loader_of_pictures(images)
+    if isinstance(images, (tuple, list)) and len(images) == 2 and isinstance(images[0], Tensor) and images[0].ndim > 3:
+        images = images[0] # of a pair (images, labels)
+    if isinstance(images, (Tensor, np.ndarray)):
+        return ImageSet(torch.as_tensor(images), torch.zeros(len(images), dtype=torch.long))
+    return _Pictures(images) if hasattr(images, "__getitem__") and hasattr(images, "__len__") else images
+
 # %% ../../nbs/training/12c_denoisers.ipynb #20b60728
 LEARNING_RATE = 5e-3 # of Adam, at the start
 
@@ -132,7 +172,7 @@ def _adam(parameters: Any) -> torch.optim.Optimizer:
     return torch.optim.Adam(parameters, lr=LEARNING_RATE)
 
 def fit_denoiser(before: nn.Module,  # a denoiser, trained in place
-                 images: ImageSet,   # to learn from
+                 images: Any,        # to learn from: a tensor [N, C, H, W] in [0, 1], or as for `train.fit`
                  noise: Any,         # that will be smoothed with: level and kind must be the same
                  epochs: int,        # passes over the images
                  *,
@@ -140,11 +180,11 @@ def fit_denoiser(before: nn.Module,  # a denoiser, trained in place
                  **options: Any,     # of `train.fit`: seed, batch_size, augment, checkpoint, amp, progress, ...
                 ) -> History:
     """Train a denoiser: to give the image back, or so that a classifier, which is left as it is, knows it again.
-    Raises as `train.fit` does.
+    The first needs no labels. Raises as `train.fit` does.
 
     Args:
         before: a denoiser, trained in place
-        images: to learn from
+        images: to learn from: a tensor [N, C, H, W] in [0, 1], or as for `train.fit`
         noise: that will be smoothed with: level and kind must be the same
         epochs: passes over the images
         classifier: reads [0, 1], e.g. from `wrap`; None: the first lesson, by squares
@@ -152,7 +192,8 @@ def fit_denoiser(before: nn.Module,  # a denoiser, trained in place
     """
     options = dict(optimizer=_adam) | options
     if classifier is None:
-        unlabelled = replace(images, labels=torch.zeros_like(images.labels)) # its output has no classes
-        return fit(before, unlabelled, Denoising(noise), epochs, **options)
+        return fit(before, _unlabelled(images), Denoising(noise), epochs, **options)
+    if isinstance(images, (Tensor, np.ndarray)):
+        raise TypeError("images must come with labels where a classifier is to know them again: (images, labels)")
     with _untouched(classifier):
         return fit(Denoised(before, None, Frozen(classifier)), images, NoiseAugmentation(noise), epochs, **options)

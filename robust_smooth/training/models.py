@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from torch import nn, Tensor
 
-from ..core.values import check_whole
+from ..core.values import UNIT, check_domain, check_whole, domain_words
 from .denoised import Denoised, check_denoiser
 from robust_smooth.training.networks import (
     Centre, Classifier, lenet, mlp, Normalize, ResidualBlock, ResNet, resnet110, resnet20, seeded, small_convnet,
     STATISTICS,
 )
+from .refusals import no_network, refuse_classes, refuse_integers, refuse_lazy, returned, various
 from .vision import torchvision
 
 # %% auto #0
@@ -104,6 +105,7 @@ def as_logits(output: Any,       # what a network returned
     """
     output = _tensor_of(output)
     if num_classes == 2 and _one_number(output, count):
+        refuse_integers(output)
         return _two_classes(output, probability)
     return output
 
@@ -145,7 +147,7 @@ class BaseClassifier(nn.Module):
         output = self.net(inputs.to(self.dtype or inputs.dtype))
         output = as_logits(output, len(x), self.num_classes, self._probability)
         if not isinstance(output, Tensor) or output.ndim != 2 or output.shape[1] != self.num_classes:
-            raise ValueError(f"the network must return logits [{len(x)}, {self.num_classes}], got {_shape(output)}")
+            raise ValueError(f"the network must return logits [{len(x)}, {self.num_classes}], got {returned(output)}")
         return output.to(x.dtype)
 
     @property
@@ -161,13 +163,13 @@ class BaseClassifier(nn.Module):
         return (
             f"BaseClassifier({type(self.net).__name__}, num_classes={self.num_classes}, "
             f"normalisation: {self.preprocessing} ({self._source}), "
-            "threat model: perturbations of the tensor in [0, 1] after resizing and cropping, before normalisation)"
+            f"threat model: perturbations of {self._input()}, before normalisation)"
         )
 
-# %% ../../nbs/training/03_models.ipynb #ab24ae4e
-def _shape(output: Any) -> Any:
-    "What a network returned, for a message."
-    return getattr(output, "shape", type(output).__name__)
+    def _input(self) -> str:
+        "What enters: a picture, where a convolution of pictures reads it."
+        pictures = any(isinstance(module, nn.Conv2d) for module in self.net.modules())
+        return "the tensor in [0, 1] after resizing and cropping" if pictures else "the tensor that is put in, in its own unit"
 
 # %% ../../nbs/training/03_models.ipynb #35573bd0
 # Names under which libraries keep mean and standard deviation.
@@ -259,11 +261,12 @@ def _trials(net: nn.Module) -> Iterator[tuple[int, tuple[int, ...]]]: # classes,
         except (RuntimeError, ValueError, AssertionError, IndexError):
             continue # not this shape
         if _one_number(logits, 1):
+            refuse_integers(logits)
             yield 2, shape
         elif isinstance(logits, Tensor) and logits.ndim == 2:
             yield logits.shape[1], shape
         else:
-            raise ValueError(f"net must return logits [N, classes], got {_shape(logits)} for an input {[1, *shape]}")
+            raise ValueError(f"net must return logits [N, classes], for an input {[1, *shape]} it gave {returned(logits)}")
 
 # %% ../../nbs/training/03_models.ipynb #cf6939b5
 def _stated_classes(net: nn.Module) -> int | None:
@@ -379,9 +382,19 @@ def _refuse_or_warn(net: nn.Module) -> str: # what is said about the normalisati
     )
     return "taken to read [0, 1]: nothing says otherwise"
 
+# %% ../../nbs/training/03_models.ipynb #2faeaa4b
+def _check_unit(layer: Normalize, domain: tuple[float, float] | None) -> None:
+    "Raise ValueError where the mean is none of inputs in this domain."
+    if domain is None or ((layer.mean >= domain[0]) & (layer.mean <= domain[1])).all():
+        return
+    said = f"mean must be in {domain_words(domain)} input units, got {layer.mean.tolist()}"
+    raise ValueError(said if domain != UNIT else f"{said}; divide statistics of 8-bit pixels by 255; "
+                     "inputs that are no images: wrap(..., domain=None) or domain=(low, high), and the same in Smoothed")
+
 # %% ../../nbs/training/03_models.ipynb #f5ff20fc
 def _normalisation(net: nn.Module,
                    given: tuple[Normalize, str] | None,
+                   domain: tuple[float, float] | None, # of the inputs; None: any real numbers
                   ) -> tuple[Normalize | None, str]: # layer, where it was found
     """The layer to put before a network. Raises ValueError for a second normalisation, or for one in units of
     8-bit pixels."""
@@ -389,12 +402,11 @@ def _normalisation(net: nn.Module,
     if given is None:
         given = None if inside else _stated(net)
     if given is None:
-        return None, "inside the network" if inside else _refuse_or_warn(net)
+        if inside or domain != UNIT:
+            return None, "inside the network" if inside else f"taken to read {domain_words(domain)}"
+        return None, _refuse_or_warn(net)
     layer, source = given
-    if not ((layer.mean >= 0) & (layer.mean <= 1)).all():
-        raise ValueError(
-            f"mean must be in [0, 1] input units, got {layer.mean.tolist()}; divide statistics of 8-bit pixels by 255"
-        )
+    _check_unit(layer, domain)
     if _is_identity(layer):
         return None, source
     if inside:
@@ -412,15 +424,17 @@ def _wrapped_already(net: BaseClassifier, options: Sequence[Any], num_classes: i
     return net.eval()
 
 # %% ../../nbs/training/03_models.ipynb #08ef7081
-def _warn_of_probabilities(model: BaseClassifier, shape: tuple[int, ...] | None) -> None:
-    "One number for each image, and always between 0 and 1: it may be a probability, which is never below 0."
+def _look_at_numbers(model: BaseClassifier, shape: tuple[int, ...] | None) -> None:
+    "One number for each image: refused where it is a class; always between 0 and 1, it may be a probability."
     if model.num_classes != 2 or shape is None or model._probability:
         return
-    weight = next(model.net.parameters(), torch.zeros(()))
-    images = torch.rand(16, *shape, generator=torch.Generator().manual_seed(0)).to(weight.device, weight.dtype)
+    images = various(shape, next(model.net.parameters(), torch.zeros(())))
     with torch.inference_mode():
         output = _tensor_of(model.net(images if model.normalize is None else model.normalize(images)))
-    if _one_number(output, 16) and bool(((output >= 0) & (output <= 1)).all()):
+    if not _one_number(output, len(images)):
+        return
+    refuse_classes(output)
+    if bool(((output[:16] >= 0) & (output[:16] <= 1)).all()):
         warnings.warn(
             "the network returns one number, in [0, 1] on 16 random images; it is taken for a logit "
             "(class 1 where it is positive). If it is a probability, let nn.Sigmoid be its last layer",
@@ -428,23 +442,27 @@ def _warn_of_probabilities(model: BaseClassifier, shape: tuple[int, ...] | None)
         )
 
 # %% ../../nbs/training/03_models.ipynb #1d179ea1
-def _behind(before: nn.Module, model: BaseClassifier, shape: tuple[int, ...] | None) -> BaseClassifier:
+def _behind(before: nn.Module,
+            model: BaseClassifier,
+            shape: tuple[int, ...] | None,
+           ) -> tuple[BaseClassifier, tuple[int, ...] | None]: # the pair, and the shape of an image that it takes
     "A base classifier behind a denoiser; normalisation stands between the two."
-    check_denoiser(before, shape)
+    shape = check_denoiser(before, shape)
     net = Denoised(unwrapped(before), model.normalize, model.net)
     wrapped = BaseClassifier(net, None, model.num_classes, model._source, model._channels).eval()
     wrapped.preprocessing = net.words()
-    return wrapped
+    return wrapped, shape
 
 # %% ../../nbs/training/03_models.ipynb #ecb9a3e3
 def wrap(net: nn.Module,                              # a trained network
-         mean: float | Sequence[float] | None = None, # per channel, in [0, 1] units, as the network was trained
+         mean: float | Sequence[float] | None = None, # per channel, in units of the input, as the network was trained
          std: float | Sequence[float] | None = None,  # per channel, > 0
          num_classes: int | None = None,              # length of the logits; None: found by a trial
          *,
          preprocessing: Any = None,                   # holds mean and std: weights, transforms, image processor
          before: nn.Module | None = None,             # a denoiser, deterministic: noisy images [N, ...] to images [N, ...]
-        ) -> BaseClassifier:                          # in eval mode, reads [0, 1]
+         domain: tuple[float, float] | None = UNIT,   # of the inputs, as in `Smoothed`; None: any real numbers
+        ) -> BaseClassifier:                          # in eval mode, reads inputs in the domain
     """A base classifier that reads images in [0, 1]: normalisation inside, eval mode, number of classes checked
     by a trial. Raises ValueError where a library's normalisation is unknown, where it does not fit the
     network, or where the number of classes is wrong. Threat model: perturbations of the cropped [0, 1]
@@ -452,21 +470,22 @@ def wrap(net: nn.Module,                              # a trained network
 
     Args:
         net: a trained network
-        mean: per channel, in [0, 1] units, as the network was trained
+        mean: per channel, in units of the input, as the network was trained
         std: per channel, > 0
         num_classes: length of the logits; None: found by a trial
         preprocessing: holds mean and std: weights, transforms, image processor
         before: a denoiser, deterministic: noisy images [N, ...] to images [N, ...]
+        domain: of the inputs, as in `Smoothed`; None: any real numbers
     Returns:
-        in eval mode, reads [0, 1]
+        in eval mode, reads inputs in the domain
     """
     if not isinstance(net, nn.Module):
-        raise TypeError(f"net must be a torch.nn.Module, got {type(net).__name__}")
+        raise no_network(net)
     net = unwrapped(net)
     if isinstance(net, BaseClassifier):
         return _wrapped_already(net, (mean, std, preprocessing, before), num_classes)
-    net.eval()
-    layer, source = _normalisation(net, _given(mean, std, preprocessing))
+    refuse_lazy(net.eval())
+    layer, source = _normalisation(net, _given(mean, std, preprocessing), check_domain(domain))
     classes, shape = _try(net, num_classes)
     if layer is not None:
         _check_channels(layer, shape)
@@ -474,11 +493,11 @@ def wrap(net: nn.Module,                              # a trained network
     inside = _inside(net) or 1
     wrapped = BaseClassifier(net, layer, classes, source, inside if inside > 1 else None).eval()
     if before is not None:
-        wrapped = _behind(before, wrapped, shape)
+        wrapped, shape = _behind(before, wrapped, shape)
     weight = next(net.parameters(), None)
     if weight is not None:
         wrapped.to(weight.device)
-    _warn_of_probabilities(wrapped, shape)
+    _look_at_numbers(wrapped, shape)
     return wrapped
 
 # %% ../../nbs/training/03_models.ipynb #cd0f794a

@@ -199,3 +199,20 @@ def test_reading_certificates_waits_neither_for_pandas_nor_for_pictures(tmp_path
     path = votes().certify().save(tmp_path / "a")
     code = f"import sys, robust_smooth as rs; t = rs.load({str(path)!r}); repr(t.summary()); print([m for m in ('torch', 'pandas', 'matplotlib') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_a_file_of_something_else_or_with_more_votes_is_not_overwritten(tmp_path):
+    record = votes()
+    certificates, file = record.certify(), record.save(tmp_path / "d.votes")
+    kept = file.read_bytes()
+    for write in (certificates.save, certificates.write_log, record[:1].save):
+        with pytest.raises(ValueError, match="choose another name"): write(file)
+        assert file.read_bytes() == kept
+    log, proof = certificates.write_log(tmp_path / "a.tsv"), certificates.save(tmp_path / "a.certificates")
+    for write, place in ((record.save, log), (record.save, proof), (certificates.save, log), (certificates.write_log, proof)):
+        with pytest.raises(ValueError): write(place)
+    assert rs.load(proof).radius.tolist() == certificates.radius.tolist()
+    certificates.write_log(log), certificates.save(proof), record.save(file) # the same kind again, whole
+    more = rs.Record.concat([record, replace(record, index=record.index + 1)])
+    more.save(file)
+    assert len(rs.load(file)) == 8

@@ -173,3 +173,49 @@ def test_wrap_takes_it():
     pair = models.wrap(net, 0.0, 1.0, 2, before=before)
     with torch.no_grad(): assert torch.allclose(pair(images), net(before(images)), atol=1e-6)
     assert fingerprint(pair) != fingerprint(models.wrap(net, 0.0, 1.0, 2))
+
+
+class Sees(nn.Module):
+    "What a denoiser may do wrong."
+    def __init__(self, act): super().__init__(); self.act = act
+    def forward(self, x): return self.act(x)
+
+
+class Told(nn.Module):
+    def forward(self, x, sigma): return x
+
+
+@pytest.mark.parametrize("before, error, words", [
+    (Sees(lambda x: x * torch.nan), ValueError, "finite numbers"), (Told(), TypeError, r"return denoiser\(x, sigma\)"),
+    (residual_denoiser(3, 4, 1), ValueError, r"of shape \[2, 64\].*3 channels"), (Sees(lambda x: x + torch.rand_like(x)), ValueError, "deterministic")])
+def test_a_denoiser_that_does_not_fit_is_refused_in_words(before, error, words):
+    with pytest.raises(error, match=words): models.wrap(models.mlp(64, 10), 0.0, 1.0, before=before)
+
+
+@pytest.mark.parametrize("channels, numbers", [(1, 64), (3, 48)])
+def test_a_network_of_flat_vectors_behind_a_denoiser_of_pictures(channels, numbers):
+    net, before = models.mlp(numbers, 10), models.seeded(lambda: residual_denoiser(channels, 4, 1))
+    pair, images = models.wrap(net, 0.0, 1.0, before=before), torch.rand(3, channels, *[int((numbers // channels) ** 0.5)] * 2)
+    with torch.no_grad(): assert torch.allclose(pair(images), net(before(images)), atol=1e-6)
+    one = models.wrap(models.mlp(numbers, 2), 0.0, 1.0, before=before)
+    with torch.no_grad(): assert one(images).shape == (3, 2)
+
+
+class Bare(torch.utils.data.Dataset):
+    def __init__(self, images): self.images = images
+    def __len__(self): return len(self.images)
+    def __getitem__(self, i): return self.images[i]
+
+
+def test_pictures_come_in_whatever_holds_them():
+    held, told = uniform_images(64), {}
+    loader = torch.utils.data.DataLoader
+    ways = dict(set=held, tensor=held.images, array=held.images.numpy(), pair=(held.images, held.labels), bare=loader(Bare(held.images), batch_size=16),
+                labelled=loader(held, batch_size=16), numbered=loader(list(zip(held.images, range(64))), batch_size=16), data=Bare(held.images))
+    for name, images in ways.items():
+        before = Scale(0.8)
+        told[name] = fit_denoiser(before, images, Gaussian(sigma=0.5), 2, **(QUIET | dict(seed=3))), float(before.factor.detach())
+    assert len({told[name][1] for name in ("set", "tensor", "array", "pair")}) == 1
+    assert told["bare"][1] == told["labelled"][1] == told["numbered"][1] != 0.8 != told["data"][1]
+    with pytest.raises(TypeError, match=r"\(images, labels\)"):
+        fit_denoiser(Scale(0.8), held.images, Gaussian(sigma=0.5), 1, classifier=classifier(), **QUIET)

@@ -602,3 +602,61 @@ def test_what_a_checkpoint_must_not_hold(tmp_path):
     torch.save(nn.Sequential(nn.Flatten(), nn.Linear(12, 3)).state_dict(), path)
     with pytest.raises(ValueError, match="other classes"): load_into(other, path)
     with pytest.raises(ValueError, match="are missing"): load_into(small(), path)
+
+
+class Returns(nn.Module):
+    "A network of five classes whose last line is another."
+    def __init__(self, last):
+        super().__init__()
+        self.net, self.last = seeded(lambda: nn.Linear(12, 5)), last
+
+    def forward(self, x): return self.last(self.net(x.flatten(1)))
+
+
+@pytest.mark.parametrize("last, words", [
+    (lambda y: y.argmax(1), "number of a class, not logits"), (lambda y: y.argmax(1, keepdim=True), "got int64"),
+    (lambda y: y.argmax(1).float(), "number of a class, not logits"), (lambda y: y[:, 0] > 0, "got bool"),
+    (lambda y: (y[:, 0] > 0).float(), "got 0, 1"), (lambda y: {"out": y}, r"net\(x\)\['out'\]"), (lambda y: (y, None), r"net\(x\)\[0\]")])
+def test_what_are_no_logits_is_refused_with_the_line_to_write(last, words):
+    with pytest.raises(ValueError, match=words): wrap(Returns(last), mean=0, std=1)
+    if words == "got int64":
+        with pytest.raises(ValueError, match=words): models.BaseClassifier(Returns(last), None, 2, "given")(torch.rand(3, 3, 2, 2))
+
+
+@pytest.mark.parametrize("last", [lambda y: y[:, 0], lambda y: y[:, 0].relu(), lambda y: y[:, 0].sign(), lambda y: torch.zeros_like(y[:, 0]),
+                                  lambda y: y[:, 0] * 1e9, lambda y: (y[:, 0] * 300).bfloat16(), lambda y: y[:, :1].sigmoid()])
+def test_an_honest_number_is_a_logit(last):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert wrap(Returns(last), mean=0, std=1).num_classes == 2
+
+
+@pytest.mark.parametrize("wrong, words", [("net.pt", r"load_state_dict\(torch.load\('net.pt'\)\)"), (nn.Linear(4, 3).state_dict(), "weights without their network"),
+                                          (nn.Linear, r"Linear\(\.\.\.\)"), (len, "into the forward")])
+def test_what_is_no_network_is_refused_with_the_line_to_write(wrong, words):
+    with pytest.raises(TypeError, match=words): wrap(wrong)
+
+
+def test_a_lazy_layer_is_not_told_a_wrong_size():
+    net = nn.Sequential(nn.Flatten(), nn.LazyLinear(3))
+    with pytest.raises(ValueError, match=r"net\(images\[:2\]\)"): wrap(net, mean=0, std=1)
+    net(torch.rand(2, 1, 8, 8))
+    assert wrap(net, mean=0, std=1).num_classes == 3
+
+
+def test_a_table_has_any_mean():
+    net, table = seeded(lambda: nn.Linear(20, 3)), 5 + 10 * torch.randn(6, 20)
+    with pytest.raises(ValueError, match="domain=None"): wrap(net, mean=5, std=10)
+    with pytest.raises(ValueError, match=r"in \[-1, 1\] input units, got \[5.0\]$"): wrap(net, mean=5, std=10, domain=(-1, 1))
+    with pytest.raises(ValueError, match="std above 0"): wrap(net, mean=5, std=0, domain=None)
+    with pytest.raises(ValueError, match="domain must be"): wrap(net, mean=5, std=1, domain=(1, 0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error") # who names the domain has said how the network reads
+        models_of = [wrap(net, 5, 10, domain=None), wrap(net, 5, 10, domain=(-50, 50)), wrap(net, domain=None)]
+    for model, want in zip(models_of, (net((table - 5) / 10), net((table - 5) / 10), net(table))):
+        torch.testing.assert_close(model(table), want)
+    assert identity(models_of[0]) == identity(models_of[1])     # the domain is of the inputs, no part of the network
+    assert identity(wrap(net, 0.5, 0.5)) == identity(wrap(net, 0.5, 0.5, domain=None)) and "resizing" not in repr(models_of[0])
+    assert "resizing and cropping" in repr(wrap(small(), 0.5, 0.5))
+    record = rs.Smoothed(models_of[0], Gaussian(sigma=1.0), domain=None).vote(table, n=100, batch_size=50, progress=False)
+    assert (record.counts.sum(1) == 100).all()
