@@ -101,6 +101,7 @@ from .registry import guarded as guarded
 from . import hashes as hashes
 from .certificate_file import holds_certificates as holds_certificates
 from .places import home as home
+from .votes_file import keep_aside as keep_aside
 from .registry import list_methods as list_methods
 from .registry import listed as listed
 from .registry import load_methods as load_methods
@@ -132,7 +133,6 @@ from .door import refuse_domain as refuse_domain
 from .door import refuse_empty as refuse_empty
 from .door import refuse_labels as refuse_labels
 from .door import refuse_lacking as refuse_lacking
-from .votes_file import refuse_loss as refuse_loss
 from .registry import refuse_plan as refuse_plan
 from .registry import register as register
 from .registry import register_check as register_check

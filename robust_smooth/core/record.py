@@ -22,7 +22,7 @@ from robust_smooth.core.registry import (
     _default_norm, _defaults, check_listed, find_methods, listed, Method, method_named, noise_from_spec, noise_spec,
     own_norms, refuse_plan)
 from .values import check_counts, check_domain, check_level, check_whole, domain_words, norm_name, UNIT
-from .votes_file import read_journal, refuse_loss, write_journal
+from .votes_file import keep_aside, read_journal, write_journal
 
 if TYPE_CHECKING:
     import pandas as pd # a table is made on demand: reading votes does not wait for it
@@ -309,9 +309,8 @@ class _Files(_Votes):
     def save(self,
              path: str | Path, # file name, by custom NAME.votes
             ) -> Path:         # the file
-        """Write the Record to one file, atomically; nothing in it can execute code on loading. Raises
-        ValueError where a
-        file of something else is, or one that holds images which this Record lacks.
+        """Write the Record to one file, atomically; nothing in it can execute code on loading. What stands there
+        and holds images that this Record lacks, or something else, is kept as NAME.before-1, ..., with a warning.
 
         Args:
             path: file name, by custom NAME.votes
@@ -319,7 +318,7 @@ class _Files(_Votes):
             the file
         """
         path = Path(path)
-        refuse_loss(path, self.index)
+        keep_aside(path, self.index)
         write_journal(path, self.header() | dict(order="as given"), [self.rows()])
         return path
 

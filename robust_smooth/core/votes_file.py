@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
+import shutil
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,7 +25,7 @@ from .places import WriteLock, check_regular, check_writable, sync_folder, write
 
 # %% auto #0
 __all__ = ['ROWS_A_FRAME', 'PATIENCE', 'DELAY', 'Contents', 'read_journal', 'write_journal', 'convert', 'Journal', 'count_rows',
-           'check_place', 'refuse_loss', 'JOURNAL_MAGIC']
+           'check_place', 'keep_aside', 'JOURNAL_MAGIC']
 
 # %% ../../nbs/core/04_votes_file.ipynb #5a992f77
 _all_ = ["JOURNAL_MAGIC"] # the first line of a file, from `frames`
@@ -471,24 +473,36 @@ def check_place(path: str | Path, # where votes are to be kept
             raise _explained(path, error) from None
 
 # %% ../../nbs/core/04_votes_file.ipynb #98d50ccd
-def refuse_loss(path: str | Path,  # where votes are to be saved
-                index: np.ndarray, # [B] dataset indices of the new rows
-               ) -> None:
-    """Raise ValueError or OSError where a file of something else is, or one with images that the new one would lack.
+def _lost(path: Path, index: np.ndarray) -> str: # what a new file with these images would lack; "": nothing
+    "What stands at a place and would be gone."
+    try:
+        blocks = _read(path, path.read_bytes()).blocks
+    except ValueError:
+        return "no votes that can be read"
+    there = np.concatenate([np.zeros(0, np.int64), *(block["index"] for block in blocks)])
+    lost = np.setdiff1d(there, index)
+    return f"votes on {len(there)} images, {len(lost)} of which are not among the {len(index)} saved now" if len(lost) else ""
+
+def keep_aside(path: str | Path,  # where votes are to be saved
+               index: np.ndarray, # [B] dataset indices of the new rows
+              ) -> Path | None:   # where the old file is kept; None: it holds nothing that the new one lacks
+    """Keep a file that would be overwritten and holds more, or something else, as NAME.before-1, -2,
+    ..., with a warning:
+    to refuse would lose the new votes. Raises ValueError or OSError where no file can be.
 
     Args:
         path: where votes are to be saved
         index: [B] dataset indices of the new rows
+    Returns:
+        where the old file is kept; None: it holds nothing that the new one lacks
     """
-    check_place(path)
-    if not Path(path).exists():
-        return
-    try:
-        blocks = _read(Path(path), Path(path).read_bytes()).blocks
-    except ValueError: # damaged: there is nothing to lose that could be read
-        return
-    there = np.concatenate([np.zeros(0, np.int64), *(block["index"] for block in blocks)])
-    lost = np.setdiff1d(there, index)
-    if len(lost):
-        raise ValueError(f"{path} holds votes on {len(there)} images, {len(lost)} of which are not among the {len(index)} to be "
-                         f"saved (dataset index {lost[0]} is one): choose another name, or delete the file first")
+    path = check_writable(path)
+    lost = _lost(path, index) if path.exists() else ""
+    if not lost:
+        return None
+    names = (path.with_name(f"{path.name}.before-{number}") for number in itertools.count(1))
+    aside = next(name for name in names if not name.exists())
+    shutil.copy2(path, aside)
+    sync_folder(path.parent)
+    warnings.warn(f"{path} held {lost}: it is kept as {aside.name}", stacklevel=3)
+    return aside
