@@ -103,7 +103,8 @@ def show() -> None:
     table = pd.read_csv(FILE)
     print("| network | " + " | ".join(f"{share:g} sigma" for share in SHARES) + " |\n" + "|---" * (len(SHARES) + 1) + "|")
     for (name, twin), rows in table.groupby(["network", "twin"], sort=False):
-        said = "" if twin == OF_ZOO else f", {twin}"
+        images = rows.images.iloc[0]
+        said = ("" if twin == OF_ZOO else f", {twin}") + ("" if images == table.images.max() else f", {images} images")
         print(f"| `{name}`{said} | " + " | ".join(map(cell, rows.itertuples())) + " |")
     print(table.groupby("twin").within.value_counts().to_dict())
 

@@ -9,6 +9,7 @@ import argparse
 import ast
 import dataclasses
 import importlib
+import inspect
 import os
 import sys
 import warnings
@@ -16,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .options import parser
+from .options import parser, VOTE
 
 # %% auto #0
 __all__ = ['WORDS', 'COMMANDS', 'read_value', 'read_parameters', 'reproduce', 'sweep', 'load_factory', 'certify', 'methods',
@@ -42,19 +43,21 @@ def read_value(text: str, # what stands after the =
         return text
 
 def read_parameters(pairs: Sequence[str], # "name=value"
+                    option: str = "-p",   # for messages
                    ) -> dict[str, Any]:
     """Parameters from the command line. Raises ValueError for what is none, and for a name that comes twice.
 
     Args:
         pairs: "name=value"
+        option: for messages
     """
     found: dict[str, Any] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals or not name.isidentifier():
-            raise ValueError(f"-p needs name=value, got {pair!r}")
+            raise ValueError(f"{option} needs name=value, got {pair!r}")
         if name in found:
-            raise ValueError(f"parameter {name!r} is given twice")
+            raise ValueError(f"{option} {name} is given twice")
         found[name] = read_value(text)
     return found
 
@@ -116,6 +119,20 @@ def sweep(args: argparse.Namespace) -> int: # exit code
     return 1 if outcome.failed else 0
 
 # %% ../nbs/12_cli.ipynb #5d5c17d1
+def _made(factory: Any, name: str, option: str) -> Any:
+    "What a factory returns. Raises ValueError where it cannot be called without arguments."
+    if not callable(factory):
+        raise ValueError(f"{option}: {name} must be a function, or a network or data, got {type(factory).__name__}")
+    try:
+        needed = [each.name for each in inspect.signature(factory).parameters.values()
+                  if each.default is each.empty and each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
+    except ValueError: # of something built in
+        needed = []
+    if needed:
+        raise ValueError(f"{option}: {name} needs {', '.join(needed)}, and is called without arguments: name a function of "
+                         "your own that calls it with them")
+    return factory()
+
 def load_factory(name: str, # "package.module:factory"
                  option: str = "--model", # for messages
                 ) -> Any:   # what the factory returns, or the object itself if it is a module or holds data
@@ -141,12 +158,15 @@ def load_factory(name: str, # "package.module:factory"
         raise ValueError(f"{option}: {module} has no {attribute!r}; it has {there}")
     target = getattr(found, attribute)
     held = any(hasattr(target, each) for each in ("state_dict", "__getitem__", "batch_sampler"))
-    return target if held and not isinstance(target, type) else target()
+    return target if held and not isinstance(target, type) else _made(target, name, option)
 
 # %% ../nbs/12_cli.ipynb #00a8ded3
 def _noise(kind: type, scale: Mapping[str, float], options: Mapping[str, Any]) -> Any:
     "A smoothing distribution from the command line. Raises ValueError, naming its settings."
     known = {part.name for part in dataclasses.fields(kind)}
+    strange = [name for name in scale if name not in known and not hasattr(kind, f"from_{name}")]
+    if strange:
+        raise ValueError(f"--noise {kind.__name__} takes no --{strange[0]}; its settings: {sorted(known)}")
     try:
         for name, value in scale.items():
             if name not in known and hasattr(kind, f"from_{name}"):
@@ -161,9 +181,17 @@ def _chosen_noise(args: argparse.Namespace) -> Any:
     if args.noise not in known:
         raise ValueError(f"--noise must be one of {sorted(known)}, got {args.noise!r}")
     scale = {name: value for name, value in dict(sigma=args.sigma, lam=args.lam).items() if value is not None}
-    return _noise(known[args.noise], scale, read_parameters(args.noise_option))
+    return _noise(known[args.noise], scale, read_parameters(args.noise_option, "--noise-option"))
 
 # %% ../nbs/12_cli.ipynb #30b9ab12
+def _fill(args: argparse.Namespace) -> None:
+    "What a vote takes where nothing is said. Raises ValueError for numbers that no vote has."
+    for name, value in VOTE.items():
+        setattr(args, name, value if getattr(args, name) is None else getattr(args, name))
+    for name in ("n", "n0"):
+        if getattr(args, name) < 1:
+            raise ValueError(f"--{name} must be a whole number >= 1, got {getattr(args, name)}")
+
 def _trial(args: argparse.Namespace, noise: Any, classes: int, dim: int) -> Any:
     "A Record of one image with unanimous votes."
     import numpy as np
@@ -186,6 +214,13 @@ def _wrapped(args: argparse.Namespace, net: Any, first: Any) -> Any: # first: [1
         if "num_classes could not be found" not in str(error):
             raise
         return wrap(net, mean=args.mean, std=args.std, num_classes=classes_of(net.eval(), first))
+
+def _moved(model: Any, device: str) -> Any:
+    "The network on a device. Raises ValueError where there is none of this name."
+    try:
+        return model.to(device)
+    except (AssertionError, RuntimeError) as error:
+        raise ValueError(f"--device {device}: {str(error).splitlines()[0]}; cpu is always there") from error
 
 def _network(args: argparse.Namespace) -> Any:
     "The network that is asked for, with its weights."
@@ -211,7 +246,7 @@ def _vote(args: argparse.Namespace, options: Mapping[str, Any]) -> Any: # Record
     first, labels, _ = next(as_source(data).groups(1))
     _check_log(args, labels)
     model = _wrapped(args, net, first)
-    model = model.to(args.device) if args.device else model
+    model = _moved(model, args.device) if args.device else model
     trial = _trial(args, noise, model.num_classes, first[0].numel())
     trial.certify(args.norm, method=args.method, alpha=args.alpha, **options)
     return Smoothed(model, noise).vote(data, n=args.n, n0=args.n0, moments=args.moments, seed=args.seed, save=args.save,
@@ -231,16 +266,42 @@ def _write_certificates(args: argparse.Namespace, certificates: Any, record: Any
         results.save(frame, args.out, provenance=results.provenance(**origin))
     if args.log:
         results.write_certification_log(args.log, certificates, labels)
+    if written := [*_tables(args), *filter(None, [args.log])]:
+        print("written:", ", ".join(written))
 
 def _show_accuracy(certificates: Any, labels: Any) -> None:
-    "Certified accuracy at five radii up to the largest."
+    "Certified accuracy at a few round radii up to the largest."
     import numpy as np
+    from robust_smooth.core.summaries import round_radii
     top = certificates.radius[np.isfinite(certificates.radius)].max(initial=0.0)
-    radii = [float(f"{radius:.3g}") for radius in np.linspace(0, top, 5)]
+    radii = round_radii(top).tolist()
     shares = certificates.certified_accuracy(labels, radii)
     print("certified accuracy: " + ", ".join(f"{share:.3f} at {radius:g}" for radius, share in zip(radii, shares)))
 
 # %% ../nbs/12_cli.ipynb #88aabc1b
+def _stored(record: Any, name: str) -> Any: # None: not known
+    "What votes say of an option that they were made by."
+    from robust_smooth.core.registry import noise_spec
+    if name in ("n", "n0", "seed"):
+        return record.provenance.get(name)
+    spec = noise_spec(record.noise)
+    return spec["name"] if name == "noise" else spec.get(name, getattr(record.noise, name, None))
+
+_OF_VOTE = ("data", "weights", "data_dir", "split", "subset", "mean", "std", "num_classes", "device", "batch_size", "moments",
+            "save") # options that only a vote has
+
+def _check_beside(args: argparse.Namespace, record: Any) -> None:
+    "Raise ValueError for options of a vote beside --votes: they would change nothing."
+    idle = [name for name in _OF_VOTE if getattr(args, name) not in (None, "", False)]
+    if idle:
+        raise ValueError(f"--{idle[0].replace('_', '-')} is for a vote, with --model; {args.votes} holds votes already")
+    said = {name: getattr(args, name) for name in ("noise", "sigma", "lam", "n", "n0", "seed")}
+    said |= read_parameters(args.noise_option, "--noise-option")
+    for name, value in said.items():
+        if value is not None and value != _stored(record, name):
+            raise ValueError(f"--{name} {value}: {args.votes} holds votes by {name} {_stored(record, name)} ({record.noise!r}), "
+                             "which certifying does not change; leave it out, or vote again with --model")
+
 def _prove(args: argparse.Namespace, record: Any, options: Mapping[str, Any]) -> None:
     "Certify votes, show what is proved, write the files that were asked for."
     labels = record.labels
@@ -258,12 +319,22 @@ def _rescue(record: Any) -> None:
     record.save(path)
     print(f"note: the votes are kept in {path}; go on with --votes {path}", file=sys.stderr)
 
+def _tables(args: argparse.Namespace) -> list[str]: # the files of --out
+    stem = args.out and (args.out[:-len(Path(args.out).suffix)] if Path(args.out).suffix in (".csv", ".md", ".json") else args.out)
+    return [f"{stem}{ending}" for ending in (".csv", ".md", ".json")] if stem else []
+
 def _check_names(args: argparse.Namespace) -> None:
-    "Raise ValueError or OSError where what is to be written cannot be a file; --out is the start of several names."
+    "Raise ValueError or OSError where what is to be written cannot be a file, or is one of something else."
+    from robust_smooth.core.certification_log import check_log_place
     from robust_smooth.core.places import check_writable
-    for path in (args.log, args.save, args.out and f"{args.out}.csv"):
+    if args.log:
+        check_log_place(args.log)
+    for path in [args.save, *_tables(args)]:
         if path:
             check_writable(path)
+    given = [Path(path).absolute() for path in (args.votes, args.log, args.save, *_tables(args)) if path]
+    if len({*given}) < len(given):
+        raise ValueError("--votes, --save, --log and --out must be different files")
 
 def certify(args: argparse.Namespace) -> int: # exit code
     """Vote and certify, or certify from stored votes.
@@ -273,13 +344,15 @@ def certify(args: argparse.Namespace) -> int: # exit code
     """
     if (args.model is None) == (args.votes is None):
         raise ValueError("give either --model, to vote and certify, or --votes, to certify from stored votes")
-    options = read_parameters(args.option)
+    options = read_parameters(args.option, "--option")
     _check_names(args)
     if args.votes is not None:
         from robust_smooth.core.record import Record
         record = Record.load(args.votes)
+        _check_beside(args, record)
         print(record)
     else:
+        _fill(args)
         record = _vote(args, options)
     try:
         _prove(args, record, options)
@@ -296,7 +369,8 @@ def methods(args: argparse.Namespace) -> int: # exit code
     Returns:
         exit code
     """
-    from robust_smooth.core.registry import find_methods
+    from robust_smooth.core.registry import check_listed, find_methods
+    check_listed(args.noise, args.norm)
     for method in find_methods(args.noise, args.norm):
         needs = f"; needs {', '.join(method.needs)}" if method.needs else ""
         print(f"{method.name:<24} {', '.join(method.norms):<16} {', '.join(method.noises)}{needs}")
@@ -387,6 +461,14 @@ COMMANDS = {each.__name__: each for each in _FUNCTIONS}
 
 # %% ../nbs/12_cli.ipynb #b00ab04d
 _KEPT = "what was finished is kept: give the same command again to go on"
+_LOST = "nothing is kept of this vote: with --save FILE the same command goes on where it was stopped"
+_AGAIN = "give the same command again"
+
+def _what_is_kept(args: argparse.Namespace) -> str:
+    "What to do after an interruption."
+    if args.command == "certify":
+        return _KEPT if args.save else _LOST if args.model else _AGAIN
+    return _KEPT if args.command in ("reproduce", "sweep", "zoo") else _AGAIN
 
 def _show_warning(message: Any, category: type, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
     from robust_smooth.lab.doctor import in_options
@@ -412,7 +494,7 @@ def main(argv: Sequence[str] | None = None, # arguments; None: those of the proc
             return COMMANDS[args.command](args)
     except KeyboardInterrupt as stop:
         terminated = type(stop).__name__ == "Terminated" # of lab.schedulers, which may not have been imported
-        print(f"\n{'terminated' if terminated else 'interrupted'}; {_KEPT}", file=sys.stderr)
+        print(f"\n{'terminated' if terminated else 'interrupted'}; {_what_is_kept(args)}", file=sys.stderr)
         return 143 if terminated else 130
     except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
         if os.environ.get("ROBUST_SMOOTH_DEBUG"):

@@ -11,7 +11,7 @@ from typing import Any
 from .core._table import METHODS, NOISES
 
 # %% auto #0
-__all__ = ['parser']
+__all__ = ['VOTE', 'parser']
 
 # %% ../nbs/11a_options.ipynb #159a4811
 _BUDGETS = "smoke, quick, cpu, gpu, paper, and with -int8 behind it votes in int8"
@@ -92,19 +92,21 @@ def _add_sweep(commands: Any) -> None:
     _running(made)
 
 # %% ../nbs/11a_options.ipynb #b4c427d0
+VOTE = dict(data="digits", split="test", noise="Gaussian", n=100_000, n0=100, seed=0) # what a vote takes where nothing is said
+
 def _certify_network(made: argparse.ArgumentParser) -> None:
     made.add_argument("--model", metavar="PACKAGE.MODULE:FACTORY",
                       help="a function without arguments that returns a torch.nn.Module; its "
                            "code is run")
-    made.add_argument("--votes", metavar="FILE", help="stored votes instead of a model")
-    made.add_argument("--data", default="digits",
+    made.add_argument("--votes", metavar="FILE", help="stored votes instead of a model, its noise and its data")
+    made.add_argument("--data",
                       help="digits (default), mnist, cifar10, cifar100, svhn, imagefolder; FILE.npy, or FILE.npz "
                            "with arrays images [B, C, H, W] in [0, 1] and labels [B]; a folder of class "
                            "folders; or package.module:dataset")
     made.add_argument("--weights", metavar="FILE",
                       help="checkpoint or safetensors with the network's weights; no code in it is run")
     made.add_argument("--data-dir", default="", help="folder of the data set")
-    made.add_argument("--split", default="test", help="test (default) or train")
+    made.add_argument("--split", help="test (default), train, or a folder of a folder of pictures")
     made.add_argument("--subset", default="", help="a number of images, or 'every 20'")
     made.add_argument("--mean", type=float, nargs="+",
                       help="per channel, if the network reads normalised images")
@@ -118,19 +120,19 @@ def _certify_network(made: argparse.ArgumentParser) -> None:
 
 # %% ../nbs/11a_options.ipynb #916cea17
 def _certify_noise(made: argparse.ArgumentParser) -> None:
-    made.add_argument("--noise", default="Gaussian",
+    made.add_argument("--noise",
                       help="Gaussian (default); for images of 8 bits RoundedGaussian, which is drawn exactly, for "
                            f"perturbed images on their grid; known: {', '.join(sorted(NOISES))}")
     made.add_argument("--sigma", type=float, help="standard deviation, in units of [0, 1]")
     made.add_argument("--lam", type=float, help="half-width of uniform noise, in units of [0, 1]")
     made.add_argument("--noise-option", action="append", default=[], metavar="NAME=VALUE",
                       help="a further setting of the noise, such as q=255 (Splitting) or k=16 (RadialGaussian)")
-    made.add_argument("--n", type=int, default=100_000, help="draws per image (default 100000)")
-    made.add_argument("--n0", type=int, default=100, help="draws that choose the class (default 100)")
+    made.add_argument("--n", type=int, help="draws per image (default 100000)")
+    made.add_argument("--n0", type=int, help="draws that choose the class (default 100)")
     made.add_argument("--moments", action="store_true",
                       help="also collect what first-order certificates need (l1 beyond the l2 "
                            "ball, subspaces)")
-    made.add_argument("--seed", type=int, default=0, help="seed of the noise")
+    made.add_argument("--seed", type=int, help="seed of the noise (default 0)")
 
 # %% ../nbs/11a_options.ipynb #263c3d9a
 def _add_certify(commands: Any) -> None:

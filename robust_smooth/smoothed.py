@@ -22,7 +22,7 @@ from torch import Tensor
 from .core.certificates import Certificates
 from .core.checks import check
 from .core.record import Record
-from .core.door import ask_before, refuse_domain, wrong_labels
+from .core.door import ask_before, refuse_domain, surround, wrong_labels
 from .core.registry import Method, find_methods, load_methods
 from .core.values import check_domain, check_level, UNIT
 from .core.votes_file import check_place
@@ -486,6 +486,32 @@ def _refuse_data(self: Smoothed, data: Any, **rest: Any) -> None:
     refuse_settings(**{name: rest[name] for name in ("n", "batch_size") if name in rest})
 
 ask_before(Smoothed, "vote", _refuse_early)
+
+# %% ../nbs/10_smoothed.ipynb #30ffa94c
+def _lacks_labels(path: str | Path, record: Record) -> bool: # and holds no other images
+    kept = Record.load(path)
+    return kept.labels is None and len(kept) == len(record) and set(kept.index.tolist()) == set(record.index.tolist())
+
+def _kept_in_a_file(go: Callable[[], Record],
+                    save: str | Path | None = None,
+                    **rest: Any,
+                   ) -> Record:
+    "A vote whose file holds the true classes, too. Raises ValueError, naming the file."
+    if save is None:
+        return go()
+    known = Path(save).exists()
+    try:
+        record = go()
+    except ValueError as error:
+        if "within one setting" not in str(error):
+            raise
+        raise ValueError(f"{save} holds votes of another setting: {error}; choose another file name, or go back to "
+                         "the setting of the file (its value is the second)") from error
+    if known and record.labels is not None and _lacks_labels(save, record):
+        record.save(save)
+    return record
+
+surround(Smoothed, "vote", _kept_in_a_file)
 
 # %% ../nbs/10_smoothed.ipynb #25c8fae3
 def _with_a_word(vote: Callable[..., Record]) -> Callable[..., Record]:

@@ -260,3 +260,73 @@ def test_a_log_without_true_classes_is_refused_before_the_vote(outside, capsys, 
     np.save("a.npy", np.zeros((5, 1, 8, 8), np.float32))
     assert cli.main(["certify", "--model", "lognets:make", "--data", "a.npy", "--sigma", "0.25", "--save", "a.votes", "--log", "a.tsv"]) == 2
     assert "true classes" in capsys.readouterr().err and not Path("a.votes").exists()
+
+
+@pytest.fixture
+def small_vote(outside, monkeypatch):
+    "A network and a command that votes on three images."
+    Path("tinynets.py").write_text("import torch\nfrom robust_smooth.training.models import mlp\ndef make():\n    torch.manual_seed(0)\n    return mlp(64, 10)\n"
+                                   "def sized(x): return mlp(64, x)\nnumber = 3\n")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    return ["certify", "--model", "tinynets:make", "--subset", "3", "--sigma", "0.25", "--n", "200", "--batch-size", "100", "--quiet"]
+
+
+def test_votes_are_not_overwritten_nor_contradicted(small_vote, capsys):
+    assert cli.main([*small_vote, "--save", "a.votes", "--out", "o/c.csv", "--log", "a.tsv"]) == 0
+    assert "written: o/c.csv, o/c.md, o/c.json, a.tsv" in capsys.readouterr().out
+    kept = Path("a.votes").read_bytes()
+    for extra, words in ((["--log", "a.votes"], "choose another name"), (["--sigma", "0.5"], "votes by sigma 0.25"), (["--n", "300"], "votes by n 200"),
+                         (["--noise", "Uniform"], "votes by noise Gaussian"), (["--seed", "3"], "votes by seed 0"), (["--data", "mnist"], "--data is for a vote"),
+                         (["--num-classes", "9"], "--num-classes is for a vote"), (["--noise-option", "q16"], "--noise-option needs name=value"),
+                         (["--noise-option", "q=16"], "votes by q None")):
+        assert cli.main(["certify", "--votes", "a.votes", *extra]) == 2 and words in capsys.readouterr().err, extra
+    assert cli.main(["certify", "--votes", "a.votes", "--sigma", "0.25", "--n", "200", "--quiet"]) == 0
+    assert cli.main([*small_vote, "--save", "b.votes", "--log", "b.votes"]) == 2 and "different files" in capsys.readouterr().err
+    assert cli.main([*small_vote, "--save", "a.votes", "--seed", "1"]) == 2
+    said = capsys.readouterr().err
+    assert "a.votes holds votes of another setting: seed differs" in said and "another name for --save" in said
+    assert Path("a.votes").read_bytes() == kept and not Path("b.votes").exists()
+
+
+def test_the_certified_accuracy_is_told_at_round_radii(small_vote, capsys):
+    import numpy as np
+    from robust_smooth.core.summaries import round_radii
+    assert cli.main(small_vote) == 0
+    line = next(each for each in capsys.readouterr().out.splitlines() if each.startswith("certified accuracy"))
+    radii = [float(word) for word in re.findall(r" at ([\d.]+)", line)]
+    steps = np.diff(radii)
+    assert radii[0] == 0 and np.allclose(radii, steps[0] * np.arange(len(radii))) and all(len(f"{radius:g}") <= 4 for radius in radii)
+    assert radii == round_radii(radii[-1]).tolist()
+
+
+@pytest.mark.parametrize("extra, words", [
+    (["--model", "tinynets:sized"], "--model: tinynets:sized needs x"), (["--model", "tinynets:number"], "must be a function"), (["--n", "5"], "--n must be at least"),
+    (["--n", "-3"], "--n must be a whole number >= 1"), (["--option", "foo=1"], "its options: ["), (["--lam", "1"], "takes no --lam; its settings: ['sigma']"),
+    (["--data", "high.npy"], "save images / 255"), (["--data", "text.npy"], "text.npy must be a file of numbers"), (["--data", "objects.npz"], "holds Python objects"),
+    (["--weights", "junk.pt"], "junk.pt"), (["--device", "nowhere"], "--device nowhere:"), (["--data", "mixed", "--subset", "2"], "--data imagefolder --data-dir FOLDER"),
+    (["--data", "split", "--split", "tset"], "there are test, val")])
+def test_mistakes_are_told_in_the_words_of_a_shell(extra, words, small_vote, capsys):
+    import numpy as np
+    from PIL import Image
+    np.save("high.npy", np.full((2, 1, 8, 8), 200.0))
+    Path("text.npy").write_text("0 1 2")
+    np.savez("objects.npz", images=np.array([{}, None], dtype=object))
+    Path("junk.pt").write_bytes(b"nothing of the kind")
+    for name, size in (("mixed/a/0.png", 9), ("mixed/a/1.png", 8), ("split/test/a/0.png", 8), ("split/test/b/0.png", 8), ("split/val/a/0.png", 8)):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (size, size)).save(name)
+    assert cli.main([*small_vote, *extra]) == 2
+    said = capsys.readouterr().err
+    assert words in said and "Traceback" not in said and "alpha=None" not in said and "wrap(" not in said, said
+
+
+def test_an_interrupted_vote_says_whether_it_is_kept(small_vote, capsys, monkeypatch):
+    def stop(args): raise KeyboardInterrupt
+    monkeypatch.setitem(cli.COMMANDS, "certify", stop)
+    for extra, words in (([], "nothing is kept of this vote: with --save FILE"), (["--save", "a.votes"], "what was finished is kept")):
+        assert cli.main([*small_vote, *extra]) == 130 and words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("extra", [["--noise", "Foo"], ["--norm", "l7"]])
+def test_methods_for_nothing_known_are_refused(extra, capsys):
+    assert cli.main(["methods", *extra]) == 2 and "must be" in capsys.readouterr().err

@@ -73,6 +73,8 @@ from .checks import check as check
 from .values import check_counts as check_counts
 from .values import check_domain as check_domain
 from .values import check_level as check_level
+from .registry import check_listed as check_listed
+from .certification_log import check_log_place as check_log_place
 from .values import check_mode as check_mode
 from .checks import check_named as check_named
 from .votes_file import check_place as check_place
@@ -100,6 +102,7 @@ from . import hashes as hashes
 from .certificate_file import holds_certificates as holds_certificates
 from .places import home as home
 from .registry import list_methods as list_methods
+from .registry import listed as listed
 from .registry import load_methods as load_methods
 from .registry import load_noises as load_noises
 from .seeds import mersenne_state as mersenne_state
@@ -109,6 +112,7 @@ from .registry import noise_named as noise_named
 from .registry import noise_spec as noise_spec
 from .values import norm_name as norm_name
 from .values import norm_order as norm_order
+from .door import options_of as options_of
 from .values import own_floats as own_floats
 from .registry import own_norms as own_norms
 from .frames import pack as pack
@@ -128,6 +132,7 @@ from .door import refuse_domain as refuse_domain
 from .door import refuse_empty as refuse_empty
 from .door import refuse_labels as refuse_labels
 from .door import refuse_lacking as refuse_lacking
+from .votes_file import refuse_loss as refuse_loss
 from .registry import refuse_plan as refuse_plan
 from .registry import register as register
 from .registry import register_check as register_check
@@ -141,6 +146,7 @@ from .seeds import step_seed as step_seed
 from .values import steps_within as steps_within
 from . import summaries as summaries
 from .summaries import summarise as summarise
+from .door import surround as surround
 from .places import sync_folder as sync_folder
 from .summaries import terms_of as terms_of
 from .pictures import top_votes as top_votes

@@ -129,7 +129,8 @@ def certificate_fields(data: bytes,          # a whole file
 def write_certificates(path: str | Path,          # file to write, by custom NAME.certificates
                        fields: Mapping[str, Any], # of a table
                       ) -> Path:                  # the file
-    """Write a table to one file, atomically. Raises ValueError for what only code could bring back.
+    """Write a table to one file, atomically. Raises ValueError for what only code could bring back, and
+    where a file of something else is.
 
     Args:
         path: file to write, by custom NAME.certificates
@@ -138,6 +139,8 @@ def write_certificates(path: str | Path,          # file to write, by custom NAM
         the file
     """
     path = check_regular(path)
+    if path.exists() and path.stat().st_size and not holds_certificates(path):
+        raise ValueError(f"{path} is a file of something else, not of certificates: choose another name")
     write_atomic(path, certificate_bytes(fields))
     return path
 

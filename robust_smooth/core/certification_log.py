@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .places import write_atomic
+from .places import check_writable, write_atomic
 
 # %% auto #0
-__all__ = ['write_certification_log']
+__all__ = ['check_log_place', 'write_certification_log']
 
 # %% ../../nbs/core/05b_certification_log.ipynb #8c8bdadb
 def _digits(value: float, digits: int | None) -> str: # never above the value
@@ -37,6 +37,22 @@ def _check_labels(certificates: Any, labels: ArrayLike) -> np.ndarray:
     return truth.astype(np.int64)
 
 # %% ../../nbs/core/05b_certification_log.ipynb #41dcec32
+_HEAD = "idx\tlabel\tpredict\tradius\tcorrect\ttime"
+
+def check_log_place(path: str | Path, # where a log is to be written
+                   ) -> None:
+    """Raise ValueError or OSError where no log can be, or a file of something else is.
+
+    Args:
+        path: where a log is to be written
+    """
+    path = check_writable(path)
+    if path.exists():
+        with open(path, "rb") as file:
+            head = file.read(len(_HEAD))
+        if head and not head.startswith(b"idx\t"):
+            raise ValueError(f"{path} is a file of something else, not a certification log: choose another name for the log")
+
 def write_certification_log(path: str | Path,            # file to write
                             certificates: Any,           # labels and radii: `Certificates`
                             labels: ArrayLike,           # [B] true classes, whole numbers >= 0
@@ -58,7 +74,8 @@ def write_certification_log(path: str | Path,            # file to write
     times = np.broadcast_to(np.asarray(seconds, dtype=np.float64), truth.shape)
     if not ((times >= 0) & (times < np.inf)).all():
         raise ValueError(f"seconds must be finite and >= 0, got {seconds!r}")
-    rows = ["idx\tlabel\tpredict\tradius\tcorrect\ttime"]
+    check_log_place(path)
+    rows = [_HEAD]
     index = np.asarray(certificates.index)
     for i, y, p, r, s in zip(index, truth, certificates.label, certificates.radius, times):
         rows.append(f"{i}\t{y}\t{p}\t{_digits(r, digits)}\t{int(p == y)}\t{s:.6g}")

@@ -18,7 +18,7 @@ from .values import ABSTAIN, domain_words, UNIT
 
 # %% auto #0
 __all__ = ['FEW', 'refuse_lacking', 'refuse_empty', 'refuse_domain', 'wrong_labels', 'refuse_labels', 'distinct_rows',
-           'ask_before']
+           'options_of', 'ask_before', 'surround']
 
 # %% ../../nbs/core/05e_door.ipynb #881b18cf
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class _Entry:
     rank: int | Mapping[str, int] = 0   # the highest rank is the default; a number, or one per norm
     largest_n: int | None = None        # with more draws than this it is no default; None: no limit
     judges: tuple[str, ...] = ()        # noises under which it says itself which further norms it certifies, if named
-    modes: tuple[str, ...] = ("sound", "paper") # what its option `mode` may be
+    modes: tuple[str, ...] = ("sound",) # what `mode` may be; "sound" is no question where it is the only one
     former_modes: Mapping[str, str] | None = None # what `mode` could be once -> what stands for it now
     scopes: tuple[str, ...] = ("input",) # what its certificates may be of; "subspace:" stands for each name
     minimum_n: Callable[[float], int] | None = None # fewest draws that can certify anything at level alpha
@@ -198,6 +198,11 @@ def _knows_adversary(method: _Entry) -> bool:
     "Whether a method has an option `adversary` of its own."
     return "adversary" in inspect.signature(method.certify).parameters
 
+def _knows_mode(certify: Callable) -> bool:
+    "Whether a method has an option `mode` of its own, or takes any."
+    parameters = inspect.signature(certify).parameters
+    return "mode" in parameters or any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+
 def _take_adversary(method: _Entry, noise: Any, options: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
     "Options for the method, and whether its radii are to be halved. Raises ValueError."
     given = dict(options)
@@ -209,6 +214,25 @@ def _take_adversary(method: _Entry, noise: Any, options: Mapping[str, Any]) -> t
     if adversary == "continuous" and getattr(noise, "q", None) is None:
         raise ValueError(f"adversary='continuous' is for noise on a grid; {noise!r} needs no rounding of its inputs")
     return given, adversary == "continuous"
+
+def options_of(method: _Entry) -> list[str] | None: # None: it takes any
+    """The options of a method, by name; those of the door among them.
+
+    Returns:
+        None: it takes any
+    """
+    parameters = inspect.signature(method.certify).parameters.values()
+    if any(each.kind is each.VAR_KEYWORD for each in parameters):
+        return None
+    own = [each.name for each in parameters if each.name not in ("norm", "alpha")][1:]
+    return sorted({*own, "mode", "adversary"})
+
+def _own_options(method: _Entry, noise: Any, options: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+    "Options for the method, without those that the door answers; whether its radii are to be halved. Raises ValueError."
+    given, halve = _take_adversary(method, noise, options)
+    if "mode" in given and not _knows_mode(method.certify):
+        del given["mode"] # the door has seen that it is the only one
+    return given, halve
 
 def _against_reals(found: Certificates) -> Certificates:
     "The same promise for real perturbations that are rounded to the grid: half the radius."
@@ -234,3 +258,23 @@ def ask_before(kind: type, # a class
         question(**signature.bind(*given, **named).arguments)
         return answer(*given, **named)
     setattr(kind, name, asked)
+
+# %% ../../nbs/core/05e_door.ipynb #fdd947aa
+def surround(kind: type, # a class
+             name: str,  # of its method
+             around: Callable[..., Any], # around(go, **arguments): calls go() and answers for the method
+            ) -> None:
+    """Have something done around a method of a class, which knows the arguments and what was returned or raised.
+
+    Args:
+        kind: a class
+        name: of its method
+        around: around(go, **arguments): calls go() and answers for the method
+    """
+    answer = getattr(kind, name)
+    signature = inspect.signature(answer)
+
+    @functools.wraps(answer)
+    def surrounded(*given: Any, **named: Any) -> Any:
+        return around(lambda: answer(*given, **named), **signature.bind(*given, **named).arguments)
+    setattr(kind, name, surrounded)

@@ -19,10 +19,10 @@ from .door import refuse_lacking
 from .hashes import _json
 from .pictures import plot_votes, top_votes
 from robust_smooth.core.registry import (
-    _default_norm, _defaults, find_methods, list_methods, Method, method_named, noise_from_spec, noise_spec, own_norms,
-    refuse_plan)
+    _default_norm, _defaults, check_listed, find_methods, listed, Method, method_named, noise_from_spec, noise_spec,
+    own_norms, refuse_plan)
 from .values import check_counts, check_domain, check_level, check_whole, domain_words, norm_name, UNIT
-from .votes_file import read_journal, write_journal
+from .votes_file import read_journal, refuse_loss, write_journal
 
 if TYPE_CHECKING:
     import pandas as pd # a table is made on demand: reading votes does not wait for it
@@ -261,7 +261,8 @@ class _Certifies(_Votes):
         Returns:
             as `list_methods`, and why a method cannot certify these votes ("" where it can)
         """
-        table = list_methods(type(self.noise).__name__, norm)
+        check_listed(None, norm)
+        table = listed(type(self.noise).__name__, norm)
         return table.assign(lacks=[_able(self, method_named(name)) for name in table.get("method", [])])
 
 # %% ../../nbs/core/07_record.ipynb #719ac153
@@ -308,7 +309,9 @@ class _Files(_Votes):
     def save(self,
              path: str | Path, # file name, by custom NAME.votes
             ) -> Path:         # the file
-        """Write the Record to one file, atomically; nothing in it can execute code on loading.
+        """Write the Record to one file, atomically; nothing in it can execute code on loading. Raises
+        ValueError where a
+        file of something else is, or one that holds images which this Record lacks.
 
         Args:
             path: file name, by custom NAME.votes
@@ -316,6 +319,7 @@ class _Files(_Votes):
             the file
         """
         path = Path(path)
+        refuse_loss(path, self.index)
         write_journal(path, self.header() | dict(order="as given"), [self.rows()])
         return path
 

@@ -18,8 +18,9 @@ import numpy as np
 
 from . import _table
 from .certificates import Certificates
-from .door import (
-    _against_reals, _certify, _Entry, _take_adversary, refuse_domain, refuse_empty, refuse_labels, refuse_lacking)
+from robust_smooth.core.door import (
+    _against_reals, _certify, _Entry, _knows_mode, _own_options, options_of, refuse_domain, refuse_empty, refuse_labels,
+    refuse_lacking)
 from .values import check_level, check_mode, domain_words, norm_name, own_floats, UNIT
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['P', 'R', 'METHODS', 'NOISES', 'CHECKS', 'COMPUTED', 'T', 'GROUP', 'refuse_plan', 'admit', 'Method', 'guarded',
            'register', 'register_check', 'register_noise', 'room', 'find_methods', 'load_methods', 'method_named',
-           'noise_named', 'load_noises', 'own_norms', 'list_methods', 'noise_spec', 'noise_from_spec']
+           'noise_named', 'load_noises', 'own_norms', 'check_listed', 'list_methods', 'listed', 'noise_spec',
+           'noise_from_spec']
 
 # %% ../../nbs/core/06_registry.ipynb #c28798a2
 def _check_pair(method: _Entry, noise: Any, norm: str) -> None:
@@ -62,6 +64,13 @@ def refuse_plan(record: Any, # votes
                      f"methods that allow it: {able}")
 
 # %% ../../nbs/core/06_registry.ipynb #9e86857e
+def _check_options(method: _Entry, options: Mapping[str, Any]) -> None:
+    "Raise TypeError, naming the options that there are, for one that a method does not have."
+    known = options_of(method)
+    strange = [] if known is None else [name for name in options if name not in known]
+    if strange:
+        raise TypeError(f"method {method.name!r} has no option {strange[0]!r}; its options: {known}")
+
 def admit(method: _Entry,    # who would certify
           record: Any,       # votes
           norm: str,         # canonical name of the norm
@@ -82,6 +91,7 @@ def admit(method: _Entry,    # who would certify
     refuse_labels(record)
     if method.unit_only and record.domain != UNIT:
         raise ValueError(f"method {method.name!r} needs inputs in [0, 1], got a domain of {domain_words(record.domain)}")
+    _check_options(method, options)
     if "mode" in options:
         check_mode(options["mode"], method.modes, method.former_modes)
     if not method.sequential:
@@ -125,7 +135,7 @@ class Method(_Entry):
         """
         name = norm_name(_default_norm(self.certify) if norm is None else norm)
         admit(self, record, name, alpha, options)
-        given, halve = _take_adversary(self, record.noise, options)
+        given, halve = _own_options(self, record.noise, options)
         found = _certify(self, record, name, alpha, given)
         return _sealed(_against_reals(found) if halve else found, record, options)
 
@@ -151,7 +161,7 @@ class Method(_Entry):
             admit(self, record, name, alpha, options)
         if self.joint is None:
             raise ValueError(f"method {self.name!r} certifies one norm at a time")
-        given, halve = _take_adversary(self, record.noise, options)
+        given, halve = _own_options(self, record.noise, options)
         tables = self.joint(record, names, alpha=alpha, **given)
         return [_sealed(_against_reals(found) if halve else found, record, options) for found in tables]
 
@@ -213,6 +223,7 @@ def register(*,
     """
     wanted = {noise: tuple(norms) for noise in noises} | dict(certifies or {})
     pairs = frozenset((noise, norm_name(norm)) for noise, each in wanted.items() for norm in each)
+    settings = {"modes": ("sound", "paper") if _knows_mode(certify) else ("sound",), **settings}
     calm = {each: own_floats(settings[each]) for each in COMPUTED if settings.get(each)}
     method = Method(name=name, certify=inspect.unwrap(certify), pairs=pairs, **settings | calm)
     if method.joint is not None:
@@ -386,16 +397,57 @@ def own_norms(record: Any, # votes
     return found
 
 # %% ../../nbs/core/06_registry.ipynb #edfde5a6
-def list_methods(noise: str | None = None, # class name of a smoothing distribution; None: all
-                 norm: str | float | None = None, # norm; None: all
-                ) -> pd.DataFrame:         # noise, norm, method, needs; the default of a pair first
-    """Which certificates there are, for which noise and norm.
+def _class_name(noise: Any) -> str | None: # of a class, of an instance, or as given
+    return noise if noise is None or isinstance(noise, str) else getattr(noise, "__name__", type(noise).__name__)
+
+def check_listed(noise: str | None, # class name of a smoothing distribution; None: all
+                 norm: str | float | None, # norm; None: all
+                ) -> None:
+    """Raise ValueError for a noise or a norm that no method names, with those that there are.
 
     Args:
         noise: class name of a smoothing distribution; None: all
         norm: norm; None: all
+    """
+    _load_unread()
+    pairs = [pair for each in METHODS.values() for pair in each.pairs]
+    pairs += [pair for _, each, _ in _table.METHODS.values() for pair in each or ()]
+    kinds, norms = {kind for kind, _ in pairs} | {*NOISES, *_table.NOISES}, {each for _, each in pairs}
+    if noise is not None and noise not in kinds:
+        raise ValueError(f"noise must be a class name, one of {sorted(kinds)}, got {noise!r}")
+    if norm is not None and norm_name(norm) not in norms:
+        judges = [each.name for each in load_methods().values() if each.judges]
+        further = f"; further norms are judged when they are asked for, by {', '.join(judges)}" if judges else ""
+        raise ValueError(f"norm must be one of {sorted(norms)}, got {norm!r}{further}")
+
+# %% ../../nbs/core/06_registry.ipynb #080c8eb0
+def list_methods(noise: str | type | None = None, # a smoothing distribution or its class name; None: all
+                 norm: str | float | None = None, # norm; None: all
+                ) -> pd.DataFrame:         # noise, norm, method, needs; the default of a pair first
+    """Which certificates there are, for which noise and norm. Raises ValueError for names that there
+    are not, with those
+    that there are.
+
+    Args:
+        noise: a smoothing distribution or its class name; None: all
+        norm: norm; None: all
     Returns:
         noise, norm, method, needs; the default of a pair first
+    """
+    noise = _class_name(noise)
+    check_listed(noise, norm)
+    return listed(noise, norm)
+
+def listed(noise: str | None = None, # class name of a smoothing distribution, known or not; None: all
+           norm: str | float | None = None, # norm; None: all
+          ) -> pd.DataFrame: # as of `list_methods`
+    """The list for names that were checked.
+
+    Args:
+        noise: class name of a smoothing distribution, known or not; None: all
+        norm: norm; None: all
+    Returns:
+        as of `list_methods`
     """
     import pandas as pd
     name = None if norm is None else norm_name(norm)

@@ -23,7 +23,7 @@ from .places import WriteLock, check_regular, check_writable, sync_folder, write
 
 # %% auto #0
 __all__ = ['ROWS_A_FRAME', 'PATIENCE', 'DELAY', 'Contents', 'read_journal', 'write_journal', 'convert', 'Journal', 'count_rows',
-           'check_place', 'JOURNAL_MAGIC']
+           'check_place', 'refuse_loss', 'JOURNAL_MAGIC']
 
 # %% ../../nbs/core/04_votes_file.ipynb #5a992f77
 _all_ = ["JOURNAL_MAGIC"] # the first line of a file, from `frames`
@@ -469,3 +469,26 @@ def check_place(path: str | Path, # where votes are to be kept
             format_of(head)
         except ValueError as error:
             raise _explained(path, error) from None
+
+# %% ../../nbs/core/04_votes_file.ipynb #98d50ccd
+def refuse_loss(path: str | Path,  # where votes are to be saved
+                index: np.ndarray, # [B] dataset indices of the new rows
+               ) -> None:
+    """Raise ValueError or OSError where a file of something else is, or one with images that the new one would lack.
+
+    Args:
+        path: where votes are to be saved
+        index: [B] dataset indices of the new rows
+    """
+    check_place(path)
+    if not Path(path).exists():
+        return
+    try:
+        blocks = _read(Path(path), Path(path).read_bytes()).blocks
+    except ValueError: # damaged: there is nothing to lose that could be read
+        return
+    there = np.concatenate([np.zeros(0, np.int64), *(block["index"] for block in blocks)])
+    lost = np.setdiff1d(there, index)
+    if len(lost):
+        raise ValueError(f"{path} holds votes on {len(there)} images, {len(lost)} of which are not among the {len(index)} to be "
+                         f"saved (dataset index {lost[0]} is one): choose another name, or delete the file first")

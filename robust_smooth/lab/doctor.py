@@ -148,6 +148,12 @@ _OPTIONS = {
     "pass mean= and std= if it was trained on normalised inputs, mean=0, std=1 if not":
         "give --mean and --std if it was trained on normalised inputs, --mean 0 --std 1 if not",
     "pass mean= and std= (mean=0, std=1 if it reads [0, 1])": "give --mean and --std (--mean 0 --std 1 if it reads [0, 1])",
+    " (alpha=None votes anyway)": "", "(robust_smooth.wrap(net, mean, std))": "(--mean, --std)",
+    "resize and crop them in the data set's transform": "--data imagefolder --data-dir FOLDER resizes and crops pictures; data of "
+        "your own do it in their transform",
+    ". Inputs that are no images: Smoothed(model, noise, domain=(low, high)), or domain=None": "",
+    "choose another file name, or go back to the setting of the file (its value is the second)":
+        "choose another name for --save, or go back to the setting of the file (its value is the second)",
     "images.permute(0, 3, 1, 2)": "images.transpose(0, 3, 1, 2) into the file", "keepdim=True": "keepdims=True",
 } # what functions say, and what it is called here: files hold arrays of NumPy
 
@@ -165,6 +171,7 @@ def in_options(text: str, # what a function says
     missing = r"[\w.]+\(\) missing 1 required [\w-]+ argument: "
     text = re.sub(missing + "'(sigma|lam)'", r"give --\1", text)
     text = re.sub(missing + r"'(\w+)'", r"give --noise-option \1=VALUE", text)
+    text = re.sub(r"^n must", "--n must", text)
     several = r"[\w.]+\(\) missing \d+ required [\w-]+ arguments?: (.*);"
     return re.sub(several, r"give \1, each as --noise-option NAME=VALUE;", text)
 

@@ -242,41 +242,6 @@ class _Trains(_Builds):
         training = self._training(recipe, epochs or self.budget.epochs, seed, net)
         return self._wrapped(trained(net, training, self.status, dataset=self.dataset, experiment=self.name))
 
-    def fine_tuned(self,
-                   start: Any,                # the trained network whose weights are the start
-                   recipe: Any,               # a training recipe
-                   epochs: int,               # passes over the images
-                   images: int | None = None, # training images; None: the budget's
-                   seed: int | None = None,   # of order and noise; None: the run's
-                  ) -> Any:                   # nn.Module in eval mode with `.num_classes`
-        """The budget's network trained further by `recipe` from the weights of another, by Adam with a decaying rate.
-        What the recipe gains shows against a control: the same start and epochs with the recipe of the start.
-
-        Args:
-            start: the trained network whose weights are the start
-            recipe: a training recipe
-            epochs: passes over the images
-            images: training images; None: the budget's
-            seed: of order and noise; None: the run's
-        Returns:
-            nn.Module in eval mode with `.num_classes`
-        """
-        from robust_smooth.training.weights import start_from
-        seed = self.seed if seed is None else seed
-        size = images or self.budget.train_images or "all"
-        self._say(f"warm starts: {epochs} epoch{'s' * (epochs > 1)} on {size} training images, beside a control")
-        net = start_from(initial(self._network, seed), start)
-        data = self.data("train", images or self.budget.train_images)
-        further = dataclasses.replace(self._training(recipe, epochs, seed, net), data=data,
-                                      learning_rate=FINE_TUNING_RATE, warmup=0.0)
-        return self._wrapped(trained(net, further, self.status, dataset=self.dataset, experiment=self.name))
-
-    def _say(self, words: str) -> None:
-        "Put words into the note of the budget, once."
-        if words not in self.budget.note:
-            note = "; ".join(filter(None, (self.budget.note, words)))
-            self.budget = dataclasses.replace(self.budget, note=note)
-
     def _training(self, recipe: Any, epochs: int, seed: int, net: Any) -> Training:
         "How this run's budget trains."
         data = self.train
@@ -296,6 +261,72 @@ class _Trains(_Builds):
                 self.status(f"{brief(recipe)}  (classifier from the zoo)")
                 return models.pretrained(name)
         return None
+
+# %% ../../nbs/lab/09_experiment.ipynb #0b51b666
+class _TrainsOn(_Trains):
+    "The networks of a run that begin at the weights of others."
+    def fine_tuned(self,
+                   start: Any,                # the trained network whose weights are the start
+                   recipe: Any,               # a training recipe
+                   epochs: int,               # passes over the images
+                   images: int | None = None, # training images; None: the budget's
+                   seed: int | None = None,   # of order and noise; None: the run's
+                   beside: str = "a control", # what it is compared with, for the note of the budget
+                  ) -> Any:                   # nn.Module in eval mode with `.num_classes`
+        """The budget's network trained further by `recipe` from the weights of another, by Adam with a decaying rate.
+        What the recipe gains shows against a control: the same start and epochs with the recipe of the start.
+
+        Args:
+            start: the trained network whose weights are the start
+            recipe: a training recipe
+            epochs: passes over the images
+            images: training images; None: the budget's
+            seed: of order and noise; None: the run's
+            beside: what it is compared with, for the note of the budget
+        Returns:
+            nn.Module in eval mode with `.num_classes`
+        """
+        from robust_smooth.training.weights import start_from
+        seed = self.seed if seed is None else seed
+        size = images or self.budget.train_images or "all"
+        self._say(f"warm starts: {epochs} epoch{'s' * (epochs > 1)} on {size} training images, beside {beside}")
+        net = start_from(initial(self._network, seed), start)
+        data = self.data("train", images or self.budget.train_images)
+        further = dataclasses.replace(self._training(recipe, epochs, seed, net), data=data,
+                                      learning_rate=FINE_TUNING_RATE, warmup=0.0)
+        return self._wrapped(trained(net, further, self.status, dataset=self.dataset, experiment=self.name))
+
+    def from_gaussian(self,
+                      recipe: Any,               # a training recipe
+                      sigma: float,              # of the Gaussian noise that the start was trained with, input scale
+                      epochs: int = 0,           # further passes over the images; 0: trained from nothing
+                      images: int | None = None, # training images of these passes; None: the budget's
+                      network: Callable[[], Any] | None = None, # untrained, where it is trained from nothing
+                     ) -> Any:                   # nn.Module in eval mode with `.num_classes`
+        """A network for noise of any kind: from nothing, or on from the one trained with as much Gaussian noise.
+        Two noises are compared fairly: both begin at the same weights and see as many images.
+
+        Args:
+            recipe: a training recipe
+            sigma: of the Gaussian noise that the start was trained with, input scale
+            epochs: further passes over the images; 0: trained from nothing
+            images: training images of these passes; None: the budget's
+            network: untrained, where it is trained from nothing
+        Returns:
+            nn.Module in eval mode with `.num_classes`
+        """
+        if not epochs:
+            return self.classifier(recipe, network=network)
+        from robust_smooth.noise.additive import Gaussian
+        from robust_smooth.training.train import NoiseAugmentation
+        start = self.classifier(NoiseAugmentation(Gaussian(sigma=sigma)))
+        return self.fine_tuned(start, recipe, epochs, images, beside="other noise from the same start")
+
+    def _say(self, words: str) -> None:
+        "Put words into the note of the budget, once."
+        if words not in self.budget.note:
+            note = "; ".join(filter(None, (self.budget.note, words)))
+            self.budget = dataclasses.replace(self.budget, note=note)
 
 # %% ../../nbs/lab/09_experiment.ipynb #90d8109c
 def check_decided(record: Any,     # a Record, whole or stopped by a sequential plan
@@ -378,7 +409,7 @@ class _Votes(_Reads):
         return self._voters[key][1]
 
 # %% ../../nbs/lab/09_experiment.ipynb #5f82c1fb
-class Experiment(_Trains, _Votes, Findings):
+class Experiment(_TrainsOn, _Votes, Findings):
     """One run of an experiment notebook: its budget and data, networks and votes from the stock, and what it finds.
 
     Args:

@@ -29,7 +29,7 @@ from .vision import torchvision
 
 # %% auto #0
 __all__ = ['PUBLISHED_MD5', 'Pixels', 'Files', 'DATASETS', 'CLASSES', 'READERS', 'Chosen', 'data_folder', 'ImageSet',
-           'subset_index', 'MissingData', 'pickled_numbers', 'load']
+           'subset_index', 'MissingData', 'pickled_numbers', 'class_folder', 'load']
 
 # %% ../../nbs/training/01_data.ipynb #6ff5cf6a
 def data_folder(data_dir: str | Path = "", # folder of data sets; "": ROBUST_SMOOTH_DATA, else home() / "datasets"
@@ -386,14 +386,48 @@ def _picture(file: Any, resize: int | None, crop: int | None) -> np.ndarray: # [
         picture = picture.crop((left, top, left + crop, top + crop))
     return np.asarray(picture).transpose(2, 0, 1)
 
+# %% ../../nbs/training/01_data.ipynb #bddb6e28
+def _folders(place: Path) -> list[Path]: # by name; hidden ones are none
+    return sorted(part for part in place.iterdir() if part.is_dir() and not part.name.startswith("."))
+
+def _are_splits(folders: Sequence[Path]) -> bool:
+    "Whether folders hold folders and nothing else; CLASS/images, the same name in all of them, is a class."
+    inside = [list(folder.iterdir()) for folder in folders]
+    nested = [parts for parts in inside if parts and all(part.is_dir() or part.name.startswith(".") for part in parts)]
+    return len({part.name for parts in nested for part in parts if part.is_dir()}) > 1
+
+def class_folder(folder: Path,          # with folders of splits, or of classes
+                 split: str = "test",   # a folder in it; "test" may be absent where the classes stand in `folder` itself
+                ) -> Path:              # the folder whose folders are the classes
+    """Where the classes of a folder of pictures are. Raises MissingData, saying what is there.
+
+    Args:
+        folder: with folders of splits, or of classes
+        split: a folder in it; "test" may be absent where the classes stand in `folder` itself
+    Returns:
+        the folder whose folders are the classes
+    """
+    named = (folder / split).is_dir()
+    root = folder / split if named else folder
+    parts = _folders(root) if root.is_dir() else []
+    if not parts:
+        raise MissingData(f"imagefolder: {root} holds no class folders (expected {root}/CLASS/PICTURE)")
+    there = ", ".join(part.name for part in parts[:8])
+    if _are_splits(parts):
+        if named:
+            raise MissingData(f"imagefolder: the folders of {root} ({there}) hold folders, not pictures")
+        raise MissingData(f"imagefolder: no folder {folder / split}; there are {there}")
+    if not named and split not in ("test", folder.resolve().name):
+        raise MissingData(f"imagefolder: no folder {folder / split}; {folder} holds the classes {there} themselves: "
+                          "leave split out")
+    return root
+
 # %% ../../nbs/training/01_data.ipynb #966912fa
 Files = tuple[list[Callable[[], Any]], np.ndarray, int] # openers of the pictures, labels, number of classes
 
 def _folder_files(folder: Path, split: str) -> Files:
     "The pictures of ImageNet's layout."
-    root = folder / split if (folder / split).is_dir() else folder
-    if not root.is_dir() or not any(part.is_dir() for part in root.iterdir()):
-        raise MissingData(f"imagefolder: {root} holds no class folders (expected {root}/CLASS/PICTURE)")
+    root = class_folder(folder, split)
     found = torchvision().datasets.ImageFolder(str(root))
     openers: list[Callable[[], Any]] = [partial(Path, path) for path, _ in found.samples]
     return openers, np.array([label for _, label in found.samples]), len(found.classes)

@@ -5,6 +5,8 @@
 # %% ../../nbs/training/12b_opened.ipynb #fddd7b05
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Subset, TensorDataset
 
-from .data import DATASETS, load, subset_index
+from .data import class_folder, DATASETS, load, subset_index
 from .vision import torchvision
 
 # %% auto #0
@@ -22,14 +24,24 @@ __all__ = ['IMAGES', 'LABELS', 'open_data']
 # %% ../../nbs/training/12b_opened.ipynb #97e7c988
 IMAGES, LABELS = ("images", "x", "data", "X"), ("labels", "y", "targets") # names of arrays in an .npz file
 
+def _loaded(path: Path) -> Any: # an array, or a dictionary of arrays
+    "What a file of NumPy holds; nothing in it can run. Raises ValueError, naming the file."
+    try:
+        found = np.load(path, allow_pickle=False)
+        return found if isinstance(found, np.ndarray) else {name: found[name] for name in found.files}
+    except (ValueError, EOFError, zipfile.BadZipFile, KeyError, zlib.error) as error:
+        why = "it holds Python objects, or is no file of NumPy" if "pickle" in str(error) else str(error) or "it is empty"
+        raise ValueError(f"--data {path} must be a file of numbers, written by np.save or np.savez, and cannot be read as "
+                         f"one: {why}") from None
+
 def _arrays(path: Path) -> Dataset:
     "Images, and labels where a file has them. Raises ValueError, saying what it holds."
-    found = np.load(path, allow_pickle=False)
+    found = _loaded(path)
     if isinstance(found, np.ndarray):
         return TensorDataset(_floats(path, found))
-    images, labels = (next((found[name] for name in names if name in found.files), None) for names in (IMAGES, LABELS))
+    images, labels = (next((found[name] for name in names if name in found), None) for names in (IMAGES, LABELS))
     if images is None:
-        raise ValueError(f"--data {path} must hold one of {IMAGES} (and one of {LABELS}), got {found.files}")
+        raise ValueError(f"--data {path} must hold one of {IMAGES} (and one of {LABELS}), got {list(found)}")
     if labels is None:
         return TensorDataset(_floats(path, images))
     if len(labels) != len(images):
@@ -37,6 +49,8 @@ def _arrays(path: Path) -> Dataset:
     return TensorDataset(_floats(path, images), torch.from_numpy(labels.astype(np.int64)))
 
 def _floats(path: Path, images: np.ndarray) -> torch.Tensor:
+    if images.size and images.dtype.kind == "f" and images.max() > 1 and images.min() >= 0 and images.max() <= 255:
+        raise ValueError(f"--data {path} must hold images in [0, 1], got up to {images.max():g}; save images / 255")
     if images.dtype.kind != "f":
         raise ValueError(f"--data {path} must hold floating point images in [0, 1], got {images.dtype}; "
                          "save images.astype('float32') / 255")
@@ -44,7 +58,7 @@ def _floats(path: Path, images: np.ndarray) -> torch.Tensor:
 
 # %% ../../nbs/training/12b_opened.ipynb #75c305a5
 def open_data(name: str,                 # a data set, FILE.npy, FILE.npz, a folder of class folders, or module:dataset
-              split: str = "test",       # of a data set
+              split: str = "test",       # of a data set, or of a folder that has folders of splits
               data_dir: str = "",        # of a data set
               subset: Any = None,        # a number of images, or "every 20"
               factory: Callable[[str], Any] | None = None, # what module:dataset stands for
@@ -53,7 +67,7 @@ def open_data(name: str,                 # a data set, FILE.npy, FILE.npz, a fol
 
     Args:
         name: a data set, FILE.npy, FILE.npz, a folder of class folders, or module:dataset
-        split: of a data set
+        split: of a data set, or of a folder that has folders of splits
         data_dir: of a data set
         subset: a number of images, or "every 20"
         factory: what module:dataset stands for
@@ -66,7 +80,7 @@ def open_data(name: str,                 # a data set, FILE.npy, FILE.npz, a fol
     if path.suffix in (".npy", ".npz"):
         found: Any = _arrays(path)
     elif path.is_dir():
-        found = torchvision().datasets.ImageFolder(str(path))
+        found = torchvision().datasets.ImageFolder(str(class_folder(path, split)))
     elif ":" in name and factory is not None:
         found = factory(name)
     else:

@@ -211,3 +211,20 @@ def test_votes_and_radii_in_the_wrong_place_get_their_line():
     with pytest.raises(TypeError, match="got int$"): rs.check(5)
     with pytest.raises(ValueError, match="names must be one a class, 2, got 1"): record.plot(0, names=["cat"])
     with pytest.raises(IndexError, match="i must be a row of the 1 images, got 'x'"): record.plot("x")
+
+
+def test_a_file_of_something_else_or_with_more_votes_is_not_overwritten(tmp_path):
+    record = votes()
+    certificates, file = record.certify(), record.save(tmp_path / "d.votes")
+    kept = file.read_bytes()
+    for write in (certificates.save, certificates.write_log, record[:1].save):
+        with pytest.raises(ValueError, match="choose another name"): write(file)
+        assert file.read_bytes() == kept
+    log, proof = certificates.write_log(tmp_path / "a.tsv"), certificates.save(tmp_path / "a.certificates")
+    for write, place in ((record.save, log), (record.save, proof), (certificates.save, log), (certificates.write_log, proof)):
+        with pytest.raises(ValueError): write(place)
+    assert rs.load(proof).radius.tolist() == certificates.radius.tolist()
+    certificates.write_log(log), certificates.save(proof), record.save(file) # the same kind again, whole
+    more = rs.Record.concat([record, replace(record, index=record.index + 1)])
+    more.save(file)
+    assert len(rs.load(file)) == 8

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import robust_smooth as rs
-from robust_smooth.core.registry import find_methods
+from robust_smooth.core.registry import find_methods, method_named
 
 VOTES = [[1000, 0], [900, 100], [501, 499], [0, 1000]]
 NOISES = [rs.Gaussian(sigma=0.5), rs.Uniform(lam=0.5), rs.RoundedGaussian(sigma=0.5), rs.LinfGaussian(sigma=0.5, k=0.5)]
@@ -39,3 +39,28 @@ def test_labels_that_are_no_classes_of_the_network_are_refused(wrong):
     mended = dataclasses.replace(record, labels=[0, 1, -1, 1]).certify("l2")
     assert mended.certified_accuracy() == 0.5 # the first and the last: what is unknown is never right
     assert dataclasses.replace(record, labels=None).certify("l2").labels is None
+
+
+def test_every_method_takes_the_modes_that_it_says():
+    seen = set()
+    for name in ("gaussian", "exact", "tcertify"):
+        record = rs.Record.from_counts([[90, 10]], [[900, 100]], 1000, rs.Gaussian(sigma=0.5), dim=8)
+        plain = record.certify("l2", method=name)
+        assert record.certify("l2", method=name, mode="sound").radius == plain.radius and plain.mode == "sound"
+        modes = method_named(name).modes
+        seen.add(modes)
+        if "paper" not in modes:
+            with pytest.raises(ValueError, match="mode must be"): record.certify("l2", method=name, mode="paper")
+        with pytest.raises(TypeError, match=rf"{name}.*no option 'foo'; its options: \["): record.certify("l2", method=name, foo=1)
+    assert seen == {("sound",), ("sound", "paper")}
+
+
+@pytest.mark.parametrize("call, said", [(lambda: rs.list_methods("gaussian"), "'Gaussian'"), (lambda: rs.list_methods(norm="l7"), "'l1', 'l2', 'linf'")])
+def test_a_list_of_nothing_is_a_question(call, said):
+    with pytest.raises(ValueError, match=said): call()
+
+
+def test_a_list_is_asked_for_by_class_and_by_name():
+    assert rs.list_methods(rs.Gaussian).equals(rs.list_methods("Gaussian")) and len(rs.list_methods(rs.Gaussian(sigma=1.0)))
+    record = rs.Record.from_counts([[90, 10]], [[900, 100]], 1000, rs.Gaussian(sigma=0.5), dim=8)
+    with pytest.raises(ValueError, match="soap_bubbles"): record.methods("l5")

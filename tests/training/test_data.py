@@ -222,3 +222,23 @@ def test_parts_keep_their_names():
             load(name, split, data_dir=SHARED)
     got = load("imagenet_sample", data_dir=SHARED, subset=2)
     assert got.images.shape == (2, 3, 224, 224) and got.num_classes == 1000 and got.labels.tolist() == [8, 508]
+
+
+def test_folders_of_splits_are_never_classes(tmp_path):
+    for split in ("test", "val"):
+        for kind in ("cat", "dog"):
+            (tmp_path / "pics" / split / kind).mkdir(parents=True)
+            Image.new("RGB", (9, 9)).save(tmp_path / "pics" / split / kind / "0.png")
+    from robust_smooth.training.opened import open_data
+    pics, size = tmp_path / "pics", dict(resize=8, crop=8)
+    assert load("imagefolder", "val", data_dir=pics, **size).num_classes == 2 == len(open_data(str(pics), "val").classes)
+    for wrong in (lambda: load("imagefolder", split="tset", data_dir=pics), lambda: open_data(str(pics), "tset")):
+        with pytest.raises(MissingData, match=r"no folder .*pics/tset; there are test, val"): wrong()
+    assert load("imagefolder", data_dir=pics / "val", **size).num_classes == load("imagefolder", "val", data_dir=pics / "val", **size).num_classes == 2
+    with pytest.raises(MissingData, match="cat, dog themselves: leave split out"): load("imagefolder", "train", data_dir=pics / "val")
+    with pytest.raises(MissingData, match="hold folders, not pictures"): load("imagefolder", "pics", data_dir=tmp_path)
+    with pytest.raises(MissingData, match="no class folders"): load("imagefolder", data_dir=pics / "val" / "cat")
+    for kind in ("n01", "n02"): # a class may keep its pictures in a folder, the same in all
+        (tmp_path / "tiny" / kind / "images").mkdir(parents=True)
+        Image.new("RGB", (9, 9)).save(tmp_path / "tiny" / kind / "images" / "0.png")
+    assert load("imagefolder", data_dir=tmp_path / "tiny", **size).labels.tolist() == [0, 1]

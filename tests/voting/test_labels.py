@@ -46,11 +46,17 @@ def test_other_labels_are_refused_when_a_vote_goes_on(tmp_path):
     assert smooth().vote((IMAGES, LABELS), save=path, **SETTINGS).labels.tolist() == LABELS.tolist()
 
 
-def test_labels_may_come_later_but_the_file_stays_as_it_was(tmp_path):
+def test_labels_may_come_later_and_the_file_takes_them(tmp_path):
     path = tmp_path / "a.votes"
     smooth().vote(IMAGES[:4], save=path, **SETTINGS)
     assert smooth().vote((IMAGES, LABELS), save=path, **SETTINGS).labels.tolist() == LABELS.tolist()
-    assert rs.load(path).labels is None and len(rs.load(path)) == 9
+    kept = rs.load(path)
+    assert len(kept) == 9 and kept.labels[np.argsort(kept.index)].tolist() == LABELS.tolist()
+    smooth().vote((IMAGES, LABELS), save=path, **SETTINGS) # the file is one to go on from
+    other = tmp_path / "b.votes"
+    smooth().vote(IMAGES, save=other, **SETTINGS)
+    smooth().vote((IMAGES[:4], LABELS[:4]), save=other, **SETTINGS) # of fewer images than it holds: not touched
+    assert rs.load(other).labels is None and len(rs.load(other)) == 9
 
 
 # ---- labels that were handed over are kept, or refused: never dropped
