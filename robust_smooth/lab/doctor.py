@@ -154,6 +154,7 @@ _OPTIONS = {
     ". Inputs that are no images: Smoothed(model, noise, domain=(low, high)), or domain=None": "",
     "choose another file name, or go back to the setting of the file (its value is the second)":
         "choose another name for --save, or go back to the setting of the file (its value is the second)",
+    "folder must be given outside of a checkout, got None": "--folder must be given outside of a checkout",
     "images.permute(0, 3, 1, 2)": "images.transpose(0, 3, 1, 2) into the file", "keepdim=True": "keepdims=True",
 } # what functions say, and what it is called here: files hold arrays of NumPy
 

@@ -33,10 +33,10 @@ __all__ = ['FINE_TUNING_RATE', 'parameters_of', 'Settings', 'check_decided', 'Ex
 
 # %% ../../nbs/lab/09_experiment.ipynb #1d39a75d
 def _refuse_text(name: str, value: Any, default: Any) -> None:
-    "Raise ValueError where the shell handed over text and a list belongs: papermill's -p knows no lists."
-    if isinstance(value, str) and isinstance(default, (list, tuple)):
-        inside = value.strip("[]() ") or "..."
-        raise ValueError(f"{name} must be a list such as {default!r}, got the text {value!r}; "
+    "Raise ValueError where the shell handed over text or a number and a list belongs: papermill's -p knows no lists."
+    if isinstance(value, (str, int, float)) and isinstance(default, (list, tuple)):
+        inside = str(value).strip("[]() ") or "..."
+        raise ValueError(f"{name} must be a list such as {default!r}, got {'the text ' * isinstance(value, str)}{value!r}; "
                          f"with papermill give it as -y: -y '{{{name}: [{inside}]}}'")
 
 def parameters_of(notebook: str | Path,     # an experiment, or the file of a notebook
@@ -88,7 +88,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_level(self.alpha)
-        if isinstance(self.seed, bool) or int(self.seed) != self.seed or self.seed < 0:
+        if isinstance(self.seed, (bool, str)) or int(self.seed) != self.seed or self.seed < 0:
             raise ValueError(f"seed must be a whole number >= 0, got {self.seed!r}")
         if self.checkpoint and not Path(self.checkpoint).is_file():
             raise ValueError(f"checkpoint must be a file of weights or '', got {self.checkpoint!r}")

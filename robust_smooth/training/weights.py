@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import pickle
+import pickletools
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -102,6 +104,33 @@ def fitted(net: nn.Module,               # of the architecture that was trained
     return best
 
 # %% ../../nbs/training/10a_weights.ipynb #93b5a1c2
+_TAKEN = "torch.load(FILE, weights_only=False)['state_dict']" # as `read_weights` advises
+
+def _key_inside(path: Path) -> str: # "['KEY']" of one of `KEYS` that a file names, else ""
+    "Where the weights are in a file that is not loaded: its pickle is read, and not run."
+    try:
+        with zipfile.ZipFile(path) as archive:
+            pickled = next(archive.read(name) for name in archive.namelist() if name.endswith("data.pkl"))
+        words = {value for code, value, _ in pickletools.genops(pickled) if "UNICODE" in code.name}
+    except (zipfile.BadZipFile, StopIteration, ValueError):
+        return ""
+    return next((f"[{key!r}]" for key in KEYS if key in words), "")
+
+def _weights_of(path: str | Path) -> dict[str, Tensor]:
+    "The weights in a file. Raises ValueError with advice that fits the file."
+    path = Path(path)
+    with open(path, "rb") as file:
+        if file.read(23) == b"version https://git-lfs":
+            raise ValueError(f"{path} is a pointer of Git LFS, not the file it stands for: fetch that by git lfs pull")
+    try:
+        return read_weights(path)
+    except (OSError, ValueError) as error:
+        taken = f"torch.load(FILE, weights_only=False){_key_inside(path)}"
+        advice = f"{{name: torch.as_tensor(value) for name, value in {taken}.items()}}"
+        raise ValueError(str(error).replace(_TAKEN, advice)) from error
+    except Exception as error: # whatever a file of something else makes a reader stumble over
+        raise ValueError(f"{path} must be a checkpoint or safetensors, and cannot be read as one: {error!r}") from error
+
 def load_into(net: nn.Module,   # of the architecture that was trained
               path: str | Path, # safetensors, or a checkpoint of PyTorch
              ) -> nn.Module:    # the same network, in eval mode
@@ -113,7 +142,7 @@ def load_into(net: nn.Module,   # of the architecture that was trained
     Returns:
         the same network, in eval mode
     """
-    net.load_state_dict(fitted(net, read_weights(path)))
+    net.load_state_dict(fitted(net, _weights_of(path)))
     return net.eval()
 
 # %% ../../nbs/training/10a_weights.ipynb #d3869292

@@ -64,3 +64,12 @@ def test_the_lab_starts_without_what_only_some_need():
     code = "import sys; from robust_smooth.lab import cache, experiment; print(*({'torch', 'seaborn', 'scipy.stats', 'papermill'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=NOTEBOOKS.parents[1])
     assert done.returncode == 0 and done.stdout == "\n", done
+
+
+def test_what_papermill_hands_over_is_answered_with_its_own_spelling():
+    from robust_smooth.lab.experiment import parameters_of, Settings
+    from robust_smooth.lab.notebooks import default_parameters, find_notebook
+    known = default_parameters(find_notebook("gaussian_table1"))
+    for value in (0.5, 1, "[0.5]"):
+        with pytest.raises(ValueError, match=r"sigmas must be a list .*-y '\{sigmas: \["): parameters_of("gaussian_table1", known | dict(sigmas=value))
+    with pytest.raises(ValueError, match="seed must be a whole number"): Settings(seed="x")

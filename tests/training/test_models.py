@@ -660,3 +660,21 @@ def test_a_table_has_any_mean():
     assert "resizing and cropping" in repr(wrap(small(), 0.5, 0.5))
     record = rs.Smoothed(models_of[0], Gaussian(sigma=1.0), domain=None).vote(table, n=100, batch_size=50, progress=False)
     assert (record.counts.sum(1) == 100).all()
+
+
+def test_files_that_hold_no_plain_weights_are_answered_with_a_line_that_works(tmp_path):
+    import argparse
+    import re
+    net, path, new = models.mlp(4, 2), tmp_path / "a.pt", tmp_path / "b.pt"
+    state = net.state_dict()
+    for content in (dict(net=state, args=argparse.Namespace(lr=0.1)), dict(model={name: value.numpy() for name, value in state.items()}),
+                    {name: value.numpy() for name, value in state.items()}):
+        torch.save(content, path)
+        with pytest.raises(ValueError, match="without running") as error: load_into(net, path)
+        line = re.search(r"torch\.save\(\{.*?\}, NEW\)", str(error.value))[0]
+        exec(line, dict(torch=torch, FILE=path, NEW=new)) # what it says can be followed
+        assert all(torch.equal(value, state[name]) for name, value in load_into(models.mlp(4, 2), new).state_dict().items())
+    for junk in (b"nothing of the kind", b"", b"PK\x03\x04 cut", bytes(range(256)), b"\x80\x02}q\x00."):
+        for name in ("a.pt", "a.safetensors"):
+            (tmp_path / name).write_bytes(junk)
+            with pytest.raises(ValueError, match=re.escape(name) + "|Safetensor|header"): load_into(net, tmp_path / name)
