@@ -76,6 +76,7 @@ from .training import rebuild as rebuild
 from .training import recipes as recipes
 from .training import refusals as refusals
 from .methods import regions as regions
+from .voting import remarks as remarks
 from .lab import report as report
 from .lab import reproduce as reproduce
 from .lab import results as results

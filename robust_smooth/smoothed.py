@@ -5,6 +5,7 @@
 # %% ../nbs/10_smoothed.ipynb #b7da9179
 from __future__ import annotations
 
+import functools
 import math
 import time
 import warnings
@@ -32,6 +33,7 @@ from .training.holders import Given, Source, as_images, as_source, in_memory
 from .voting.engine import Engine, run
 from .voting.hardware import device_of, forward_in_pieces, tune_batch_size
 from .voting.ballots import Ballot, ballot, indices
+from .voting.remarks import explained, refuse_data, refuse_settings, remark_labels
 from .voting.shapes import as_batch, explain
 from .voting.votes import vote
 from .training.conduct import ran_out
@@ -466,6 +468,7 @@ def _refuse_early(self: Smoothed,
                   **rest: Any,
                  ) -> None:
     "Raise ValueError, TypeError or OSError for what would be refused only after the vote, or after its trial."
+    refuse_settings(**rest)
     if save is not None:
         check_place(save)
     given = None if alpha is None else _labelled(data) # without a level nothing is certified against them
@@ -476,6 +479,11 @@ def _refuse_early(self: Smoothed,
     said = wrong_labels(given.labels, classes, names)
     if said:
         raise ValueError(said)
+
+def _refuse_data(self: Smoothed, data: Any, **rest: Any) -> None:
+    "Raise TypeError or ValueError for data and settings that would be misread."
+    refuse_data(data)
+    refuse_settings(**{name: rest[name] for name in ("n", "batch_size") if name in rest})
 
 ask_before(Smoothed, "vote", _refuse_early)
 
@@ -504,3 +512,23 @@ def _kept_in_a_file(go: Callable[[], Record],
     return record
 
 surround(Smoothed, "vote", _kept_in_a_file)
+
+# %% ../nbs/10_smoothed.ipynb #25c8fae3
+def _with_a_word(vote: Callable[..., Record]) -> Callable[..., Record]:
+    "A vote that says which labels it left out."
+    @functools.wraps(vote)
+    def spoken(self: Smoothed, data: Any, *given: Any, **named: Any) -> Record:
+        record = vote(self, data, *given, **named)
+        remark_labels(data, record.labels)
+        return record
+    return spoken
+
+setattr(Smoothed, "vote", _with_a_word(Smoothed.vote))
+ask_before(Smoothed, "vote", _refuse_data)
+explained(Smoothed, "vote")
+ask_before(Smoothed, "predict", _refuse_data)
+explained(Smoothed, "predict")
+ask_before(Smoothed, "estimate", _refuse_data)
+explained(Smoothed, "estimate")
+ask_before(Smoothed, "agreement", _refuse_data)
+explained(Smoothed, "agreement")

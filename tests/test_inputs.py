@@ -1,7 +1,9 @@
 "Inputs as people have them: each gives what one expects, streamed, or a message that says which axis and what to do."
+import warnings
 import weakref
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -184,3 +186,72 @@ def test_what_needs_the_unit_interval_refuses_by_name():
         options = dict(eps=0.1) if attack is not rs.attacks.ddn else {}
         with pytest.raises(ValueError, match=rf"{attack.__name__} .*\[0, 1\].*clip="): attack(model, far, torch.zeros(2, dtype=torch.long), **options)
         attack(model, far, torch.zeros(2, dtype=torch.long), clip=None, **options)
+
+
+FRAME = pd.DataFrame(np.random.default_rng(0).random((4, 4)))
+GREY = torch.rand(5, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("data, words", [
+    (FRAME, r"DataFrame.*data\.to_numpy\(\)"), (FRAME[0], r"Series.*data\.to_numpy\(\)"), ((FRAME, [0] * 4), r"data\.to_numpy\(\)"),
+    ((torch.rand(4, 4), pd.Series([0, 1, 2, 0])), r"labels must be.*Series.*labels\.to_numpy\(\)"), ((torch.rand(4), 1), r"labels must be.*\[1\]"),
+    ((torch.rand(4), torch.tensor(2)), r"labels must be one class an image.*\[2\]"), ({"pixel_values": torch.rand(4, 4)}, r"data\['pixel_values'\]")])
+def test_what_would_be_misread_is_refused(data, words):
+    table = rs.Smoothed(rs.wrap(nn.Linear(4, 3), 0, 1), rs.Gaussian(sigma=0.5))
+    for ask in (table.vote, table.predict, table.agreement, table.estimate):
+        with pytest.raises(TypeError, match=words): ask(data)
+    rows = table.vote(FRAME.to_numpy(), **SETTINGS)
+    assert np.array_equal(rows.counts, table.vote(torch.from_numpy(FRAME.to_numpy()), **SETTINGS).counts)
+
+
+@pytest.mark.parametrize("images, channels, words", [
+    (GREY, 3, r"images\[:, None\]\.expand\(-1, 3, -1, -1\)$"), (GREY.numpy(), 3, r"images\[:, None\]\.repeat\(3, axis=1\)$"),
+    (GREY[0], 3, r"images\[None, None\]\.expand\(-1, 3, -1, -1\)$"), (IMAGES[None], 3, r"images\.flatten\(0, 1\)$"),
+    (IMAGES[None].numpy(), 3, r"images\.reshape\(-1, \*images\.shape\[2:\]\)$"), (IMAGES[0], 1, r"one colour image, images\.mean\(0, keepdim=True\)$"),
+    (IMAGES.permute(0, 2, 3, 1).numpy(), 3, r"images\.transpose\(0, 3, 1, 2\)$"), (IMAGES.numpy(), 1, r"images\.mean\(1, keepdims=True\)$"),
+    (IMAGES * 1.0005, 3, r"got \[0, 1\.000[45]\d*\].*images\.clamp\(0, 1\)$"), (IMAGES.numpy() * 1.0005, 3, r"images\.clip\(0, 1\)$")])
+def test_the_line_makes_what_the_network_takes(images, channels, words):
+    asked = smooth(channels)
+    with pytest.raises(ValueError, match=words) as caught: asked.vote(images, progress=False)
+    line = str(caught.value).rpartition("write " if "colour image" not in words else "colour image, ")[2]
+    made = eval(line, dict(images=images)) # what the refusal says, taken at its word
+    assert asked.vote(made, **SETTINGS).counts.shape[1] == 3
+
+
+@pytest.mark.parametrize("images, domain, words", [
+    (torch.ones(2, 4, dtype=torch.long) * 7, None, r"data must be floating point, got int64; write data\.float\(\)"), (np.ones((2, 4), int), (-5, 5), r"data\.astype\('float32'\)"),
+    (torch.ones(2, 4, dtype=torch.bool), (0, 1), r"got bool; write images\.float\(\)"), (torch.ones(2, 4, dtype=torch.uint8) * 255, (0, 1), r"images / 255")])
+def test_whole_numbers_are_not_always_pixels(images, domain, words):
+    with pytest.raises(TypeError, match=words): rs.Smoothed(rs.wrap(nn.Linear(4, 3), 0, 1), rs.Gaussian(sigma=1), domain=domain).vote(images)
+
+
+@pytest.mark.parametrize("last, words", [(lambda y: y * torch.nan, "^model returned NaN"), (lambda y: (y, None), r"^model must return logits.*net\(x\)\[0\]"),
+                                         (lambda y: y[:, :1], r"^model must return logits.*wrap\(net\)"), (lambda y: y.argmax(1), "^model must return logits.*argmax")])
+def test_what_a_network_returns_is_no_matter_of_the_images(last, words):
+    with pytest.raises(ValueError, match=words): rs.Smoothed(lambda x: last(x.flatten(1)), rs.Gaussian(sigma=1)).vote(IMAGES, progress=False)
+
+
+@pytest.mark.parametrize("labels, words", [(torch.eye(5), r"labels\.argmax\(1\)"), (np.arange(5)[:, None], r"labels\[:, 0\]")])
+def test_columns_and_one_hot_labels_get_their_line(labels, words):
+    items = list(zip(IMAGES, labels))
+    for data in (items, (IMAGES, torch.as_tensor(labels).long()), DataLoader(items, batch_size=5)):
+        with pytest.raises(ValueError, match=words): smooth().vote(data, **SETTINGS)
+
+
+@pytest.mark.parametrize("settings, error, words", [(dict(n="1000"), ValueError, "n must be a whole number"), (dict(n0="10"), ValueError, "n0 must be"),
+                                                    (dict(batch_size=100.0), ValueError, "batch_size must be"), (dict(stop=5), TypeError, r"sequential\.plan")])
+def test_settings_that_are_no_numbers(settings, error, words):
+    with pytest.raises(error, match=words): smooth().vote(IMAGES, progress=False, **settings)
+    if "n" in settings:
+        for ask in (smooth().predict, smooth().estimate, smooth().agreement):
+            with pytest.raises(error, match=words): ask(IMAGES, **settings)
+
+
+def test_text_labels_are_left_out_with_a_word():
+    named, numbered = [(image, "cat") for image in IMAGES], [(image, 0) for image in IMAGES]
+    for data in (named, DataLoader(named, batch_size=2)):
+        with pytest.warns(UserWarning, match="text, such as 'cat'"): record = smooth().vote(data, **SETTINGS)
+        assert record.labels is None and np.array_equal(record.counts, smooth().vote(IMAGES, **SETTINGS).counts)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="the labels")
+        for data in (numbered, IMAGES, list(IMAGES), [(image, 0.5) for image in IMAGES]): smooth().vote(data, **SETTINGS)

@@ -165,6 +165,7 @@ ROOMS: dict[str, str] = {
     'recipes': 'training.recipes',
     'refusals': 'training.refusals',
     'regions': 'methods.regions',
+    'remarks': 'voting.remarks',
     'report': 'lab.report',
     'reproduce': 'lab.reproduce',
     'results': 'lab.results',

@@ -268,7 +268,8 @@ class _Accuracy(_Table):
         if known is None:
             raise ValueError("labels must be given: these votes came without true classes")
         if known.size and not (known.dtype.kind in "iub" or known.dtype.kind == "f" and np.all(known == np.floor(known))):
-            raise ValueError(f"labels must be whole numbers, got {known.dtype}, such as {known.ravel()[0]!r}")
+            hint = "; radii go by name: radii=..." if known.dtype.kind == "f" else ""
+            raise ValueError(f"labels must be whole numbers, got {known.dtype}, such as {known.ravel()[0]!r}{hint}")
         if known.shape != self.label.shape:
             raise ValueError(f"labels must have shape {self.label.shape}, got {known.shape}")
         return known

@@ -101,13 +101,18 @@ def check_named(name: str, # what certificates call their `method`
 
 def check(certificates: Certificates, # as a method made them
          ) -> np.ndarray:             # [B] bool
-    """Re-prove each radius from its witness, without the solver that found it. Raises ValueError where there is none.
+    """Re-prove each radius from its witness, without the solver that found it. Raises ValueError where
+    there is none, TypeError for votes.
 
     Args:
         certificates: as a method made them
     Returns:
         [B] bool
     """
+    if not isinstance(certificates, Certificates):
+        kind = type(certificates).__name__
+        hint = "; votes are certified first: record.certify(...)" if kind == "Record" else ""
+        raise TypeError(f"certificates must be what a method certified, got {kind}{hint}")
     prove = check_named(certificates.method)
     return _asked(getattr(prove, "proves", prove), certificates)
 

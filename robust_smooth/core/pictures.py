@@ -5,6 +5,7 @@
 # %% ../../nbs/core/05d_pictures.ipynb #928243c0
 from __future__ import annotations
 
+import numbers
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -101,7 +102,9 @@ def plot_votes(record: Any,                        # votes
         with the votes
     """
     import matplotlib.pyplot as plt
-    if not -len(record) <= row < len(record):
+    if names is not None and len(names) < record.counts.shape[1]:
+        raise ValueError(f"names must be one a class, {record.counts.shape[1]}, got {len(names)}")
+    if not isinstance(row, numbers.Integral) or not -len(record) <= row < len(record):
         raise IndexError(f"i must be a row of the {len(record)} images, got {row!r} (the dataset index is another number)")
     row = row % len(record)
     picture = None if image is None else _as_picture(image, record.dim)

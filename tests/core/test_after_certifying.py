@@ -201,6 +201,18 @@ def test_reading_certificates_waits_neither_for_pandas_nor_for_pictures(tmp_path
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
+def test_votes_and_radii_in_the_wrong_place_get_their_line():
+    record = rs.Record.from_counts([[90, 10]], [[950, 50]], 1000, rs.Gaussian(sigma=0.5), 4)
+    certificates = record.certify()
+    with pytest.raises(ValueError, match=r"labels must be whole numbers.*radii=\.\.\."): certificates.certified_accuracy([0, 0.25, 0.5])
+    with pytest.raises(ValueError, match="labels must be whole numbers") as caught: certificates.certified_accuracy(["cat"])
+    assert "radii" not in str(caught.value)
+    with pytest.raises(TypeError, match=r"got Record; .*record\.certify"): rs.check(record)
+    with pytest.raises(TypeError, match="got int$"): rs.check(5)
+    with pytest.raises(ValueError, match="names must be one a class, 2, got 1"): record.plot(0, names=["cat"])
+    with pytest.raises(IndexError, match="i must be a row of the 1 images, got 'x'"): record.plot("x")
+
+
 def test_a_file_of_something_else_or_with_more_votes_is_not_overwritten(tmp_path):
     record = votes()
     certificates, file = record.certify(), record.save(tmp_path / "d.votes")
