@@ -1,5 +1,6 @@
 "What one reaches for after certifying: a glance, a picture, a file that another process proves again, a log."
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -213,16 +214,22 @@ def test_votes_and_radii_in_the_wrong_place_get_their_line():
     with pytest.raises(IndexError, match="i must be a row of the 1 images, got 'x'"): record.plot("x")
 
 
-def test_a_file_of_something_else_or_with_more_votes_is_not_overwritten(tmp_path):
+def test_a_file_of_something_else_or_with_more_votes_is_not_lost(tmp_path):
     record = votes()
     certificates, file = record.certify(), record.save(tmp_path / "d.votes")
     kept = file.read_bytes()
-    for write in (certificates.save, certificates.write_log, record[:1].save):
+    for write in (certificates.save, certificates.write_log): # quickly made again: refused
         with pytest.raises(ValueError, match="choose another name"): write(file)
         assert file.read_bytes() == kept
+    for number, less in enumerate((record[:1], record[1:]), 1): # votes are dear: both are kept
+        with pytest.warns(UserWarning, match=f"is kept as d.votes.before-{number}"): less.save(file)
+        assert len(rs.load(file)) == len(less)
+    assert (tmp_path / "d.votes.before-1").read_bytes() == kept
     log, proof = certificates.write_log(tmp_path / "a.tsv"), certificates.save(tmp_path / "a.certificates")
-    for write, place in ((record.save, log), (record.save, proof), (certificates.save, log), (certificates.write_log, proof)):
+    for write, place in ((certificates.save, log), (certificates.write_log, proof)):
         with pytest.raises(ValueError): write(place)
+    with pytest.warns(UserWarning, match="no votes that can be read"): record.save(tmp_path / shutil.copy(proof, tmp_path / "b.certificates"))
+    assert rs.load(tmp_path / "b.certificates.before-1").radius.tolist() == certificates.radius.tolist()
     assert rs.load(proof).radius.tolist() == certificates.radius.tolist()
     certificates.write_log(log), certificates.save(proof), record.save(file) # the same kind again, whole
     more = rs.Record.concat([record, replace(record, index=record.index + 1)])
