@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from . import __version__
 from .core._table import METHODS, NOISES
 
 # %% auto #0
@@ -249,6 +250,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="Start with:  robust-smooth doctor   then   robust-smooth reproduce gaussian_table1\n"
                "Everything that runs leave lies in ROBUST_SMOOTH_HOME "
                "(default: data/cache in a checkout, else the user's cache folder).")
+    made.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = made.add_subparsers(dest="command", metavar="command", required=False)
     for add in (_add_reproduce, _add_sweep, _add_certify, _add_methods, _add_draws, _add_convert, _add_report,
                 _add_doctor, _add_zoo):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import robust_smooth as rs
 from robust_smooth import cli
 
 ROOT = Path(cli.__file__).resolve().parents[1]
@@ -25,6 +26,11 @@ def test_help_teaches(command, capsys):
     with pytest.raises(SystemExit) as stop: cli.main([command, "--help"])
     text = capsys.readouterr().out
     assert stop.value.code == 0 and "examples:" in text and f"robust-smooth {command}" in text
+
+
+def test_the_version_is_told(capsys):
+    with pytest.raises(SystemExit) as stop: cli.main(["--version"])
+    assert stop.value.code == 0 and capsys.readouterr().out == f"robust-smooth {rs.__version__}\n"
 
 
 def test_help_imports_nothing_heavy():
