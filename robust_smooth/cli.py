@@ -215,6 +215,7 @@ def _wrapped(args: argparse.Namespace, net: Any, first: Any) -> Any: # first: [1
             raise
         return wrap(net, mean=args.mean, std=args.std, num_classes=classes_of(net.eval(), first))
 
+# %% ../nbs/12_cli.ipynb #51de220f
 def _moved(model: Any, device: str) -> Any:
     "The network on a device. Raises ValueError where there is none of this name."
     try:
@@ -319,6 +320,7 @@ def _rescue(record: Any) -> None:
     record.save(path)
     print(f"note: the votes are kept in {path}; go on with --votes {path}", file=sys.stderr)
 
+# %% ../nbs/12_cli.ipynb #c0f7e82e
 def _tables(args: argparse.Namespace) -> list[str]: # the files of --out
     stem = args.out and (args.out[:-len(Path(args.out).suffix)] if Path(args.out).suffix in (".csv", ".md", ".json") else args.out)
     return [f"{stem}{ending}" for ending in (".csv", ".md", ".json")] if stem else []

@@ -262,6 +262,12 @@ class _Trains(_Builds):
                 return models.pretrained(name)
         return None
 
+    def _say(self, words: str) -> None:
+        "Put words into the note of the budget, once."
+        if words not in self.budget.note:
+            note = "; ".join(filter(None, (self.budget.note, words)))
+            self.budget = dataclasses.replace(self.budget, note=note)
+
 # %% ../../nbs/lab/09_experiment.ipynb #0b51b666
 class _TrainsOn(_Trains):
     "The networks of a run that begin at the weights of others."
@@ -321,12 +327,6 @@ class _TrainsOn(_Trains):
         from robust_smooth.training.train import NoiseAugmentation
         start = self.classifier(NoiseAugmentation(Gaussian(sigma=sigma)))
         return self.fine_tuned(start, recipe, epochs, images, beside="other noise from the same start")
-
-    def _say(self, words: str) -> None:
-        "Put words into the note of the budget, once."
-        if words not in self.budget.note:
-            note = "; ".join(filter(None, (self.budget.note, words)))
-            self.budget = dataclasses.replace(self.budget, note=note)
 
 # %% ../../nbs/lab/09_experiment.ipynb #90d8109c
 def check_decided(record: Any,     # a Record, whole or stopped by a sequential plan
