@@ -190,7 +190,7 @@ def domain_words(domain: tuple[float, float] | None, # as `check_domain` returns
 # %% ../../nbs/core/00_values.ipynb #54692fd9
 def _in_names(kind: type, given: Sequence[Any], named: Mapping[str, Any]) -> str:
     "A call of a dataclass, with the settings that were given by position under their names."
-    settings = {part.name: part for part in fields(kind) if part.init} # type: ignore[arg-type]  # a dataclass
+    settings = {part.name: part for part in fields(kind) if part.init}
     said = dict(zip([name for name in settings if name not in named], map(reprlib.repr, given)))
     said |= {name: reprlib.repr(value) for name, value in named.items()}
     needed = [name for name, part in settings.items() if part.default is MISSING and part.default_factory is MISSING]
