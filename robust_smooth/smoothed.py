@@ -23,6 +23,7 @@ from .core.certificates import Certificates
 from .core.checks import check
 from .core.record import Record
 from .core.door import ask_before, refuse_domain, surround, wrong_labels
+from .core.places import check_regular
 from .core.registry import Method, find_methods, load_methods
 from .core.values import check_domain, check_level, UNIT
 from .core.votes_file import check_place
@@ -483,7 +484,7 @@ def _refuse_early(self: Smoothed,
 def _refuse_data(self: Smoothed, data: Any, **rest: Any) -> None:
     "Raise TypeError or ValueError for data and settings that would be misread."
     refuse_data(data)
-    refuse_settings(**{name: rest[name] for name in ("n", "batch_size") if name in rest})
+    refuse_settings(**{name: rest[name] for name in ("n", "batch_size", "device") if name in rest})
 
 ask_before(Smoothed, "vote", _refuse_early)
 
@@ -499,7 +500,7 @@ def _kept_in_a_file(go: Callable[[], Record],
     "A vote whose file holds the true classes, too. Raises ValueError, naming the file."
     if save is None:
         return go()
-    known = Path(save).exists()
+    known = check_regular(save).exists()
     try:
         record = go()
     except ValueError as error:

@@ -77,11 +77,23 @@ def refuse_data(data: Any, # as handed over
     _refuse_holder(data)
     _refuse_labels(data)
 
+# %% ../../nbs/voting/01b_remarks.ipynb #5c20af8c
+def _is_many(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) or _is_frame(value) or _is_array(value) and value.ndim > 0
+
+def _refuse_device(device: Any) -> None:
+    "Raise ValueError for what PyTorch knows as no device; it would name all that it could ever know."
+    try:
+        torch.device("cpu" if device is None else device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device must be one of PyTorch's, such as 'cpu', 'cuda' or 'cuda:1', got {device!r}") from error
+
 # %% ../../nbs/voting/01b_remarks.ipynb #f46e9cbf
 def refuse_settings(n: Any = 1,             # draws
                     n0: Any = 1,            # selection draws
                     batch_size: Any = None, # rows a pass
                     stop: Any = None,       # stopping rule
+                    device: Any = None,     # where to compute
                     **rest: Any,
                    ) -> None:
     """Raise ValueError or TypeError, naming the setting, for text and fractions where a whole number is wanted.
@@ -91,10 +103,15 @@ def refuse_settings(n: Any = 1,             # draws
         n0: selection draws
         batch_size: rows a pass
         stop: stopping rule
+        device: where to compute
     """
     for name, value in dict(n=n, n0=n0).items():
+        if _is_many(value):
+            raise TypeError(f"{name} must be a whole number >= 1, got {type(value).__name__}; labels go beside the images: "
+                            "(images, labels)")
         if not isinstance(value, numbers.Real):
             raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")
+    _refuse_device(device)
     if not (batch_size is None or isinstance(batch_size, numbers.Integral)):
         raise ValueError(f"batch_size must be a whole number >= 1, got {batch_size!r}")
     if not (stop is None or hasattr(stop, "looks")):
@@ -230,14 +247,16 @@ def explained(kind: type, # a class with a model and a domain
         name: of its method, whose first argument is data
     """
     answer = getattr(kind, name)
-    signature = inspect.signature(answer)
+    known = inspect.signature(answer).parameters
 
     @functools.wraps(answer)
     def said(self: Any, *given: Any, **named: Any) -> Any:
+        if "labels" in named and "labels" not in known:
+            raise TypeError(f"labels go beside the images: {name}((images, labels))")
         try:
             return answer(self, *given, **named)
         except (ValueError, TypeError) as error:
-            data = signature.bind_partial(self, *given, **named).arguments.get("data") if type(error) in (ValueError, TypeError) else None
+            data = (given[0] if given else named.get("data")) if type(error) in (ValueError, TypeError) else None
             other = None if data is None else better(error, self.model, data, self.domain)
             if other is None:
                 raise
