@@ -161,4 +161,4 @@ from .certificate_file import write_certificates as write_certificates
 from .certification_log import write_certification_log as write_certification_log
 from .votes_file import write_journal as write_journal
 from .places import write_together as write_together
-from .door import wrong_labels as wrong_labels
+from .values import wrong_labels as wrong_labels

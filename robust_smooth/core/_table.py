@@ -364,7 +364,7 @@ FACES: dict[str, dict[str, str]] = {
          'write_certification_log': 'certification_log',
          'write_journal': 'votes_file',
          'write_together': 'places',
-         'wrong_labels': 'door'},
+         'wrong_labels': 'values'},
     'noise': {'Additive': 'additive',
          'ContinuousSplitting': 'grid',
          'EMPTY': 'shells',

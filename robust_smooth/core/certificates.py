@@ -19,7 +19,7 @@ from .certificate_file import read_certificates, write_certificates
 from .certification_log import write_certification_log
 from .hashes import content_hash
 from .summaries import Summary, plot_certificates, summarise
-from .values import ABSTAIN, check_domain, check_whole, MODES, norm_name, steps_within, UNIT
+from .values import ABSTAIN, check_domain, check_whole, MODES, norm_name, steps_within, UNIT, wrong_labels
 
 if TYPE_CHECKING:
     import pandas as pd # a table is made on demand: reading votes does not wait for it
@@ -125,6 +125,7 @@ class _Table:
     noise: Mapping[str, Any] | None = None # smoothing distribution as plain JSON, as `noise_spec` gives it
     dim: int | None = None              # number of inputs d
     domain: tuple[float, float] | None = UNIT # range of the inputs, whose unit the radius has; None: any real numbers
+    classes: int | None = None          # number of the network's classes C, where the votes knew it
     claim: Mapping[str, Any] | None = None # what was claimed at birth; None: noted down now
 
     def __post_init__(self) -> None:
@@ -178,13 +179,13 @@ class _Rows(_Table):
         return _with(self, **vectors, witness=witness, details=_pick(self.details, chosen), claim=claim)
 
     def sealed(self,
-               **facts: Any, # fields that the votes know: noise, dim, domain, index, labels, levels, adversary
+               **facts: Any, # fields that the votes know: noise, dim, domain, index, labels, levels, adversary, classes
               ) -> Certificates: # with its claim noted down anew
         """The certificates with facts of the votes that they are of; for the door, which has checked them.
 
         Args:
             **facts: fields that the votes know: noise, dim, domain, index, labels, levels,
-                adversary
+                adversary, classes
         Returns:
             with its claim noted down anew
         """
@@ -249,7 +250,9 @@ class _Accuracy(_Table):
                            labels: ArrayLike | None = None, # [B] true classes; None: those that came with the votes
                            radii: ArrayLike = 0.0,          # radii in input units, >= 0
                           ) -> np.ndarray:    # float64, the shape of radii: share with label == y and radius >= r
-        """Certified accuracy at each radius; an abstention counts as an error. Raises ValueError.
+        """Certified accuracy at each radius; an abstention and an unknown class, -1, count as errors.
+
+        Raises ValueError, for labels that are no classes of the network, too.
 
         Args:
             labels: [B] true classes; None: those that came with the votes
@@ -272,6 +275,9 @@ class _Accuracy(_Table):
             raise ValueError(f"labels must be whole numbers, got {known.dtype}, such as {known.ravel()[0]!r}{hint}")
         if known.shape != self.label.shape:
             raise ValueError(f"labels must have shape {self.label.shape}, got {known.shape}")
+        said = wrong_labels(known, self.classes, self.index)
+        if said:
+            raise ValueError(said)
         return known
 
 # %% ../../nbs/core/05_certificates.ipynb #ab5a0224
@@ -423,7 +429,7 @@ class _Keeps(_Table):
         truth = self.labels if labels is None else labels
         if truth is None:
             raise ValueError("labels must be given: these votes came without true classes, and a log has one an image")
-        write_certification_log(path, self, truth, seconds, digits)
+        write_certification_log(path, self, self._truth(truth), seconds, digits)
         return Path(path)
 
 # %% ../../nbs/core/05_certificates.ipynb #eb8afd2c
@@ -453,6 +459,7 @@ class Certificates(_Rows, _Assures, _Shows, _Glances, _Keeps):
         noise: smoothing distribution as plain JSON, as `noise_spec` gives it
         dim: number of inputs d
         domain: range of the inputs, whose unit the radius has; None: any real numbers
+        classes: number of the network's classes C, where the votes knew it
         claim: what was claimed at birth; None: noted down now
     """
 

@@ -9,16 +9,17 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from .certificates import ADVERSARIES, Certificates
-from .values import ABSTAIN, domain_words, UNIT
+from .values import domain_words, UNIT, wrong_labels
 
 # %% auto #0
-__all__ = ['FEW', 'refuse_other', 'refuse_lacking', 'refuse_empty', 'refuse_domain', 'wrong_labels', 'refuse_labels',
-           'distinct_rows', 'options_of', 'ask_before', 'surround']
+__all__ = ['FEW', 'refuse_other', 'refuse_lacking', 'refuse_empty', 'refuse_domain', 'refuse_labels', 'distinct_rows',
+           'options_of', 'ask_before', 'surround']
 
 # %% ../../nbs/core/05e_door.ipynb #881b18cf
 @dataclass(frozen=True, kw_only=True)
@@ -144,25 +145,6 @@ def refuse_domain(noise: Any,  # smoothing distribution
                          f"{domain_words(domain)}; Gaussian, Uniform and the soap bubbles take any inputs")
 
 # %% ../../nbs/core/05e_door.ipynb #8acfe3e6
-def wrong_labels(labels: np.ndarray, # [B] int64
-                 classes: int,       # C >= 2
-                 index: np.ndarray,  # [B] int64: dataset indices, for the words
-                 ) -> str:           # "": all of them are classes
-    """Which true classes are none of the network's.
-
-    Args:
-        labels: [B] int64
-        classes: C >= 2
-        index: [B] int64: dataset indices, for the words
-    Returns:
-        "": all of them are classes
-    """
-    wrong = np.flatnonzero((labels < ABSTAIN) | (labels >= classes))
-    if not len(wrong):
-        return ""
-    return (f"labels must be classes in [0, {classes}), or -1 where unknown, got {labels[wrong[0]]} for dataset index "
-            f"{index[wrong[0]]} ({len(wrong)} of {len(labels)})")
-
 def refuse_labels(record: Any, # votes
                  ) -> None:
     """Raise ValueError where a true class is none of the network's; -1 stands for an unknown one,
@@ -251,28 +233,28 @@ def _against_reals(found: Certificates) -> Certificates:
     return replace(found, radius=found.radius / 2, steps=None, adversary="continuous")
 
 # %% ../../nbs/core/05e_door.ipynb #1ff97a74
-def _bound(kind: type, answer: Callable, given: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
+def _bound(kind: type | ModuleType, answer: Callable, given: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
     "The arguments of a call by name. Raises TypeError with those that there are."
     signature = inspect.signature(answer)
     try:
         return signature.bind(*given, **named).arguments
     except TypeError as error:
-        parameters = list(signature.parameters.values())[1:]
+        parameters = [each for each in signature.parameters.values() if each.name != "self"]
         anywhere = [each.name for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD]
         alone = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
         known = ", ".join(anywhere) + (f"; by name alone: {', '.join(alone)}" if alone else "")
-        raise TypeError(f"{kind.__name__}.{answer.__name__}: {error}; its arguments: {known}") from None
+        raise TypeError(f"{kind.__name__.rpartition('.')[2]}.{answer.__name__}: {error}; its arguments: {known}") from None
 
 # %% ../../nbs/core/05e_door.ipynb #3bdb54c3
-def ask_before(kind: type, # a class
-               name: str,  # of its method
+def ask_before(kind: type | ModuleType, # a class, or a module
+               name: str,  # of its method, or its function
                question: Callable[..., None], # gets the arguments of a call by name, and raises
               ) -> None:
-    """Have a method of a class ask a question before it does anything else.
+    """Have a method of a class, or a function of a module, ask a question before it does anything else.
 
     Args:
-        kind: a class
-        name: of its method
+        kind: a class, or a module
+        name: of its method, or its function
         question: gets the arguments of a call by name, and raises
     """
     answer = getattr(kind, name)

@@ -112,7 +112,7 @@ def _sealed(found: Certificates, record: Any, options: Mapping[str, Any]) -> Cer
     if adversary is None and levels is not None:
         adversary = options.get("adversary", "quantised")
     return found.sealed(index=record.index, labels=record.labels, noise=noise_spec(record.noise), dim=record.dim,
-                        domain=record.domain, levels=levels, adversary=adversary)
+                        domain=record.domain, levels=levels, adversary=adversary, classes=record.counts.shape[1])
 
 # %% ../../nbs/core/06_registry.ipynb #07166aa9
 class Method(_Entry):

@@ -19,8 +19,8 @@ from numpy.typing import ArrayLike
 
 # %% auto #0
 __all__ = ['T', 'ABSTAIN', 'MODES', 'UNIT', 'MOST_STEPS', 'P', 'R', 'norm_name', 'norm_order', 'check_level', 'check_positive',
-           'check_whole', 'check_counts', 'check_mode', 'check_domain', 'domain_words', 'by_name', 'steps_within',
-           'own_floats']
+           'check_whole', 'check_counts', 'check_mode', 'check_domain', 'domain_words', 'wrong_labels', 'by_name',
+           'steps_within', 'own_floats']
 
 # %% ../../nbs/core/00_values.ipynb #fedc21bc
 T = TypeVar("T", bound=type)
@@ -186,6 +186,27 @@ def domain_words(domain: tuple[float, float] | None, # as `check_domain` returns
         domain: as `check_domain` returns it
     """
     return "any real numbers" if domain is None else f"[{domain[0]:g}, {domain[1]:g}]"
+
+# %% ../../nbs/core/00_values.ipynb #1020eaf8
+def wrong_labels(labels: np.ndarray, # [B] int64
+                 classes: int | None, # C >= 2; None: nobody knows
+                 index: np.ndarray,  # [B] int64: dataset indices, for the words
+                 ) -> str:           # "": all of them are classes
+    """Which true classes are none of the network's.
+
+    Args:
+        labels: [B] int64
+        classes: C >= 2; None: nobody knows
+        index: [B] int64: dataset indices, for the words
+    Returns:
+        "": all of them are classes
+    """
+    known = "whole numbers >= 0" if classes is None else f"classes in [0, {classes})"
+    wrong = np.flatnonzero((labels < ABSTAIN) | (labels >= (np.inf if classes is None else classes)))
+    if not len(wrong):
+        return ""
+    return (f"labels must be {known}, or -1 where unknown, got {labels[wrong[0]]} for dataset index "
+            f"{index[wrong[0]]} ({len(wrong)} of {len(labels)})")
 
 # %% ../../nbs/core/00_values.ipynb #54692fd9
 def _in_names(kind: type, given: Sequence[Any], named: Mapping[str, Any]) -> str:

@@ -28,7 +28,7 @@ from .kernels import DeadKernel, SchedulerGone, execute, kill_kernels, remove_le
 from .tasks import Task
 
 # %% auto #0
-__all__ = ['RETRIES', 'estimate', 'Terminated', 'drive']
+__all__ = ['RETRIES', 'PATIENCE', 'estimate', 'Terminated', 'drive']
 
 # %% ../../nbs/lab/12_schedulers.ipynb #b091de23
 def _status(folder: Path) -> str:
@@ -187,6 +187,9 @@ class _Threads:
             job.cancel()
         kill_kernels(f"{task.key}.help-")
 
+    def abandon(self, task: Task, job: Any) -> bool: # False: a run of this process is stopped by this process
+        return False
+
 # %% ../../nbs/lab/12_schedulers.ipynb #1cfc28ed
 def _local_cluster(jobs: int) -> Any:
     "A dask cluster on this machine that only its owner can use."
@@ -209,6 +212,11 @@ def _dask_client(scheduler: str, cluster: Any) -> Any:
     except (OSError, TimeoutError, ValueError) as error:
         raise ConnectionError("scheduler must be None, 'local' or the address of a running dask scheduler such as "
                               f"tcp://host:8786, got {scheduler!r}: {error}") from error
+
+# %% ../../nbs/lab/12_schedulers.ipynb #79bd03ef
+async def _remove_worker(address: str, dask_scheduler: Any = None) -> None:
+    "Runs at the scheduler, which else gives up a silent worker after minutes."
+    await dask_scheduler.remove_worker(address, stimulus_id=f"abandoned-{os.urandom(4).hex()}")
 
 # %% ../../nbs/lab/12_schedulers.ipynb #2cc97cc9
 class _Dask:
@@ -273,8 +281,24 @@ class _Dask:
         with contextlib.suppress(Exception):
             self.client.cancel(jobs, force=True)
 
+    def abandon(self, task: Task, job: Any) -> bool: # True: it is let go of
+        """Let go of a run, and of the worker that has it: what waits behind it goes to others.
+
+        Returns:
+            True: it is let go of
+        """
+        address = None
+        with contextlib.suppress(Exception):
+            address = next((one for one, keys in self.client.processing().items() if job.key in keys), None)
+        self.forget(task, [job])
+        if address is not None:
+            with contextlib.suppress(Exception):
+                self.client.run_on_scheduler(_remove_worker, address)
+        return True
+
 # %% ../../nbs/lab/12_schedulers.ipynb #f5903ef8
 RETRIES = 2 # times that a run is tried again after its kernel or worker died
+PATIENCE = 30.0 # seconds beyond the limit in which whoever makes a run must have stopped it
 _BUSY = 1.0 # seconds until a run that another process is making is asked for again
 
 @dataclass(frozen=True)
@@ -283,6 +307,33 @@ class _Turn:
     number: int         # of the task
     tries: int = 0      # before this one
     since: float = 0.0  # when it began, or may begin
+
+# %% ../../nbs/lab/12_schedulers.ipynb #8503b6bc
+class _Late:
+    "Which runs should have been stopped by whoever makes them?"
+
+    def __init__(self, tasks: Sequence[Task], limit: float | None):
+        self.tasks, self.limit = tasks, limit
+        self.left = {number: self._places(number) for number in range(len(tasks))} if limit else {} # of earlier processes
+        self.begun: dict[int, float] = {}
+        self.said = f"stopped: it ran longer than the limit of {limit or 0:g} s, and whoever makes it does not end it (suspended, or cut off?)"
+
+    def _places(self, number: int) -> set[Path]:
+        task = self.tasks[number]
+        return set(task.folder.parent.glob(f"{task.key}.tmp-*"))
+
+    def is_late(self, number: int) -> bool:
+        "Whether a run began so long ago; asked again and again, it sees when a run begins."
+        if self.limit is None:
+            return False
+        if number not in self.begun and self._places(number) - self.left[number]:
+            self.begun[number] = time.perf_counter()
+        return time.perf_counter() - self.begun.get(number, np.inf) > self.limit + PATIENCE
+
+    def again(self, number: int) -> None:
+        "A run begins anew."
+        self.left[number] = self._places(number)
+        self.begun.pop(number, None)
 
 # %% ../../nbs/lab/12_schedulers.ipynb #c1d4a827
 @dataclass
@@ -295,6 +346,7 @@ class _Drive:
     retries: int
     shards: int
     waiting: deque[_Turn]
+    late: _Late
     active: dict[Any, _Turn] = field(default_factory=dict)       # by job
     helpers: dict[int, list[Any]] = field(default_factory=dict)  # jobs by task
     reports: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -306,6 +358,7 @@ class _Drive:
             for job in self.pool.ready(list(self.active), 0.3):
                 self._take(job)
             self.pool.check()
+            self._give_up()
             self.board.show([self.tasks[turn.number] for turn in self.active.values()], _seconds_left(self))
 
     def _hand_out(self) -> None:
@@ -336,14 +389,31 @@ class _Drive:
         except Exception as error: # this run's failure; the others go on
             if isinstance(error, DeadKernel) and turn.tries < self.retries:
                 self.waiting.append(_Turn(turn.number, turn.tries + 1))
+                self.late.again(turn.number)
                 return
             report = _failure(task, error, time.perf_counter() - turn.since)
         if report["status"] == "busy":
             self.waiting.append(_Turn(turn.number, turn.tries, time.perf_counter() + _BUSY))
             return
-        self.reports[turn.number] = report
-        self.guesses.pop(turn.number, None)
-        self.board.finished(task, report)
+        self._end(turn.number, report)
+
+    def _end(self, number: int, report: dict[str, Any]) -> None:
+        "A run is over."
+        self.reports[number] = report
+        self.guesses.pop(number, None)
+        self.board.finished(self.tasks[number], report)
+
+    def _give_up(self) -> None:
+        "End runs whose worker would have stopped them, and does not answer."
+        for job, turn in list(self.active.items()):
+            task = self.tasks[turn.number]
+            if self.late.is_late(turn.number) and self.pool.abandon(task, job):
+                self.pool.forget(task, self.helpers.pop(turn.number, []))
+                del self.active[job]
+                self._end(turn.number, _failure(task, DeadKernel(self.late.said), time.perf_counter() - turn.since))
+        for turn in [turn for turn in self.waiting if self.late.is_late(turn.number)]: # busy: its lock is held
+            self.waiting.remove(turn)
+            self._end(turn.number, _failure(self.tasks[turn.number], DeadKernel(self.late.said), 0.0))
 
 # %% ../../nbs/lab/12_schedulers.ipynb #a92a89fa
 def _failure(task: Task, error: Exception, seconds: float) -> dict[str, Any]:
@@ -377,7 +447,7 @@ def drive(tasks: Sequence[Task],            # the runs
           retries: int = RETRIES,           # after a dead kernel or worker
           shards: int = 1,                  # votes of each run are counted in that many parts, by as many helpers
           quiet: bool = False,              # True: no progress lines
-          limit: float | None = None,       # seconds after which a run is stopped; None: no limit
+          limit: float | None = None,       # seconds after which a run is stopped, or given up; None: no limit
          ) -> list[dict[str, Any]]:         # reports, in the order of tasks
     """Make several runs. Finished ones are never repeated; an interrupted call goes on where it was
     when called again.
@@ -389,7 +459,7 @@ def drive(tasks: Sequence[Task],            # the runs
         retries: after a dead kernel or worker
         shards: votes of each run are counted in that many parts, by as many helpers
         quiet: True: no progress lines
-        limit: seconds after which a run is stopped; None: no limit
+        limit: seconds after which a run is stopped, or given up; None: no limit
     Returns:
         reports, in the order of tasks
     """
@@ -411,7 +481,7 @@ def drive(tasks: Sequence[Task],            # the runs
     if todo:
         guesses = dict(zip(todo, _estimates([tasks[number] for number in todo])))
         with _terminable(), _pool(scheduler, min(jobs, len(todo) * shards), shards, limit) as pool:
-            work = _Drive(tasks, pool, board, guesses, retries, shards, deque(map(_Turn, todo)))
+            work = _Drive(tasks, pool, board, guesses, retries, shards, deque(map(_Turn, todo)), _Late(tasks, limit))
             work.go()
         reports |= work.reports
     for number, task in enumerate(tasks):

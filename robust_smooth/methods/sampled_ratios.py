@@ -144,7 +144,8 @@ def certify_monte_carlo(
     found = Certificates(label=np.where(R > 0, record.selected, ABSTAIN), radius=R, norm=norm, alpha=alpha,
                          method="soap_bubbles_monte_carlo", n=record.n, p_lower=binomial_lower(record.hits, record.n, own),
                          witness=columns, reason=np.where(R > 0, "", "no radius of the grid is proved"))
-    return found.sealed(index=record.index, labels=record.labels, noise=noise_spec(record.noise), dim=record.dim)
+    return found.sealed(index=record.index, labels=record.labels, noise=noise_spec(record.noise), dim=record.dim,
+                        classes=record.counts.shape[1])
 
 
 

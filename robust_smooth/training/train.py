@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
@@ -19,6 +20,7 @@ from torch import nn, Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from ..core.door import ask_before
 from ..core.hashes import content_hash
 from ..core.seeds import step_seed
 from ..core.values import check_whole
@@ -31,7 +33,7 @@ from robust_smooth.training.checkpoints import (
 from .data import ImageSet
 from .identity import fingerprint, identity, settings_of
 from .memory import keep_memory
-from .weights import start_from
+from .weights import refuse_init, start_from
 from robust_smooth.training.recipes import (
     AUGMENTATIONS, Cosine, crop_flip, NoiseAugmentation, noisy_copies, PGDAdversarial, Stability, STABILITY_WEIGHTS,
     Standard, Steps,
@@ -423,3 +425,21 @@ def fit(model: nn.Module,  # network, reads [0, 1]; trained in place, left in ev
             write_checkpoint(path, model, None, state | dict(finished=True))
     model.eval()
     return History(rows=state["rows"], settings=settings, fingerprint=fingerprint(model), resumed=resumed)
+
+# %% ../../nbs/training/11_train.ipynb #8088b48e
+def _refuse_recipe(recipe: Any) -> None:
+    "Raise TypeError, with the line to write, for a noise or a class in place of a recipe, and for a recipe without a noise."
+    kind = recipe.__name__ if isinstance(recipe, type) else type(recipe).__name__
+    if hasattr(recipe, "perturb"):
+        raise TypeError(f"recipe must say how to train, got the noise {kind}; write NoiseAugmentation({kind}(...))")
+    if isinstance(recipe, type):
+        raise TypeError(f"recipe must be made first, got the class {kind}; write {kind}(...)")
+    noise = getattr(recipe, "noise", None)
+    if noise is not None and (isinstance(noise, type) or not hasattr(noise, "perturb")):
+        raise TypeError(f"noise of {kind} must be a smoothing distribution such as Gaussian(sigma=0.5), got {noise!r}")
+
+def _refuse_early(recipe: Any = None, init: Any = None, **rest: Any) -> None:
+    _refuse_recipe(recipe)
+    refuse_init(init)
+
+ask_before(sys.modules[__name__], "fit", _refuse_early) # the code of `fit` is part of the keys of networks: it stays

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 # %% auto #0
-__all__ = ['KEYS', 'SHELLS', 'read_weights', 'fitted', 'load_into', 'start_from']
+__all__ = ['KEYS', 'SHELLS', 'read_weights', 'fitted', 'load_into', 'start_from', 'refuse_init']
 
 # %% ../../nbs/training/10a_weights.ipynb #10ef9462
 KEYS = ("state_dict", "model_state_dict", "model", "net") # under which training scripts keep the weights
@@ -168,3 +168,25 @@ def start_from(net: nn.Module, # of the architecture that was trained
         raise TypeError(f"init must be a network, weights by name, or a file of them, got {type(init).__name__}")
     net.load_state_dict(fitted(net, state))
     return net
+
+# %% ../../nbs/training/10a_weights.ipynb #b0654756
+def refuse_init(init: Any, # what a training is to start from
+               ) -> None:
+    """Raise TypeError, ValueError or OSError, saying what to write, for what holds no weights or holds
+    them elsewhere.
+
+    Args:
+        init: what a training is to start from
+    """
+    if isinstance(init, (str, Path)):
+        if not Path(init).is_file():
+            what = "a folder" if Path(init).is_dir() else f"no such file in {Path.cwd()}"
+            raise FileNotFoundError(f"init must be a file of weights, got {str(init)!r}: {what}")
+        _weights_of(init)
+    elif isinstance(init, Mapping) and not _is_weights(init):
+        inside = next((key for key in KEYS if _is_weights(init.get(key))), None)
+        if inside is not None:
+            raise TypeError(f"init must hold weights by name, and they are one key further inside; write init[{inside!r}]")
+        if init and all(isinstance(value, np.ndarray) for value in init.values()):
+            raise TypeError("init must hold tensors by name, got arrays; write "
+                            "{name: torch.as_tensor(value) for name, value in init.items()}")

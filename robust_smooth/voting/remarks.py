@@ -19,8 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from ..core.door import wrong_labels
-from ..core.values import UNIT
+from ..core.values import UNIT, wrong_labels
 from ..training.batches import own_randomness
 from ..training.data import ImageSet
 from ..training.holders import as_source, Given, Source

@@ -235,3 +235,18 @@ def test_a_file_of_something_else_or_with_more_votes_is_not_lost(tmp_path):
     more = rs.Record.concat([record, replace(record, index=record.index + 1)])
     more.save(file)
     assert len(rs.load(file)) == 8
+
+
+def test_true_classes_that_are_none_of_the_networks(tmp_path):
+    import dataclasses
+    votes = rs.Record.from_counts([[9, 1, 0], [0, 9, 1]], [[990, 10, 0], [0, 980, 20]], 1000, rs.Gaussian(sigma=0.5), 4, index=[5, 8])
+    for name in ("exact", "gaussian", "tcertify"):
+        table = votes.certify("l2", method=name)
+        for kept in (table, table[[1, 0]][[1, 0]], dataclasses.replace(table, labels=[0, 1]), rs.load(table.save(tmp_path / f"{name}.certificates"))):
+            assert kept.certified_accuracy([0, 1]) == 1 and kept.certified_accuracy([0, -1]) == 0.5 and rs.check(kept).all()
+            for ask in (kept.certified_accuracy, kept.accuracy_interval, kept.summary, kept.plot):
+                for wrong in ([1, 3], [1, -2]):
+                    with pytest.raises(ValueError, match=rf"in \[0, 3\), or -1 where unknown, got {wrong[1]} for dataset index 8 \(1 of 2\)"): ask(wrong)
+    by_hand = rs.Certificates(label=[0, 1], radius=[1, 1], norm="l2", alpha=0, method="mine")
+    assert by_hand.certified_accuracy([0, 12]) == 0.5
+    with pytest.raises(ValueError, match="whole numbers >= 0, or -1 where unknown, got -2"): by_hand.certified_accuracy([0, -2])

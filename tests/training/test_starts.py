@@ -1,0 +1,52 @@
+"Where a training starts from, and by which recipe: what is neither is refused with the line to write."
+import pytest
+import torch
+from torch import nn
+
+import robust_smooth as rs
+
+
+def small():
+    return nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+
+
+PAIRS = (torch.rand(6, 1, 2, 2), torch.tensor([0, 1, 2, 0, 1, 2]))
+
+
+@pytest.mark.parametrize("make, error, words", [
+    (lambda folder: folder, FileNotFoundError, "init must be a file of weights, got .*: a folder"),
+    (lambda folder: str(folder / "nowhere.pt"), FileNotFoundError, "init must be a file of weights, got .*nowhere.pt.*no such file"),
+    (lambda folder: written(folder / "notes.pt", b"not weights"), ValueError, "notes.pt .*cannot be read"),
+    (lambda folder: written(folder / "some.votes", b"robust_smooth votes 2\nabc"), ValueError, "some.votes must be a checkpoint or safetensors"),
+    (lambda folder: dict(state_dict=small().state_dict(), epoch=3), TypeError, r"write init\['state_dict'\]"),
+    (lambda folder: {name: value.numpy() for name, value in small().state_dict().items()}, TypeError, "torch.as_tensor"),
+    (lambda folder: nn.Sequential(nn.Flatten(), nn.Linear(4, 5)), ValueError, r"weight 1.bias must have shape \[3\], got \[5\]|weight 1.weight must have shape \[3, 4\], got \[5, 4\]"),
+    (lambda folder: nn.Linear(2, 2), ValueError, "2 are missing"), (lambda folder: 3, TypeError, "init must be a network, weights by name, or a file")])
+def test_what_no_training_starts_from(make, error, words, tmp_path):
+    with pytest.raises(error, match=words):
+        rs.train.fit(small(), PAIRS, rs.train.Standard(), epochs=1, progress=False, init=make(tmp_path))
+
+
+def written(path, data):
+    path.write_bytes(data)
+    return path
+
+
+def test_what_is_no_recipe():
+    noise = rs.Gaussian(sigma=0.5)
+    for wrong, words in ((noise, r"got the noise Gaussian; write NoiseAugmentation\(Gaussian\("), (rs.Gaussian, "got the noise Gaussian"),
+                         (rs.train.NoiseAugmentation, "got the class NoiseAugmentation"), (rs.train.NoiseAugmentation(0.5), "noise of NoiseAugmentation must be .* got 0.5"),
+                         (rs.train.NoiseAugmentation(rs.Gaussian), "noise of NoiseAugmentation must be"), (0.5, "recipe must have a method loss")):
+        with pytest.raises(TypeError, match=words):
+            rs.train.fit(small(), PAIRS, wrong, epochs=1, progress=False)
+    with pytest.raises(TypeError, match="'recipe'; its arguments: model, data, recipe, epochs"):
+        rs.train.fit(small(), PAIRS, epochs=1)
+
+
+def test_asking_first_changes_no_training():
+    make = rs.train.fit.__wrapped__
+    nets = [small() for _ in range(2)]
+    nets[1].load_state_dict(nets[0].state_dict())
+    fingerprints = [fit(net, PAIRS, rs.train.NoiseAugmentation(rs.Gaussian(sigma=0.5)), epochs=2, progress=False).fingerprint
+                    for fit, net in zip((rs.train.fit, make), nets)]
+    assert fingerprints[0] == fingerprints[1]
