@@ -64,6 +64,7 @@ from .places import WriteLock as WriteLock
 from .registry import admit as admit
 from .door import ask_before as ask_before
 from .places import assets as assets
+from .values import by_name as by_name
 from .certificate_file import certificate_bytes as certificate_bytes
 from .certificate_file import certificate_fields as certificate_fields
 from . import certificate_file as certificate_file
@@ -133,6 +134,8 @@ from .door import refuse_domain as refuse_domain
 from .door import refuse_empty as refuse_empty
 from .door import refuse_labels as refuse_labels
 from .door import refuse_lacking as refuse_lacking
+from .registry import refuse_method as refuse_method
+from .door import refuse_other as refuse_other
 from .registry import refuse_plan as refuse_plan
 from .registry import register as register
 from .registry import register_check as register_check

@@ -17,8 +17,8 @@ from .certificates import ADVERSARIES, Certificates
 from .values import ABSTAIN, domain_words, UNIT
 
 # %% auto #0
-__all__ = ['FEW', 'refuse_lacking', 'refuse_empty', 'refuse_domain', 'wrong_labels', 'refuse_labels', 'distinct_rows',
-           'options_of', 'ask_before', 'surround']
+__all__ = ['FEW', 'refuse_other', 'refuse_lacking', 'refuse_empty', 'refuse_domain', 'wrong_labels', 'refuse_labels',
+           'distinct_rows', 'options_of', 'ask_before', 'surround']
 
 # %% ../../nbs/core/05e_door.ipynb #881b18cf
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +83,18 @@ class _Entry:
         if self.largest_n is not None and n is not None and n > self.largest_n:
             return -np.inf
         return self.rank.get(norm or "", 0) if isinstance(self.rank, Mapping) else self.rank
+
+# %% ../../nbs/core/05e_door.ipynb #b6fedd8c
+def refuse_other(record: Any, # votes
+                ) -> None:
+    """Raise TypeError for what holds no votes.
+
+    Args:
+        record: votes
+    """
+    if not (hasattr(record, "counts") and hasattr(record, "noise")):
+        hint = "these are certified" if isinstance(record, Certificates) else "votes come first: record = smooth.vote(images)"
+        raise TypeError(f"record must hold votes, got {type(record).__name__}; {hint}")
 
 # %% ../../nbs/core/05e_door.ipynb #62e06772
 def refuse_lacking(record: Any,         # votes
@@ -238,6 +250,19 @@ def _against_reals(found: Certificates) -> Certificates:
     "The same promise for real perturbations that are rounded to the grid: half the radius."
     return replace(found, radius=found.radius / 2, steps=None, adversary="continuous")
 
+# %% ../../nbs/core/05e_door.ipynb #1ff97a74
+def _bound(kind: type, answer: Callable, given: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
+    "The arguments of a call by name. Raises TypeError with those that there are."
+    signature = inspect.signature(answer)
+    try:
+        return signature.bind(*given, **named).arguments
+    except TypeError as error:
+        parameters = list(signature.parameters.values())[1:]
+        anywhere = [each.name for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD]
+        alone = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
+        known = ", ".join(anywhere) + (f"; by name alone: {', '.join(alone)}" if alone else "")
+        raise TypeError(f"{kind.__name__}.{answer.__name__}: {error}; its arguments: {known}") from None
+
 # %% ../../nbs/core/05e_door.ipynb #3bdb54c3
 def ask_before(kind: type, # a class
                name: str,  # of its method
@@ -251,11 +276,10 @@ def ask_before(kind: type, # a class
         question: gets the arguments of a call by name, and raises
     """
     answer = getattr(kind, name)
-    signature = inspect.signature(answer)
 
     @functools.wraps(answer)
     def asked(*given: Any, **named: Any) -> Any:
-        question(**signature.bind(*given, **named).arguments)
+        question(**_bound(kind, answer, given, named))
         return answer(*given, **named)
     setattr(kind, name, asked)
 
@@ -272,9 +296,8 @@ def surround(kind: type, # a class
         around: around(go, **arguments): calls go() and answers for the method
     """
     answer = getattr(kind, name)
-    signature = inspect.signature(answer)
 
     @functools.wraps(answer)
     def surrounded(*given: Any, **named: Any) -> Any:
-        return around(lambda: answer(*given, **named), **signature.bind(*given, **named).arguments)
+        return around(lambda: answer(*given, **named), **_bound(kind, answer, given, named))
     setattr(kind, name, surrounded)

@@ -127,13 +127,16 @@ def _can_be_named(path: Path) -> bool: # what was decoded from bytes goes back t
 # %% ../../nbs/core/02_places.ipynb #db56f8ea
 def check_regular(path: str | Path, # a file, which need not exist
                   ) -> Path:        # the path
-    """Raise ValueError where something is that is no regular file, or no file can be; symbolic links are followed.
+    """Raise ValueError where something is that is no regular file, or no file can be, TypeError for no
+    name; links are followed.
 
     Args:
         path: a file, which need not exist
     Returns:
         the path
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"a path must be the name of a file, got {type(path).__name__}")
     path = Path(path)
     if not _can_be_named(path):
         raise ValueError(f"a path must be a name that this system can write, got {str(path)!r}")

@@ -18,9 +18,9 @@ from .certificates import Certificates
 from .door import refuse_lacking
 from .hashes import _json
 from .pictures import plot_votes, top_votes
-from robust_smooth.core.registry import (
+from .registry import (
     _default_norm, _defaults, check_listed, find_methods, listed, Method, method_named, noise_from_spec, noise_spec,
-    own_norms, refuse_plan)
+    own_norms, refuse_method, refuse_plan)
 from .values import check_counts, check_domain, check_level, check_whole, domain_words, norm_name, UNIT
 from .votes_file import keep_aside, read_journal, write_journal
 
@@ -239,6 +239,7 @@ class _Certifies(_Votes):
             one table, or one per norm
         """
         check_level(alpha)
+        refuse_method(norm)
         if norm is None:
             norm = _own_norm(self, method)
         if isinstance(norm, (str, int, float, np.number)):
@@ -317,10 +318,9 @@ class _Files(_Votes):
         Returns:
             the file
         """
-        path = Path(path)
         keep_aside(path, self.index)
         write_journal(path, self.header() | dict(order="as given"), [self.rows()])
-        return path
+        return Path(path)
 
     @staticmethod
     def load(path: str | Path, # a file written by `save` or by a vote

@@ -9,28 +9,29 @@ import functools
 import importlib
 import importlib.metadata
 import inspect
+import reprlib
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 
 from . import _table
 from .certificates import Certificates
-from robust_smooth.core.door import (
+from .door import (
     _against_reals, _certify, _Entry, _knows_mode, _own_options, options_of, refuse_domain, refuse_empty, refuse_labels,
-    refuse_lacking)
-from .values import check_level, check_mode, domain_words, norm_name, own_floats, UNIT
+    refuse_lacking, refuse_other)
+from .values import by_name, check_level, check_mode, domain_words, norm_name, own_floats, UNIT
 
 if TYPE_CHECKING:
     import pandas as pd # a table is made on demand: reading votes does not wait for it
 
 # %% auto #0
 __all__ = ['P', 'R', 'METHODS', 'NOISES', 'CHECKS', 'COMPUTED', 'T', 'GROUP', 'refuse_plan', 'admit', 'Method', 'guarded',
-           'register', 'register_check', 'register_noise', 'room', 'find_methods', 'load_methods', 'method_named',
-           'noise_named', 'load_noises', 'own_norms', 'check_listed', 'list_methods', 'listed', 'noise_spec',
-           'noise_from_spec']
+           'register', 'register_check', 'register_noise', 'room', 'find_methods', 'load_methods', 'refuse_method',
+           'method_named', 'noise_named', 'load_noises', 'own_norms', 'check_listed', 'list_methods', 'listed',
+           'noise_spec', 'noise_from_spec']
 
 # %% ../../nbs/core/06_registry.ipynb #c28798a2
 def _check_pair(method: _Entry, noise: Any, norm: str) -> None:
@@ -77,7 +78,7 @@ def admit(method: _Entry,    # who would certify
           alpha: float,      # failure probability
           options: Mapping[str, Any], # further arguments of the method
          ) -> None:
-    """Raise ValueError, saying why, unless a method may certify these votes as asked.
+    """Raise ValueError or TypeError, saying why, unless a method may certify these votes as asked.
 
     Args:
         method: who would certify
@@ -86,6 +87,7 @@ def admit(method: _Entry,    # who would certify
         alpha: failure probability
         options: further arguments of the method
     """
+    refuse_other(record)
     _check_pair(method, record.noise, norm)
     refuse_domain(record.noise, record.domain)
     refuse_labels(record)
@@ -244,13 +246,19 @@ def register_check(name: str, # what certificates call their `method`
     """
     CHECKS[name] = check
 
+def _takes_names(cls: type) -> bool:
+    "Whether a class is a dataclass of this package whose settings are keyword-only."
+    ours = cls.__module__.partition(".")[0] == __name__.partition(".")[0] # the code of others is part of their identity
+    made = ours and "__init__" in vars(cls) and is_dataclass(cls)
+    return made and all(part.kw_only for part in fields(cls) if part.init)
+
 def register_noise(cls: T) -> T: # the class
     """Class decorator: make a smoothing distribution known by its class name.
 
     Returns:
         the class
     """
-    NOISES[cls.__name__] = cls
+    NOISES[cls.__name__] = by_name(cls) if _takes_names(cls) else cls
     return cls
 
 # %% ../../nbs/core/06_registry.ipynb #0406e550
@@ -330,6 +338,22 @@ def load_methods() -> dict[str, Method]: # name -> method
     find_methods()
     return METHODS
 
+# %% ../../nbs/core/06_registry.ipynb #0a71fedb
+def _short(name: Any) -> str: # of something that is no name
+    "What was given for a name; a room of this package with the name that it stands for."
+    room_name = getattr(name, "__name__", "").rpartition(".")[2]
+    return f"the module; write method={room_name!r}" if room_name in _table.METHODS else reprlib.repr(name)
+
+def refuse_method(norm: Any, # given for a norm
+                 ) -> None:
+    """Raise ValueError for the name of a method where a norm belongs.
+
+    Args:
+        norm: given for a norm
+    """
+    if isinstance(norm, str) and norm in {*METHODS, *_table.METHODS}:
+        raise ValueError(f"norm must be a norm, such as 'l2', got the method {norm!r}; write method={norm!r}")
+
 # %% ../../nbs/core/06_registry.ipynb #dfbaa245
 def method_named(name: str, # as registered
                 ) -> Method:
@@ -338,6 +362,8 @@ def method_named(name: str, # as registered
     Args:
         name: as registered
     """
+    if not isinstance(name, str):
+        raise ValueError(f"method must be one name of {sorted({*METHODS, *_table.METHODS})}, got {_short(name)}")
     if name not in METHODS and name in _table.METHODS:
         _load(_table.METHODS[name][0])
     if name not in METHODS:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import functools
 import math
 import numbers
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, fields
 from fractions import Fraction
 from typing import Any, ParamSpec, TypeVar
 
@@ -16,10 +18,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 # %% auto #0
-__all__ = ['ABSTAIN', 'MODES', 'UNIT', 'MOST_STEPS', 'P', 'R', 'norm_name', 'norm_order', 'check_level', 'check_positive',
-           'check_whole', 'check_counts', 'check_mode', 'check_domain', 'domain_words', 'steps_within', 'own_floats']
+__all__ = ['T', 'ABSTAIN', 'MODES', 'UNIT', 'MOST_STEPS', 'P', 'R', 'norm_name', 'norm_order', 'check_level', 'check_positive',
+           'check_whole', 'check_counts', 'check_mode', 'check_domain', 'domain_words', 'by_name', 'steps_within',
+           'own_floats']
 
 # %% ../../nbs/core/00_values.ipynb #fedc21bc
+T = TypeVar("T", bound=type)
+
 ABSTAIN = -1 # the label of an abstention
 MODES = ("sound", "paper") # proved; as printed, may be unsound
 
@@ -181,6 +186,37 @@ def domain_words(domain: tuple[float, float] | None, # as `check_domain` returns
         domain: as `check_domain` returns it
     """
     return "any real numbers" if domain is None else f"[{domain[0]:g}, {domain[1]:g}]"
+
+# %% ../../nbs/core/00_values.ipynb #54692fd9
+def _in_names(kind: type, given: Sequence[Any], named: Mapping[str, Any]) -> str:
+    "A call of a dataclass, with the settings that were given by position under their names."
+    settings = {part.name: part for part in fields(kind) if part.init}
+    said = dict(zip([name for name in settings if name not in named], map(reprlib.repr, given)))
+    said |= {name: reprlib.repr(value) for name, value in named.items()}
+    needed = [name for name, part in settings.items() if part.default is MISSING and part.default_factory is MISSING]
+    said |= {name: "..." for name in needed if name not in said}
+    return f"{kind.__name__}({', '.join(f'{name}={value}' for name, value in said.items())})"
+
+def by_name(kind: T, # a dataclass whose settings are keyword-only
+           ) -> T:   # the class
+    """Have a class say which settings it takes, instead of how many were given without a name. Raises
+    TypeError there.
+
+    Args:
+        kind: a dataclass whose settings are keyword-only
+    Returns:
+        the class
+    """
+    make = getattr(kind, "__init__")
+
+    @functools.wraps(make)
+    def made(self: Any, *given: Any, **named: Any) -> None:
+        if given:
+            name = type(self).__name__
+            raise TypeError(f"{name} takes its settings by name: write {_in_names(type(self), given, named)}")
+        make(self, **named)
+    setattr(kind, "__init__", made)
+    return kind
 
 # %% ../../nbs/core/00_values.ipynb #b50705ee
 MOST_STEPS = 2**62 # above any grid, and still an int64

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from ..core.certificates import Certificates
 from ..core.values import norm_order
 from robust_smooth.lab.bernstein_networks import (
-    accuracy, conv_features, dense_features, densenet_features, FeatureClassifier, fit_pipeline, fit_through, head,
-    network_for, resnet_features, right, vgg_features, wide_features,
+    accuracy, conv_features, dense_features, densenet_features, FeatureClassifier, fit_bottleneck,
+    fit_pipeline, fit_through, head, network_for, resnet_features, right, vgg_features, wide_features,
 )
 from ..methods.bernstein import Smoothed
 from ..training.attacks import fgsm, frozen, pgd
@@ -30,13 +30,14 @@ from ..training.data import ImageSet
 
 # %% auto #0
 __all__ = ['attack_inside', 'right_answers', 'accuracy_table', 'audit', 'accuracy', 'conv_features', 'dense_features',
-           'densenet_features', 'FeatureClassifier', 'fit_pipeline', 'fit_through', 'head', 'network_for',
-           'resnet_features', 'right', 'vgg_features', 'wide_features']
+           'densenet_features', 'FeatureClassifier', 'fit_bottleneck', 'fit_pipeline', 'fit_through', 'head',
+           'network_for', 'resnet_features', 'right', 'vgg_features', 'wide_features']
 
 # %% ../../nbs/lab/15_bernstein_models.ipynb #b4e1d0a7
 _all_ = [ # the networks, for who works with both
-    "accuracy", "conv_features", "dense_features", "densenet_features", "FeatureClassifier", "fit_pipeline",
-    "fit_through", "head", "network_for", "resnet_features", "right", "vgg_features", "wide_features",
+    "accuracy", "conv_features", "dense_features", "densenet_features", "FeatureClassifier",
+    "fit_bottleneck", "fit_pipeline", "fit_through", "head", "network_for", "resnet_features", "right", "vgg_features",
+    "wide_features",
 ]
 
 # %% ../../nbs/lab/15_bernstein_models.ipynb #72817f53

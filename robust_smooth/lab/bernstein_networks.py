@@ -20,11 +20,13 @@ from ..training.attacks import frozen
 from ..training.data import ImageSet
 from ..training.isometries import isometric_features
 from ..training.lipschitz import Concat, Skip, spectral
+from ..training import zoo
 from ..training.models import ResNet
 
 # %% auto #0
 __all__ = ['dense_features', 'conv_features', 'vgg_features', 'resnet_features', 'wide_features', 'densenet_features', 'head',
-           'FeatureClassifier', 'right', 'accuracy', 'network_for', 'fit_pipeline', 'fit_through']
+           'FeatureClassifier', 'right', 'accuracy', 'network_for', 'fit_pipeline', 'fit_through', 'on_clean_body',
+           'fit_bottleneck']
 
 # %% ../../nbs/lab/14a_bernstein_networks.ipynb #a244f443
 def dense_features(in_features: int,                 # inputs per image
@@ -386,3 +388,62 @@ def fit_through(data: ImageSet,        # training images
     made = fit_pipeline(make, data, recipe, epochs, seed, batch_size=batch_size, warmup=min(1.0, epochs / 4))
     assert isinstance(made, Smoothed)
     return made
+
+# %% ../../nbs/lab/14a_bernstein_networks.ipynb #406907fc
+def _clean_body(dataset: str) -> ResNet: # of the zoo
+    for name, card in zoo.zoo().items():
+        clean = str(card.get("recipe")).startswith("Standard(") and card.get("dataset") == dataset
+        if clean and card.get("architecture") == "resnet20":
+            return next(part for part in zoo.pretrained(name).modules() if isinstance(part, ResNet))
+    raise ValueError(f"body must be a data set with a clean ResNet-20 in the zoo, got {dataset!r}")
+
+def on_clean_body(net: FeatureClassifier, # with the extractor "resnet"
+                  dataset: str,           # of the clean network, "cifar10"
+                 ) -> FeatureClassifier:  # the same network
+    """Give a network the convolutions of the zoo's clean network. Raises ValueError where there is
+    none, or none fits.
+
+    Args:
+        net: with the extractor "resnet"
+        dataset: of the clean network, "cifar10"
+    Returns:
+        the same network
+    """
+    own, theirs = next(iter(net.features)), _clean_body(dataset).state_dict()
+    if not isinstance(own, ResNet) or own.conv1.weight.shape != theirs["conv1.weight"].shape:
+        raise ValueError(f"net must have the extractor 'resnet' of depth 20, got {type(own).__name__}")
+    new = {name: value for name, value in own.state_dict().items() if name.startswith("linear.")}
+    own.load_state_dict(theirs | new)
+    return net
+
+# %% ../../nbs/lab/14a_bernstein_networks.ipynb #108fca2d
+def fit_bottleneck(data: ImageSet,      # training images
+                   recipe: Any,         # of `train`
+                   epochs: int,         # passes over the data
+                   d: int = 5,          # features
+                   how: str = "exact",  # spectral normalisation, see `network_for`
+                   seed: int = 0,       # of initial weights and training
+                   degree: int | None = None, # of the polynomial inside the loss; None: none is
+                   body: str = "",      # data set on whose clean network it begins; "": random weights
+                  ) -> Any: # in evaluation mode: a Smoothed with a degree, else a FeatureClassifier
+    """Train a classifier with a bottleneck that fits the data, from nothing or on from a clean network of the zoo.
+
+    Args:
+        data: training images
+        recipe: of `train`
+        epochs: passes over the data
+        d: features
+        how: spectral normalisation, see `network_for`
+        seed: of initial weights and training
+        degree: of the polynomial inside the loss; None: none is
+        body: data set on whose clean network it begins; "": random weights
+    Returns:
+        in evaluation mode: a Smoothed with a degree, else a FeatureClassifier
+    """
+    def make() -> nn.Module:
+        net = network_for(data, d, how)
+        net = on_clean_body(net, body) if body else net
+        return net if degree is None else Smoothed(net.features, net.head, degree, through=True)
+
+    pace: dict[str, Any] = dict(learning_rate=1e-3, warmup=0.0) if body else {}
+    return fit_pipeline(make, data, recipe, epochs, seed, **pace)

@@ -280,6 +280,8 @@ def certified_curves(curves: Mapping[str, Certificates], # legend entry -> certi
         rho: a band down to what is sure of these images with probability 1 - rho, at all radii
         sure: entries that get this band; None: every proved one
     """
+    if not hasattr(curves, "items"):
+        raise TypeError(f"curves must be a dictionary, got {type(curves).__name__}; write {{'name in the legend': certificates}}")
     if not curves:
         raise ValueError("curves must hold at least one entry")
     _check_marked(curves, marks)

@@ -185,6 +185,13 @@ def load(path: str | Path, # the CSV file, or its stem
 NOT_KEYS = ("value", "dataset", "source", "key", "item", "n", "n0", "alpha", "bold", "note", "printed",
             "budget", "mode", "seed", "n_images", "images", "commit")
 
+# %% ../../nbs/lab/01_results.ipynb #33d249f9
+def _alike(frame: pd.DataFrame, keys: Sequence[str]) -> pd.Series: # [rows] bool
+    "Which rows share their keys with another number of the same data set, mode and budget."
+    apart = [name for name in ("dataset", "mode", "budget") if name in frame.columns and name not in keys]
+    named = {key: _comparable(frame[key]) for key in keys} | {name: frame[name] for name in apart}
+    return pd.DataFrame(named).duplicated(keep=False)
+
 # %% ../../nbs/lab/01_results.ipynb #da98106d
 def _keys(ours: pd.DataFrame, theirs: pd.DataFrame, on: Sequence[str] | None) -> list[str]:
     for name, frame in dict(ours=ours, theirs=theirs).items():
@@ -196,14 +203,18 @@ def _keys(ours: pd.DataFrame, theirs: pd.DataFrame, on: Sequence[str] | None) ->
     if not keys:
         raise ValueError(f"no shared columns to match on: ours has {list(ours.columns)}, "
                          f"theirs {list(theirs.columns)}")
-    return keys
+    degrees = "n" in ours.columns and "n" in theirs.columns and _alike(theirs, keys).any()
+    return [*keys, "n"] if degrees else keys
 
 # %% ../../nbs/lab/01_results.ipynb #39a16d13
+def _text(column: pd.Series) -> pd.Series: # missing cells are empty
+    return column.astype(object).where(column.notna(), "").astype(str)
+
 def _comparable(column: pd.Series) -> pd.Series:
     number = pd.to_numeric(column, errors="coerce")
     if number.notna().eq(column.notna()).all():
         return number.round(9)
-    return column.astype(str).str.lower()
+    return _text(column).str.lower()
 
 # %% ../../nbs/lab/01_results.ipynb #4a185055
 def _side(frame: pd.DataFrame, keys: Sequence[str], name: str) -> pd.DataFrame: # name: "printed" or "ours"
@@ -213,6 +224,13 @@ def _side(frame: pd.DataFrame, keys: Sequence[str], name: str) -> pd.DataFrame: 
         if extra in frame.columns and extra not in keys:
             kept[f"{name} {extra}"] = frame[extra]
     return kept
+
+# %% ../../nbs/lab/01_results.ipynb #1f7380de
+def _check_apart(theirs: pd.DataFrame, ours: pd.DataFrame, keys: Sequence[str]) -> None: # rows that are alike
+    both = theirs[keys].merge(ours[keys])
+    if len(both):
+        raise ValueError(f"several numbers on either side have the same {list(keys)}, such as {both.iloc[0].to_dict()}: "
+                         f"give `on` the columns that tell them apart")
 
 # %% ../../nbs/lab/01_results.ipynb #b794b82c
 def beside(ours: pd.DataFrame,   # rows with a column `value`
@@ -234,7 +252,8 @@ def beside(ours: pd.DataFrame,   # rows with a column `value`
     left, right = _side(theirs, keys, "printed"), _side(ours, keys, "ours")
     for key in keys:
         if left[key].dtype != right[key].dtype:
-            left[key], right[key] = left[key].astype(str), right[key].astype(str)
+            left[key], right[key] = _text(left[key]), _text(right[key])
+    _check_apart(left[_alike(theirs, keys)], right[_alike(ours, keys)], keys)
     joined = left.merge(right, on=keys, how="outer", sort=False)
     joined["difference"] = joined["ours"] - joined["printed"]
     first = [*keys, "printed", "ours", "difference"]

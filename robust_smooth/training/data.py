@@ -428,7 +428,10 @@ Files = tuple[list[Callable[[], Any]], np.ndarray, int] # openers of the picture
 def _folder_files(folder: Path, split: str) -> Files:
     "The pictures of ImageNet's layout."
     root = class_folder(folder, split)
-    found = torchvision().datasets.ImageFolder(str(root))
+    try:
+        found = torchvision().datasets.ImageFolder(str(root))
+    except FileNotFoundError as error: # classes without a picture
+        raise MissingData(f"imagefolder: {root}: {error}") from error
     openers: list[Callable[[], Any]] = [partial(Path, path) for path, _ in found.samples]
     return openers, np.array([label for _, label in found.samples]), len(found.classes)
 

@@ -1,6 +1,7 @@
 "Tables with provenance, the field's logs both ways, comparisons, figures and the report page."
 import subprocess
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -106,6 +107,19 @@ def test_comparison_matches_on_what_describes_a_number():
     assert both[both.sigma.astype(float) == 9.0].printed.isna().all() and both.ours.isna().any()
     with pytest.raises(ValueError, match="value"): beside(ours.drop(columns="value"), printed("adre", "table1"))
     with pytest.raises(FileNotFoundError, match="robust-smooth reproduce"): compare("bernstein", "table3")
+
+
+def test_a_printed_number_stands_beside_one_of_ours():
+    theirs = printed("bernstein", "table1", expand=True)
+    ours = theirs[["method", "n", "metric", "attack", "norm", "eps"]].fillna({"norm": "", "eps": ""}).assign(value=theirs.value + 0.01)
+    both = beside(ours, theirs)
+    assert len(both) == len(theirs) and both.n.nunique() == 7
+    np.testing.assert_allclose(both.difference, 0.01)
+    with pytest.raises(ValueError, match="tell them apart"): beside(ours, theirs, on=["method", "metric"])
+    kept = sorted(Path("data/results").glob("*/*_beside.csv"))
+    assert len(kept) > 20
+    for frame in map(load, kept):
+        if "printed" in frame.columns: assert not frame.duplicated([name for name in frame.columns if name not in ("printed", "ours", "difference")]).any()
 
 
 def test_curves_that_promise_different_things_do_not_share_an_axis():

@@ -238,6 +238,8 @@ def test_folders_of_splits_are_never_classes(tmp_path):
     with pytest.raises(MissingData, match="cat, dog themselves: leave split out"): load("imagefolder", "train", data_dir=pics / "val")
     with pytest.raises(MissingData, match="hold folders, not pictures"): load("imagefolder", "pics", data_dir=tmp_path)
     with pytest.raises(MissingData, match="no class folders"): load("imagefolder", data_dir=pics / "val" / "cat")
+    (tmp_path / "other" / "CIFAR").mkdir(parents=True)
+    with pytest.raises(MissingData, match="imagefolder: .*CIFAR"): load("imagefolder", data_dir=tmp_path / "other")
     for kind in ("n01", "n02"): # a class may keep its pictures in a folder, the same in all
         (tmp_path / "tiny" / kind / "images").mkdir(parents=True)
         Image.new("RGB", (9, 9)).save(tmp_path / "tiny" / kind / "images" / "0.png")
