@@ -5,6 +5,7 @@
 # %% ../nbs/10_smoothed.ipynb #b7da9179
 from __future__ import annotations
 
+import copy
 import functools
 import math
 import time
@@ -22,7 +23,7 @@ from torch import Tensor
 from .core.certificates import Certificates
 from .core.checks import check
 from .core.record import Record
-from .core.door import ask_before, refuse_domain, surround, wrong_labels
+from .core.door import ask_before, refuse_domain, surround
 from .core.places import check_regular
 from .core.registry import Method, find_methods, load_methods
 from .core.values import check_domain, check_level, UNIT
@@ -34,7 +35,7 @@ from .training.holders import Given, Source, as_images, as_source, in_memory
 from .voting.engine import Engine, run
 from .voting.hardware import device_of, forward_in_pieces, tune_batch_size
 from .voting.ballots import Ballot, ballot, indices
-from .voting.remarks import explained, refuse_data, refuse_settings, remark_labels
+from .voting.remarks import explained, Judge, refuse_data, refuse_settings
 from .voting.shapes import as_batch, explain
 from .voting.votes import vote
 from .training.conduct import ran_out
@@ -456,30 +457,11 @@ def _speed(one: Ballot, engine: Engine, draws: int, seconds: float) -> float:
         count = int(count * max(2, 0.75 * seconds / max(spent, 1e-3)))
 
 # %% ../nbs/10_smoothed.ipynb #dd2c5c44
-def _labelled(data: Any) -> Given | None: # images in memory that may have labels
-    if isinstance(data, ImageSet) or isinstance(data, (tuple, list)) and len(data) == 2:
-        return as_source(data).whole
-    return None
-
-def _refuse_early(self: Smoothed,
-                  data: Any,
-                  save: Any = None,
-                  index: Any = None,
-                  alpha: Any = 0.001,
-                  **rest: Any,
-                 ) -> None:
+def _refuse_early(self: Smoothed, data: Any, save: Any = None, **rest: Any) -> None:
     "Raise ValueError, TypeError or OSError for what would be refused only after the vote, or after its trial."
     refuse_settings(**rest)
     if save is not None:
         check_place(save)
-    given = None if alpha is None else _labelled(data) # without a level nothing is certified against them
-    classes = getattr(self.model, "num_classes", None)
-    if given is None or given.labels is None or not isinstance(classes, int):
-        return
-    names = indices(given.index if index is None else index, len(given.labels))
-    said = wrong_labels(given.labels, classes, names)
-    if said:
-        raise ValueError(said)
 
 def _refuse_data(self: Smoothed, data: Any, **rest: Any) -> None:
     "Raise TypeError or ValueError for data and settings that would be misread."
@@ -487,6 +469,31 @@ def _refuse_data(self: Smoothed, data: Any, **rest: Any) -> None:
     refuse_settings(**{name: rest[name] for name in ("n", "batch_size", "device") if name in rest})
 
 ask_before(Smoothed, "vote", _refuse_early)
+
+# %% ../nbs/10_smoothed.ipynb #617bfd50
+def _judging(vote: Callable[..., Record]) -> Callable[..., Record]:
+    "A vote whose labels are judged as they come."
+    @functools.wraps(vote)
+    def judging(self: Smoothed, data: Any, *given: Any, **named: Any) -> Record:
+        if named.get("alpha", 0.001) is None: # nothing is certified against them
+            return vote(self, data, *given, **named)
+        known = getattr(self.model, "num_classes", None)
+        judge = Judge(data, named.get("index"), known if isinstance(known, int) else None)
+
+        def watched(data: Any) -> Source:
+            source = judge.watch(as_source(data))
+            if source.whole is None:
+                return source
+            if source.size:
+                next(source.groups(1))
+            return self._source(data)
+        watching = copy.copy(self)
+        setattr(watching, "_source", watched)
+        setattr(watching, "_classes", lambda images: judge.learn(self._classes(images)))
+        return vote(watching, data, *given, **named)
+    return judging
+
+setattr(Smoothed, "vote", _judging(Smoothed.vote))
 
 # %% ../nbs/10_smoothed.ipynb #30ffa94c
 def _lacks_labels(path: str | Path, record: Record) -> bool: # and holds no other images
@@ -515,16 +522,6 @@ def _kept_in_a_file(go: Callable[[], Record],
 surround(Smoothed, "vote", _kept_in_a_file)
 
 # %% ../nbs/10_smoothed.ipynb #25c8fae3
-def _with_a_word(vote: Callable[..., Record]) -> Callable[..., Record]:
-    "A vote that says which labels it left out."
-    @functools.wraps(vote)
-    def spoken(self: Smoothed, data: Any, *given: Any, **named: Any) -> Record:
-        record = vote(self, data, *given, **named)
-        remark_labels(data, record.labels)
-        return record
-    return spoken
-
-setattr(Smoothed, "vote", _with_a_word(Smoothed.vote))
 ask_before(Smoothed, "vote", _refuse_data)
 explained(Smoothed, "vote")
 ask_before(Smoothed, "predict", _refuse_data)

@@ -33,6 +33,15 @@ def test_the_version_is_told(capsys):
     assert stop.value.code == 0 and capsys.readouterr().out == f"robust-smooth {rs.__version__}\n"
 
 
+def test_python_m_is_the_command(capfd, outside):
+    for argv in (["--version"], [], ["methods", "--noise", "Splitting"], ["certify"], ["certify", "--votes", "nowhere.votes"]):
+        done = subprocess.run([sys.executable, "-m", "robust_smooth", *argv], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        try: code = cli.main(argv)
+        except SystemExit as stop: code = stop.code
+        told = capfd.readouterr()
+        assert (done.returncode, done.stdout, done.stderr) == (code, told.out, told.err) and done.stdout + done.stderr
+
+
 def test_help_imports_nothing_heavy():
     code = "import sys, robust_smooth.cli as cli\ntry: cli.main(['--help'])\nexcept SystemExit: pass\nprint([m for m in ('torch', 'pandas', 'numpy', 'matplotlib', 'papermill') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=60)

@@ -124,9 +124,9 @@ def test_an_interrupted_stream_goes_on(tmp_path):
 
 def test_a_stream_without_a_length():
     class Stream(IterableDataset):
-        def __iter__(self): return iter(zip(IMAGES, range(5)))
+        def __iter__(self): return iter(zip(IMAGES, [0, 1, 2, 1, 0]))
     record = smooth().vote(DataLoader(Stream(), batch_size=2), **SETTINGS)
-    assert np.array_equal(record.counts, smooth().vote(IMAGES, **SETTINGS).counts) and record.labels.tolist() == list(range(5))
+    assert np.array_equal(record.counts, smooth().vote(IMAGES, **SETTINGS).counts) and record.labels.tolist() == [0, 1, 2, 1, 0]
     with pytest.raises(ValueError, match="stream"): smooth().vote(DataLoader(Stream()), **SETTINGS, index=[4, 3, 2, 1, 0])
 
 

@@ -25,7 +25,7 @@ from .budgets import Budget, budget_for, budget_name, whose_sizes
 from .cache import home
 from .claims import NO_DATA, Claims
 from .findings import Findings
-from .notebooks import default_parameters, find_notebook
+from .notebooks import default_parameters, find_notebook, refuse_choice
 from .stock import Ask, Training, batch_rows, brief, initial, trained, voted
 
 # %% auto #0
@@ -48,13 +48,16 @@ def parameters_of(notebook: str | Path,     # an experiment, or the file of a no
         notebook: an experiment, or the file of a notebook
         names: `globals()` of the notebook
     """
-    known = default_parameters(find_notebook(notebook))
+    path = find_notebook(notebook)
+    known = default_parameters(path)
     lacking = [name for name in known if name not in names]
     if lacking:
         raise ValueError(f"parameter {lacking[0]!r} of {notebook} has no value yet: run its parameters cell first")
     for name, default in known.items():
         _refuse_text(name, names[name], default)
-    return {name: names[name] for name in known}
+    values = {name: names[name] for name in known}
+    refuse_choice(path, values)
+    return values
 
 # %% ../../nbs/lab/09_experiment.ipynb #debe9b20
 @dataclass(frozen=True, kw_only=True)

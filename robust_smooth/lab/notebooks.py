@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import difflib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from ..core.places import assets
 
 # %% auto #0
-__all__ = ['experiments', 'meant', 'find_notebook', 'code_cells', 'default_parameters']
+__all__ = ['CHOICES', 'experiments', 'meant', 'find_notebook', 'code_cells', 'default_parameters', 'refuse_choice']
 
 # %% ../../nbs/lab/08_notebooks.ipynb #f232f22b
 def experiments() -> list[str]: # names; gaussian_table1, the first table that a newcomer sees, comes first
@@ -108,3 +108,32 @@ def default_parameters(path: str | Path, # a notebook
             raise ValueError(f"the parameters cell of {Path(path).name} may hold only `name = literal`, "
                              f"got line {node.lineno}: {ast.unparse(node)!r}")
     return found
+
+# %% ../../nbs/lab/08_notebooks.ipynb #6545839e
+CHOICES = {
+    "certifier": ("gaussian", "sequential", "exact", "tcertify"), # l2 under Gaussian noise, from counts alone
+    "estimator": ("sharp", "paper"),
+    "how": ("exact", "reshaped", "none"),
+    "networks": ("dense", "isometric", "conv", "vgg", "wide", "densenet", "resnet"),
+    "per": ("one", "all"),
+    "threats": ("l1", "l2", "linf", "subspace"),
+} # parameter of our experiments -> what it, or each of its entries, may be
+
+def refuse_choice(path: str | Path, # a notebook
+                  values: Mapping[str, Any], # of its parameters
+                 ) -> None:
+    """Raise ValueError for a value of a parameter of ours that its notebook does not take.
+
+    Args:
+        path: a notebook
+        values: of its parameters
+    """
+    path = Path(path)
+    if path.stem not in experiments() or path.resolve().parent != assets("experiments").resolve():
+        return
+    for name, known in CHOICES.items():
+        given = values.get(name)
+        wrong = [one for one in (given if isinstance(given, (list, tuple)) else [given]) if one not in known]
+        if name in values and wrong:
+            what = "hold some" if isinstance(given, (list, tuple)) else "be one"
+            raise ValueError(f"{name} of {path.name} must {what} of {', '.join(known)}, got {wrong[0]!r}{meant(str(wrong[0]), known)}")

@@ -19,7 +19,7 @@ from ..core.places import assets
 from .budgets import budget_for, budget_name
 from .cache import home, shared
 from .definitions import code_of
-from .notebooks import code_cells, default_parameters, find_notebook, meant
+from .notebooks import code_cells, default_parameters, find_notebook, meant, refuse_choice
 
 # %% auto #0
 __all__ = ['check_parameters', 'Task', 'make_task']
@@ -233,6 +233,7 @@ def make_task(experiment: str | Path,             # name or notebook file
     defaults = default_parameters(path)
     chosen = _resolved(check_parameters(parameters or {}, defaults, where=path.name))
     everything = {**{name: _plain(name, value) for name, value in defaults.items()}, **chosen}
+    refuse_choice(path, everything)
     if "budget" in everything and "dataset" in everything:
         budget_for(everything["budget"], everything["dataset"])
     sources = [cell["source"] for cell in code_cells(path)]

@@ -11,21 +11,23 @@ import numbers
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
+from ..core.door import wrong_labels
 from ..core.values import UNIT
 from ..training.batches import own_randomness
 from ..training.data import ImageSet
-from ..training.holders import as_source
+from ..training.holders import as_source, Given, Source
 from .hardware import device_of, forward_in_pieces
 
 # %% auto #0
-__all__ = ['LONGEST', 'HAIR', 'NUMPY', 'refuse_data', 'refuse_settings', 'better', 'explained', 'remark_labels']
+__all__ = ['LONGEST', 'HAIR', 'NUMPY', 'refuse_data', 'refuse_settings', 'better', 'explained', 'remark_labels', 'Judge']
 
 # %% ../../nbs/voting/01b_remarks.ipynb #0746a512
 def _is_array(data: Any) -> bool:
@@ -274,11 +276,86 @@ def remark_labels(data: Any,   # as handed over
         labels: that the votes came with; None: none
     """
     held = data.dataset if isinstance(data, DataLoader) else data
-    if labels is not None or _is_array(held) or isinstance(held, ImageSet) or not hasattr(held, "__getitem__"):
+    if labels is not None or isinstance(held, (Tensor, np.ndarray, ImageSet, IterableDataset)):
+        return
+    if not (hasattr(held, "__getitem__") and hasattr(held, "__len__")): # a stream is read once
         return
     with own_randomness():
         item = held[0] if len(held) else None
     label = item[1] if isinstance(item, (tuple, list)) and len(item) > 1 else None
     if isinstance(label, (str, bytes)):
-        warnings.warn(f"the labels of the data set are text, such as {label!r}, and were left out: a class is a number; the votes stay "
+        warnings.warn(f"the labels of the data set are text, such as {label!r}, and are left out: a class is a number; the votes stay "
                       "good: dataclasses.replace(record, labels=[names.index(label) for label in ...])", stacklevel=5)
+
+# %% ../../nbs/voting/01b_remarks.ipynb #6ff5f46c
+class Judge:
+    """Labels, judged as they come: those of the first images before the vote, later ones by a warning.
+
+    Args:
+        data: as handed over
+        index: dataset indices, where they are others than the source's
+        classes: C >= 2; None: not known yet
+    """
+
+    def __init__(self,
+                 data: Any,                   # as handed over
+                 index: Any = None,           # dataset indices, where they are others than the source's
+                 classes: int | None = None,  # C >= 2; None: not known yet
+                ):
+        self.data, self.index, self.classes = data, index, classes
+        self.first: tuple[np.ndarray, np.ndarray] | None = None # labels of the first images, and their indices
+        self.said = ""
+
+    def watch(self,
+              source: Source, # images that are about to be voted on
+             ) -> Source:     # the same
+        """Have the labels of a source judged on the way. Raises ValueError there.
+
+        Args:
+            source: images that are about to be voted on
+        Returns:
+            the same
+        """
+        names = source.index if self.index is None else np.asarray(self.index).ravel()
+
+        def read(size: int) -> Iterator[Given]:
+            position = 0
+            for given in source.read(size):
+                rows = np.arange(position, position + len(given.images))
+                known = rows if names is None or len(names) < position + len(rows) else names[rows]
+                self._see(given.labels, known, first=not position)
+                position += len(rows)
+                yield given
+        return replace(source, read=read)
+
+    def learn(self,
+              classes: int, # C >= 2
+             ) -> int:      # C
+        """The number of classes is known now. Raises ValueError where the first labels are none of them.
+
+        Args:
+            classes: C >= 2
+        Returns:
+            C
+        """
+        self.classes = classes
+        said = "" if self.first is None else wrong_labels(self.first[0], classes, self.first[1])
+        if said:
+            raise ValueError(said)
+        return classes
+
+    def _see(self, labels: np.ndarray | None, index: np.ndarray, first: bool) -> None:
+        if labels is None and first and not self.said:
+            self.said = "looked at"
+            remark_labels(self.data, None)
+        if labels is None:
+            return
+        self.first = (labels, index) if first else self.first
+        said = "" if self.classes is None else wrong_labels(labels, self.classes, index)
+        if said and first:
+            raise ValueError(said)
+        if said and not self.said:
+            self.said = said
+            warnings.warn(f"{said}; the vote goes on, and is good without them: dataclasses.replace(record, labels=None or others)",
+                          stacklevel=5)
+

@@ -73,3 +73,29 @@ def test_what_papermill_hands_over_is_answered_with_its_own_spelling():
     for value in (0.5, 1, "[0.5]"):
         with pytest.raises(ValueError, match=r"sigmas must be a list .*-y '\{sigmas: \["): parameters_of("gaussian_table1", known | dict(sigmas=value))
     with pytest.raises(ValueError, match="seed must be a whole number"): Settings(seed="x")
+
+
+def test_a_notebook_lists_the_choices_that_it_takes():
+    from robust_smooth.core.registry import find_methods
+    from robust_smooth.lab.bernstein_networks import _FULL
+    from robust_smooth.lab.experiment import parameters_of
+    from robust_smooth.lab.notebooks import CHOICES, default_parameters, experiments, find_notebook
+    from robust_smooth.lab.tasks import make_task
+    assert set(CHOICES["certifier"]) == {method.name for method in find_methods("Gaussian", "l2") if not method.needs}
+    assert set(CHOICES["networks"]) == set(_FULL)
+    asked = set()
+    for name in experiments():
+        known = default_parameters(find_notebook(name))
+        for parameter, value in known.items():
+            words = [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, str)]
+            if not words or parameter in ("dataset", "budget", "checkpoint", "data_dir"):
+                continue
+            assert set(words) <= set(CHOICES[parameter]), (name, parameter) # every word of ours is one of several
+            asked.add(parameter)
+            wrong = ["foo"] if isinstance(value, list) else "foo"
+            for call in (lambda: parameters_of(name, known | {parameter: wrong}), lambda: make_task(name, {parameter: wrong})):
+                with pytest.raises(ValueError, match=f"{parameter} of {name}.ipynb must .* of {', '.join(CHOICES[parameter])}, got 'foo'"):
+                    call()
+            for one in CHOICES[parameter]:
+                parameters_of(name, known | {parameter: [one] if isinstance(value, list) else one})
+    assert asked == set(CHOICES)

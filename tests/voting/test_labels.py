@@ -1,9 +1,12 @@
 "Labels and indices go with their images from the data into the Record, the file and the certificates."
+import dataclasses
+import warnings
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Subset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 import robust_smooth as rs
 from robust_smooth.training.holders import as_source
@@ -83,3 +86,87 @@ def test_accuracy_against_what_is_no_class_is_refused(labels):
     with pytest.raises(ValueError, match="labels must be whole numbers"):
         table.certified_accuracy(labels)
     assert table.certified_accuracy([0.0, 0.0]) == 1
+
+
+# ---- labels are judged before the first forward pass, or as early as a stream allows; what was computed is never lost
+
+class Asked(nn.Module):
+    "Counts the images that it is shown."
+    def __init__(self, known: bool):
+        super().__init__()
+        self.seen = 0
+        if known:
+            self.num_classes = 3
+
+    def forward(self, x):
+        self.seen += len(x)
+        return x.flatten(1)[:, :3]
+
+
+class Named(Dataset):
+    "Images whose labels are a function of their place; it notes which were read."
+    def __init__(self, size, label):
+        self.size, self.label, self.read = size, label, []
+
+    def __len__(self): return self.size
+
+    def __getitem__(self, i):
+        if i >= self.size:
+            raise IndexError(i)
+        self.read.append(i)
+        return IMAGES[i % 9], self.label(i)
+
+
+class Flow(IterableDataset):
+    def __init__(self, *items): self.items = items
+    def __len__(self): return len(self.items)
+    def __iter__(self): yield from self.items
+
+
+def holders(label, size=150):
+    return [Named(size, label), DataLoader(Named(size, label), batch_size=10), DataLoader(Flow(*((IMAGES[i % 9], label(i)) for i in range(size))), batch_size=10)]
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("holder", range(3))
+def test_a_label_that_is_no_class_is_refused_with_the_first_images(known, holder, tmp_path):
+    data, net = holders(lambda i: 3 if i == 5 else 0)[holder], Asked(known).eval()
+    with pytest.raises(ValueError, match="got 3 for dataset index 5"):
+        rs.Smoothed(net, rs.Gaussian(sigma=0.1)).vote(data, save=tmp_path / "a.votes", **SETTINGS)
+    assert net.seen <= (0 if known else 1)             # who does not say how many classes there are is shown one image
+    held = data.dataset if isinstance(data, DataLoader) else data
+    assert isinstance(held, Flow) or max(held.read) < 80 # not all was read
+    rs.Smoothed(net, rs.Gaussian(sigma=0.1)).predict(data, n=50, batch_size=50) # which asks for no labels
+
+
+def test_labels_in_memory_are_judged_where_the_network_does_not_say_its_classes():
+    net = Asked(False).eval()
+    with pytest.raises(ValueError, match="got 3 for dataset index 8"):
+        rs.Smoothed(net, rs.Gaussian(sigma=0.1)).vote((IMAGES, [0] * 8 + [3]), **SETTINGS)
+    assert net.seen <= 2 # one image with its axis, one for its classes
+
+
+@pytest.mark.parametrize("holder", range(3))
+def test_a_later_label_is_told_at_once_and_loses_no_vote(holder, recwarn):
+    data = holders(lambda i: 3 if i in (100, 140) else i % 3)[holder]
+    record = smooth().vote(data, **SETTINGS)
+    said = [str(each.message) for each in recwarn if "labels must be" in str(each.message)]
+    assert len(said) == 1 and "got 3 for dataset index 100" in said[0] and "the vote goes on" in said[0]
+    assert len(record) == 150 and record.labels[100] == 3
+    with pytest.raises(ValueError, match="got 3 for dataset index 100"):
+        record.certify()
+    assert len(dataclasses.replace(record, labels=None).certify()) == 150
+
+
+def test_text_is_told_before_the_first_pass():
+    net = Asked(True).eval()
+    with warnings.catch_warnings(), pytest.raises(UserWarning, match="are text, such as 'cat'"):
+        warnings.simplefilter("error")
+        rs.Smoothed(net, rs.Gaussian(sigma=0.1)).vote(Named(9, lambda i: "cat"), **SETTINGS)
+    assert net.seen == 0
+
+
+@pytest.mark.parametrize("item", [IMAGES[0], (IMAGES[0],), (IMAGES[0], "cat"), (IMAGES[0], 0.5)])
+def test_a_stream_without_classes_keeps_its_votes(item):
+    record = smooth().vote(DataLoader(Flow(*[item] * 5), batch_size=2), **SETTINGS)
+    assert len(record) == 5 and record.labels is None
