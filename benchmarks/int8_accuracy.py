@@ -3,9 +3,9 @@ image by image: OMP_NUM_THREADS=1 ROBUST_SMOOTH_DATA=FOLDER python benchmarks/in
 
 NETWORK is a float32 network of the zoo, all seven with a twin if none is named. Method `gaussian`, alpha = 0.001, radii 0, 1/2, 1, 3/2 and 2 sigma. The
 float32 networks vote as the zoo hands them out (`--float32 openvino`: as OpenVINO computes them, in half the time). The error is the standard error of the
-mean of paired differences. `--accurate`: the twin is made anew from the same calibration images, with NNCF's accurate correction of biases in place of the
-fast one, and its rows are kept beside those of the zoo's. Votes are kept in the home of the library, so that a run that was stopped goes on; the rows of a network in int8_accuracy.csv
-beside this file are replaced at once, when all its images are done. `--table` prints the file as it stands in the README."""
+mean of paired differences. `--twin`: not the zoo's, but one made anew from the same calibration images with other settings of NNCF, whose rows are kept
+beside: "defaults" is how twins were made before, "accurate biases" half of the way. Votes are kept in the home of the library, so that a run that was
+stopped goes on; the rows of a network in int8_accuracy.csv beside this file are replaced at once, when all its images are done. `--table` prints the file as it stands in the README."""
 from __future__ import annotations
 
 import argparse
@@ -28,24 +28,24 @@ from robust_smooth.training import openvino, zoo
 TWIN = "-int8"
 SHARES = (0, 0.5, 1, 1.5, 2) # of sigma, the radii
 MARGIN = 0.01                # a difference that is small enough whatever its error
-OF_ZOO, ACCURATE = "zoo", "accurate biases"
+OF_ZOO = "zoo"
+OTHERS: dict[str, dict] = {"accurate biases": dict(fast_bias_correction=False), "defaults": {}} # of NNCF; twins made anew
 PARTS = 5                    # after each of which a table is printed
 BATCH = 64                   # rows of a forward pass
 FILE = Path(__file__).with_suffix(".csv")
 
-def anew(name: str, original: torch.nn.Module, **settings) -> torch.nn.Module:
+def anew(name: str, original: torch.nn.Module, settings: dict) -> torch.nn.Module:
     "The twin made again from its calibration images, NNCF with other settings."
     card = zoo.zoo()[name]
     train = rs.data.load(card["dataset"], "train", subset=zoo.zoo()[name + TWIN]["calibration"]["of"])
     seen = [calibration(train, rs.Gaussian(sigma=card["noise"]["sigma"]), seed=seed) for seed in (1, 0)]
-    library = openvino._nncf()
-    with mock.patch.object(library, "quantize", partial(library.quantize, **settings)):
+    with mock.patch.object(openvino, "_in_integers", partial(openvino._in_integers, how=lambda library: dict(settings))):
         return rs.models.optimise(original, seen[0], "int8", "openvino", seen[1])
 
 def networks(name: str, sample: torch.Tensor, way: str, twin: str) -> dict:
     "The original in float32, and the twin."
     original = rs.wrap(zoo.pretrained(name), num_classes=10)
-    made = zoo.pretrained(name + TWIN) if twin == OF_ZOO else anew(name, original, fast_bias_correction=False)
+    made = zoo.pretrained(name + TWIN) if twin == OF_ZOO else anew(name, original, OTHERS[twin])
     if way == "openvino":
         original = rs.models.optimise(original, sample, "float32", "openvino")
     return {f"{way} float32": original, "int8" if twin == OF_ZOO else f"int8 {twin}": made}
@@ -115,7 +115,7 @@ def main() -> None:
     made.add_argument("--images", type=int, default=500)
     made.add_argument("--n", type=int, default=1000, help="draws of each image")
     made.add_argument("--float32", choices=("torch", "openvino"), default="torch")
-    made.add_argument("--accurate", action="store_true", help="a twin made anew, with accurate correction of biases")
+    made.add_argument("--twin", choices=(OF_ZOO, *OTHERS), default=OF_ZOO, help="whose rows")
     made.add_argument("--table", action="store_true", help="print the kept table only")
     options = made.parse_args()
     if options.table:
@@ -125,7 +125,7 @@ def main() -> None:
     cards = zoo.zoo()
     for name in options.networks or [name for name in cards if name + TWIN in cards]:
         images = rs.data.load(cards[name]["dataset"], "test", subset=options.images)
-        keep(compared(name, options.float32, ACCURATE if options.accurate else OF_ZOO, options.n, images))
+        keep(compared(name, options.float32, options.twin, options.n, images))
 
 if __name__ == "__main__":
     main()

@@ -49,7 +49,7 @@ def calibration(train: Any,      # ImageSet of training images
     chosen = torch.randperm(len(train), generator=generator)[:images]
     return noisy_copies(train.images[chosen], noise, 1, generator)
 
-# %% ../../nbs/lab/07a_twins.ipynb #5fe18771
+# %% ../../nbs/lab/07a_twins.ipynb #4ecddf72
 def facts(model: Any, # base classifier
           noise: Any, # smoothing distribution
           train: Any, # ImageSet of training images
@@ -63,7 +63,7 @@ def facts(model: Any, # base classifier
     Returns:
         as a card keeps them
     """
-    seen = dict(data=train.name, of=len(train), images=min(IMAGES, len(train)), seed=SEED)
+    seen = dict(data=train.name, of=len(train), images=min(IMAGES, len(train)), seed=SEED, **openvino.SCALING)
     said = dict(original=fingerprint(model), noise=noise_spec(noise), calibration=seen)
     return json.loads(json.dumps(said))
 

@@ -45,8 +45,12 @@ def test_every_network_of_the_zoo_has_a_twin_that_its_run_finds(name, plain_zoo)
         name = seen["data"]
         def __len__(self): return seen["of"]
 
-    found = twins.twin_in_zoo(twins.facts(as_runs_wrap(name), noise_from_spec(card["noise"]), Train()))
-    assert found == (f"{name}-int8" if openvino.adds_in_32_bits() else "")
+    wanted = twins.facts(as_runs_wrap(name), noise_from_spec(card["noise"]), Train())
+    assert twins.twin_in_zoo(wanted) == (f"{name}-int8" if openvino.adds_in_32_bits() else "")
+    assert seen.items() >= openvino.SCALING.items()
+    for key in openvino.SCALING: # a twin whose scales were found otherwise, or of a card that does not say how, is another one
+        for other in (seen | {key: "otherwise"}, {kept: value for kept, value in seen.items() if kept != key}):
+            assert twins.twin_in_zoo(wanted | dict(calibration=other)) == ""
 
 
 @needs_openvino

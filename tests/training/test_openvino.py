@@ -4,6 +4,7 @@ import pickle
 import subprocess
 import sys
 import textwrap
+from functools import partial
 
 import numpy as np
 import pytest
@@ -164,6 +165,19 @@ def test_int8_twice_is_one_network_and_says_what_it_saw(net, whole):
     assert fingerprint(again) == fingerprint(whole) and "calibrated on 32 images" in whole.optimised
     other = optimise(net, pixels(8), calibration=noisy(32, seed=4), **whole.setting)
     assert fingerprint(other) != fingerprint(whole)
+
+
+@needs_nncf
+def test_int8_comes_nearer_to_the_network_than_by_the_defaults_of_nncf(net, monkeypatch):
+    contrast = torch.rand(564, 1, 1, 1, generator=torch.Generator().manual_seed(11)) # few images are as bright as the brightest
+    seen, new = (contrast * noisy(564, seed=12)).split([64, 500])
+    ours = openvino.by_openvino(net, seen, "int8", seen)
+    with monkeypatch.context() as patch:
+        patch.setattr(openvino, "_in_integers", partial(openvino._in_integers, how=lambda library: {}))
+        defaults = openvino.by_openvino(net, seen, "int8", seen)
+    with torch.inference_mode():
+        near, far = (float((whole(new) - net(new)).norm()) for whole in (ours, defaults))
+    assert near < far / 2
 
 
 @needs_nncf
