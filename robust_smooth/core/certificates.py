@@ -373,7 +373,7 @@ class _Glances(_Table):
         return plot_certificates(self, labels, axes)
 
 # %% ../../nbs/core/05_certificates.ipynb #65abfa0f
-class _Keeps(_Table):
+class _Keeps(_Accuracy):
     "Certificates as what is saved, loaded and exchanged."
 
     def save(self,

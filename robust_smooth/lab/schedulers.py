@@ -316,7 +316,8 @@ class _Late:
         self.tasks, self.limit = tasks, limit
         self.left = {number: self._places(number) for number in range(len(tasks))} if limit else {} # of earlier processes
         self.begun: dict[int, float] = {}
-        self.said = f"stopped: it ran longer than the limit of {limit or 0:g} s, and whoever makes it does not end it (suspended, or cut off?)"
+        self.said = (f"stopped: it ran longer than the limit of {limit or 0:g} s, and whoever makes it does not end it "
+                     "(suspended, or cut off?)")
 
     def _places(self, number: int) -> set[Path]:
         task = self.tasks[number]
