@@ -52,9 +52,11 @@ NARROW = 3e-3 # half ranges below this: two terms of the series are good to 1e-1
 # %% ../../nbs/maths/01b_corners.ipynb #4f056e2c
 def log_mass(c: np.ndarray | float, h: np.ndarray) -> np.ndarray:
     "log[Phi(c + h) - Phi(c - h)], also where the difference would cancel."
-    c = np.abs(c)
-    series = np.log(2 * h / np.sqrt(2 * np.pi)) - c * c / 2 + (c * c - 1) * h * h / 6
-    return np.where(h < NARROW, series, np.log(np.maximum(normal_mass(c - h, c + h), TINY)))
+    c, h = np.broadcast_arrays(np.abs(c), h)
+    mass = np.array(np.log(2 * h / np.sqrt(2 * np.pi)) - c * c / 2 + (c * c - 1) * h * h / 6)
+    wide = h >= NARROW
+    mass[wide] = np.log(np.maximum(normal_mass(c[wide] - h[wide], c[wide] + h[wide]), TINY))
+    return mass
 
 # %% ../../nbs/maths/01b_corners.ipynb #975a7e92
 def log_density(c: np.ndarray | float, h: np.ndarray, d: int, k: float) -> np.ndarray:
@@ -259,32 +261,35 @@ def _stretches(h: np.ndarray, R: float, d: int, k: float) -> list[Stretch]:
     ]
 
 # %% ../../nbs/maths/01b_corners.ipynb #e47bde80
-def _ratio_slope(c: np.ndarray, h: np.ndarray, R: float, d: int, k: float, outer: bool) -> np.ndarray:
-    "dL/dc on a stretch, outside of [0, R] or within."
-    if outer:
-        beyond = np.where(c < 0, -1.0, 1.0)
-        return R * d - k * beyond * (1 / (h + np.abs(c - R)) - 1 / (h + np.abs(c)))
-    return R * d + k * (1 / (h + np.abs(c - R)) + 1 / (h + np.abs(c)))
+def _ratio_slope(c: np.ndarray, h: np.ndarray, R: float, d: int, k: float) -> np.ndarray:
+    "dL/dc, away from 0 and R."
+    to_R, to_0 = np.where(c > R, 1.0, -1.0), np.where(c < 0, -1.0, 1.0)
+    return R * d - k * (to_R / (h + np.abs(c - R)) - to_0 / (h + np.abs(c)))
 
-def _cut_edges(part: Stretch, t: float, h: np.ndarray, R: float, d: int, k: float, panels: int) -> np.ndarray:
-    "Edges [H, E] in s: evenly spaced, and where L = t at a knot."
-    h, knots = np.broadcast_arrays(h[:, None], np.arange(2 - d, d - 1, 2.0))
-    end = np.broadcast_to(part.length[:, None], h.shape)
-    turn = np.clip(np.log(np.maximum(_turning(R, d, k) / h, 1.0)), 0, end) if part.outer else end
-    edges = [part.length[:, None] * np.linspace(0, 1, panels + 1)]
-    for low, high in ((0 * end, turn), (turn, end)):
-        def gap(s, h, knots): return corner_ratio(part.at(s, h), h, knots, R, d, k) - t
-        some = (gap(low, h, knots) > 0) != (gap(high, h, knots) > 0)
-        h_some, knots_some = h[some], knots[some]
-        def both(s, i):
-            c, size = part.at(s, h_some[i]), h_some[i]
-            slope = _ratio_slope(c, size, R, d, k, part.outer) * part.sign * size * np.exp(s)
-            return gap(s, size, knots_some[i]), slope
-        roots = end.copy()
-        if some.any():
-            roots[some] = bracketed_newton(both, low[some], high[some])
-        edges.append(roots)
-    return np.sort(np.concatenate(edges, axis=1), axis=1)
+def _cut_edges(parts: list[Stretch], t: float, h: np.ndarray, R: float, d: int, k: float, panels: int) -> list[np.ndarray]:
+    "Edges [H, E] in s on each stretch: evenly spaced, and where L = t at a knot."
+    knots, length = np.arange(2 - d, d - 1, 2.0), np.stack([part.length for part in parts])
+    origin, sign, outer = (np.array(x)[:, None, None] for x in zip(*[(part.origin, part.sign, part.outer) for part in parts]))
+    end = np.broadcast_to(length[:, :, None], (*length.shape, len(knots)))
+    turn = np.where(outer, np.clip(np.log(np.maximum(_turning(R, d, k) / h[:, None], 1.0)), 0, end), end)
+    low, high = np.stack([0 * end, turn]), np.stack([turn, end]) # L is monotone on either side of the turn
+
+    def gap(s, origin, sign, h, knots): return corner_ratio(origin + sign * h * np.expm1(s), h, knots, R, d, k) - t
+
+    where = (origin, sign, h[:, None], knots)
+    some = (gap(low, *where) > 0) != (gap(high, *where) > 0)
+    flat = [np.broadcast_to(x, some.shape)[some] for x in where]
+
+    def both(s, i):
+        origin, sign, size, knot = (x[i] for x in flat)
+        slope = _ratio_slope(origin + sign * size * np.expm1(s), size, R, d, k) * sign * size * np.exp(s)
+        return gap(s, origin, sign, size, knot), slope
+
+    roots = np.stack([end, end])
+    if some.any():
+        roots[some] = bracketed_newton(both, low[some], high[some])
+    even = length[:, :, None] * np.linspace(0, 1, panels + 1)
+    return list(np.sort(np.concatenate([even, *roots], axis=2), axis=2))
 
 # %% ../../nbs/maths/01b_corners.ipynb #f5095721
 CERTAIN = 10.0 # deviations beyond which a sum is taken to be certain: 1e-23
@@ -372,13 +377,12 @@ def places(t: float, R: float, d: int, k: float, fine: Resolution) -> Places:
     y, height_weight = _heights(t, R, d, k, fine)
     h = np.exp(y)
     mass = log_density(0.0, h, d, k) + 2 * y
-    found = []
-    for part in _stretches(h, R, d, k):
-        if d < FEW:
-            inner = _cut_edges(part, t, h, R, d, k, fine.panels)
-        else:
-            inner = _travel_edges(part, t, h, R, d, k, mass > mass.max() - LIKELY, fine)
-        found.append(_on_panels(part, inner, h, fine.places))
+    parts = _stretches(h, R, d, k)
+    if d < FEW:
+        inner = _cut_edges(parts, t, h, R, d, k, fine.panels)
+    else:
+        inner = [_travel_edges(part, t, h, R, d, k, mass > mass.max() - LIKELY, fine) for part in parts]
+    found = [_on_panels(part, edges, h, fine.places) for part, edges in zip(parts, inner)]
     row, s, c, w = (np.concatenate(parts) for parts in zip(*found))
     log_weight = log_density(c, h[row][:, None], d, k) + 2 * y[row][:, None] + s
     weight = np.exp(log_weight - log_weight.max()) * w * height_weight[row][:, None]
