@@ -239,7 +239,11 @@ class _Accuracy(_Table):
         Returns:
             [B] bool
         """
-        if not radius >= 0:
+        try:
+            fine = bool(radius >= 0)
+        except TypeError: # text, None
+            fine = False
+        if not fine:
             raise ValueError(f"radius must be >= 0, got {radius!r}")
         kept = self.label != ABSTAIN
         if self.steps is None or self.levels is None:
@@ -267,6 +271,8 @@ class _Accuracy(_Table):
 
     def _truth(self, labels: ArrayLike | None) -> np.ndarray: # [B] int64
         "True classes: as given, or as they came with the votes."
+        if hasattr(labels, "labels"):
+            raise TypeError(f"labels must be true classes, got {type(labels).__name__}; write its .labels")
         known = self.labels if labels is None else np.asarray(labels)
         if known is None:
             raise ValueError("labels must be given: these votes came without true classes")

@@ -22,7 +22,8 @@ from .data import ImageSet
 from .identity import identity, own_generators
 
 # %% auto #0
-__all__ = ['Batch', 'own_randomness', 'check_batch', 'known_labels', 'Feed', 'prepare', 'batches', 'check_repeatable']
+__all__ = ['Batch', 'own_randomness', 'refuse_device', 'check_batch', 'known_labels', 'Feed', 'prepare', 'batches',
+           'check_repeatable']
 
 # %% ../../nbs/training/09_batches.ipynb #385de7cd
 def _seed_everything(seed: int) -> None:
@@ -49,6 +50,19 @@ def own_randomness(device: torch.device | None = None, # cuda: its generator is 
     finally:
         np.random.set_state(numpy_state)
         random.setstate(python_state)
+
+# %% ../../nbs/training/09_batches.ipynb #8409f051
+def refuse_device(device: Any, # None, or where to compute
+                 ) -> None:
+    """Raise ValueError for what PyTorch knows as no device; it would name all that it could ever know.
+
+    Args:
+        device: None, or where to compute
+    """
+    try:
+        torch.device("cpu" if device is None else device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device must be one of PyTorch's, such as 'cpu', 'cuda' or 'cuda:1', got {device!r}") from error
 
 # %% ../../nbs/training/09_batches.ipynb #a6072135
 def check_batch(x: Tensor,    # images

@@ -25,7 +25,7 @@ from ..core.hashes import content_hash
 from ..core.seeds import step_seed
 from ..core.values import check_whole
 from robust_smooth.training.batches import (
-    batches, check_batch, check_repeatable, Feed, known_labels, own_randomness, prepare,
+    batches, check_batch, check_repeatable, Feed, known_labels, own_randomness, prepare, refuse_device,
 )
 from robust_smooth.training.checkpoints import (
     CHECKPOINT_FORMAT, load_weights, read_checkpoint, resume, write_checkpoint,
@@ -438,8 +438,22 @@ def _refuse_recipe(recipe: Any) -> None:
     if noise is not None and (isinstance(noise, type) or not hasattr(noise, "perturb")):
         raise TypeError(f"noise of {kind} must be a smoothing distribution such as Gaussian(sigma=0.5), got {noise!r}")
 
-def _refuse_early(recipe: Any = None, init: Any = None, **rest: Any) -> None:
+def _refuse_holder(model: Any, data: Any) -> None:
+    "Raise TypeError for what is no network, and for images without labels."
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    if isinstance(data, (str, Path)):
+        raise TypeError(f"data must hold images and labels, got the name {str(data)!r}; write robust_smooth.data.load(NAME, 'train')")
+    if isinstance(data, Tensor) or hasattr(data, "__array__"):
+        raise TypeError(f"data must come with labels, got {type(data).__name__}; write (images, labels)")
+
+def _refuse_early(model: Any, data: Any, recipe: Any, optimizer: Any = None, device: Any = None, init: Any = None, **rest: Any) -> None:
+    _refuse_holder(model, data)
     _refuse_recipe(recipe)
+    if isinstance(optimizer, str):
+        raise TypeError(f"optimizer must be one of PyTorch's or make one, got the text {optimizer!r}; "
+                        "write lambda parameters: torch.optim.Adam(parameters, 1e-3)")
+    refuse_device(device)
     refuse_init(init)
 
 ask_before(sys.modules[__name__], "fit", _refuse_early) # the code of `fit` is part of the keys of networks: it stays

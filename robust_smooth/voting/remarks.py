@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from ..core.values import UNIT, wrong_labels
-from ..training.batches import own_randomness
+from ..training.batches import own_randomness, refuse_device
 from ..training.data import ImageSet
 from ..training.holders import as_source, Given, Source
 from .hardware import device_of, forward_in_pieces
@@ -82,13 +82,6 @@ def refuse_data(data: Any, # as handed over
 def _is_many(value: Any) -> bool:
     return isinstance(value, (list, tuple)) or _is_frame(value) or _is_array(value) and value.ndim > 0
 
-def _refuse_device(device: Any) -> None:
-    "Raise ValueError for what PyTorch knows as no device; it would name all that it could ever know."
-    try:
-        torch.device("cpu" if device is None else device)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f"device must be one of PyTorch's, such as 'cpu', 'cuda' or 'cuda:1', got {device!r}") from error
-
 # %% ../../nbs/voting/01b_remarks.ipynb #f46e9cbf
 def refuse_settings(n: Any = 1,             # draws
                     n0: Any = 1,            # selection draws
@@ -112,7 +105,7 @@ def refuse_settings(n: Any = 1,             # draws
                             "(images, labels)")
         if not isinstance(value, numbers.Real):
             raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")
-    _refuse_device(device)
+    refuse_device(device)
     if not (batch_size is None or isinstance(batch_size, numbers.Integral)):
         raise ValueError(f"batch_size must be a whole number >= 1, got {batch_size!r}")
     if not (stop is None or hasattr(stop, "looks")):

@@ -247,6 +247,9 @@ def test_true_classes_that_are_none_of_the_networks(tmp_path):
             for ask in (kept.certified_accuracy, kept.accuracy_interval, kept.summary, kept.plot):
                 for wrong in ([1, 3], [1, -2]):
                     with pytest.raises(ValueError, match=rf"in \[0, 3\), or -1 where unknown, got {wrong[1]} for dataset index 8 \(1 of 2\)"): ask(wrong)
+    with pytest.raises(TypeError, match="got Record; write its .labels"): table.certified_accuracy(votes)
+    for wrong in ("0.5", None, -1):
+        with pytest.raises(ValueError, match="radius must be >= 0"): table.certified_accuracy([0, 1], wrong)
     by_hand = rs.Certificates(label=[0, 1], radius=[1, 1], norm="l2", alpha=0, method="mine")
     assert by_hand.certified_accuracy([0, 12]) == 0.5
     with pytest.raises(ValueError, match="whole numbers >= 0, or -1 where unknown, got -2"): by_hand.certified_accuracy([0, -2])

@@ -50,3 +50,12 @@ def test_asking_first_changes_no_training():
     fingerprints = [fit(net, PAIRS, rs.train.NoiseAugmentation(rs.Gaussian(sigma=0.5)), epochs=2, progress=False).fingerprint
                     for fit, net in zip((rs.train.fit, make), nets)]
     assert fingerprints[0] == fingerprints[1]
+
+
+@pytest.mark.parametrize("given, named, error, words", [
+    (("mlp", PAIRS), {}, TypeError, "model must be a torch.nn.Module, got str"), ((small(), PAIRS[0]), {}, TypeError, r"labels, got Tensor; write \(images, labels\)"),
+    ((small(), PAIRS[0].numpy()), {}, TypeError, r"got ndarray; write \(images, labels\)"), ((small(), "digits"), {}, TypeError, "data.load"),
+    ((small(), PAIRS), dict(optimizer="adam"), TypeError, "torch.optim.Adam"), ((small(), PAIRS), dict(device="gpu"), ValueError, "'cpu', 'cuda' or 'cuda:1', got 'gpu'")])
+def test_what_nothing_is_trained_with(given, named, error, words):
+    with pytest.raises(error, match=words):
+        rs.train.fit(*given, rs.train.Standard(), epochs=1, progress=False, **named)
