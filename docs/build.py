@@ -239,9 +239,11 @@ def owner_of(name: str, keys: list[str]) -> str:
 
 def facts_of(folder: Path) -> list[str]:
     "A line on where the numbers of a kept run come from."
+    from robust_smooth.lab.sizes import used_sizes
     try: run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     except (OSError, ValueError): run = {}
-    origin, sizes = run.get("provenance") or {}, run.get("budget") or {}
+    origin, used = run.get("provenance") or {}, used_sizes(run)
+    sizes = {name: value for name, value in used.items() if value is not ...} # ...: nobody knows any more
     facts = dict(dataset=sizes.get("dataset"), budget=sizes.get("name"), images=sizes.get("images"), n=sizes.get("n"), network=sizes.get("network"), epochs=sizes.get("epochs"),
                  shortened=sizes.get("note"), commit=origin.get("commit"), device=origin.get("device"), seed=origin.get("seed"), seconds=run.get("seconds"))
     said = ", ".join(f"{k} {plain(str(v))}" for k, v in facts.items() if v not in (None, ""))

@@ -88,6 +88,7 @@ from .voting import shapes as shapes
 from .maths import shell_radii as shell_radii
 from .maths import shell_values as shell_values
 from .maths import shells as shells
+from .lab import sizes as sizes
 from .maths import slabs as slabs
 from .training import smoothadv as smoothadv
 from . import smoothed as smoothed

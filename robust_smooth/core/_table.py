@@ -177,6 +177,7 @@ ROOMS: dict[str, str] = {
     'shell_radii': 'maths.shell_radii',
     'shell_values': 'maths.shell_values',
     'shells': 'maths.shells',
+    'sizes': 'lab.sizes',
     'slabs': 'maths.slabs',
     'smoothadv': 'training.smoothadv',
     'smoothed': 'smoothed',

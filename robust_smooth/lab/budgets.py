@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 
 # %% auto #0
 __all__ = ['BUDGETS', 'PACES', 'COLUMNS', 'RENAMED', 'IN_INT8', 'TWINS_VOTE', 'Budget', 'budget_name', 'whose_sizes',
-           'budget_for']
+           'note_beside', 'budget_for']
 
 # %% ../../nbs/lab/04_budgets.ipynb #e5db9417
 BUDGETS = ("smoke", "quick", "cpu", "gpu", "paper") # the larger the later
@@ -173,6 +174,23 @@ def _fewer(budget: Budget) -> list[str]:
     "What of images and draws is less than the papers have."
     usual = {"images": (budget.images, 500), "draws": (budget.n, 100_000)}
     return [f"{have:,} {what} instead of {full:,}" for what, (have, full) in usual.items() if have < full]
+
+_SPEAKS_OF = dict(images=(" images instead",), n=(" draws instead", "votes in "), # words of a part of a note
+                  epochs=("ResNet", "LeNet", " epochs instead", "checkpoint"))
+
+def note_beside(note: str, # of a budget
+                own: Mapping[str, Any], # sizes that an experiment has in place of the budget's
+               ) -> str:   # what of it still holds
+    """A note without what it says of sizes that the experiment does not take.
+
+    Args:
+        note: of a budget
+        own: sizes that an experiment has in place of the budget's
+    Returns:
+        what of it still holds
+    """
+    gone = [words for name, spoken in _SPEAKS_OF.items() if name in own for words in spoken]
+    return "; ".join(part for part in note.split("; ") if not any(words in part for words in gone))
 
 # %% ../../nbs/lab/04_budgets.ipynb #da4c76c5
 def budget_for(name: str,      # one of `BUDGETS`, `IN_INT8` behind it if wanted

@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 from ..core.hashes import content_hash
 from ..core.values import check_level
 from . import fast, figures, results
-from .budgets import Budget, budget_for, budget_name, whose_sizes
+from .budgets import Budget, budget_for, budget_name, note_beside, whose_sizes
 from .cache import home
 from .claims import NO_DATA, Claims
 from .findings import Findings
@@ -501,12 +501,14 @@ class Experiment(_TrainsOn, _Votes, Findings):
         """
         voters = sorted({made.optimised for _, made in self._voters.values() if hasattr(made, "optimised")})
         provenance = results.provenance(seed=self.seed, threads=os.environ.get("OMP_NUM_THREADS", ""), voters=voters)
-        return self._close(parameters=self.parameters, budget=dataclasses.asdict(self.budget), provenance=provenance)
+        return self._close(parameters=self.parameters, budget=dataclasses.asdict(self.budget), own=self._own,
+                           provenance=provenance)
 
 # %% ../../nbs/lab/09_experiment.ipynb #68642089
 def _header(run: Experiment, shown: SimpleNamespace) -> list[str]:
     "The lines that a run shows of itself."
-    note = f" ({shown.note})" if shown.note else ""
+    said = note_beside(shown.note, run._own)
+    note = f" ({said})" if said else ""
     images = f"{shown.images} test images" if shown.images else "no test images"
     draws = f"n0 = {shown.n0}, n = {shown.n:,}, alpha = {run.alpha:g}" if shown.n else "no draws"
     lines = [f"{run.name} on {run.dataset}, budget {shown.name!r}{note}", f"  {images}, {draws}, seed {run.seed}"]

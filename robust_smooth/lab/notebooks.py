@@ -16,7 +16,7 @@ from typing import Any
 from ..core.places import assets
 
 # %% auto #0
-__all__ = ['CHOICES', 'experiments', 'meant', 'find_notebook', 'code_cells', 'default_parameters', 'refuse_choice']
+__all__ = ['CHOICES', 'experiments', 'meant', 'find_notebook', 'code_cells', 'default_parameters', 'refuse_choice', 'own_sizes']
 
 # %% ../../nbs/lab/08_notebooks.ipynb #f232f22b
 def experiments() -> list[str]: # names; gaussian_table1, the first table that a newcomer sees, comes first
@@ -137,3 +137,25 @@ def refuse_choice(path: str | Path, # a notebook
         if name in values and wrong:
             what = "hold some" if isinstance(given, (list, tuple)) else "be one"
             raise ValueError(f"{name} of {path.name} must {what} of {', '.join(known)}, got {wrong[0]!r}{meant(str(wrong[0]), known)}")
+
+# %% ../../nbs/lab/08_notebooks.ipynb #a6df1b3a
+def own_sizes(name: str, # an experiment
+             ) -> dict[str, Any]: # name -> value, ... where it depends on the run; {} for an unknown experiment
+    """The sizes that an experiment takes in place of its budget's, read from its notebook without running it.
+
+    Args:
+        name: an experiment
+    Returns:
+        name -> value, ... where it depends on the run; {} for an unknown experiment
+    """
+    if name not in experiments():
+        return {}
+    found: dict[str, Any] = {}
+    for cell in code_cells(find_notebook(name)):
+        if "run.using(" not in cell["source"]:
+            continue
+        for node in ast.walk(ast.parse(cell["source"])):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "run.using":
+                fixed = {word.arg: isinstance(word.value, ast.Constant) for word in node.keywords if word.arg}
+                found |= {word.arg: word.value.value if fixed[word.arg] else ... for word in node.keywords if word.arg}
+    return found

@@ -110,7 +110,7 @@ def placed(tasks: Sequence[Task], # runs; those that are not finished are passed
     return list(found.values())
 
 # %% ../../nbs/lab/13_publish.ipynb #e3c8c2fe
-_KEPT_FACTS = ("experiment", "parameters", "budget", "claims", "tables", "figures", "values", "provenance",
+_KEPT_FACTS = ("experiment", "parameters", "budget", "own", "claims", "tables", "figures", "values", "provenance",
                "material", "seconds")
 
 def _table_files(facts: Mapping[str, Any]) -> list[str]:

@@ -22,6 +22,7 @@ from . import results
 from .claims import VERDICTS, read_claim
 from .notebooks import find_notebook
 from .papers import PAPERS
+from .sizes import sizes_line, sizes_summary
 
 # %% auto #0
 __all__ = ['MARKS', 'VERDICT_ORDER', 'GROUPS', 'MENDED', 'PAGE', 'shape', 'sentence', 'natural', 'collect', 'build']
@@ -226,7 +227,7 @@ def _plainly(text: str) -> str: # mathematics of a title as words
     return re.sub(r"\$|\\[a-z]+", lambda hit: _SIGNS.get(hit[0], hit[0][1:]), text)
 
 # %% ../../nbs/lab/03_report.ipynb #8ab6e70e
-_SHAPES = dict(budget=dict, parameters=dict, provenance=dict, claims=list, tables=list, figures=list)
+_SHAPES = dict(budget=dict, own=dict, parameters=dict, provenance=dict, claims=list, tables=list, figures=list)
 _SIZES = dict(dataset=str, name=str, images=int, n=int)
 
 def _is(value: Any, kind: type) -> bool: # None says nothing, and nothing wrong
@@ -280,7 +281,7 @@ def _entry(run: Mapping[str, Any]) -> dict[str, Any]: # what the page shows of o
     if run.get("note"):
         chosen.append(str(run["note"])) # such as: as committed, for what it was made from is not here
     return dict(run, result=facts, said=", ".join(chosen), title=_heading(run["experiment"]),
-                counts=_counts(facts["claims"]),
+                counts=_counts(facts["claims"]), sizes=sizes_line(facts),
                 tables=[_table(folder, name) for name in facts.get("tables") or []],
                 pictures=[(name, _picture(folder, name)) for name in facts.get("figures") or []])
 
@@ -327,29 +328,14 @@ def collect(source: str | Path, # last_run.json of `reproduce.run`, or a folder 
     claims = [claim for rows in by_group.values() for claim in rows]
     origins = [e["result"]["provenance"] for e in entries if e["result"].get("provenance")]
     return dict(groups={key: group for key, group in groups.items() if group}, titles=GROUPS, claims=claims,
-                by_group=by_group, counts=_counts(claims), sizes=_sizes(entries), mended=MENDED,
+                by_group=by_group, counts=_counts(claims), sizes=sizes_summary([e["result"] for e in entries]), mended=MENDED,
                 seconds=_number(facts.get("seconds")), kept=path.is_dir(),
                 failed=[e for e in entries if e["status"] not in ("done", "cached", "kept")],
                 total=len(entries), origin=origins[0] if origins else {})
 
 # %% ../../nbs/lab/03_report.ipynb #a30bb12d
-def _sizes(entries: Sequence[Mapping[str, Any]]) -> list[str]: # at which sizes the experiments were run
-    found: dict[str, list[dict]] = {}
-    for entry in entries:
-        budget = entry["result"].get("budget") or {}
-        if budget:
-            found.setdefault(f"{budget['dataset']}, budget {budget['name']}", []).append(budget)
-    lines = []
-    for words, sizes in sorted(found.items(), key=lambda pair: -len(pair[1])):
-        images, draws = (sorted({size[name] for size in sizes}) for name in ("images", "n"))
-        lines.append(f"{len(sizes)} on {words}: {_range(images)} images, {_range(draws)} draws of each")
-    return lines
-
 def _number(value: Any) -> float: # 0 where it is none
     return float(value) if isinstance(value, (int, float)) else 0.0
-
-def _range(values: Sequence[int]) -> str: # 10 or 10 to 500
-    return f"{values[0]:,}" if len(values) == 1 else f"{values[0]:,} to {values[-1]:,}"
 
 # %% ../../nbs/lab/03_report.ipynb #60c2aaf6
 def _counts(claims: Sequence[Mapping[str, Any]]) -> dict[str, int]: # of verdicts, in their order
@@ -448,11 +434,7 @@ _EXPERIMENT = """
 <details class="fold"><summary><b>{{ e.title }}</b> <span class="soft">{{ e.experiment }}
 {%- if e.counts %}; {{ tally(e.counts) }}{% endif %}</span></summary>
 <div id="{{ e.experiment }}"></div>
-{% set b = e.result.get("budget") or {} %}<p class="soft">{{ e.status }}{% if b %}: {{ b.dataset }},
-budget {{ b.name }}, {{ b.images }} images, n = {{ "{:,}".format(b.n) }},
-alpha = {{ e.result.parameters.alpha }}, seed {{ e.result.parameters.seed }}
-{%- if e.result.seconds is number %}, {{ "%.0f"|format(e.result.seconds) }} s{% endif %}
-{%- if b.note %} ({{ b.note }}){% endif %}{% endif %}{% if e.said %}; {{ e.said }}{% endif %}</p>
+<p class="soft">{{ e.status }}{% if e.sizes %}: {{ e.sizes }}{% endif %}{% if e.said %}; {{ e.said }}{% endif %}</p>
 {% for name, picture in e.pictures %}{% if picture -%}
 <img alt="{{ e.experiment }}, {{ name }}" src="{{ picture }}">{% endif %}{% endfor %}
 {% for t in e.tables %}<p class="soft"><b>{{ t.name.replace("_beside", ": ours beside the paper's") }}</b>

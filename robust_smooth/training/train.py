@@ -434,8 +434,8 @@ def _refuse_recipe(recipe: Any) -> None:
         raise TypeError(f"recipe must say how to train, got the noise {kind}; write NoiseAugmentation({kind}(...))")
     if isinstance(recipe, type):
         raise TypeError(f"recipe must be made first, got the class {kind}; write {kind}(...)")
-    noise = getattr(recipe, "noise", None)
-    if noise is not None and (isinstance(noise, type) or not hasattr(noise, "perturb")):
+    noise = getattr(recipe, "noise", None) # in recipes of one's own this may be anything
+    if isinstance(recipe, (NoiseAugmentation, Stability)) and (isinstance(noise, type) or not hasattr(noise, "perturb")):
         raise TypeError(f"noise of {kind} must be a smoothing distribution such as Gaussian(sigma=0.5), got {noise!r}")
 
 def _refuse_holder(model: Any, data: Any) -> None:

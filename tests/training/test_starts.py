@@ -43,6 +43,12 @@ def test_what_is_no_recipe():
         rs.train.fit(small(), PAIRS, epochs=1)
 
 
+def test_a_recipe_of_ones_own_may_call_anything_noise():
+    class Mine(rs.train.Standard):
+        noise = 0.0 # a number, as in the recipe of Bernstein's certificates
+    assert rs.train.fit(small(), PAIRS, Mine(), epochs=1, progress=False).fingerprint
+
+
 def test_asking_first_changes_no_training():
     make = rs.train.fit.__wrapped__
     nets = [small() for _ in range(2)]
