@@ -263,7 +263,7 @@ def test_a_network_of_clean_images_says_nothing_of_noise(home, fast, monkeypatch
 def test_grids_of_real_data_name_experiments_and_parameters_that_exist(home, path):
     entries = grids.read_grid(path)
     frame = reproduce.sweep(entries, dry_run=True)
-    assert len(frame) >= 4 and {entry["parameters"]["dataset"] for entry in entries} == {path.stem.split("-")[0]} and {budgets.whose_sizes(entry["parameters"]["budget"]) for entry in entries} == {path.stem.split("-")[1]}
+    assert len(frame) >= len(entries) >= 1 and {entry["parameters"]["dataset"] for entry in entries} == {path.stem.split("-")[0]} and {budgets.whose_sizes(entry["parameters"]["budget"]) for entry in entries} == {path.stem.split("-")[1]}
 
 
 def _finished(folder, experiment, key, chosen, table, images=100, n=1000):
