@@ -272,7 +272,7 @@ def _said(scratch: Path, dataset: str) -> dict[str, Any]:
         return {}
     claims = found.get("claims")
     rows = [one for one in claims if isinstance(one, dict)] if isinstance(claims, list) else []
-    said: dict[str, Any] = {name: found[name] for name in ("budget", "provenance") if isinstance(found.get(name), dict)}
+    said: dict[str, Any] = {name: found[name] for name in ("budget", "own", "provenance") if isinstance(found.get(name), dict)}
     said["claims"] = [{name: _says(text) for name, text in read_claim(row, dataset).items()} for row in rows]
     said["tables"], said["figures"] = _names(found.get("tables")), _names(found.get("figures"))
     said["values"] = _scalars(found.get("values"))

@@ -26,6 +26,7 @@ def test_all_experiments_run_at_smoke(tmp_path, monkeypatch, capsys):
         facts = json.loads((task.folder / "result.json").read_text())
         assert facts["claims"] and (facts["tables"] or facts["figures"]), task.experiment  # each says what it found, and shows it
         assert {c["verdict"] for c in facts["claims"]} <= set(claims.VERDICTS)
+        assert set(facts["own"]) == set(notebooks.own_sizes(task.experiment)), task.experiment # a page shows these sizes
     again = reproduce.run("all", budget="smoke", out=tmp_path / "out", jobs=1)
     assert all(r["status"] == "cached" for r in again.reports)
     slow = sorted(((r["seconds"], r["experiment"]) for r in outcome.reports), reverse=True)[:5]
