@@ -99,6 +99,7 @@ def check_named(name: str, # what certificates call their `method`
         raise ValueError(f"certificates of {name!r} cannot be checked: its check is not registered; known: {known}")
     return CHECKS[name]
 
+# %% ../../nbs/core/08_checks.ipynb #3ebdd4eb
 def check(certificates: Certificates, # as a method made them
          ) -> np.ndarray:             # [B] bool
     """Re-prove each radius from its witness, without the solver that found it. Raises ValueError where

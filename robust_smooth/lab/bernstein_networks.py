@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .experiment import FINE_TUNING_RATE
 from .stock import initial, trained, Training
 from ..methods.bernstein import Smoothed
 from ..methods.bernstein_training import ThroughSmoothing
@@ -445,5 +446,5 @@ def fit_bottleneck(data: ImageSet,      # training images
         net = on_clean_body(net, body) if body else net
         return net if degree is None else Smoothed(net.features, net.head, degree, through=True)
 
-    pace: dict[str, Any] = dict(learning_rate=1e-3, warmup=0.0) if body else {}
+    pace: dict[str, Any] = dict(learning_rate=FINE_TUNING_RATE, warmup=0.0) if body else {}
     return fit_pipeline(make, data, recipe, epochs, seed, **pace)
