@@ -152,10 +152,22 @@ class _Reads:
 
     @property
     def train(self) -> Any:
-        """The training images: an ImageSet. Of CIFAR-100 its first 10,000 do where the budget asks for no more
-        and the rest is not at hand."""
+        "The training images: an ImageSet of as many as the budget has."
+        return self.training_images()
+
+    def training_images(self,
+                        wanted: int | None = None, # how many; None: as many as the budget has
+                       ) -> Any:                   # an ImageSet
+        """The first training images. Of CIFAR-100 its first 10,000 do where no more are wanted and the
+        rest is not at hand.
+
+        Args:
+            wanted: how many; None: as many as the budget has
+        Returns:
+            an ImageSet
+        """
         from robust_smooth.training.data import MissingData
-        wanted = self.budget.train_images
+        wanted = wanted or self.budget.train_images
         try:
             return self.data("train", wanted)
         except MissingData:

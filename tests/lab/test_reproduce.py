@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from robust_smooth.lab import findings, reproduce
-from robust_smooth.training import models
+from robust_smooth.training import data, models
 from robust_smooth.core.hashes import content_hash
 from robust_smooth.noise.additive import Gaussian
 from robust_smooth.noise.grid import Splitting
@@ -93,6 +93,20 @@ def test_a_builder_that_is_killed_leaves_nothing_that_looks_whole_and_no_lock(tm
     def resume(part): parts.append(part.read_text()); part.write_text(part.read_text() + " and half")
     assert cache.cached(tmp_path / "thing", resume) is False
     assert parts == ["half"] and (tmp_path / "thing").read_text() == "half and half"
+
+
+def test_a_part_of_cifar100_does_only_where_no_more_is_wanted(home, monkeypatch):
+    asked = []
+    def load(name, split, data_dir=None, subset=None):
+        asked.append((split, subset))
+        if split == "train": raise data.MissingData("not at hand")
+        return subset
+    monkeypatch.setattr(data, "load", load)
+    run = experiment.Experiment("demo", dataset="cifar100", budget="cpu")
+    assert run.training_images(500) == 500 and asked == [("train", 500), ("train_first10000", 500)]
+    for wanted in (None, 20_000):
+        with pytest.raises(data.MissingData): run.training_images(wanted)
+    with pytest.raises(data.MissingData): run.train
 
 
 def test_training_and_voting_happen_once_and_give_the_same_again(home):
