@@ -74,7 +74,7 @@ def _upper_probit(tail: np.ndarray) -> np.ndarray:
 
 # %% ../../nbs/maths/01d_shell_radii.ipynb #9954c785
 # Relative errors of a sum of losses from which one secant step leaves about their square.
-NEAR = dict(coarse=1e-3, fine=1e-4)
+NEAR = dict(coarse=1e-3, fine=5e-5)
 
 # %% ../../nbs/maths/01d_shell_radii.ipynb #090ff262
 def _rough_root(search: CornerSearch, z: Sequence[float], target: float, start: float) -> tuple[float, float]:
@@ -103,6 +103,10 @@ def _corner_root(z: Sequence[float], target: float, start: float, d: int, k: flo
     x, slope = _rough_root(search, z, target, start)
     slope, width = float(np.clip(slope, 0.05, 2.0)), 1.0 # width of the secant that gave the slope
     for grade, tries in (("coarse", 30), ("fine", 4)):
+        if grade == "fine": # the coarse slope is taken, and not trusted
+            width = 1.0
+            for each in z:
+                search.settle(each, math.exp(x))
         then = None
         for _ in range(tries):
             value, t = f(float(np.exp(x)), grade)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -20,8 +21,8 @@ from robust_smooth.maths.shells import (
 )
 
 # %% auto #0
-__all__ = ['LARGEST', 'CLOSEST', 'FARTHEST', 'LOOSE', 'gaussian_length', 'check_resolved', 'law_at', 'llr_cdf', 'discrepancy',
-           'quantile', 'equivalent_length', 'CornerSearch', 'values', 'lower_bound', 'p_min']
+__all__ = ['LARGEST', 'CLOSEST', 'FARTHEST', 'SECANTS', 'FLAT_END', 'LOOSE', 'gaussian_length', 'check_resolved', 'law_at',
+           'llr_cdf', 'discrepancy', 'quantile', 'equivalent_length', 'CornerSearch', 'values', 'lower_bound', 'p_min']
 
 # %% ../../nbs/maths/01c_shell_values.ipynb #82502606
 LARGEST = float(np.finfo(np.float64).max)
@@ -208,11 +209,13 @@ def _smooth_values(z: np.ndarray, R: np.ndarray, d: int, k: float) -> tuple[np.n
     return None
 
 # %% ../../nbs/maths/01c_shell_values.ipynb #2651a56e
-LOOSE = dict(coarse=0.02, middle=2e-3, fine=2e-3) # error of a quantile on the probit scale that a formula corrects; its cube remains
+SECANTS = 12 # before a quantile is bracketed
+FLAT_END = 3.0 # a stretch without mass so near the quantile is no tail
+LOOSE = dict(coarse=0.02, middle=2e-3, fine=1e-3) # error of a quantile on the probit scale that a formula corrects; its cube remains
 
 # %% ../../nbs/maths/01c_shell_values.ipynb #2667fad1
-class CornerSearch:
-    "Values of the family mixed at several radii, d >= 2, k > 0; remembers quantiles."
+class _Quantiles:
+    "Quantiles of the family mixed at several radii, d >= 2, k > 0, and what they taught."
 
     def __init__(self, d: int, k: float):
         check_resolved(d, k, "mixed")
@@ -241,24 +244,51 @@ class CornerSearch:
 
     def _find(
         self, z: float, R: float, grade: str,
+        loose: float, # largest error on the probit scale
+        learn: bool = False, # two looks at least, for the scale
     ) -> tuple[float, float, float, float]: # t, gap, scale, P(L > t)
-        "A t whose probit differs from z by less than LOOSE, by secants."
+        "A t whose probit differs from z by less than `loose`, by secants."
         t, a, rough_t = self._start(z, R)
         least, then, before = a, t, np.nan
-        for _ in range(60):
+        for _ in range(SECANTS):
             tails = corner_law(t, R, self.d, self.k, grade)
             gap = _probit(*tails) - z
             if gap == before: # a flat stretch: nothing can be learnt from it
+                if abs(gap) < FLAT_END:
+                    raise self._unresolved(R)
                 break
             scale = (t - then) / (gap - before)
             if 0.02 * least < scale < 50 * least:
                 a = scale
-            if abs(gap) < LOOSE[grade]:
+            if abs(gap) < loose and not (learn and gap and np.isnan(before)):
                 self.known[z] = t - gap * a, a, rough_t
                 return t, gap, a, tails[1]
             then, before = t, gap
             t -= float(np.clip(gap, -2, 2)) * a
-        raise ValueError(f"the law of the family mixed is not resolved at R = {R:g}, d = {self.d}, k = {self.k:g}")
+        return self._bracket(z, R, grade, loose)
+
+    def _unresolved(self, R: float) -> ValueError:
+        return ValueError(f"the law of the family mixed is not resolved at R = {R:g}, d = {self.d}, k = {self.k:g}")
+
+    def _bracket(self, z: float, R: float, grade: str, loose: float) -> tuple[float, float, float, float]:
+        "The same by bracketing, where secants lead nowhere: beside a kink of the law."
+        t, a, rough_t = self._start(z, R)
+        law = partial(corner_law, R=R, d=self.d, k=self.k, grade=grade)
+        t = quantile(law, z, t, a)
+        tails = law(t)
+        gap = _probit(*tails) - z
+        if abs(gap) > loose:
+            raise self._unresolved(R)
+        self.known[z] = t, a, rough_t
+        return t, gap, a, tails[1]
+
+# %% ../../nbs/maths/01c_shell_values.ipynb #2667fadc
+class CornerSearch(_Quantiles):
+    "Values of the family mixed at several radii, d >= 2, k > 0; remembers quantiles."
+
+    def settle(self, z: float, R: float) -> None:
+        "Look closely by the coarse law, so that the fine law begins beside its quantile and knows the scale there."
+        self._find(z, R, "coarse", LOOSE["fine"], learn=True)
 
     def value(self, z: float, R: float, grade: str) -> tuple[float, float]: # t and V
         """The quantile t of L at Phi(z), and V(Phi(z)) by weak duality; the bound has slope e^t (P(L >
@@ -268,8 +298,8 @@ class CornerSearch:
             t and V
         """
         if grade == "fine" and z not in self.known:
-            self.value(z, R, "coarse")
-        t, gap, a, above = self._find(z, R, grade)
+            self.settle(z, R)
+        t, gap, a, above = self._find(z, R, grade, LOOSE[grade])
         loss = float(np.exp(t)) * (above - float(ndtr(-z)))
         bound = corner_law(-t, R, self.d, self.k, grade)[1] + loss
         return t - gap * a, bound - loss * gap * a / 2

@@ -461,10 +461,21 @@ def test_monte_carlo_certificates_are_proved_again_from_counts():
         assert not sb.check_monte_carlo(replace(table, witness={**table.witness, name: np.full(len(table), value)}))[kept].any(), name
 
 
-def test_a_law_that_is_not_resolved_is_refused_with_its_reason():
-    "A flat stretch of the law teaches a secant nothing: no raw error, but a radius or a sentence."
+def test_a_law_that_is_not_resolved_is_refused_with_its_reason(monkeypatch):
+    "A flat stretch of the law teaches a secant nothing: no raw error, but a sentence."
+    monkeypatch.setattr(shell_values, "corner_law", lambda *args, **more: (0.4, 0.6))
     with pytest.raises(ValueError, match="not resolved at R"):
-        sb.radius(0.9, 150_528, 50_000, "mixed")
+        sb.radius(0.9, 64, 20, "mixed")
+
+
+@pytest.mark.parametrize("d, k, p", [(150_528, 50_000, 0.9), (2, 0.2, 0.501)])
+def test_where_secants_wander_the_quantile_is_bracketed(d, k, p, monkeypatch):
+    "A coarse law too coarse for its slope, and a density that is nearly 0 beside the median."
+    finer = corners.Resolution(24, 18, 22, 4, 0.7)
+    monkeypatch.setitem(corners.GRADES, "finer", {True: finer, False: finer})
+    R = float(sb.radius(p, d, k, "mixed"))
+    t = shell_values.quantile(lambda t: corners.corner_law(t, R, d, k, "finer"), 0.0, 0.0, R)
+    assert abs(corners.corner_law(-t, R, d, k, "finer")[0] - p) < 1e-9
 
 
 # ---- work, counted: no call may take a minute
@@ -491,6 +502,16 @@ def test_a_steep_mixed_radius_takes_a_dozen_laws(d, k, q, monkeypatch):
         cache.cache_clear()
     (R,), _ = shell_radii.verified_radius(np.array([q]), d, k, "mixed")
     assert R > 0 and len(laws) <= 24 # 37 before
+
+
+@pytest.mark.parametrize("d, k, q", [(2, 1.0, 0.3), (2, 1.0, 0.49), (16, 14.4, 0.49), (16, 8.0, 0.49), (30, 27.0, 0.49)])
+def test_a_mixed_radius_is_the_root_of_its_law_to_the_stated_accuracy(d, k, q):
+    "The class of probability p keeps one half at its radius to 1e-9, at the quantile itself and by the law of certificates."
+    R = float(sb.radius(None, d, k, "mixed", one_minus_p=q))
+    t = shell_values.quantile(lambda t: corners.corner_law(t, R, d, k), 0.0, 0.0, R)
+    kept = corners.corner_law(-t, R, d, k)[1] # V(p) at the worst shift; the mass beyond t is one half
+    other = sb.p_min(R, d, k, "mixed", complement=True)
+    assert abs(kept - q) < 1e-9 and abs(other - q) < 1e-9
 
 
 def test_a_quantile_out_of_reach_is_refused_with_its_reason():
