@@ -423,8 +423,43 @@ class _Votes(_Reads):
             self._voters[key] = model, made
         return self._voters[key][1]
 
+# %% ../../nbs/lab/09_experiment.ipynb #e3f0a117
+class _Header:
+    "What a run shows of itself."
+    name: str
+    dataset: str
+    checkpoint: str
+    alpha: float
+    seed: int
+    budget: Budget
+    tried_on: str
+    _own: dict[str, Any] # sizes that the notebook chooses, for the header
+
+    def using(self,
+              **sizes: Any, # images, n, epochs, batch, network, where they are not the budget's; None: not used here
+             ) -> Any: # itself, so that it is shown
+        """Put the notebook's own sizes into the header of the run. They are shown; the budget stays as it is.
+
+        Args:
+            **sizes: images, n, epochs, batch, network, where they are not the budget's; None: not
+                used here
+        Returns:
+            itself, so that it is shown
+        """
+        unknown = set(sizes) - {part.name for part in dataclasses.fields(Budget)}
+        if unknown:
+            raise ValueError(f"sizes must be fields of Budget, got {sorted(unknown)}")
+        self._own |= sizes
+        if "images" in sizes and sizes["images"] is None:
+            self.tried_on = NO_DATA
+        return self
+
+    def __repr__(self) -> str:
+        shown = SimpleNamespace(**dataclasses.asdict(self.budget) | self._own)
+        return "\n".join(_header(self, shown))
+
 # %% ../../nbs/lab/09_experiment.ipynb #5f82c1fb
-class Experiment(_TrainsOn, _Votes, Findings):
+class Experiment(_TrainsOn, _Votes, _Header, Findings):
     """One run of an experiment notebook: its budget and data, networks and votes from the stock, and what it finds.
 
     Args:
@@ -432,7 +467,6 @@ class Experiment(_TrainsOn, _Votes, Findings):
         names: `globals()` of the notebook; None: parameters are given
         **parameters: the fields of `Settings`, and further ones, which are kept with the results
     """
-    _own: dict[str, Any] # sizes that the notebook chooses, for the header
 
     def __init__(self,
                  name: str,  # as the notebook is named
@@ -465,29 +499,6 @@ class Experiment(_TrainsOn, _Votes, Findings):
         "True where only the machinery is tried: make loops as short as they can be."
         return whose_sizes(self.budget.name) == "smoke"
 
-    def using(self,
-              **sizes: Any, # images, n, epochs, batch, network, where they are not the budget's; None: not used here
-             ) -> Experiment: # itself, so that it is shown
-        """Put the notebook's own sizes into the header of the run. They are shown; the budget stays as it is.
-
-        Args:
-            **sizes: images, n, epochs, batch, network, where they are not the budget's; None: not
-                used here
-        Returns:
-            itself, so that it is shown
-        """
-        unknown = set(sizes) - {part.name for part in dataclasses.fields(Budget)}
-        if unknown:
-            raise ValueError(f"sizes must be fields of Budget, got {sorted(unknown)}")
-        self._own |= sizes
-        if "images" in sizes and sizes["images"] is None:
-            self.tried_on = NO_DATA
-        return self
-
-    def __repr__(self) -> str:
-        shown = SimpleNamespace(**dataclasses.asdict(self.budget) | self._own)
-        return "\n".join(_header(self, shown))
-
     def certify(self,
                 record: Any,      # votes, stopped early or not
                 radii: ArrayLike, # that will be reported
@@ -517,7 +528,7 @@ class Experiment(_TrainsOn, _Votes, Findings):
                            provenance=provenance)
 
 # %% ../../nbs/lab/09_experiment.ipynb #68642089
-def _header(run: Experiment, shown: SimpleNamespace) -> list[str]:
+def _header(run: _Header, shown: SimpleNamespace) -> list[str]:
     "The lines that a run shows of itself."
     said = note_beside(shown.note, run._own)
     note = f" ({said})" if said else ""

@@ -218,9 +218,9 @@ async def _remove_worker(address: str, dask_scheduler: Any = None) -> None:
     "Runs at the scheduler, which else gives up a silent worker after minutes."
     await dask_scheduler.remove_worker(address, stimulus_id=f"abandoned-{os.urandom(4).hex()}")
 
-# %% ../../nbs/lab/12_schedulers.ipynb #2cc97cc9
-class _Dask:
-    "Runs on dask workers."
+# %% ../../nbs/lab/12_schedulers.ipynb #d5a0c1e7
+class _Connected:
+    "A connection to dask workers; our own cluster goes when it is closed."
 
     def __init__(self, scheduler: str, jobs: int, limit: float | None):
         try:
@@ -232,7 +232,7 @@ class _Dask:
         self.cluster = _local_cluster(jobs) if scheduler == "local" else None
         self.client = _dask_client(scheduler, self.cluster)
 
-    def __enter__(self) -> _Dask:
+    def __enter__(self) -> Any:
         return self
 
     def __exit__(self, *args: Any) -> None:
@@ -249,6 +249,15 @@ class _Dask:
             with contextlib.suppress(Exception):
                 self.counted = time.perf_counter(), 2 * max(1, sum(self.client.nthreads().values()))
         return self.counted[1]
+
+    def check(self, gone: bool = False) -> None:
+        if gone or self.client.status not in ("running", "newly-created", "connecting"):
+            raise SchedulerGone("the dask scheduler is gone; finished runs are kept: "
+                                "give the same command again to go on")
+
+# %% ../../nbs/lab/12_schedulers.ipynb #2cc97cc9
+class _Dask(_Connected):
+    "Runs on dask workers."
 
     def submit(self, task: Task, tries: int, helper: tuple[int, int] | None, shards: int) -> Any:
         role = "run" if helper is None else f"help{helper[0]}"
@@ -271,11 +280,6 @@ class _Dask:
             if type(error).__module__.startswith("distributed"):
                 self.check(gone=True)
             raise
-
-    def check(self, gone: bool = False) -> None:
-        if gone or self.client.status not in ("running", "newly-created", "connecting"):
-            raise SchedulerGone("the dask scheduler is gone; finished runs are kept: "
-                                "give the same command again to go on")
 
     def forget(self, task: Task, jobs: Iterable[Any]) -> None:
         with contextlib.suppress(Exception):
@@ -336,10 +340,10 @@ class _Late:
         self.left[number] = self._places(number)
         self.begun.pop(number, None)
 
-# %% ../../nbs/lab/12_schedulers.ipynb #c1d4a827
+# %% ../../nbs/lab/12_schedulers.ipynb #d5a0c1e8
 @dataclass
-class _Drive:
-    "Several runs on their way."
+class _Runs:
+    "Several runs: which wait, which are on their way, and what came of the others."
     tasks: Sequence[Task]
     pool: Any
     board: _Board
@@ -351,16 +355,6 @@ class _Drive:
     active: dict[Any, _Turn] = field(default_factory=dict)       # by job
     helpers: dict[int, list[Any]] = field(default_factory=dict)  # jobs by task
     reports: dict[int, dict[str, Any]] = field(default_factory=dict)
-
-    def go(self) -> None:
-        "Until all runs are over."
-        while self.waiting or self.active:
-            self._hand_out()
-            for job in self.pool.ready(list(self.active), 0.3):
-                self._take(job)
-            self.pool.check()
-            self._give_up()
-            self.board.show([self.tasks[turn.number] for turn in self.active.values()], _seconds_left(self))
 
     def _hand_out(self) -> None:
         "Fill the free places."
@@ -377,6 +371,26 @@ class _Drive:
             self.active[job] = _Turn(turn.number, turn.tries, now)
             helpers = [(shard, self.shards) for shard in range(1, self.shards)]
             self.helpers[turn.number] = [self.pool.submit(task, turn.tries, one, self.shards) for one in helpers]
+
+    def _end(self, number: int, report: dict[str, Any]) -> None:
+        "A run is over."
+        self.reports[number] = report
+        self.guesses.pop(number, None)
+        self.board.finished(self.tasks[number], report)
+
+# %% ../../nbs/lab/12_schedulers.ipynb #c1d4a827
+class _Drive(_Runs):
+    "Drives them until all are over."
+
+    def go(self) -> None:
+        "Until all runs are over."
+        while self.waiting or self.active:
+            self._hand_out()
+            for job in self.pool.ready(list(self.active), 0.3):
+                self._take(job)
+            self.pool.check()
+            self._give_up()
+            self.board.show([self.tasks[turn.number] for turn in self.active.values()], _seconds_left(self))
 
     def _take(self, job: Any) -> None:
         "A job is over: its run is, or it is tried again."
@@ -397,12 +411,6 @@ class _Drive:
             self.waiting.append(_Turn(turn.number, turn.tries, time.perf_counter() + _BUSY))
             return
         self._end(turn.number, report)
-
-    def _end(self, number: int, report: dict[str, Any]) -> None:
-        "A run is over."
-        self.reports[number] = report
-        self.guesses.pop(number, None)
-        self.board.finished(self.tasks[number], report)
 
     def _give_up(self) -> None:
         "End runs whose worker would have stopped them, and does not answer."
