@@ -279,7 +279,7 @@ def _entry(run: Mapping[str, Any]) -> dict[str, Any]: # what the page shows of o
     claims = [read_claim(claim, dataset) for claim in facts.get("claims") or []]
     facts["claims"] = [claim | dict(evidence=sentence(claim["evidence"])) for claim in claims]
     if run.get("note"):
-        chosen.append(str(run["note"])) # such as: as committed, for what it was made from is not here
+        chosen.append(str(run["note"])) # such as: which committed run stays, and why
     return dict(run, result=facts, said=", ".join(chosen), title=_heading(run["experiment"]),
                 counts=_counts(facts["claims"]), sizes=sizes_line(facts),
                 tables=[_table(folder, name) for name in facts.get("tables") or []],
@@ -299,7 +299,7 @@ def _runs(path: Path) -> dict[str, Any]: # as last_run.json has them
         return dict(runs=[dict(experiment=name, folder=str(folders[-1]), status="kept", error="", notebook="")
                           for name, folders in kept.items()])
     if not path.is_file():
-        raise FileNotFoundError(f"no run to report yet: {path.name} is missing; run: robust-smooth reproduce")
+        raise FileNotFoundError(f"no run to report yet: {path} is missing; run: robust-smooth reproduce")
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
