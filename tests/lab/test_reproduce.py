@@ -165,6 +165,9 @@ def test_experiment_notebooks_have_one_cell_of_plain_parameters(name):
     assert {"dataset", "budget", "n", "alpha", "seed", "checkpoint", "data_dir"} <= set(defaults)
     assert defaults["dataset"] == "digits" and defaults["budget"] == "quick" and defaults["seed"] == 0
     sources = "\n".join(cell["source"] for cell in notebooks.code_cells(notebooks.find_notebook(name)))
+    cells = json.loads(notebooks.find_notebook(name).read_text())["cells"]
+    (cell,) = ["".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+    assert all(" # " in line for line in cell.splitlines()), "the guide sends readers to the words beside each parameter"
     assert f'Experiment("{name}"' in sources.replace("'", '"') and ".finish()" in sources
 
 
