@@ -12,6 +12,7 @@ import importlib
 import inspect
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -129,8 +130,16 @@ def sweep(args: argparse.Namespace) -> int: # exit code
     return 1 if outcome.failed else 0
 
 # %% ../nbs/12_cli.ipynb #5d5c17d1
+def _told(error: Exception) -> str:
+    "An error of somebody's own code, and its line there."
+    frames = [(each.filename, each.lineno) for each in traceback.extract_tb(error.__traceback__)]
+    frames += [(error.filename, error.lineno)] if isinstance(error, SyntaxError) and error.filename else []
+    own = [each for each in frames if "site-packages" not in each[0] and not each[0].startswith("<frozen")]
+    file, line = (own or frames)[-1]
+    return f"{type(error).__name__}: {error} ({file}, line {line}; ROBUST_SMOOTH_DEBUG=1 shows the whole way)"
+
 def _made(factory: Any, name: str, option: str) -> Any:
-    "What a factory returns. Raises ValueError where it cannot be called without arguments."
+    "What a factory returns. Raises ValueError where it cannot be called without arguments, or fails."
     if not callable(factory):
         raise ValueError(f"{option}: {name} must be a function, or a network or data, got {type(factory).__name__}")
     try:
@@ -141,7 +150,10 @@ def _made(factory: Any, name: str, option: str) -> Any:
     if needed:
         raise ValueError(f"{option}: {name} needs {', '.join(needed)}, and is called without arguments: name a function of "
                          "your own that calls it with them")
-    return factory()
+    try:
+        return factory()
+    except Exception as error: # whatever their code raises
+        raise ValueError(f"{option}: {name} raised {_told(error)}") from error
 
 def load_factory(name: str, # "package.module:factory"
                  option: str = "--model", # for messages
@@ -166,6 +178,8 @@ def load_factory(name: str, # "package.module:factory"
         found = importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise ValueError(f"{option}: no module {error.name!r} in this environment or in {os.getcwd()}") from error
+    except Exception as error: # whatever their code raises
+        raise ValueError(f"{option}: {module} cannot be imported: {_told(error)}") from error
     if not hasattr(found, attribute):
         there = [one for one in dir(found) if not one.startswith("_")][:12]
         raise ValueError(f"{option}: {module} has no {attribute!r}; it has {there}")

@@ -116,6 +116,21 @@ def test_a_dry_run_of_a_grid_refuses_what_its_runs_would(outside, capsys):
         assert cli.main(["sweep", "grid.yaml", "--dry-run", option, "0"]) == 2 and option[2:] in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("body, said", [
+    ("def make():\n    raise KeyError('depth')", ("broken:make raised KeyError: 'depth'", "broken.py, line 2")),
+    ("def make():\n    return {}['depth']", ("KeyError", "broken.py, line 2")),
+    ("import json\ndef make():\n    return json.loads('no')", ("JSONDecodeError", "line ")),
+    ("x = 1 / 0\ndef make(): pass", ("broken cannot be imported: ZeroDivisionError", "broken.py, line 1")),
+    ("def make(:\n    pass", ("broken cannot be imported: SyntaxError", "broken.py, line 1"))])
+def test_what_fails_in_the_users_own_code_is_told_with_its_line(body, said, outside, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(outside), *sys.path])
+    monkeypatch.delitem(sys.modules, "broken", raising=False)
+    (outside / "broken.py").write_text(body + "\n")
+    assert cli.main(["certify", "--model", "broken:make", "--sigma", "0.5"]) == 2
+    text = capsys.readouterr().err
+    assert all(words in text for words in said) and "ROBUST_SMOOTH_DEBUG=1" in text
+
+
 def test_what_cannot_be_written_is_not_said_to_be_missing(outside, capsys):
     place = outside / "no" / "such" / "a.csv"
     error = FileNotFoundError(2, f"cannot write into {place.parent} (No such file or directory)", str(place))
