@@ -293,6 +293,15 @@ def _is_run(found: Any) -> bool:
         return False
     return all(isinstance(found.get(name), str) for name in _NEEDED)
 
+def _beside(text: str, place: Path) -> str: # a path of a run, as it was written; where last_run.json is now
+    "The path; where it is gone, and the folder of all runs was moved with last_run.json, the one there."
+    path = Path(text)
+    if not text or path.exists() or "runs" not in path.parts:
+        return text
+    last = len(path.parts) - 1 - path.parts[::-1].index("runs")
+    moved = place.joinpath(*path.parts[last:])
+    return str(moved) if moved.exists() else text
+
 def _runs(path: Path) -> dict[str, Any]: # as last_run.json has them
     if path.is_dir():
         kept = results.published(path)
@@ -307,6 +316,8 @@ def _runs(path: Path) -> dict[str, Any]: # as last_run.json has them
     runs = found.get("runs") if isinstance(found, dict) else None
     if not isinstance(runs, list) or not all(map(_is_run, runs)):
         raise ValueError(f"{path} must list runs with {sorted(_NEEDED)}; give the command again that made its runs")
+    places = ("folder", "notebook")
+    found["runs"] = [run | {name: _beside(run[name], path.parent) for name in places} for run in runs]
     return found
 
 # %% ../../nbs/lab/03_report.ipynb #e89b4025
