@@ -170,8 +170,8 @@ def load_factory(name: str, # "package.module:factory"
     if not colon or not all(part.isidentifier() for part in module.split(".")) or not attribute.isidentifier():
         raise ValueError(f"{option} must be package.module:factory, got {name!r}")
     if module.endswith(".py"):
-        there = f"{module.removesuffix('.py')}:{attribute}"
-        raise ValueError(f"{option} names a module, not its file: {option} {there}, got {name!r}")
+        meant = f"{module.removesuffix('.py')}:{attribute}"
+        raise ValueError(f"{option} names a module, not its file: {option} {meant}, got {name!r}")
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:

@@ -211,7 +211,7 @@ def _add_doctor(commands: Any) -> None:
                       help="with --speed: try compiled networks, too, which takes some minutes")
 
 # %% ../nbs/11a_options.ipynb #faf2fdd8
-ZOO = dict(sigma=[0.25, 0.5, 1.0], budget="cpu") # what a training for the zoo takes where nothing is said
+ZOO: dict[str, Any] = dict(sigma=[0.25, 0.5, 1.0], budget="cpu") # what a training for the zoo takes where nothing is said
 
 def _add_zoo(commands: Any) -> None:
     made = _command(commands, "zoo",
