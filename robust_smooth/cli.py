@@ -12,12 +12,13 @@ import importlib
 import inspect
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .options import parser, VOTE
+from .options import parser, VOTE, ZOO
 
 # %% auto #0
 __all__ = ['WORDS', 'COMMANDS', 'read_value', 'read_parameters', 'reproduce', 'sweep', 'load_factory', 'certify', 'methods',
@@ -75,6 +76,14 @@ def _show_plan(frame: Any) -> int:
     print(said)
     return 0
 
+def _notebook_parameters(args: argparse.Namespace, function: Callable) -> dict[str, Any]:
+    "What -p gives. Raises ValueError for what the command has an option for."
+    found = read_parameters(args.parameter)
+    for name, value in found.items():
+        if name in inspect.signature(function).parameters and hasattr(args, name):
+            raise ValueError(f"-p {name}={value}: give it as --{name.replace('_', '-')} {value}")
+    return found
+
 def reproduce(args: argparse.Namespace) -> int: # exit code
     """Run experiments.
 
@@ -83,14 +92,16 @@ def reproduce(args: argparse.Namespace) -> int: # exit code
     """
     from robust_smooth.lab import reproduce as machine
     from robust_smooth.lab.notebooks import experiments
+    from robust_smooth.lab.schedulers import _check_drive
     from robust_smooth.lab.tasks import make_task
     if args.list:
         print("\n".join(experiments()) or "no experiment notebooks here")
         return 0
     everything = args.experiments in ([], ["all"])
     names = experiments() if everything else args.experiments
-    parameters = read_parameters(args.parameter)
+    parameters = _notebook_parameters(args, machine.run)
     if args.dry_run:
+        _check_drive(args.jobs, args.shards, args.limit)
         out = None if args.out is None else Path(args.out).expanduser().resolve() / "runs"
         chosen = dict(dataset=args.dataset, budget=args.budget, **parameters)
         return _show_plan(machine.plan([make_task(name, chosen, out) for name in names], args.jobs))
@@ -119,8 +130,16 @@ def sweep(args: argparse.Namespace) -> int: # exit code
     return 1 if outcome.failed else 0
 
 # %% ../nbs/12_cli.ipynb #5d5c17d1
+def _told(error: Exception) -> str:
+    "An error of somebody's own code, and its line there."
+    frames = [(each.filename, each.lineno) for each in traceback.extract_tb(error.__traceback__)]
+    frames += [(error.filename, error.lineno)] if isinstance(error, SyntaxError) and error.filename else []
+    own = [each for each in frames if "site-packages" not in each[0] and not each[0].startswith("<frozen")]
+    file, line = (own or frames)[-1]
+    return f"{type(error).__name__}: {error} ({file}, line {line}; ROBUST_SMOOTH_DEBUG=1 shows the whole way)"
+
 def _made(factory: Any, name: str, option: str) -> Any:
-    "What a factory returns. Raises ValueError where it cannot be called without arguments."
+    "What a factory returns. Raises ValueError where it cannot be called without arguments, or fails."
     if not callable(factory):
         raise ValueError(f"{option}: {name} must be a function, or a network or data, got {type(factory).__name__}")
     try:
@@ -131,7 +150,10 @@ def _made(factory: Any, name: str, option: str) -> Any:
     if needed:
         raise ValueError(f"{option}: {name} needs {', '.join(needed)}, and is called without arguments: name a function of "
                          "your own that calls it with them")
-    return factory()
+    try:
+        return factory()
+    except Exception as error: # whatever their code raises
+        raise ValueError(f"{option}: {name} raised {_told(error)}") from error
 
 def load_factory(name: str, # "package.module:factory"
                  option: str = "--model", # for messages
@@ -147,12 +169,17 @@ def load_factory(name: str, # "package.module:factory"
     module, colon, attribute = name.partition(":")
     if not colon or not all(part.isidentifier() for part in module.split(".")) or not attribute.isidentifier():
         raise ValueError(f"{option} must be package.module:factory, got {name!r}")
+    if module.endswith(".py"):
+        meant = f"{module.removesuffix('.py')}:{attribute}"
+        raise ValueError(f"{option} names a module, not its file: {option} {meant}, got {name!r}")
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
         found = importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise ValueError(f"{option}: no module {error.name!r} in this environment or in {os.getcwd()}") from error
+    except Exception as error: # whatever their code raises
+        raise ValueError(f"{option}: {module} cannot be imported: {_told(error)}") from error
     if not hasattr(found, attribute):
         there = [one for one in dir(found) if not one.startswith("_")][:12]
         raise ValueError(f"{option}: {module} has no {attribute!r}; it has {there}")
@@ -407,7 +434,7 @@ def report(args: argparse.Namespace) -> int: # exit code
     Returns:
         exit code
     """
-    from robust_smooth.core.places import checkout
+    from robust_smooth.core.places import check_writable, checkout
     from robust_smooth.lab import cache
     from robust_smooth.lab.report import build
     place = Path(args.out).expanduser() if args.out else cache.home()
@@ -417,7 +444,7 @@ def report(args: argparse.Namespace) -> int: # exit code
         if root is None:
             raise ValueError("--kept needs a checkout, with data/results")
         source = root / "data" / "results"
-    print(build(source, Path(args.page) if args.page else place / "report.html"))
+    print(build(source, check_writable(args.page) if args.page else place / "report.html"))
     return 0
 
 def doctor(args: argparse.Namespace) -> int: # exit code
@@ -430,8 +457,25 @@ def doctor(args: argparse.Namespace) -> int: # exit code
         from robust_smooth.lab.machine import measure
         measure(compiled=args.compiled)
         return 0
+    if args.compiled:
+        raise ValueError("--compiled is for measuring: give --speed, too")
     from robust_smooth.lab.doctor import examine
     return 1 if examine() else 0
+
+_OF_TRAINING, _OF_MAKING = ("sigma", "clean", "budget", "n"), ("data_dir", "replace", "folder") # options of zoo
+
+def _check_zoo(args: argparse.Namespace) -> None:
+    "Raise ValueError for options that would change nothing."
+    idle = [] if args.train else [name for name in _OF_TRAINING if getattr(args, name) not in (None, False)]
+    if idle:
+        raise ValueError(f"--{idle[0]} is for a training, with --train DATASET")
+    making = args.train or args.int8 is not None
+    idle = [] if making else [name for name in _OF_MAKING if getattr(args, name) not in (None, False, "")]
+    if idle:
+        listing = "; to list the networks of another folder set ROBUST_SMOOTH_ZOO" if idle == ["folder"] else ""
+        raise ValueError(f"--{idle[0].replace('_', '-')} is for --train and --int8{listing}")
+    if args.clean and args.sigma is not None:
+        raise ValueError("--sigma is for a training with noise, --clean for one without: give one of them")
 
 def zoo(args: argparse.Namespace) -> int: # exit code
     """List the zoo, train for it, or make twins in int8.
@@ -440,6 +484,7 @@ def zoo(args: argparse.Namespace) -> int: # exit code
         exit code
     """
     from robust_smooth.training import models
+    _check_zoo(args)
     if args.int8 is not None:
         from robust_smooth.lab.publish import add_twin
         for name in args.int8 or [name for name, card in models.zoo().items() if "certified" in card]:
@@ -448,8 +493,8 @@ def zoo(args: argparse.Namespace) -> int: # exit code
     if args.train:
         from robust_smooth.lab.publish import add_to_zoo
         from robust_smooth.noise.additive import Gaussian
-        for noise in [None] if args.clean else [Gaussian(sigma=sigma) for sigma in args.sigma]:
-            made = add_to_zoo(args.train, noise, args.budget, n=args.n, folder=args.folder,
+        for noise in [None] if args.clean else [Gaussian(sigma=sigma) for sigma in args.sigma or ZOO["sigma"]]:
+            made = add_to_zoo(args.train, noise, args.budget or ZOO["budget"], n=args.n, folder=args.folder,
                               data_dir=args.data_dir, replace=args.replace)
             print(made, flush=True)
         return 0

@@ -12,7 +12,7 @@ from . import __version__
 from .core._table import METHODS, NOISES
 
 # %% auto #0
-__all__ = ['VOTE', 'parser']
+__all__ = ['VOTE', 'ZOO', 'parser']
 
 # %% ../nbs/11a_options.ipynb #159a4811
 _BUDGETS = "smoke, quick, cpu, gpu, paper, and with -int8 behind it votes in int8"
@@ -211,6 +211,8 @@ def _add_doctor(commands: Any) -> None:
                       help="with --speed: try compiled networks, too, which takes some minutes")
 
 # %% ../nbs/11a_options.ipynb #faf2fdd8
+ZOO: dict[str, Any] = dict(sigma=[0.25, 0.5, 1.0], budget="cpu") # what a training for the zoo takes where nothing is said
+
 def _add_zoo(commands: Any) -> None:
     made = _command(commands, "zoo",
                     "List the trained base classifiers at hand, train more of them, or make their twins in int8. "
@@ -226,19 +228,19 @@ def _add_zoo(commands: Any) -> None:
                            "data/zoo")
     what.add_argument("--int8", nargs="*", metavar="NAME",
                       help="make twins in int8 of these networks (none named: all), for budgets such as cpu-int8")
-    made.add_argument("--sigma", type=float, nargs="+", default=[0.25, 0.5, 1.0],
-                      help="noise levels, in units of [0, 1] (default 0.25 0.5 1.0)")
+    made.add_argument("--sigma", type=float, nargs="+",
+                      help="with --train: noise levels, in units of [0, 1] (default 0.25 0.5 1.0)")
     made.add_argument("--clean", action="store_true",
                       help="with --train: on clean images, without noise")
-    made.add_argument("--budget", default="cpu", help="smoke, quick, cpu, gpu, paper; default: cpu")
+    made.add_argument("--budget", help="with --train: smoke, quick, cpu, gpu, paper; default: cpu")
     made.add_argument("--n", type=int,
-                      help="draws per image of the certified accuracy on the card; default: the "
-                           "budget's")
+                      help="with --train: draws per image of the certified accuracy on the card; "
+                           "default: the budget's")
     made.add_argument("--data-dir", default="", help="folder of the data set")
     made.add_argument("--replace", action="store_true",
                       help="replace a network of the same name that was made by another recipe, "
                            "budget or seed")
-    made.add_argument("--folder", help="folder of the zoo; default: data/zoo of the checkout")
+    made.add_argument("--folder", help="folder that the network is written into; default: data/zoo of the checkout")
 
 # %% ../nbs/11a_options.ipynb #c77d873b
 def parser() -> argparse.ArgumentParser:

@@ -53,7 +53,15 @@ def test_help_imports_nothing_heavy():
     (["reproduce", "gaussian_table1", "-p", "sigma"], "name=value"), (["reproduce", "gaussian_table1", "--budget", "quikc", "--dry-run"], "quikc"),
     (["reproduce", "gaussian_table1", "-p", "seed=one", "--dry-run"], "seed"), (["reproduce", "gaussian_table1", "-p", "seed=1", "-p", "seed=2"], "twice"),
     (["sweep", "nowhere.yaml"], "nowhere.yaml"), (["certify"], "--model"), (["certify", "--model", "os.system"], "package.module:factory"),
-    (["certify", "--model", "no_such_module:make"], "no_such_module"), (["certify", "--model", "os:nothing"], "nothing"), (["certify", "--votes", "nowhere.votes"], "nowhere.votes"), (["report"], "no run to report")])
+    (["certify", "--model", "no_such_module:make"], "no_such_module"), (["certify", "--model", "os:nothing"], "nothing"), (["certify", "--votes", "nowhere.votes"], "nowhere.votes"), (["report"], "no run to report"),
+    (["reproduce", "gaussian_table1", "-p", "dataset=mnist"], "give it as --dataset mnist"), (["reproduce", "gaussian_table1", "-p", "budget=cpu", "--dry-run"], "give it as --budget cpu"),
+    (["reproduce", "gaussian_table1", "-p", "images=0", "--dry-run"], "images must be a whole number >= 1"), (["reproduce", "gaussian_table1", "-p", "n=1e3"], "n must be a whole number"),
+    (["reproduce", "gaussian_table1", "-p", "alpha=2", "--dry-run"], "alpha must be"), (["reproduce", "gaussian_table1", "-p", "seed=-1", "--dry-run"], "seed must be a whole number >= 0"),
+    (["reproduce", "gaussian_table1", "-p", "sigma=half", "--dry-run"], "sigma must be of the kind of sigmas"), (["reproduce", "gaussian_table1", "--jobs", "0", "--dry-run"], "jobs must be at least 1"),
+    (["reproduce", "gaussian_table1", "--limit", "-1", "--dry-run"], "limit must be"), (["reproduce", "gaussian_table1", "--out", "/dev/null/x"], "choose another folder with --out"),
+    (["certify", "--model", "nets.py:make"], "--model nets:make"), (["report", "--page", "/dev/null/x.html"], "/dev/null/x.html"),
+    (["zoo", "--sigma", "0.3"], "with --train"), (["zoo", "--budget", "cpu"], "with --train"), (["zoo", "--folder", "x"], "set ROBUST_SMOOTH_ZOO"), (["zoo", "--replace"], "for --train and --int8"),
+    (["zoo", "--train", "digits", "--clean", "--sigma", "1"], "give one of them"), (["doctor", "--compiled"], "give --speed")])
 def test_mistakes_are_named(argv, said, outside, capsys):
     assert cli.main(argv) == 2
     assert said in capsys.readouterr().err
@@ -97,6 +105,37 @@ def rs_source(data):
 def test_values_are_never_evaluated():
     read = cli.read_value
     assert [read(t) for t in ("1", "1e-3", "[1, 2.5]", "007", "True", "none", "x", "__import__('os').getcwd()", "1+1", "(" * 5000)] == [1, 0.001, [1, 2.5], "007", True, None, "x", "__import__('os').getcwd()", "1+1", "(" * 5000]
+
+
+def test_a_dry_run_of_a_grid_refuses_what_its_runs_would(outside, capsys):
+    for wrong in ("sigma: [0.5, half]", "images: [10, 0]", "alpha: [0.001, 1.5]"):
+        Path("grid.yaml").write_text(f"experiment: gaussian_table1\nparameters: {{budget: smoke}}\ngrid:\n  {wrong}\n")
+        assert cli.main(["sweep", "grid.yaml", "--dry-run"]) == 2 and wrong.split(":")[0] + " must be" in capsys.readouterr().err
+    Path("grid.yaml").write_text("experiment: gaussian_table1\ngrid: {seed: [0, 1]}\n")
+    for option in ("--jobs", "--shards", "--limit"):
+        assert cli.main(["sweep", "grid.yaml", "--dry-run", option, "0"]) == 2 and option[2:] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("body, said", [
+    ("def make():\n    raise KeyError('depth')", ("broken:make raised KeyError: 'depth'", "broken.py, line 2")),
+    ("def make():\n    return {}['depth']", ("KeyError", "broken.py, line 2")),
+    ("import json\ndef make():\n    return json.loads('no')", ("JSONDecodeError", "line ")),
+    ("x = 1 / 0\ndef make(): pass", ("broken cannot be imported: ZeroDivisionError", "broken.py, line 1")),
+    ("def make(:\n    pass", ("broken cannot be imported: SyntaxError", "broken.py, line 1"))])
+def test_what_fails_in_the_users_own_code_is_told_with_its_line(body, said, outside, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(outside), *sys.path])
+    monkeypatch.delitem(sys.modules, "broken", raising=False)
+    (outside / "broken.py").write_text(body + "\n")
+    assert cli.main(["certify", "--model", "broken:make", "--sigma", "0.5"]) == 2
+    text = capsys.readouterr().err
+    assert all(words in text for words in said) and "ROBUST_SMOOTH_DEBUG=1" in text
+
+
+def test_what_cannot_be_written_is_not_said_to_be_missing(outside, capsys):
+    place = outside / "no" / "such" / "a.csv"
+    error = FileNotFoundError(2, f"cannot write into {place.parent} (No such file or directory)", str(place))
+    from robust_smooth.lab.doctor import told_in_options
+    assert told_in_options(error) == f"cannot write into {place.parent} (No such file or directory): {place}"
 
 
 def test_dry_run_and_list(outside, capsys):

@@ -154,6 +154,7 @@ _OPTIONS = {
     ". Inputs that are no images: Smoothed(model, noise, domain=(low, high)), or domain=None": "",
     "choose another file name, or go back to the setting of the file (its value is the second)":
         "choose another name for --save, or go back to the setting of the file (its value is the second)",
+    "choose another folder with out=": "choose another folder with --out",
     "folder must be given outside of a checkout, got None": "--folder must be given outside of a checkout",
     "images.permute(0, 3, 1, 2)": "images.transpose(0, 3, 1, 2) into the file", "keepdim=True": "keepdims=True",
 } # what functions say, and what it is called here: files hold arrays of NumPy
@@ -185,6 +186,8 @@ def told_in_options(error: Exception, # what a command raised
     Returns:
         a sentence
     """
+    if isinstance(error, OSError) and str(error.strerror).startswith("cannot "): # our own words
+        return f"{error.strerror}: {error.filename!s}"
     if isinstance(error, FileNotFoundError) and error.filename:
         return f"there is no {error.filename!s} (this folder is {os.getcwd()})"
     return in_options(str(error)) + extra_of(error)

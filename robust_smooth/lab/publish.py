@@ -53,6 +53,9 @@ def _why_not(target: Path,          # a folder of committed results
         pass
     return "keeps its committed run, whose run.json cannot be read"
 
+def _advised(reason: str) -> str: # with what to do about it
+    return reason and f"{reason}; delete that folder to replace it"
+
 def _why_kept(kept: dict[str, Any], # run.json of the committed run; {} if there is none
               facts: dict[str, Any], # of the new run
              ) -> str:               # "": the new run replaces it
@@ -68,7 +71,8 @@ def _why_kept(kept: dict[str, Any], # run.json of the committed run; {} if there
 def _incomplete(folder: Path, facts: Mapping[str, Any]) -> str:
     "Why a run in its own folder is not whole."
     lacking = [name for name in facts.get("tables") or [] if not (folder / f"{name}.csv").is_file()]
-    return f"is not replaced: the new run lacks {lacking[0]}.csv" if lacking else ""
+    again = f"delete runs/{folder.parent.name}/{folder.name} and run it again"
+    return f"is not replaced: the new run lacks {lacking[0]}.csv; {again}" if lacking else ""
 
 @dataclass(frozen=True)
 class Placed:
@@ -106,7 +110,8 @@ def placed(tasks: Sequence[Task], # runs; those that are not finished are passed
                              "publish runs that differ in experiment, data set or budget")
         assert root is not None
         target = root / "data" / "results" / name
-        found[name] = Placed(task, facts, target, _incomplete(task.folder, facts) or _why_not(target, facts))
+        kept = _incomplete(task.folder, facts) or _advised(_why_not(target, facts))
+        found[name] = Placed(task, facts, target, kept)
     return list(found.values())
 
 # %% ../../nbs/lab/13_publish.ipynb #e3c8c2fe
@@ -178,7 +183,7 @@ def publish(tasks: Sequence[Task], # runs; those that are not finished are passe
     with locked(root / "data" / "cache" / "publish"): # two at once would mix their files
         for run in placed(tasks):
             if run.kept:
-                print(f"note: {run.target.name} {run.kept}; delete the folder to replace it")
+                print(f"note: data/results/{run.target.name} {run.kept}")
                 continue
             _replace(run, root)
             written.append(run.target)

@@ -279,7 +279,7 @@ def _entry(run: Mapping[str, Any]) -> dict[str, Any]: # what the page shows of o
     claims = [read_claim(claim, dataset) for claim in facts.get("claims") or []]
     facts["claims"] = [claim | dict(evidence=sentence(claim["evidence"])) for claim in claims]
     if run.get("note"):
-        chosen.append(str(run["note"])) # such as: as committed, for what it was made from is not here
+        chosen.append(str(run["note"])) # such as: which committed run stays, and why
     return dict(run, result=facts, said=", ".join(chosen), title=_heading(run["experiment"]),
                 counts=_counts(facts["claims"]), sizes=sizes_line(facts),
                 tables=[_table(folder, name) for name in facts.get("tables") or []],
@@ -293,13 +293,22 @@ def _is_run(found: Any) -> bool:
         return False
     return all(isinstance(found.get(name), str) for name in _NEEDED)
 
+def _beside(text: str, place: Path) -> str: # a path of a run, as it was written; where last_run.json is now
+    "The path; where it is gone, and the folder of all runs was moved with last_run.json, the one there."
+    path = Path(text)
+    if not text or path.exists() or "runs" not in path.parts:
+        return text
+    last = len(path.parts) - 1 - path.parts[::-1].index("runs")
+    moved = place.joinpath(*path.parts[last:])
+    return str(moved) if moved.exists() else text
+
 def _runs(path: Path) -> dict[str, Any]: # as last_run.json has them
     if path.is_dir():
         kept = results.published(path)
         return dict(runs=[dict(experiment=name, folder=str(folders[-1]), status="kept", error="", notebook="")
                           for name, folders in kept.items()])
     if not path.is_file():
-        raise FileNotFoundError(f"no run to report yet: {path.name} is missing; run: robust-smooth reproduce")
+        raise FileNotFoundError(f"no run to report yet: {path} is missing; run: robust-smooth reproduce")
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -307,6 +316,8 @@ def _runs(path: Path) -> dict[str, Any]: # as last_run.json has them
     runs = found.get("runs") if isinstance(found, dict) else None
     if not isinstance(runs, list) or not all(map(_is_run, runs)):
         raise ValueError(f"{path} must list runs with {sorted(_NEEDED)}; give the command again that made its runs")
+    places = ("folder", "notebook")
+    found["runs"] = [run | {name: _beside(run[name], path.parent) for name in places} for run in runs]
     return found
 
 # %% ../../nbs/lab/03_report.ipynb #e89b4025

@@ -19,7 +19,7 @@ from .grids import combinations
 from .notebooks import experiments as all_experiments
 from .outcome import Outcome, plan, summary
 from .publish import placed, publish
-from .schedulers import RETRIES, drive
+from .schedulers import RETRIES, _check_drive, drive
 from .tasks import Task, make_task
 
 # %% auto #0
@@ -46,8 +46,7 @@ def _entry(task: Task, report: Mapping[str, Any], kept: Path | None) -> dict[str
     entry = dict(experiment=task.experiment, folder=str(task.folder), status=report["status"], error=report["error"],
                  notebook=report["notebook"], chosen=task.chosen, note="")
     if kept is not None:
-        note = "as committed: it had reference material that is not here"
-        entry |= dict(folder=str(kept), status="kept", note=note)
+        entry["note"] = f"the committed run, data/results/{kept.name}, stays: it had reference material that is not here"
     return entry
 
 def _remember(outcome: Outcome, path: Path, committed: bool) -> None:
@@ -165,6 +164,7 @@ def sweep(experiment: str | Path | Sequence,  # an experiment, several, or what 
     place = _folder(out)
     wanted = _wanted(_listed(experiment), grid, parameters)
     tasks = [make_task(name, row, _runs(place)) for name, row in wanted]
+    _check_drive(jobs, shards, limit, retries)
     places = jobs or (1 if scheduler is None else None)
     if dry_run:
         return plan(tasks, places)

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..core.hashes import content_hash
 from ..core.places import assets
+from ..core.values import check_level
 from .budgets import budget_for, budget_name
 from .cache import home, shared
 from .definitions import code_of
@@ -108,6 +109,15 @@ def _of_kind(name: str, value: Any, default: Any) -> Any:
     return type(default)(value) # a whole number for a float, or the other way round
 
 # %% ../../nbs/lab/10_tasks.ipynb #7c9756f7
+def _check_one_of_many(name: str, value: Any, defaults: Mapping[str, Any]) -> None:
+    "A value that takes the place of a list, as `sigma` of `sigmas`, is of the kind of its elements. Raises ValueError."
+    many = defaults.get(f"{name}s")
+    if defaults[name] is not None or not many or not isinstance(many, (list, tuple)):
+        return
+    wrong = "one value, not a list" if isinstance(value, list) else _hint(value, many[0])
+    if wrong:
+        raise ValueError(f"{name} must be of the kind of {name}s, {many!r}, got {value!r}: {wrong}")
+
 def check_parameters(given: Mapping[str, Any],    # parameters asked for
                      defaults: Mapping[str, Any], # of the notebook
                      where: str = "the notebook", # for the errors
@@ -125,7 +135,10 @@ def check_parameters(given: Mapping[str, Any],    # parameters asked for
     if unknown:
         hint = meant(unknown[0], list(defaults))
         raise ValueError(f"{where} has no parameter {unknown[0]!r}{hint}; it has: {', '.join(defaults)}")
-    return {name: _of_kind(name, _plain(name, value), defaults[name]) for name, value in given.items()}
+    found = {name: _of_kind(name, _plain(name, value), defaults[name]) for name, value in given.items()}
+    for name, value in found.items():
+        _check_one_of_many(name, value, defaults)
+    return found
 
 # %% ../../nbs/lab/10_tasks.ipynb #46b5fc99
 @dataclass(frozen=True)
@@ -218,6 +231,18 @@ def _resolved(chosen: dict[str, Any]) -> dict[str, Any]:
         found["budget"] = budget_name(found["budget"])
     return found
 
+def _check_sizes(chosen: Mapping[str, Any],     # parameters that were asked for
+                 everything: Mapping[str, Any], # defaults included
+                ) -> None:
+    "Refuse sizes, a level or a seed that every notebook refuses, before a kernel starts. Raises ValueError."
+    sizes = {name: chosen[name] for name in ("n", "n0", "images", "epochs") if name in chosen}
+    if "budget" in everything and "dataset" in everything:
+        budget_for(everything["budget"], everything["dataset"], **sizes)
+    if "alpha" in chosen:
+        check_level(chosen["alpha"])
+    if isinstance(chosen.get("seed"), int) and chosen["seed"] < 0:
+        raise ValueError(f"seed must be a whole number >= 0, got {chosen['seed']}")
+
 def make_task(experiment: str | Path,             # name or notebook file
               parameters: Mapping[str, Any] | None = None, # those that differ from the notebook's defaults
               out: str | Path | None = None,      # folder of runs; None: home() / "runs"
@@ -234,8 +259,7 @@ def make_task(experiment: str | Path,             # name or notebook file
     chosen = _resolved(check_parameters(parameters or {}, defaults, where=path.name))
     everything = {**{name: _plain(name, value) for name, value in defaults.items()}, **chosen}
     refuse_choice(path, everything)
-    if "budget" in everything and "dataset" in everything:
-        budget_for(everything["budget"], everything["dataset"])
+    _check_sizes(chosen, everything)
     sources = [cell["source"] for cell in code_cells(path)]
     versions = [_code_version(sources), _data_version(everything), _papers_version(), shared() is not None]
     key = content_hash("run", sources, everything, versions)

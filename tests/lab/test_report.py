@@ -87,3 +87,15 @@ def test_a_list_of_runs_that_cannot_be_read_is_named(text, tmp_path):
 def test_half_a_character_does_not_stop_the_page(tmp_path):
     write_run(tmp_path, **WHOLE | dict(claims=[dict(claim="half \ud800", evidence="", verdict="holds")]))
     assert "half \\ud800" in build(tmp_path / "last_run.json", tmp_path / "report.html").read_text()
+
+
+def test_the_folder_of_all_runs_may_be_moved(tmp_path):
+    "A folder that was moved, with its last_run.json, was reported as failed runs."
+    run = tmp_path / "before" / "runs" / "adre_table1" / "0123abcd"
+    run.mkdir(parents=True)
+    (run / "result.json").write_text(json.dumps(dict(claims=[dict(claim="c", evidence="", verdict="holds")])))
+    entry = dict(experiment="adre_table1", folder=str(run), status="done", error="", notebook=str(run / "notebook.ipynb"))
+    (tmp_path / "before" / "last_run.json").write_text(json.dumps(dict(runs=[entry])))
+    (tmp_path / "before").rename(tmp_path / "after")
+    facts = collect(tmp_path / "after" / "last_run.json")
+    assert facts["counts"] == {"holds": 1} and not facts["failed"]

@@ -179,6 +179,9 @@ def test_experiment_notebooks_have_one_cell_of_plain_parameters(name):
     assert {"dataset", "budget", "n", "alpha", "seed", "checkpoint", "data_dir"} <= set(defaults)
     assert defaults["dataset"] == "digits" and defaults["budget"] == "quick" and defaults["seed"] == 0
     sources = "\n".join(cell["source"] for cell in notebooks.code_cells(notebooks.find_notebook(name)))
+    cells = json.loads(notebooks.find_notebook(name).read_text())["cells"]
+    (cell,) = ["".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+    assert all(" # " in line for line in cell.splitlines()), "the guide sends readers to the words beside each parameter"
     assert f'Experiment("{name}"' in sources.replace("'", '"') and ".finish()" in sources
 
 
@@ -407,3 +410,14 @@ def test_radii_that_a_plan_decided_may_be_reported(name):
     check_decided(record, [0.25, 0.5])
     with pytest.raises(ValueError, match="0.4.*were"):
         check_decided(record, [0.25, 0.4])
+
+
+def test_the_report_shows_the_run_that_was_made_even_where_a_committed_one_stays(home, monkeypatch):
+    "Whoever changes the code and runs again must see the numbers of that run, not those of the repository."
+    task = tasks.make_task("gaussian_table1", dict(budget="smoke"))
+    committed = publish.Placed(task, {}, ROOT / "data" / "results" / "gaussian_table1", "keeps its committed run: reference material is not here")
+    monkeypatch.setattr(reproduce, "placed", lambda made: [committed])
+    report = dict(status="done", error="", notebook="", seconds=1.0, overhead=0.0)
+    reproduce._remember(reproduce.Outcome([task], [report]), home / "last_run.json", True)
+    (shown,) = json.loads((home / "last_run.json").read_text())["runs"]
+    assert (shown["folder"], shown["status"]) == (str(task.folder), "done") and "data/results/gaussian_table1" in shown["note"]
