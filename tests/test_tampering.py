@@ -231,6 +231,14 @@ def test_what_a_witness_derives_is_bounded_by_what_is_known(name, column, value)
         assert not check(replace(t, **changes))[certified].any()
 
 
+@pytest.mark.parametrize("name, found", [("l1", "l2"), ("l1", "linf"), ("l2", "linf")])
+def test_a_tree_of_boxes_proves_the_norm_it_was_searched_in(name, found):
+    t = bernstein.certify(_head(), [[0.2, 0.3], [0.9, 0.4]], name, keep=True)
+    norms = np.full(2, found, dtype=object)
+    witness = {column: value for column, value in {**t.witness, "norm": norms}.items() if column != "claimed"}
+    assert check(t).all() and not check(replace(t, norm=found, claim=None, witness=witness)).any()
+
+
 def test_sampled_certificates_say_what_their_inputs_were():
     record = replace(Record.from_counts([[1, 0]], [[950, 50]], 1000, rs.RadialGaussian(sigma=0.5, k=3.0), 16), domain=None)
     assert certify_monte_carlo(record, radii=[0.1], alpha=0.01, draws=2000).domain is None

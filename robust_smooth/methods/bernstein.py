@@ -217,6 +217,8 @@ def _claim_holds(certificates: Certificates, i: int) -> bool:
     said = (certificates.norm, certificates.scope, certificates.label[i])
     if said != (kept["norm"][i], scope, tree.label):
         return False
+    if tree.norm != certificates.norm and (scope == "features" or tree.norm != "l2"):
+        return False # distances of another norm; only the way to the image may go through l2
     radius = tree.lower if scope == "features" else float(_scaled(np.asarray(tree.lower), kept["lipschitz"][i]))
     if not certificates.radius[i] <= radius:
         return False
