@@ -11,7 +11,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -471,10 +471,23 @@ def _refuse_data(self: Smoothed, data: Any, **rest: Any) -> None:
 ask_before(Smoothed, "vote", _refuse_early)
 
 # %% ../nbs/10_smoothed.ipynb #617bfd50
+def _in_memory_order(data: Any) -> Any:
+    "The same images: views with moved axes, reversed arrays and foreign byte orders are copied, the rest is left."
+    if isinstance(data, Tensor):
+        return data.contiguous()
+    if isinstance(data, np.ndarray) and data.dtype.kind == "f" and data.ndim:
+        return np.ascontiguousarray(data, data.dtype.newbyteorder("="))
+    if isinstance(data, ImageSet) and not data.images.is_contiguous():
+        return replace(data, images=data.images.contiguous())
+    if type(data) is tuple and len(data) == 2:
+        return _in_memory_order(data[0]), data[1]
+    return data
+
 def _judging(vote: Callable[..., Record]) -> Callable[..., Record]:
     "A vote whose labels are judged as they come."
     @functools.wraps(vote)
     def judging(self: Smoothed, data: Any, *given: Any, **named: Any) -> Record:
+        data = _in_memory_order(data)
         if named.get("alpha", 0.001) is None: # nothing is certified against them
             return vote(self, data, *given, **named)
         known = getattr(self.model, "num_classes", None)
@@ -493,7 +506,15 @@ def _judging(vote: Callable[..., Record]) -> Callable[..., Record]:
         return vote(watching, data, *given, **named)
     return judging
 
+def _orderly(source: Callable[[Smoothed, Any], Source]) -> Callable[[Smoothed, Any], Source]:
+    "A source of images in memory order."
+    @functools.wraps(source)
+    def ordered(self: Smoothed, data: Any) -> Source:
+        return source(self, _in_memory_order(data))
+    return ordered
+
 setattr(Smoothed, "vote", _judging(Smoothed.vote))
+setattr(Smoothed, "_source", _orderly(Smoothed._source))
 
 # %% ../nbs/10_smoothed.ipynb #30ffa94c
 def _lacks_labels(path: str | Path, record: Record) -> bool: # and holds no other images

@@ -45,6 +45,14 @@ def test_every_holder_of_the_same_images_gives_the_same_votes():
     assert len(smooth().vote([IMAGES[0], IMAGES[1]], **SETTINGS)) == 2
 
 
+def test_arrays_that_torch_does_not_take_as_they_are():
+    "Reversed axes (BGR) and the other byte order, as files have them."
+    want = smooth().vote(IMAGES, **SETTINGS).counts
+    for array in (IMAGES.numpy().astype(">f4"), IMAGES.numpy()[:, ::-1].copy()[:, ::-1], IMAGES.double().numpy().astype(">f8")):
+        assert np.array_equal(smooth().vote(array, **SETTINGS).counts, want)
+        assert np.array_equal(smooth().vote((array, np.zeros(5, int)), **SETTINGS).counts, want)
+
+
 def test_image_folders_with_and_without_to_tensor(folder):
     vision = torchvision()
     plain = vision.datasets.ImageFolder(folder)

@@ -213,6 +213,37 @@ def test_what_a_method_cannot_say_is_refused_even_where_the_witness_forgot(name)
         assert not check(replace(t, **change).sealed())[kept].any(), change
 
 
+@pytest.mark.parametrize("name, column, value", [
+    ("one direction", "scale", 1.5), ("one direction", "scale", 1e6), ("jointly", "scale", 1.5), ("higher_order-Gaussian-linf", "scale", 1.0),
+    ("higher_order-Gaussian-l1", "scale", 1.5), ("a subspace", "scale", 6.0), ("uniform-Uniform-l1", "rounded", True),
+    ("uniform-ContinuousSplitting-l1", "rounded", True), ("uniform as printed", "rounded", True), ("exact-Uniform-l1", "s", 0.99),
+    ("exact-RoundedUniform-l1", "s", 0.99)])
+def test_what_a_witness_derives_is_bounded_by_what_is_known(name, column, value):
+    "The scale of a ball, half a step for who rounds, the distance of two probabilities: none of them is free."
+    t = table_of(name)
+    certified = (t.label != ABSTAIN) & (t.radius > 0)
+    old = np.asarray(t.witness[column])
+    new = value * (old if column == "scale" and value != 1.0 else np.ones_like(old))
+    for factor in (1.00001, 1.2, 1.5):
+        changes = dict(radius=t.radius * factor, witness={**t.witness, column: new.astype(old.dtype)})
+        if t.steps is not None:
+            changes |= dict(steps=t.steps + 1, radius=(t.steps + 1) / t.levels)
+        assert not check(replace(t, **changes))[certified].any()
+
+
+@pytest.mark.parametrize("name, found", [("l1", "l2"), ("l1", "linf"), ("l2", "linf")])
+def test_a_tree_of_boxes_proves_the_norm_it_was_searched_in(name, found):
+    t = bernstein.certify(_head(), [[0.2, 0.3], [0.9, 0.4]], name, keep=True)
+    norms = np.full(2, found, dtype=object)
+    witness = {column: value for column, value in {**t.witness, "norm": norms}.items() if column != "claimed"}
+    assert check(t).all() and not check(replace(t, norm=found, claim=None, witness=witness)).any()
+
+
+def test_sampled_certificates_say_what_their_inputs_were():
+    record = replace(Record.from_counts([[1, 0]], [[950, 50]], 1000, rs.RadialGaussian(sigma=0.5, k=3.0), 16), domain=None)
+    assert certify_monte_carlo(record, radii=[0.1], alpha=0.01, draws=2000).domain is None
+
+
 def test_what_higher_order_proves_knows_its_ball():
     "Norm and scope stand among its columns: its numbers alone do not tell for which ball they hold."
     t, u = table_of("higher_order-Gaussian-l1"), table_of("one direction")

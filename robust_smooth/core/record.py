@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -514,6 +515,9 @@ def _joined(records: list[Record]) -> Record:
         check_same_vote(first.header(), other.header())
     rows = [record.rows() for record in records]
     names = [name for name in rows[0] if all(name in each for each in rows)]
+    left = sorted({name for each in rows for name in each} - set(names))
+    if left:
+        warnings.warn(f"some of the records hold no {' and no '.join(left)}: left out of the whole", stacklevel=3)
     columns = {name: np.concatenate([each[name] for each in rows]) for name in names}
     values, times = np.unique(columns["index"], return_counts=True)
     if np.any(times > 1):

@@ -106,6 +106,14 @@ def tail_at_least(k: ArrayLike, # successes, whole numbers in [0, n]
     return np.where(k > 0, betainc(np.maximum(k, 1.0), np.maximum(n - k, 0.0) + 1.0, p), 1.0)[()]
 
 # %% ../../nbs/maths/00_bounds.ipynb #e5f6391f
+def _tail_beyond(a: np.ndarray, b: np.ndarray, p: np.ndarray, level: np.ndarray) -> np.ndarray:
+    "Pr[Bin(a + b - 1, p) >= a], near a level: where it is above 1/2, and few are short of a, by what is left of 1."
+    tail = np.array(betainc(a, b, p))
+    few = (a <= FEW) & (level > 0.5)
+    if few.any():
+        tail[few] = 1 - tail_at_most(a[few] - 1, (a + b - 1)[few], p[few])
+    return tail
+
 def binomial_lower(
     k: ArrayLike,             # successes, whole numbers in [0, n], any shape
     n: ArrayLike,             # trials, whole numbers >= 1, broadcasts
@@ -136,9 +144,11 @@ def binomial_lower(
         q = np.where(inner, q, np.where(k == n, -np.expm1(log_end), 1.0))
         return np.minimum(q * (1 + ROUNDING), 1.0)[()]
     p = betaincinv(a, b, level)
-    p = p - _newton(betainc(a, b, p) - level, _beta_density(p, a, b), p)
+    p = p - _newton(_tail_beyond(a, b, p, level) - level, _beta_density(p, a, b), p)
     p = np.where(inner, p, np.where(k == n, np.exp(log_end), 0.0))
-    return (p * (1 - ROUNDING))[()]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        lost = ROUNDING * np.where(p > 0, np.maximum(1.0, -np.log(p)), 1.0) # a small p is the exponential of a large number
+    return (p * (1 - lost))[()]
 
 # %% ../../nbs/maths/00_bounds.ipynb #a2c3a41a
 def binomial_upper(

@@ -88,9 +88,10 @@ class Question:
         return sides[0] - 1e-12, sides[1] + 1e-12
 
     def span(self, s: float) -> tuple[float, float]:
-        "The part of the curve over which the supremum is taken."
-        start, end = self.curve.ends(s)
-        return max(self.interval[0], float(start)), min(self.interval[1], float(end))
+        "The part of the curve over which the supremum is taken; its last point alone where all of it comes before the start."
+        start, end = (float(side) for side in self.curve.ends(s))
+        last = min(self.interval[1], end)
+        return max(self.interval[0], min(start, last)), last
 
 # %% ../../nbs/maths/07_two_sided.ipynb #33c5de92
 def _first_row(question: Question, s_most: float) -> int:

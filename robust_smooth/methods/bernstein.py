@@ -34,6 +34,7 @@ from robust_smooth.methods.bernstein_heads import (
 )
 from .bernstein_paper import penalty_radius, root_radius, root_system, RootRadius
 from .bernstein_regression import cross_validate_degree, smooth_regression, SmoothedRegressor
+from ..training.conduct import check_layers, check_trial, ROWS
 from ..training.identity import identity
 from ..training.lipschitz import lipschitz_bound
 from ..training.plain import deviation, is_plain
@@ -217,6 +218,8 @@ def _claim_holds(certificates: Certificates, i: int) -> bool:
     said = (certificates.norm, certificates.scope, certificates.label[i])
     if said != (kept["norm"][i], scope, tree.label):
         return False
+    if tree.norm != certificates.norm and (scope == "features" or tree.norm != "l2"):
+        return False # distances of another norm; only the way to the image may go through l2
     radius = tree.lower if scope == "features" else float(_scaled(np.asarray(tree.lower), kept["lipschitz"][i]))
     if not certificates.radius[i] <= radius:
         return False
@@ -338,10 +341,17 @@ def _doubled(extractor: nn.Module) -> nn.Module:
     "A copy in evaluation mode and double precision; a parametrised weight is made anew there, with other last digits."
     return copy.deepcopy(extractor).double().eval()
 
+def _check_function(extractor: nn.Module, images: Tensor) -> None:
+    "Raise ValueError where features are no function of their image alone, by what layers say and by a trial."
+    check_layers(extractor)
+    if images.ndim > 1 and len(images):
+        check_trial(lambda rows: nn.functional.pad(extractor(rows).flatten(1), (0, 1)), images, deterministic=True)
+
 @torch.no_grad()
 def _outputs(extractor: nn.Module, images: Tensor) -> np.ndarray:
-    "What an extractor in double precision makes of images."
+    "What an extractor in double precision makes of images. Raises ValueError where it is no function of each."
     device = next(extractor.parameters(), torch.zeros(())).device
+    _check_function(extractor, images[:ROWS].to(device, torch.float64))
     parts = [extractor(part.to(device, torch.float64)).cpu() for part in images.split(_AT_ONCE)]
     return torch.cat(parts).numpy()
 

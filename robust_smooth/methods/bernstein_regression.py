@@ -36,6 +36,13 @@ def check_interval(interval: ArrayLike, # (low, high) for one input, or d such p
     return low, high
 
 # %% ../../nbs/methods/09_bernstein_regression.ipynb #50ead8b5
+def _one_each(predicted: Any, rows: int) -> np.ndarray: # [M] float64
+    "Predictions [M] or [M, 1], one a row. Raises ValueError."
+    found = np.asarray(predicted, dtype=np.float64)
+    if found.shape not in ((rows,), (rows, 1)):
+        raise ValueError(f"the model must predict one number per row, [{rows}] or [{rows}, 1], got shape {found.shape}")
+    return found.reshape(rows)
+
 def smooth_table(predict: Callable[[np.ndarray], Any], # predictions [M] or [M, 1] for inputs [M, d]
                  n: int | Iterable[int], # degree, or one per input
                  low: np.ndarray,        # [d] lower ends
@@ -52,7 +59,7 @@ def smooth_table(predict: Callable[[np.ndarray], Any], # predictions [M] or [M, 
         [1, n_1+1, ..., n_d+1]
     """
     def answers(x: np.ndarray) -> np.ndarray:
-        return np.asarray(predict(low + x * (high - low)), dtype=np.float64).reshape(-1, 1)
+        return _one_each(predict(low + x * (high - low)), len(x))[:, None]
 
     return coefficients(answers, len(low), n)
 
@@ -214,5 +221,5 @@ def cross_validate_degree(model: Any,            # an unfitted scikit-learn regr
         fitted = clone(model, safe=False).fit(X[rest], y[rest])
         for n, found in errors.items():
             judge = fitted if n == 0 else smooth_regression(fitted, n, np.stack([low, high], 1))
-            found += list((judge.predict(X[part]) - y[part]) ** 2)
+            found += list((_one_each(judge.predict(X[part]), len(part)) - y[part]) ** 2)
     return {n: float(np.mean(found)) for n, found in errors.items()}

@@ -288,6 +288,15 @@ def joint(
     return [best[norm_name(p)] for p in norms]
 
 # %% ../../nbs/methods/07_higher_order.ipynb #10f7edfb
+def _largest_scale(c: Certificates) -> float:
+    "The largest scale that a witness may have: of the ball inside the l2 ball; along a direction, of a unit vector's norm."
+    if c.dim is None:
+        return 1.0 if c.scope == "input" else np.inf
+    p = norm_order(c.norm)
+    if c.scope == "direction":
+        return float(c.dim) ** max(0.0, 1 / p - 0.5) * (1 + 1e-12)
+    return (1 + 1e-12) / np.sqrt(c.dim) if c.scope == "input" and c.norm == "linf" else 1.0
+
 def _proved_rows(c: Certificates, w: Mapping[str, np.ndarray]) -> np.ndarray: # [B] bool
     "Rows whose witness is in order and whose multipliers prove the radius."
     numbers = sum(w[name] for name in ("l0", "l1", "l2", "r", "m1", "m2", "sigma", "scale"))
@@ -295,8 +304,9 @@ def _proved_rows(c: Certificates, w: Mapping[str, np.ndarray]) -> np.ndarray: # 
     sizes = (w["sigma"] > 0) & (w["scale"] > 0) & (w["r"] > 0) & (w["q"] > 0.5) & (w["q"] < 1)
     good = np.isfinite(numbers) & signs & sizes & (c.label == w["selected"])
     good &= (c.radius <= w["sigma"] * w["scale"] * w["r"]) & (w["norm"] == c.norm) & (w["scope"] == c.scope)
+    good &= w["scale"] <= _largest_scale(c)
     if c.scope == "input":
-        good &= (w["scale"] <= 1) & (c.norm in EVENTS)
+        good &= c.norm in EVENTS
     if c.p_lower is not None:
         good &= c.p_lower >= w["q"] # the value grows with q, so a smaller one is safe
     rows = np.flatnonzero(good)

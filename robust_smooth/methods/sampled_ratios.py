@@ -145,7 +145,7 @@ def certify_monte_carlo(
                          method="soap_bubbles_monte_carlo", n=record.n, p_lower=binomial_lower(record.hits, record.n, own),
                          witness=columns, reason=np.where(R > 0, "", "no radius of the grid is proved"))
     return found.sealed(index=record.index, labels=record.labels, noise=noise_spec(record.noise), dim=record.dim,
-                        classes=record.counts.shape[1])
+                        domain=record.domain, classes=record.counts.shape[1])
 
 
 

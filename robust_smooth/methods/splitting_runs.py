@@ -20,6 +20,7 @@ from ..core.values import ABSTAIN
 from ..noise.grid import Splitting, split_levels
 from ..training.models import BaseClassifier, Normalize
 from ..training.plain import is_plain
+from ..voting.ballots import ballot
 from ..voting.hardware import FRAGILE, working_precision
 
 # %% auto #0
@@ -86,6 +87,21 @@ class _Runner:
         "Logits of all splits of an image."
         return self.outputs(lambda start, out: noise.visit(image, start, out), noise.n_splits)
 
+# %% ../../nbs/methods/04a_splitting_runs.ipynb #03dfd912
+def _looked_at(
+    model: nn.Module,           # base classifier
+    x: Tensor,                  # [B, ...] images on the grid of the noise
+    noise: Splitting,           # splitting noise
+    index: ArrayLike | None,    # [B] dataset indices; None: 0, 1, ...
+) -> tuple[Tensor, np.ndarray]: # images in memory order; indices
+    "Network and images, looked at as before a vote: rows alone, in other company, and twice. Raises ValueError."
+    _check_model(model)
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x must be a tensor of images, got {type(x).__name__}")
+    noise.check_images(x)
+    seen = ballot(model, x.contiguous(), noise, lambda some: _check_rows(model(some[:1])).shape[1], index, x.device)
+    return seen.images, seen.index
+
 # %% ../../nbs/methods/04a_splitting_runs.ipynb #7119aa59
 @torch.inference_mode()
 def soft_record(
@@ -109,9 +125,7 @@ def soft_record(
     Returns:
         counts of the hard votes; moments: scores [B, N, C] float32
     """
-    _check_model(model)
-    noise.check_images(x)
-    index = np.arange(len(x)) if index is None else np.asarray(index)
+    x, known = _looked_at(model, x, noise, index)
     run = _Runner(model, tuple(x.shape[1:]), batch_size, x.device, default_guard(model, x.device))
     scores, counts, fragile = [], [], []
     for image in x:
@@ -122,7 +136,7 @@ def soft_record(
         fragile.append(int(weak.sum()))
     d, tally = x[0].numel(), np.array(counts)
     origin = dict(offsets=noise.fingerprint(d), precision=working_precision(model, x.device))
-    return Record(selection=tally, counts=tally, n=np.full(len(x), noise.n_splits), noise=noise, dim=d, index=index,
+    return Record(selection=tally, counts=tally, n=np.full(len(x), noise.n_splits), noise=noise, dim=d, index=known,
                   fragile=np.array(fragile), moments=dict(scores=np.array(scores)), provenance=origin)
 
 # %% ../../nbs/methods/04a_splitting_runs.ipynb #7ad29882
@@ -351,9 +365,7 @@ def audit_record(
     Returns:
         counts, fragile; moments: label, kinds, need, evaluations, audited (splits looked at)
     """
-    _check_model(model)
-    noise.check_images(x)
-    index = np.arange(len(x)) if index is None else np.asarray(index)
+    x, known = _looked_at(model, x, noise, index)
     guard = default_guard(model, x.device) if margin_guard is None else margin_guard
     run, d = _Runner(model, tuple(x.shape[1:]), batch_size, x.device, guard), x[0].numel()
     head = leading_linear(model, run.shape) if fast and guard > 0 else None
@@ -362,5 +374,5 @@ def audit_record(
     rows = [_audit_image(run, head, noise, image, phases, goal) for image in x]
     seen = {name: np.array([row[name] for row in rows]) for name in rows[0]}
     counts, fragile = seen.pop("counts"), seen.pop("fragile")
-    return Record(selection=counts, counts=counts, n=np.full(len(x), noise.n_splits), noise=noise, dim=d, index=index,
+    return Record(selection=counts, counts=counts, n=np.full(len(x), noise.n_splits), noise=noise, dim=d, index=known,
                   fragile=fragile, moments=seen, provenance=dict(offsets=noise.fingerprint(d), margin_guard=guard))

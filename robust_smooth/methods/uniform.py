@@ -190,6 +190,9 @@ def check(certificates: Certificates, # from `certify`
     proved = tail_at_least(w["hits"], c.n, lower) <= c.alpha * (1 + 1e-9)
     reach, whole = _reach(w, lower)
     fine = (c.label == w["selected"]) & (lower > 0.5) & (c.radius <= reach) & (norm_name(c.norm) == "l1")
+    fine &= w["rounded"].astype(bool) == (c.adversary == "continuous") # half a step more is for who rounds alone
+    if c.noise is not None and "q" in c.noise:
+        fine &= w["grid"] == c.noise["q"]
     if c.steps is not None:
         fine &= (w["grid"] == c.levels) & (c.steps <= whole) & (c.radius <= c.steps / np.maximum(w["grid"], 1))
     return ~kept | (fine & proved)

@@ -205,9 +205,17 @@ def _statistics(source: Any) -> tuple[Any, Any] | None: # mean, std
 # %% ../../nbs/training/03_models.ipynb #79e96f1a
 CENTRES, SCALES = ("mean", "means", "mu"), ("std", "stds", "sd", "sds", "sigma") # names of the numbers in such layers
 
+def _spelt(module: nn.Module, names: Sequence[str]) -> Iterator[str]:
+    "These names, then those of a few numbers that a layer spells with a word before or behind: `_mean`, `new_std`."
+    yield from names
+    held = {**vars(module), **module._buffers, **module._parameters}
+    yield from (name for name, value in held.items() if set(name.split("_")) & set(names)
+                and (isinstance(value, (list, tuple)) or isinstance(value, Tensor) and value.numel() <= 4)
+                and not name.startswith("running"))
+
 def _numbers(module: nn.Module, names: Sequence[str]) -> Tensor | None:
     "The first of these attributes that holds plain numbers."
-    for name in names:
+    for name in _spelt(module, names):
         value = getattr(module, name, None)
         if isinstance(value, (Tensor, float, int)) or (isinstance(value, (list, tuple)) and len(value)):
             return torch.as_tensor(value)

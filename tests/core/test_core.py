@@ -1,4 +1,5 @@
 "Certificates, Records and the registry: what they promise and what they refuse."
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -63,6 +64,13 @@ def test_record_round_trip(tmp_path):
     np.testing.assert_array_equal(again.moments["sums"], whole.moments["sums"])
     assert again.noise == whole.noise and again.dim == 12 and again.provenance["model"] == "abc"
     assert len(again[[0, 2]]) == 2 and again[[0, 2]].moments["sums"].shape == (2, 2, 12)
+
+
+def test_concat_says_what_only_some_records_hold():
+    with_labels = replace(record(index=[0, 1, 2]), labels=np.zeros(3, int))
+    without = record(index=[7, 8, 9])
+    with pytest.warns(UserWarning, match="hold no labels: left out"): assert Record.concat([with_labels, without]).labels is None
+    assert len(Record.concat([with_labels, replace(without, labels=np.ones(3, int))]).labels) == 6
 
 
 def test_concat_refuses_by_name():

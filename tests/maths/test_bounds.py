@@ -104,3 +104,16 @@ def test_limits_stay_safe_where_few_votes_are_missing_from_very_many(n, missing)
                 slope = -term * (n - missing) / (1 - q) # of the tail in q
                 q -= (tail - mpmath.mpf(alpha)) / slope
             assert 0 <= (value - q) / q < 5 * ROUNDING
+
+
+@pytest.mark.parametrize("n", [1001, 3000, 12345, 10**6, 10**8, 10**9, 2**31, 10**12])
+def test_a_lower_limit_of_a_handful_of_votes_is_on_the_safe_side(n):
+    "At every level, those above one half and the smallest among them: the tail at the limit is at most alpha, by 200 digits."
+    with mpmath.workdps(200):
+        for k in (1, 2, 3, 4, 8, 20, 39, 40, 41):
+            for alpha in (1e-100, 1e-30, 0.001, 0.5, 0.55, 0.6, 0.8, 0.99, 0.999):
+                p = mpmath.mpf(float(binomial_lower(k, n, alpha)))
+                below = mpmath.fsum(mpmath.binomial(n, j) * p**j * (1 - p)**(n - j) for j in range(k))
+                assert 0 <= (alpha - (1 - below)) / alpha <= 1e-9, (k, alpha)
+    for alpha in (1e-100, 1e-30):
+        assert binomial_lower(1, 1, alpha) <= alpha and binomial_upper(0, 1, alpha, complement=True) <= alpha

@@ -235,6 +235,29 @@ def test_witness():
     assert not prove(top, rival, 1000, 0.0009, beta, s, t).any()
 
 
+@pytest.mark.parametrize("n, alpha", [(20, 0.6), (20, 0.9), (60, 0.4)])
+def test_an_interval_that_ends_before_the_rival_has_mass_proves_nothing(n, alpha):
+    "Uniform noise, s beyond I(a): the rival has probability 0 all along, and its top class is never likelier than at the end of I(a)."
+    table, a = all_limits(n, alpha, "uniform"), np.arange(n + 1)
+    assert np.all(table[:, 0] <= binomial_lower(a, n, alpha) + 1e-7) # no rival in sight: the error is that of one limit
+    for p in np.linspace(0.01, 0.99, 50):
+        assert binom.pmf(a, n, p) @ (table[:, 0] > p) <= alpha
+
+
+def test_votes_of_many_classes_at_a_generous_level():
+    "29 of 60 against 5 and others: .73 was certified, where the shares are .4 apart."
+    assert 0.37 < limit(29, 5, 60, 0.4, "uniform") < 24 / 60
+
+
+def test_no_witness_proves_a_distance_beyond_the_interval():
+    top, rival, beta = np.array([60, 600]), np.array([20, 200]), np.full(2, 1e-5)
+    n = np.array([100, 1000])
+    s, t = solve(top, rival, n, 0.001, "uniform")
+    assert prove(top, rival, n, 0.001, beta, s, t, "uniform").all()
+    for claimed in (0.45, 0.7, 0.9, 0.95, 0.99, 0.9999):
+        assert not prove(top, rival, n, 0.001, beta, np.full(2, claimed), t, "uniform").any()
+
+
 def test_a_lower_t_only_costs_radius():
     "The event grows; a claim that survives is still proved, the largest one no longer is."
     s, t = solve(700, 200, 1000)

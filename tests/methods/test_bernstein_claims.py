@@ -15,6 +15,7 @@ from torch.nn.utils import parametrizations
 import robust_smooth as rs
 from robust_smooth.lab.bernstein_models import attack_inside
 from robust_smooth.methods import bernstein
+from robust_smooth.training.lipschitz import layer_bound
 
 # ------------------------------------------------------------------------------------------- what hangs on the extractor
 
@@ -219,3 +220,34 @@ def test_a_constant_extractor_moves_nothing():
     table = np.array([[0.0, 1.0], [0.5, 0.5]])
     certificates = bernstein.certify(table, [[0.9]], lipschitz=0.0, keep=True)
     assert math.isinf(certificates.radius[0]) and rs.check(certificates).all()
+
+
+class _Features(nn.Module):
+    "Two features that are no function of their image alone."
+
+    def __init__(self, kind):
+        super().__init__()
+        self.line, self.kind, self.calls = nn.Linear(4, 2), kind, 0
+
+    def forward(self, x):
+        self.calls += 1
+        z = self.line(nn.functional.dropout(x, 0.5, training=True) if self.kind == "coins" else x)
+        z = z - z.mean(0) if self.kind == "company" else z
+        return torch.sigmoid(z + (0.3 * (-1)**self.calls if self.kind == "memory" else 0.0))
+
+
+@pytest.mark.parametrize("scope", ["features", "input"])
+@pytest.mark.parametrize("kind, said", [("coins", "two answers"), ("memory", "two answers"), ("company", "depend on each other")])
+def test_features_are_a_function_of_each_image_alone(kind, said, scope):
+    torch.manual_seed(0)
+    images = torch.rand(3, 4)
+    layer_bound.register(_Features)(lambda layer, shape: (1.0, 1.0, 1.0))
+    smooth = bernstein.Smoothed(_Features(kind), nn.Linear(2, 3), degree=2)
+    with pytest.raises(ValueError, match=said): smooth.certify(images, scope=scope, progress=False)
+    assert len(bernstein.Smoothed(_Features("none"), nn.Linear(2, 3), degree=2).certify(images, scope=scope, progress=False)) == 3
+
+
+def test_features_that_look_at_the_batch_are_named():
+    features = nn.Sequential(nn.Linear(4, 2), nn.BatchNorm1d(2, track_running_stats=False), nn.Sigmoid())
+    smooth = bernstein.Smoothed(features, nn.Linear(2, 3), degree=2)
+    with pytest.raises(ValueError, match="keeps no running statistics"): smooth.certify(torch.rand(3, 4), scope="features", progress=False)

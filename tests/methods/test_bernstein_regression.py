@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 from sklearn.base import clone
+from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import cross_val_score, GridSearchCV
 from sklearn.tree import DecisionTreeRegressor
 from sklearn.utils.estimator_checks import check_estimator
@@ -88,3 +89,24 @@ def test_other_bad_data(data):
         with pytest.raises(ValueError, match="folds"): cross_validate_degree(TREE, X, y, (3,), folds=folds)
     with pytest.raises(ValueError, match="X must"): cross_validate_degree(TREE, X[None], y, (3,))
     with pytest.raises(ValueError, match="y must be finite"): cross_validate_degree(TREE, X, np.where(y > 0, np.nan, y), (3,))
+
+
+class _Column(LinearRegression):
+    "It predicts [M, 1], as scikit-learn does after a fit to such targets."
+
+    def predict(self, X):
+        return super().predict(X).reshape(-1, 1)
+
+
+def test_predictions_of_one_column_are_no_broadcast():
+    rng = np.random.default_rng(0)
+    X = rng.random((60, 2))
+    y = np.sin(3 * X[:, 0]) + 0.1 * rng.standard_normal(60)
+    assert cross_validate_degree(_Column(), X, y, degrees=(2,)) == cross_validate_degree(LinearRegression(), X, y, degrees=(2,))
+
+
+def test_a_model_of_two_outputs_is_refused():
+    X = np.random.default_rng(0).random((30, 2))
+    fitted = LinearRegression().fit(X, np.c_[X[:, 0], X[:, 1]])
+    with pytest.raises(ValueError, match="one number per row"): smooth_regression(fitted, 2, [[0, 1], [0, 1]])
+    with pytest.raises(ValueError, match="one number per row"): smooth_regression(lambda x: x[:1, 0], 2, [[0, 1], [0, 1]])

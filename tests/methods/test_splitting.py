@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+import robust_smooth as rs
 from robust_smooth.methods import splitting
 from robust_smooth.training import data, models
 from robust_smooth.core.record import Record
@@ -566,3 +567,43 @@ def test_a_radius_of_whole_steps_is_asked_for_in_whole_steps(q):
     noise = Splitting(n_splits=2 * q + 1, q=q)
     assert [EarlyExit(radius=k / q, noise=noise).steps for k in range(1, q + 1)] == list(range(1, q + 1))
     assert EarlyExit(radius=np.nextafter(1 / q, 0), noise=noise).steps == 0
+
+
+class _Odd(torch.nn.Module):
+    "A network that is no function of its row: it tosses coins, or remembers, or looks at its neighbours."
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind, self.calls = kind, 0
+
+    def forward(self, x):
+        self.calls += 1
+        x = torch.nn.functional.dropout(x, 0.5, training=True) if self.kind == "coins" else x
+        m = x.flatten(1)[:, :1] - 0.5
+        m = m + 0.3 * (-1)**self.calls if self.kind == "memory" else m
+        m = m - 0.5 * m.mean(0) if self.kind == "company" else m
+        return torch.cat([m, -m], 1)
+
+
+@pytest.mark.parametrize("kind, said", [("coins", "two answers"), ("memory", "two answers"), ("company", "depend on each other")])
+def test_exact_certificates_are_of_functions(kind, said):
+    "What a vote refuses, an audit and soft votes refuse as well: no alpha pays for a network that is no function."
+    noise, x = Splitting(n_splits=8, q=16), torch.arange(16).reshape(4, 4) / 16
+    for certify in (audit, splitting.certify_soft):
+        with pytest.raises(ValueError, match=said): certify(_Odd(kind).eval(), x, noise)
+        assert len(certify(_Odd("none").eval(), x, noise)) == 4
+
+
+def test_images_with_their_axes_moved():
+    "Photographs come with their colours last; permuted, they are views."
+    noise, photos = Splitting(n_splits=8, q=16), (torch.arange(4 * 6 * 3) % 17).reshape(2, 2, 6, 3) / 16
+    moved, net = photos.permute(0, 3, 1, 2), _Odd("none").eval()
+    net.num_classes = 2
+    for certify in (audit, splitting.certify_soft):
+        assert np.array_equal(certify(net, moved, noise).radius, certify(net, moved.contiguous(), noise).radius)
+    for each in (noise, IndependentSplitting(n_splits=8, q=16)):
+        smooth = rs.Smoothed(rs.wrap(net, mean=0, std=1), each)
+        want = smooth.vote(moved.contiguous(), n=100, n0=10, progress=False).counts
+        for given in (moved, (moved, torch.zeros(2, dtype=torch.int64)), rs.data.ImageSet(moved, torch.zeros(2, dtype=torch.int64)), list(moved)):
+            assert np.array_equal(smooth.vote(given, n=100, n0=10, progress=False).counts, want)
+        assert smooth.predict(moved, n=100, progress=False).shape == (2,) and smooth.estimate(moved, n=100, seconds=0.01).images == 2

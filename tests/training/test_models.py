@@ -678,3 +678,27 @@ def test_files_that_hold_no_plain_weights_are_answered_with_a_line_that_works(tm
         for name in ("a.pt", "a.safetensors"):
             (tmp_path / name).write_bytes(junk)
             with pytest.raises(ValueError, match=re.escape(name) + "|Safetensor|header"): load_into(net, tmp_path / name)
+
+
+class _Own(nn.Module):
+    "A normalisation with names of its own."
+
+    def __init__(self, centre, scale):
+        super().__init__()
+        self.register_buffer(centre, torch.tensor([0.4, 0.4, 0.4]))
+        self.register_buffer(scale, torch.tensor([0.2, 0.2, 0.2]))
+        self.names = centre, scale
+
+    def forward(self, x):
+        centre, scale = (getattr(self, name).view(1, -1, 1, 1) for name in self.names)
+        return (x - centre) / scale
+
+
+@pytest.mark.parametrize("centre, scale", [("_mean", "_std"), ("new_mean", "new_std"), ("pixel_mean", "pixel_std"), ("mean_rgb", "std_rgb"), ("image_mean", "image_std")])
+def test_a_normalisation_under_other_names_is_one(centre, scale):
+    layers = nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    with pytest.raises(ValueError, match="second normalisation"): models.wrap(nn.Sequential(_Own(centre, scale), *layers), mean=0.5, std=0.5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert models.wrap(nn.Sequential(_Own(centre, scale), *layers)).normalize is None
+        models.wrap(nn.Sequential(nn.BatchNorm2d(3), *layers), mean=0.5, std=0.5) # running statistics are no constants
