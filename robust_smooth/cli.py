@@ -427,7 +427,7 @@ def convert(args: argparse.Namespace) -> int: # exit code
     print(args.to)
     return 0
 
-# %% ../nbs/12_cli.ipynb #3e914f56
+# %% ../nbs/12_cli.ipynb #c11d0c70
 def report(args: argparse.Namespace) -> int: # exit code
     """Rebuild the HTML report of the last run, or of the largest run of each experiment that the checkout keeps.
 
@@ -462,6 +462,7 @@ def doctor(args: argparse.Namespace) -> int: # exit code
     from robust_smooth.lab.doctor import examine
     return 1 if examine() else 0
 
+# %% ../nbs/12_cli.ipynb #3e914f56
 _OF_TRAINING, _OF_MAKING = ("sigma", "clean", "budget", "n"), ("data_dir", "replace", "folder") # options of zoo
 
 def _check_zoo(args: argparse.Namespace) -> None:

@@ -213,9 +213,9 @@ SECANTS = 12 # before a quantile is bracketed
 FLAT_END = 3.0 # a stretch without mass so near the quantile is no tail
 LOOSE = dict(coarse=0.02, middle=2e-3, fine=1e-3) # error of a quantile on the probit scale that a formula corrects; its cube remains
 
-# %% ../../nbs/maths/01c_shell_values.ipynb #2667fad1
-class _Quantiles:
-    "Quantiles of the family mixed at several radii, d >= 2, k > 0, and what they taught."
+# %% ../../nbs/maths/01c_shell_values.ipynb #2667fada
+class _Guesses:
+    "Where quantiles of the family mixed may lie at several radii, d >= 2, k > 0, by what the last ones taught."
 
     def __init__(self, d: int, k: float):
         check_resolved(d, k, "mixed")
@@ -241,6 +241,10 @@ class _Quantiles:
             return rough_t, scale, rough_t
         t, known_scale, then = self.known[z]
         return rough_t * t / then if t * then > 0 else rough_t + t - then, known_scale, rough_t
+
+# %% ../../nbs/maths/01c_shell_values.ipynb #2667fad1
+class _Quantiles(_Guesses):
+    "Quantiles of the family mixed, from guesses."
 
     def _find(
         self, z: float, R: float, grade: str,
