@@ -60,10 +60,10 @@ def test_a_suspended_worker_keeps_its_run_no_longer_than_the_limit_and_no_other(
     pytest.importorskip("distributed", reason="needs the extra [cluster]")
     monkeypatch.setattr(schedulers, "PATIENCE", 5.0)
     path = notebook(home, EXPERIMENT, "import os, signal, time\nif seed == 0: os.kill(os.getppid(), signal.SIGSTOP)\ntime.sleep(2)", "run.finish()")
-    outcome = sweep(home, path, dict(seed=list(range(6))), limit=30, jobs=2, scheduler="local")
+    outcome = sweep(home, path, dict(seed=list(range(6))), limit=60, jobs=2, scheduler="local") # on a busy machine a kernel needs half of it
     assert [one["status"] for one in outcome.reports] == ["FAILED"] + ["done"] * 5
-    assert "longer than the limit of 30 s, and whoever makes it does not end it" in outcome.reports[0]["error"]
-    assert outcome.reports[0]["seconds"] >= 35
+    assert "longer than the limit of 60 s, and whoever makes it does not end it" in outcome.reports[0]["error"]
+    assert outcome.reports[0]["seconds"] >= 65
     again = sweep(home, path, dict(seed=list(range(1, 6))), jobs=2)
     assert [one["status"] for one in again.reports] == ["cached"] * 5
 
