@@ -211,7 +211,8 @@ def _smooth_values(z: np.ndarray, R: np.ndarray, d: int, k: float) -> tuple[np.n
 # %% ../../nbs/maths/01c_shell_values.ipynb #2651a56e
 SECANTS = 12 # before a quantile is bracketed
 FLAT_END = 3.0 # a stretch without mass so near the quantile is no tail
-LOOSE = dict(coarse=0.02, middle=2e-3, fine=1e-3) # error of a quantile on the probit scale that a formula corrects; its cube remains
+# Errors of a quantile on the probit scale that a formula corrects, by grade; the cube remains, and what the scale lacks times the square.
+LOOSE = dict(coarse=0.02, settled=1e-3, middle=2e-3, fine=1e-4)
 
 # %% ../../nbs/maths/01c_shell_values.ipynb #2667fada
 class _Guesses:
@@ -292,7 +293,7 @@ class CornerSearch(_Quantiles):
 
     def settle(self, z: float, R: float) -> None:
         "Look closely by the coarse law, so that the fine law begins beside its quantile and knows the scale there."
-        self._find(z, R, "coarse", LOOSE["fine"], learn=True)
+        self._find(z, R, "coarse", LOOSE["settled"], learn=True)
 
     def value(self, z: float, R: float, grade: str) -> tuple[float, float]: # t and V
         """The quantile t of L at Phi(z), and V(Phi(z)) by weak duality; the bound has slope e^t (P(L >

@@ -504,7 +504,7 @@ def test_a_steep_mixed_radius_takes_a_dozen_laws(d, k, q, monkeypatch):
     assert R > 0 and len(laws) <= 24 # 37 before
 
 
-@pytest.mark.parametrize("d, k, q", [(2, 1.0, 0.3), (3, 1.5, 0.45), (16, 14.4, 0.49), (30, 27.0, 0.49)])
+@pytest.mark.parametrize("d, k, q", [(2, 1.0, 0.3), (3, 1.5, 0.45), (16, 14.4, 0.49), (30, 27.0, 0.49), (300, 240.0, 0.45)])
 def test_a_mixed_radius_is_the_root_of_its_law_to_the_stated_accuracy(d, k, q):
     "The class of probability p keeps one half at its radius to 1e-9, at the quantile itself and by the law of certificates."
     R = float(sb.radius(None, d, k, "mixed", one_minus_p=q))
