@@ -401,16 +401,19 @@ def broken_links(folder: Path) -> list[str]:
         page = _Links()
         page.feed(path.read_text(encoding="utf-8"))
         return page
+    @lru_cache(maxsize=None) # the sidebars of a folder's pages lead to the same places
+    def led_to(here: Path, path: str) -> Path | None:
+        place = (here / unquote(path)).resolve()
+        if place.is_dir(): place = place / "index.html"
+        return place if place.exists() else None
     broken = []
     for path in sorted(folder.rglob("*.html")):
         for target in parsed(path).targets:
             parts = urlsplit(target)
             if parts.scheme or parts.netloc: continue
-            place = path if not parts.path else (path.parent / unquote(parts.path)).resolve()
-            if place.is_dir(): place = place / "index.html"
-            here = f"{path.relative_to(folder)} -> {target}"
-            if not place.exists(): broken.append(here)
-            elif parts.fragment and place.suffix == ".html" and unquote(parts.fragment) not in parsed(place).ids: broken.append(here)
+            place = led_to(path.parent, parts.path) if parts.path else path
+            lost = place is None or (parts.fragment and place.suffix == ".html" and unquote(parts.fragment) not in parsed(place).ids)
+            if lost: broken.append(f"{path.relative_to(folder)} -> {target}")
     return broken
 
 

@@ -29,3 +29,13 @@ html_static_path = ["_static"]
 html_css_files, html_js_files = ["site.css"], ["site.js"]
 html_theme_options = dict(navigation_with_keys=True)
 pygments_style, pygments_dark_style = "friendly", "monokai"
+
+
+def open_where_one_reads(app, pagename, templatename, context, doctree) -> None:
+    "The sidebar shows every chapter, and below the lists of proofs, experiments, tables and modules only the one that is read: half of each page was sidebar."
+    if (whole := context.get("toctree")) is None: return
+    context["toctree"] = lambda **how: whole(**how | {"collapse": True})
+
+
+def setup(app) -> None:
+    app.connect("html-page-context", open_where_one_reads, priority=400) # before the theme draws its sidebar
