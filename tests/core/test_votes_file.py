@@ -81,8 +81,14 @@ def small(path, at_once):
     return path.read_bytes()
 
 
-def unchanged_and_refused(path, data, match="."):
+def put(path, data):
+    "As a new file: a file that is cut and written again is flushed to the disk by some file systems, and here are thousands."
+    path.unlink(missing_ok=True)
     path.write_bytes(data)
+
+
+def unchanged_and_refused(path, data, match="."):
+    put(path, data)
     for reads in (read_journal, Journal):
         with pytest.raises(ValueError, match=match):
             reads(path)
@@ -138,7 +144,7 @@ def test_every_flipped_bit_is_refused(path, small):
     for bit in range(8 * len(small)):
         flipped = bytearray(small)
         flipped[bit // 8] ^= 1 << bit % 8
-        path.write_bytes(flipped)
+        put(path, flipped)
         with pytest.raises(ValueError, match="votes file|damaged at byte"):
             read_journal(path)
 
@@ -156,7 +162,7 @@ def test_every_flipped_bit_of_format_1_is_refused(path):
     for bit in [*range(5600), *range(5600, 8 * len(data), step)]:
         flipped = bytearray(data)
         flipped[bit // 8] ^= 1 << bit % 8
-        path.write_bytes(flipped)
+        put(path, flipped)
         with pytest.raises(ValueError, match="votes file|damaged at byte"):
             read_journal(path)
 
@@ -170,10 +176,11 @@ def test_the_place_of_damage_is_told(path, small):
 
 
 @pytest.mark.filterwarnings("ignore:.*torn tail")
-def test_torn_at_every_byte(path, small):
+def test_torn_at_every_byte(path, small, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None) # what is torn here is torn by hand
     ends = [frame.end for frame in frames.split(small, frames.FORMATS[2]).found]
     for cut in range(len(small)):
-        path.write_bytes(small[:cut])
+        put(path, small[:cut])
         header, blocks = read_journal(path)
         kept = (20, 0, 7)[:max(sum(end <= cut for end in ends) - 1, 0)]
         assert header == (HEADER if cut >= ends[0] else None) and same(blocks, *kept)
@@ -190,7 +197,7 @@ def test_what_a_torn_tail_held_is_told(path, small, tmp_path):
     ends = [frame.end for frame in frames.split(small, frames.FORMATS[2]).found]
     for cut, bytes_lost, said in ((ends[-1] - 1, ends[-1] - ends[-2] - 1, "begun for 1 row"), (ends[-2] + 3, 3, "2 whole rows"),
                                   (ends[1] - 1, ends[1] - ends[0] - 1, "0 whole rows")):
-        path.write_bytes(small[:cut])
+        put(path, small[:cut])
         with pytest.warns(UserWarning, match=f"the last {bytes_lost} bytes.*") as told:
             read_journal(path)
         assert len(told) == 1 and said in str(told[0].message) and str(path) in str(told[0].message)
@@ -225,7 +232,7 @@ def test_torn_format_1_at_every_byte(path):
     data = old_file()
     ends = [frame.end for frame in frames.split(data, frames.FORMATS[1]).found]
     for cut in range(len(data)):
-        path.write_bytes(data[:cut])
+        put(path, data[:cut])
         if len(frames.MAGIC_1) < cut < ends[0]: # nothing was voted, and nothing vouches for what stands there
             with pytest.raises(ValueError, match="nothing was voted"):
                 read_journal(path)
@@ -392,7 +399,7 @@ def test_whole_rows_are_saved_from_a_damaged_file(path, small, tmp_path):
     for number, frame in enumerate(frames.split(small, frames.FORMATS[2]).found):
         damaged = bytearray(small)
         damaged[frame.start + 6] ^= 64
-        path.write_bytes(damaged)
+        put(path, damaged)
         to = tmp_path / f"saved{number}.votes"
         with pytest.raises(ValueError, match="damaged at byte"):
             convert(path, to)
