@@ -273,9 +273,9 @@ def test_wings_import_from_lower_wings_only():
     assert seen >= 40 and not wrong, wrong
 
 
-def test_only_the_registry_and_faces_import_by_name():
+def test_only_rooms_on_demand_and_faces_import_by_name():
     users = {p.relative_to(ROOT / "robust_smooth").as_posix() for p in (ROOT / "robust_smooth").rglob("*.py") if "import_module(" in p.read_text(encoding="utf-8")}
-    assert users <= {"__init__.py", "core/__init__.py", "noise/__init__.py", "core/registry.py", "training/models.py", "training/vision.py", "cli.py"}, users
+    assert users <= {"__init__.py", "core/__init__.py", "noise/__init__.py", "core/rooms.py", "training/models.py", "training/vision.py", "cli.py"}, users
 
 
 def test_no_tracked_file_names_a_machine_or_is_unfinished():

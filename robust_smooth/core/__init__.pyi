@@ -24,7 +24,7 @@ from .frames import FORMATS as FORMATS
 from .frames import Format as Format
 from .frames import Frame as Frame
 from .frames import Frames as Frames
-from .registry import GROUP as GROUP
+from .rooms import GROUP as GROUP
 from .certificate_file import GROUPS as GROUPS
 from .frames import HEAD as HEAD
 from .frames import JOURNAL_MAGIC as JOURNAL_MAGIC
@@ -105,8 +105,10 @@ from .places import home as home
 from .votes_file import keep_aside as keep_aside
 from .registry import list_methods as list_methods
 from .registry import listed as listed
+from .rooms import load_foreign as load_foreign
 from .registry import load_methods as load_methods
 from .registry import load_noises as load_noises
+from .rooms import load_unread as load_unread
 from .seeds import mersenne_state as mersenne_state
 from .registry import method_named as method_named
 from .registry import noise_from_spec as noise_from_spec
@@ -141,7 +143,8 @@ from .registry import register as register
 from .registry import register_check as register_check
 from .registry import register_noise as register_noise
 from . import registry as registry
-from .registry import room as room
+from .rooms import room as room
+from . import rooms as rooms
 from .summaries import round_radii as round_radii
 from . import seeds as seeds
 from .frames import split as split

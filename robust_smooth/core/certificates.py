@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 from .certificate_file import read_certificates, write_certificates
 from .certification_log import write_certification_log
 from .hashes import content_hash
+from .rooms import room
 from .summaries import Summary, plot_certificates, summarise
 from .values import ABSTAIN, check_domain, check_whole, MODES, norm_name, steps_within, UNIT, wrong_labels
 
@@ -313,7 +314,6 @@ class _Assures(_Accuracy):
             raise ValueError(f"accuracy_interval needs proved certificates, got mode={self.mode!r}")
         if not len(self) or len(np.unique(self.index)) != len(self):
             raise ValueError("accuracy_interval needs at least one image, and each image once")
-        from robust_smooth.core.registry import room # which knows certificates
         accuracy = room("maths.accuracy")
         bound = accuracy.accuracy_of_population if population else accuracy.accuracy_of_these
         right = np.round(len(self) * self.certified_accuracy(labels, radii)).astype(np.int64)

@@ -15,7 +15,8 @@ import numpy as np
 from . import _table
 from .certificates import Certificates
 from .door import _knows_adversary, refuse_domain
-from .registry import _load, _load_unread, CHECKS, Method, method_named, METHODS, noise_from_spec
+from .registry import CHECKS, Method, method_named, METHODS, noise_from_spec
+from .rooms import load_unread, room
 from .values import ABSTAIN, own_floats
 
 # %% auto #0
@@ -91,9 +92,9 @@ def check_named(name: str, # what certificates call their `method`
         name: what certificates call their `method`
     """
     if name not in CHECKS and name in _table.CHECKS:
-        _load(_table.CHECKS[name])
+        room(_table.CHECKS[name])
     if name not in CHECKS:
-        _load_unread()
+        load_unread()
     if name not in CHECKS:
         known = sorted({*CHECKS, *_table.CHECKS})
         raise ValueError(f"certificates of {name!r} cannot be checked: its check is not registered; known: {known}")

@@ -6,11 +6,8 @@
 from __future__ import annotations
 
 import functools
-import importlib
-import importlib.metadata
 import inspect
 import reprlib
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -22,16 +19,17 @@ from .certificates import Certificates
 from .door import (
     _against_reals, _certify, _Entry, _knows_mode, _own_options, options_of, refuse_domain, refuse_empty, refuse_labels,
     refuse_lacking, refuse_other)
+from .rooms import load_unread, room
 from .values import by_name, check_level, check_mode, domain_words, norm_name, own_floats, UNIT
 
 if TYPE_CHECKING:
     import pandas as pd # a table is made on demand: reading votes does not wait for it
 
 # %% auto #0
-__all__ = ['P', 'R', 'METHODS', 'NOISES', 'CHECKS', 'COMPUTED', 'T', 'GROUP', 'refuse_plan', 'admit', 'Method', 'guarded',
-           'register', 'register_check', 'register_noise', 'room', 'find_methods', 'load_methods', 'refuse_method',
-           'method_named', 'noise_named', 'load_noises', 'own_norms', 'check_listed', 'list_methods', 'listed',
-           'noise_spec', 'noise_from_spec']
+__all__ = ['P', 'R', 'METHODS', 'NOISES', 'CHECKS', 'COMPUTED', 'T', 'refuse_plan', 'admit', 'Method', 'guarded', 'register',
+           'register_check', 'register_noise', 'find_methods', 'load_methods', 'refuse_method', 'method_named',
+           'noise_named', 'load_noises', 'own_norms', 'check_listed', 'list_methods', 'listed', 'noise_spec',
+           'noise_from_spec']
 
 # %% ../../nbs/core/06_registry.ipynb #c28798a2
 def _check_pair(method: _Entry, noise: Any, norm: str) -> None:
@@ -261,40 +259,6 @@ def register_noise(cls: T) -> T: # the class
     NOISES[cls.__name__] = by_name(cls) if _takes_names(cls) else cls
     return cls
 
-# %% ../../nbs/core/06_registry.ipynb #0406e550
-GROUP = "robust_smooth.methods" # entry points whose modules register methods, checks or noises
-
-def _load(module: str) -> None:
-    "Import a module of ours, named from the package on."
-    room(module)
-
-def room(module: str, # named from the package on: "maths.accuracy"
-        ) -> Any:     # the module
-    """A room of a higher wing, on demand: the one door upward.
-
-    Args:
-        module: named from the package on: "maths.accuracy"
-    Returns:
-        the module
-    """
-    return importlib.import_module(f"robust_smooth.{module}")
-
-@functools.lru_cache(maxsize=None)
-def _load_foreign() -> None:
-    "Import, once, what other packages announce; one that cannot be imported is reported and left out."
-    for point in importlib.metadata.entry_points(group=GROUP):
-        try:
-            point.load()
-        except Exception as error:
-            where = f"the entry point {point.name!r} of {GROUP} ({point.value})"
-            warnings.warn(f"{where} cannot be loaded: {error!r}", stacklevel=2)
-
-def _load_unread() -> None:
-    "Import the modules whose registrations cannot be read, and those of other packages."
-    for module in _table.UNREAD:
-        _load(module)
-    _load_foreign()
-
 # %% ../../nbs/core/06_registry.ipynb #e8dab360
 def _may_fit(pairs: Sequence[tuple[str, str]] | None, noise: str | None, norm: str | None) -> bool:
     "Whether a method with these pairs may fit; None: its pairs could not be read."
@@ -324,8 +288,8 @@ def find_methods(noise: str | None = None, # class name of a smoothing distribut
     name = None if norm is None else norm_name(norm)
     for method, (module, pairs, needs) in _table.METHODS.items():
         if method not in METHODS and _may_fit(pairs, noise, name) and _is_held(needs, held):
-            _load(module)
-    _load_unread()
+            room(module)
+    load_unread()
     fits = [m for m in METHODS.values() if _may_fit(tuple(m.pairs), noise, name) and _is_held(m.needs, held)]
     return sorted(fits, key=lambda m: -m.rank_for(name, n))
 
@@ -365,9 +329,9 @@ def method_named(name: str, # as registered
     if not isinstance(name, str):
         raise ValueError(f"method must be one name of {sorted({*METHODS, *_table.METHODS})}, got {_short(name)}")
     if name not in METHODS and name in _table.METHODS:
-        _load(_table.METHODS[name][0])
+        room(_table.METHODS[name][0])
     if name not in METHODS:
-        _load_unread()
+        load_unread()
     if name not in METHODS:
         raise ValueError(f"method must be one of {sorted({*METHODS, *_table.METHODS})}, got {name!r}")
     return METHODS[name]
@@ -380,9 +344,9 @@ def noise_named(name: str, # class name
         name: class name
     """
     if name not in NOISES and name in _table.NOISES:
-        _load(_table.NOISES[name])
+        room(_table.NOISES[name])
     if name not in NOISES:
-        _load_unread()
+        load_unread()
     if name not in NOISES:
         raise ValueError(f"noise {name!r} is not registered; known: {sorted({*NOISES, *_table.NOISES})}")
     return NOISES[name]
@@ -393,7 +357,7 @@ def load_noises() -> dict[str, type]: # class name -> smoothing distribution
     Returns:
         class name -> smoothing distribution
     """
-    _load_unread()
+    load_unread()
     for name in _table.NOISES:
         noise_named(name)
     return NOISES
@@ -435,7 +399,7 @@ def check_listed(noise: str | None, # class name of a smoothing distribution; No
         noise: class name of a smoothing distribution; None: all
         norm: norm; None: all
     """
-    _load_unread()
+    load_unread()
     pairs = [pair for each in METHODS.values() for pair in each.pairs]
     pairs += [pair for _, each, _ in _table.METHODS.values() for pair in each or ()]
     kinds, norms = {kind for kind, _ in pairs} | {*NOISES, *_table.NOISES}, {each for _, each in pairs}
