@@ -12,13 +12,12 @@ import enum
 import functools
 import inspect
 import random
-import re
 import sys
 import sysconfig
 import types
 from abc import ABC
-from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, ValuesView
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Callable, ItemsView, KeysView, Mapping, ValuesView
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from torch import nn, Tensor
 
 from ..core.door import ask_before
 from ..core.hashes import content_hash
+from .habits import BY_CHANCE, Habits, habits_of, read_graph
 
 # %% auto #0
 __all__ = ['LIBRARY_CODE', 'fingerprint', 'own_generators', 'identity', 'settings_of']
@@ -290,60 +290,15 @@ def _code_of_property(item: Any) -> Any:
         return [item.fget, item.fset]
     if isinstance(item, functools.partialmethod):
         return [item.func, item.args, item.keywords]
-    return getattr(item, "func", None) if isinstance(item, functools.cached_property) else getattr(item, "__func__", item)
-
-
-# %% ../../nbs/training/04_identity.ipynb #a329ea34
-_ALTER = frozenset("append appendleft extend insert pop popleft popitem remove discard clear update setdefault add".split())
-_FIXED = (*_PLAIN, tuple, frozenset, types.FunctionType, types.BuiltinFunctionType, functools.partial, enum.Enum)
-
-def _instructions(code: types.CodeType) -> Iterator[dis.Instruction]:
-    "Those of a piece of code and of the functions inside it."
-    yield from dis.get_instructions(code)
-    for item in code.co_consts:
-        if isinstance(item, types.CodeType):
-            yield from _instructions(item)
-
-def _altered(code: types.CodeType) -> set[str | None]:
-    "The attributes that a piece of code alters in place: `self._cache[key] = value`, `self._seen.append(value)`."
-    found, stack, alias = set[str | None](), list[str | None](), dict[str, str | None]()
-    for step in dis.get_instructions(code):
-        effect, top = dis.stack_effect(step.opcode, step.arg, jump=False), stack[-1] if stack else None
-        if step.opname in ("LOAD_ATTR", "LOAD_METHOD"):
-            found.add(top if step.argval in _ALTER or step.argval.endswith("_") and step.argval[:1] != "_" else None)
-            stack[-1:] = [step.argval] * (effect + 1)
-            continue
-        if step.opname in ("STORE_SUBSCR", "DELETE_SUBSCR"):
-            found.add(stack[-2] if len(stack) > 1 else None)
-        if step.opname == "STORE_FAST":
-            alias[step.argval] = top
-        stack += _pushed(step, stack, alias, effect)
-        if effect < 0:
-            del stack[effect:]
-            if stack and not step.opname.startswith(("STORE", "POP", "DELETE")):
-                stack[-1] = None
-    return found.union(*(_altered(item) for item in code.co_consts if isinstance(item, types.CodeType)))
-
-def _pushed(step: dis.Instruction, stack: list, alias: Mapping[str, str | None], effect: int) -> list:
-    "What an instruction puts upon the stack, as far as it is known."
-    if step.opname == "LOAD_FAST":
-        return [alias.get(step.argval)]
-    if step.opname == "DUP_TOP_TWO":
-        return stack[-2:]
-    return [stack[-step.arg] if step.opname == "COPY" and step.arg <= len(stack) else None] * max(effect, 0)
+    if isinstance(item, functools.cached_property):
+        return item.func
+    return getattr(item, "__func__", item)
 
 
 # %% ../../nbs/training/04_identity.ipynb #bd2dc015
-@dataclass(frozen=True)
-class _Habits:
-    "What the code of a class does to attributes, by their names."
-    mentioned: frozenset # by any code of the class
-    written: frozenset   # while it computes
-    altered: frozenset   # perhaps in place, while it computes
-
-    def moves(self, name: str, item: Any) -> bool:
-        "Whether an attribute is state: another one after a call."
-        return name in self.written or name in self.altered and not isinstance(item, (*_FIXED, *_CLASS_PARTS))
+_FIXED = ( # what cannot be altered in place
+    *_PLAIN, *_CLASS_PARTS, tuple, frozenset, enum.Enum,
+)
 
 def _functions_of(kind: type) -> dict[str, list[types.FunctionType]]:
     "The functions of the user's own classes among a class and those above it, by name."
@@ -360,21 +315,12 @@ def _functions_of(kind: type) -> dict[str, list[types.FunctionType]]:
 
 # %% ../../nbs/training/04_identity.ipynb #b925ab14
 @functools.lru_cache(maxsize=512)
-def _habits(kind: type) -> _Habits:
-    "The habits of a class: what `forward` or a call of an object reaches is followed."
-    functions = _functions_of(kind)
-    steps = {name: [step for each in found for step in _instructions(each.__code__)] for name, found in functions.items()}
-    mentioned = {name for found in functions.values() for each in found for name in _mentioned(each.__code__)}
-    reached, ahead = set[str](), ["forward", "__call__"]
-    while ahead:
-        name = ahead.pop()
-        if name in steps and name not in reached:
-            reached.add(name)
-            ahead += [step.argval for step in steps[name] if isinstance(step.argval, str)]
-    used = [steps[name] for name in reached]
-    written = {step.argval for each in used for step in each if step.opname in ("STORE_ATTR", "DELETE_ATTR")}
-    altered = {attribute for name in reached for each in functions[name] for attribute in _altered(each.__code__)}
-    return _Habits(frozenset(mentioned), frozenset(written), frozenset(altered))
+def _habits(kind: type) -> Habits:
+    return habits_of(_functions_of(kind))
+
+def _moves(kind: type, name: str, item: Any) -> bool:
+    "Whether an attribute is state by what its class does to it."
+    return _habits(kind).moves(name, not isinstance(item, _FIXED))
 
 
 # %% ../../nbs/training/04_identity.ipynb #a2accaaa
@@ -384,42 +330,15 @@ def _tell_class(tour: _Tour, value: type) -> Any:
         return _name_of(value)
     parts = []
     for kind in filter(_own, value.__mro__):
-        moving = _habits(kind).moves
-        counted = {name: item for name, item in sorted(vars(kind).items()) if _counts_in_class(name, item) and not moving(name, item)}
+        inside = {name: item for name, item in sorted(vars(kind).items()) if _counts_in_class(name, item)}
+        counted = {name: item for name, item in inside.items() if not _moves(kind, name, item)}
         parts += [[name, tour.tell(_code_of_property(item))] for name, item in counted.items()]
     return [value.__qualname__, parts]
 
-# %% ../../nbs/training/04_identity.ipynb #e10e2805
-_BY_CHANCE = re.compile(r"\.?___torch_mangle_\d+| # [^\n]*:\d+:\d+$", re.MULTILINE) # how often a process compiled, and where a file lies
-
-def _nodes(block: Any) -> Iterator[Any]:
-    "The nodes of a graph of TorchScript, those of inner blocks behind the node that has them."
-    for node in block.nodes():
-        yield node
-        for inner in node.blocks():
-            yield from _nodes(inner)
-
-def _tell_graph(tour: _Tour, graph: Any, owner: Any = None) -> list:
-    "A graph with all that it calls: its text, its constants, and the attributes of `owner` that it reads."
-    graph = graph.copy()
-    torch._C._jit_pass_inline(graph)
-    told, known = [_BY_CHANCE.sub("", graph.str(False))], {next(iter(graph.inputs())).debugName(): owner} if owner is not None else {}
-    for node in _nodes(graph):
-        if node.kind() == "prim::Constant":
-            told.append(_held_by_graph(tour, node.output().toIValue()))
-        elif node.kind() == "prim::GetAttr" and node.input().debugName() in known:
-            item = known[node.input().debugName()].getattr(node.s("name"))
-            known[node.output().debugName()] = item
-            told.append(_held_by_graph(tour, item))
-    return told
-
-
 # %% ../../nbs/training/04_identity.ipynb #a7f4247c
-def _held_by_graph(tour: _Tour, item: Any) -> Any:
-    "A constant or an attribute; a module within a graph is what the graph reads of it."
-    if isinstance(item, torch._C.ScriptModule):
-        return ""
-    return tour.tell(_weight(tour, item) if isinstance(item, Tensor) else item)
+def _tell_graph(tour: _Tour, graph: Any, owner: Any = None) -> list:
+    text, held = read_graph(graph, owner)
+    return [text, *(tour.tell(_weight(tour, item) if isinstance(item, Tensor) else item) for item in held)]
 
 @_rule(torch.jit.ScriptFunction)
 def _tell_script(tour: _Tour, value: Any) -> list:
@@ -432,7 +351,8 @@ def _tell_packed(tour: _Tour, value: Any) -> list:
 def _graphs(tour: _Tour, value: nn.Module) -> list:
     "All methods of a network of TorchScript; others have none."
     core = getattr(value, "_c", None) if isinstance(value, torch.jit.ScriptModule) else None
-    return [] if core is None else [[name, *_tell_graph(tour, core._get_method(name).graph, core)] for name in sorted(core._method_names())]
+    methods = [] if core is None else sorted(core._method_names())
+    return [[name, *_tell_graph(tour, core._get_method(name).graph, core)] for name in methods]
 
 
 # %% ../../nbs/training/04_identity.ipynb #a412a40d
@@ -450,10 +370,11 @@ _KINDS = (*_CLASS_PARTS, *_CLASS_VALUES, types.MethodType, type) # of private at
 def _private(value: nn.Module) -> dict[str, Any]:
     "Private settings of a layer of the user's own; of any layer what is set in place of a method."
     hidden = {name: item for name, item in vars(value).items() if name.startswith("_") and name not in vars(_EMPTY)}
-    habits, kind = _habits(type(value)), type(value)
-    return {name: item for name, item in sorted(hidden.items())
-            if isinstance(inspect.getattr_static(kind, name, None), types.FunctionType)
-            or name in habits.mentioned and not habits.moves(name, item) and (isinstance(item, _KINDS) or _own(type(item)))}
+    kind = type(value)
+    instead = [name for name in hidden if isinstance(inspect.getattr_static(kind, name, None), types.FunctionType)]
+    spoken = [name for name, item in hidden.items() if name in _habits(kind).mentioned and not _moves(kind, name, item)]
+    settings = [name for name in spoken if isinstance(hidden[name], _KINDS) or _own(type(hidden[name]))]
+    return {name: hidden[name] for name in sorted({*instead, *settings})}
 
 
 # %% ../../nbs/training/04_identity.ipynb #b46692c0
@@ -473,8 +394,9 @@ def _tell_network(tour: _Tour, value: nn.Module) -> list:
     held = [{key: _weight(tour, item) for key, item in part.items()} for part in (value._parameters, value._buffers)]
     hooks = [list(value._forward_hooks.values()), list(value._forward_pre_hooks.values())]
     code = getattr(value, "code", "")
-    parts = [public, *held, dict(value._modules), *hooks, *filter(None, (_private(value), _saved(value) if tour.weights else {}))]
-    written = _BY_CHANCE.sub("", code) if isinstance(code, str) else ""
+    more = _private(value), _saved(value) if tour.weights else {}
+    parts = [public, *held, dict(value._modules), *hooks, *filter(None, more)]
+    written = BY_CHANCE.sub("", code) if isinstance(code, str) else ""
     return [*_kind(tour, value), written, *map(tour.tell, parts), *_graphs(tour, value)]
 
 def _weight(tour: _Tour, value: Tensor | None) -> Any:
@@ -538,7 +460,8 @@ def _tell_pickled(tour: _Tour, value: Any) -> list:
 
 
 # %% ../../nbs/training/04_identity.ipynb #115a21b4
-_HOLDERS = (Mapping, list, tuple, set, frozenset, Tensor, np.ndarray, functools.partial) # whose rules ask what they hold
+# Whose rules ask what they hold.
+_HOLDERS = (Mapping, list, tuple, set, frozenset, Tensor, np.ndarray, functools.partial)
 
 class _OwnHolder(ABC):
     "Holders of the user's own classes."
@@ -591,7 +514,7 @@ def _look_at_names(*given: Any, **named: Any) -> None:
             LIBRARY_CODE.discard(package)
             _edition.cache_clear()
 
-ask_before(sys.modules[__name__], "identity", _look_at_names) # the code of `identity` is part of the keys of networks and votes: it stays
+ask_before(sys.modules[__name__], "identity", _look_at_names) # the code of `identity` is part of keys: it stays
 
 
 # %% ../../nbs/training/04_identity.ipynb #6ce6066b
