@@ -543,6 +543,16 @@ def _kept_in_a_file(go: Callable[[], Record],
 surround(Smoothed, "vote", _kept_in_a_file)
 
 # %% ../nbs/10_smoothed.ipynb #25c8fae3
+def _refuse_model(self: Smoothed, **rest: Any) -> None:
+    "Raise ValueError for a network without weights, and for one without a mode."
+    parts = list(self.model.modules()) if isinstance(self.model, torch.nn.Module) else []
+    if any(weight.is_meta for part in parts[:1] for weight in part.parameters()):
+        raise ValueError("model is on the device 'meta', where it has no weights: load them first")
+    if not all(hasattr(part, "training") for part in parts):
+        raise ValueError("model is a network that TorchScript froze, which has no mode; write robust_smooth.wrap(net)")
+
+for _name in ("vote", "predict", "estimate", "agreement"):
+    ask_before(Smoothed, _name, _refuse_model)
 ask_before(Smoothed, "vote", _refuse_data)
 explained(Smoothed, "vote")
 ask_before(Smoothed, "predict", _refuse_data)

@@ -35,14 +35,15 @@ def _altered(code: types.CodeType) -> set[str | None]:
     found, stack, alias = set[str | None](), list[str | None](), dict[str, str | None]()
     for step in dis.get_instructions(code):
         effect, top = dis.stack_effect(step.opcode, step.arg, jump=False), stack[-1] if stack else None
+        depth = step.arg or 0
         if step.opname in ("LOAD_ATTR", "LOAD_METHOD"):
             found.add(top if step.argval in _ALTER or step.argval.endswith("_") and step.argval[:1] != "_" else None)
             stack[-1:] = [step.argval] * (effect + 1)
             continue
         if step.opname in ("STORE_SUBSCR", "DELETE_SUBSCR"):
             found.add(stack[-2] if len(stack) > 1 else None)
-        elif step.opname == "SWAP" and step.arg <= len(stack):
-            stack[-1], stack[-step.arg] = stack[-step.arg], stack[-1]
+        elif step.opname == "SWAP" and depth <= len(stack):
+            stack[-1], stack[-depth] = stack[-depth], stack[-1]
         elif step.opname == "ROT_THREE":
             stack[-3:] = stack[-1:] + stack[-3:-1]
         elif step.opname == "STORE_FAST":
@@ -60,7 +61,8 @@ def _pushed(step: dis.Instruction, stack: list, alias: Mapping[str, str | None],
         return [alias.get(step.argval)]
     if step.opname == "DUP_TOP_TWO":
         return stack[-2:]
-    return [stack[-step.arg] if step.opname == "COPY" and step.arg <= len(stack) else None] * max(effect, 0)
+    depth = step.arg or 0
+    return [stack[-depth] if step.opname == "COPY" and depth <= len(stack) else None] * max(effect, 0)
 
 # %% ../../nbs/training/03a_habits.ipynb #96208d4d
 @dataclass(frozen=True)

@@ -350,7 +350,7 @@ def _tell_packed(tour: _Tour, value: Any) -> list:
 
 def _graphs(tour: _Tour, value: nn.Module) -> list:
     "All methods of a network of TorchScript; others have none."
-    core = getattr(value, "_c", None) if isinstance(value, torch.jit.ScriptModule) else None
+    core: Any = getattr(value, "_c", None) if isinstance(value, torch.jit.ScriptModule) else None
     methods = [] if core is None else sorted(core._method_names())
     return [[name, *_tell_graph(tour, core._get_method(name).graph, core)] for name in methods]
 
@@ -370,7 +370,7 @@ _KINDS = (*_CLASS_PARTS, *_CLASS_VALUES, types.MethodType, type) # of private at
 def _private(value: nn.Module) -> dict[str, Any]:
     "Private settings of a layer of the user's own; of any layer what is set in place of a method."
     hidden = {name: item for name, item in vars(value).items() if name.startswith("_") and name not in vars(_EMPTY)}
-    kind = type(value)
+    kind: Any = type(value)
     instead = [name for name in hidden if isinstance(inspect.getattr_static(kind, name, None), types.FunctionType)]
     spoken = [name for name, item in hidden.items() if name in _habits(kind).mentioned and not _moves(kind, name, item)]
     settings = [name for name in spoken if isinstance(hidden[name], _KINDS) or _own(type(hidden[name]))]
