@@ -30,7 +30,7 @@ from ..core.hashes import content_hash
 from .habits import BY_CHANCE, Habits, habits_of, read_graph
 
 # %% auto #0
-__all__ = ['LIBRARY_CODE', 'fingerprint', 'own_generators', 'identity', 'settings_of']
+__all__ = ['LIBRARY_CODE', 'fingerprint', 'own_generators', 'identity', 'unseen', 'settings_of']
 
 # %% ../../nbs/training/04_identity.ipynb #4601e7e2
 # Libraries, whose code counts by its name; what is written in a notebook is the user's own.
@@ -515,6 +515,27 @@ def _look_at_names(*given: Any, **named: Any) -> None:
             _edition.cache_clear()
 
 ask_before(sys.modules[__name__], "identity", _look_at_names) # the code of `identity` is part of keys: it stays
+
+
+# %% ../../nbs/training/04_identity.ipynb #1ef5c632
+def unseen(model: Any,   # a network, or any callable
+          ) -> list[str]: # names of classes of other libraries
+    """Objects that a model reaches and that show nothing of what they hold: two models that differ
+    there alone count as one.
+
+    Args:
+        model: a network, or any callable
+    Returns:
+        names of classes of other libraries
+    """
+    tour, found = _Tour(weights=False), set()
+    tour.tell(model)
+    for _, value in tour.met.values():
+        kind = type(value)
+        foreign = not _own(kind) and kind.__module__.partition(".")[0] not in LIBRARY_CODE
+        if foreign and not _attributes(value) and _as_pickled(value) == "":
+            found.add(_name_of(kind))
+    return sorted(found)
 
 
 # %% ../../nbs/training/04_identity.ipynb #6ce6066b

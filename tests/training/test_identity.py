@@ -8,6 +8,7 @@ import random
 import re
 import subprocess
 import sys
+import types
 from collections import deque
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ from torch import nn
 
 from robust_smooth.noise.additive import Gaussian
 from robust_smooth.smoothed import Smoothed
-from robust_smooth.training.identity import _Tour, fingerprint, identity, own_generators, settings_of
+from robust_smooth.training.identity import _Tour, fingerprint, identity, own_generators, settings_of, unseen
 from robust_smooth.training.models import mlp, seeded, small_convnet, wrap
 from robust_smooth.training.recipes import Cosine, crop_flip, NoiseAugmentation, Stability
 
@@ -274,6 +275,26 @@ def test_votes_of_another_frozen_network_are_not_taken_for_ones_own(tmp_path):
     assert np.array_equal(first.vote(x, save=path, **settings).counts, kept.counts)
     with pytest.raises(ValueError, match="model differs"):
         second.vote(x, save=path, **settings)
+
+
+def test_a_vote_that_is_kept_warns_where_a_network_cannot_be_seen(tmp_path, monkeypatch, recwarn):
+    "Two sessions of a compiled library look alike."
+    library = types.ModuleType("compiled_library")
+    library.__file__ = str(tmp_path / "site-packages" / "compiled_library.so")
+    monkeypatch.setitem(sys.modules, "compiled_library", library)
+
+    def refuse(self, protocol):
+        raise TypeError("cannot pickle a session")
+    session = type("Session", (), dict(__slots__=(), __module__="compiled_library", __reduce_ex__=refuse))()
+
+    def asked(x):
+        return torch.stack([x[:, 0], x[:, 1]], 1) if session else x
+    assert unseen(asked) == ["compiled_library.Session@installed"] and unseen(closed(1)) == unseen(seeded(small_convnet)) == []
+    smooth, settings = Smoothed(asked, Gaussian(sigma=0.5)), dict(n=100, batch_size=50, progress=False)
+    smooth.vote(torch.ones(1, 2), **settings)
+    assert not [one for one in recwarn if "cannot tell" in str(one.message)]
+    with pytest.warns(UserWarning, match="cannot tell this network from another of its kind, since what compiled_library.Session"):
+        smooth.vote(torch.ones(1, 2), save=tmp_path / "a.votes", **settings)
 
 
 @pytest.mark.parametrize("name", ["test", "this"])
