@@ -46,6 +46,7 @@ from .methods import gaussian as gaussian
 from .methods import gradient as gradient
 from .maths import gradient_bounds as gradient_bounds
 from .lab import grids as grids
+from .training import habits as habits
 from .voting import hardware as hardware
 from .methods import higher_order as higher_order
 from .training import holders as holders

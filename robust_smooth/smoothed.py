@@ -39,6 +39,7 @@ from .voting.remarks import explained, Judge, refuse_data, refuse_settings
 from .voting.shapes import as_batch, explain
 from .voting.votes import vote
 from .training.conduct import ran_out
+from .training.identity import unseen
 
 # %% auto #0
 __all__ = ['LOOKED_AT', 'LOOKS', 'CLEAN_BATCH', 'Estimate', 'largest_radius', 'classes_of', 'Smoothed']
@@ -462,6 +463,9 @@ def _refuse_early(self: Smoothed, data: Any, save: Any = None, **rest: Any) -> N
     refuse_settings(**rest)
     if save is not None:
         check_place(save)
+        if hidden := unseen(self.model):
+            warnings.warn(f"{save} cannot tell this network from another of its kind, since what {', '.join(hidden)} holds cannot be seen: "
+                          "give each network a votes file of its own", stacklevel=4)
 
 def _refuse_data(self: Smoothed, data: Any, **rest: Any) -> None:
     "Raise TypeError or ValueError for data and settings that would be misread."
@@ -543,6 +547,16 @@ def _kept_in_a_file(go: Callable[[], Record],
 surround(Smoothed, "vote", _kept_in_a_file)
 
 # %% ../nbs/10_smoothed.ipynb #25c8fae3
+def _refuse_model(self: Smoothed, **rest: Any) -> None:
+    "Raise ValueError for a network without weights, and for one without a mode."
+    parts = list(self.model.modules()) if isinstance(self.model, torch.nn.Module) else []
+    if any(weight.is_meta for part in parts[:1] for weight in part.parameters()):
+        raise ValueError("model is on the device 'meta', where it has no weights: load them first")
+    if not all(hasattr(part, "training") for part in parts):
+        raise ValueError("model is a network that TorchScript froze, which has no mode; write robust_smooth.wrap(net)")
+
+for _name in ("vote", "predict", "estimate", "agreement"):
+    ask_before(Smoothed, _name, _refuse_model)
 ask_before(Smoothed, "vote", _refuse_data)
 explained(Smoothed, "vote")
 ask_before(Smoothed, "predict", _refuse_data)

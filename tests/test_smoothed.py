@@ -195,3 +195,15 @@ def test_what_is_asked_before_a_vote_changes_nothing_of_it(tmp_path):
     assert np.array_equal(record.counts, again.counts) and [each.name for each in path.parent.iterdir()] == ["a.votes"]
     assert smooth.predict((FOUR, torch.tensor([0, 9, 2, 1])), n=200).shape == (4,) # where nothing is certified, no class is asked for
     assert smooth.vote.__doc__ and "save" in inspect.signature(rs.Smoothed.vote).parameters
+
+
+def test_networks_without_a_mode_or_without_weights_are_refused_by_name():
+    "A frozen network failed with an attribute that it lacks, one on the meta device with advice about the shape of images."
+    noise, x = rs.Gaussian(sigma=0.5), torch.rand(1, 4)
+    frozen = torch.jit.freeze(torch.jit.script(nn.Linear(4, 3).eval()))
+    for model, words in ((frozen, "TorchScript froze"), (nn.Linear(4, 3, device="meta").eval(), "device 'meta'")):
+        smooth = rs.Smoothed(model, noise)
+        for ask in (smooth.vote, smooth.predict, smooth.estimate, smooth.agreement):
+            with pytest.raises(ValueError, match=words):
+                ask(x)
+    assert rs.Smoothed(rs.wrap(frozen, mean=0, std=1, num_classes=3), noise).predict(x, n=100).shape == (1,)

@@ -135,6 +135,7 @@ ROOMS: dict[str, str] = {
     'gradient': 'methods.gradient',
     'gradient_bounds': 'maths.gradient_bounds',
     'grids': 'lab.grids',
+    'habits': 'training.habits',
     'hardware': 'voting.hardware',
     'higher_order': 'methods.higher_order',
     'holders': 'training.holders',

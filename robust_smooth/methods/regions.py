@@ -5,15 +5,16 @@
 # %% ../../nbs/methods/06b_regions.ipynb #f0151488
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ..core.record import Record
-from ..core.door import refuse_empty
+from ..core.door import ask_before, refuse_empty
 from ..core.registry import refuse_plan
-from ..core.values import check_level
+from ..core.values import check_level, check_whole
 from ..maths.bounds import binomial_lower
 from ..maths.first_order import FIRST_CUT, NEARLY_FULL, is_proved, pdf, quantile, solve_direction
 from .gradient import gradient_statistics
@@ -97,6 +98,19 @@ def image_region(
     best, proof = _worst_norm(value, low, high, cosine, sine)
     reach = _proved_at_both_ends(value, low, high, cosine, sine, best, proof)
     return at, np.where((q > 0.5)[:, None], record.noise.sigma * reach.reshape(shape), 0.0)
+
+# %% ../../nbs/methods/06b_regions.ipynb #7c467312
+def _check_angles(angles: Any = 31, **rest: Any) -> None:
+    "Raise ValueError for angles that are none between a vector and a gradient."
+    if isinstance(angles, int):
+        check_whole(angles, "angles")
+        return
+    at = np.asarray(angles)
+    if at.ndim != 1 or at.dtype.kind not in "iuf" or not np.all((at >= 0) & (at <= np.pi)):
+        raise ValueError(f"angles must be a whole number, or a vector of angles in [0, pi], got {angles!r}")
+
+ask_before(sys.modules[__name__], "image_region", _check_angles)
+
 
 # %% ../../nbs/methods/06b_regions.ipynb #db6957b4
 def plot_region(ax: Any,           # matplotlib axes

@@ -5,14 +5,18 @@
 # %% ../../nbs/training/04_identity.ipynb #fbc22196
 from __future__ import annotations
 
+import contextlib
 import copyreg
 import dis
+import enum
 import functools
+import inspect
 import random
 import sys
+import sysconfig
 import types
 from abc import ABC
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, ItemsView, KeysView, Mapping, ValuesView
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +25,12 @@ import numpy as np
 import torch
 from torch import nn, Tensor
 
+from ..core.door import ask_before
 from ..core.hashes import content_hash
+from .habits import BY_CHANCE, Habits, habits_of, read_graph
 
 # %% auto #0
-__all__ = ['LIBRARY_CODE', 'fingerprint', 'own_generators', 'identity', 'settings_of']
+__all__ = ['LIBRARY_CODE', 'fingerprint', 'own_generators', 'identity', 'unseen', 'settings_of']
 
 # %% ../../nbs/training/04_identity.ipynb #4601e7e2
 # Libraries, whose code counts by its name; what is written in a notebook is the user's own.
@@ -130,7 +136,13 @@ class _Tour:
 # %% ../../nbs/training/04_identity.ipynb #26557b41
 @_rule(Tensor)
 def _tell_tensor(tour: _Tour, value: Tensor) -> list:
+    if value.layout is not torch.strided:
+        return [str(value.layout), *_tell_tensor(tour, value.to_dense())]
     return [str(value.dtype), list(value.shape), content_hash(_raw(value))]
+
+@_rule(np.ma.MaskedArray)
+def _tell_masked(tour: _Tour, value: np.ma.MaskedArray) -> list:
+    return [tour.tell(value.filled()), tour.tell(np.ma.getmaskarray(value))]
 
 @_rule(np.ndarray)
 def _tell_array(tour: _Tour, value: np.ndarray) -> list:
@@ -147,6 +159,10 @@ def _tell_mapping(tour: _Tour, value: Mapping) -> list:
 @_rule(list, tuple)
 def _tell_sequence(tour: _Tour, value: list | tuple) -> list:
     return [tour.tell(item) for item in value]
+
+@_rule(KeysView, ValuesView, ItemsView, memoryview)
+def _tell_view(tour: _Tour, value: Any) -> list:
+    return [tour.tell(value.tobytes() if isinstance(value, memoryview) else list(value))]
 
 @_rule(set, frozenset)
 def _tell_set(tour: _Tour, value: set | frozenset) -> list:
@@ -257,15 +273,55 @@ def _tell_compiled(tour: _Tour, value: Any) -> str:
     return _name_of(value)
 
 # %% ../../nbs/training/04_identity.ipynb #41f0d7ac
-_CLASS_PARTS = (types.FunctionType, staticmethod, classmethod)  # code of a class
-_CLASS_VALUES = (bool, int, float, str, tuple, Tensor)          # settings of a class
+_CLASS_PARTS = ( # code of a class, and layers that it keeps
+    types.FunctionType, staticmethod, classmethod, property, functools.cached_property, functools.partialmethod,
+    functools.partial, types.BuiltinFunctionType, functools._lru_cache_wrapper, nn.Module, torch.jit.ScriptFunction,
+)
+_CLASS_VALUES = ( # settings of a class
+    *_PLAIN, tuple, list, dict, set, frozenset, Tensor, np.ndarray, enum.Enum,
+)
 
 def _counts_in_class(name: str, item: Any) -> bool:
     return isinstance(item, _CLASS_PARTS) or (not name.startswith("__") and isinstance(item, _CLASS_VALUES))
 
 def _code_of_property(item: Any) -> Any:
-    "The function behind a class or static method; anything else as it is."
+    "The functions behind a property, a class or a static method; anything else as it is."
+    if isinstance(item, property):
+        return [item.fget, item.fset]
+    if isinstance(item, functools.partialmethod):
+        return [item.func, item.args, item.keywords]
+    if isinstance(item, functools.cached_property):
+        return item.func
     return getattr(item, "__func__", item)
+
+
+# %% ../../nbs/training/04_identity.ipynb #bd2dc015
+_FIXED = ( # what cannot be altered in place
+    *_PLAIN, *_CLASS_PARTS, tuple, frozenset, enum.Enum,
+)
+
+def _functions_of(kind: type) -> dict[str, list[types.FunctionType]]:
+    "The functions of the user's own classes among a class and those above it, by name."
+    found: dict[str, list[types.FunctionType]] = {}
+    for part in filter(_own, kind.__mro__):
+        for name, item in vars(part).items():
+            parts = _code_of_property(item)
+            for each in parts if isinstance(parts, list) else [parts]:
+                function = inspect.unwrap(each) if callable(each) else each
+                if isinstance(function, types.FunctionType):
+                    found.setdefault(name, []).append(function)
+    return found
+
+
+# %% ../../nbs/training/04_identity.ipynb #b925ab14
+@functools.lru_cache(maxsize=512)
+def _habits(kind: type) -> Habits:
+    return habits_of(_functions_of(kind))
+
+def _moves(kind: type, name: str, item: Any) -> bool:
+    "Whether an attribute is state by what its class does to it."
+    return _habits(kind).moves(name, not isinstance(item, _FIXED))
+
 
 # %% ../../nbs/training/04_identity.ipynb #a2accaaa
 @_rule(type)
@@ -274,9 +330,52 @@ def _tell_class(tour: _Tour, value: type) -> Any:
         return _name_of(value)
     parts = []
     for kind in filter(_own, value.__mro__):
-        counted = {name: item for name, item in sorted(vars(kind).items()) if _counts_in_class(name, item)}
+        inside = {name: item for name, item in sorted(vars(kind).items()) if _counts_in_class(name, item)}
+        counted = {name: item for name, item in inside.items() if not _moves(kind, name, item)}
         parts += [[name, tour.tell(_code_of_property(item))] for name, item in counted.items()]
     return [value.__qualname__, parts]
+
+# %% ../../nbs/training/04_identity.ipynb #a7f4247c
+def _tell_graph(tour: _Tour, graph: Any, owner: Any = None) -> list:
+    text, held = read_graph(graph, owner)
+    return [text, *(tour.tell(_weight(tour, item) if isinstance(item, Tensor) else item) for item in held)]
+
+@_rule(torch.jit.ScriptFunction)
+def _tell_script(tour: _Tour, value: Any) -> list:
+    return [value.name, *_tell_graph(tour, value.graph)]
+
+@_rule(torch.ScriptObject) # packed weights, for one
+def _tell_packed(tour: _Tour, value: Any) -> list:
+    return [str(value._type()), tour.tell(value.__getstate__() if value._has_method("__getstate__") else None)]
+
+def _graphs(tour: _Tour, value: nn.Module) -> list:
+    "All methods of a network of TorchScript; others have none."
+    core: Any = getattr(value, "_c", None) if isinstance(value, torch.jit.ScriptModule) else None
+    methods = [] if core is None else sorted(core._method_names())
+    return [[name, *_tell_graph(tour, core._get_method(name).graph, core)] for name in methods]
+
+
+# %% ../../nbs/training/04_identity.ipynb #a412a40d
+def _saved(value: nn.Module) -> dict[str, Any]:
+    "What a layer saves of itself beside parameters and buffers: packed weights, states of its own."
+    if isinstance(value, torch.jit.ScriptModule):
+        return {} # its graphs say it
+    kept: dict[str, Any] = {}
+    with contextlib.suppress(Exception): # of another's code: nobody can tell
+        value._save_to_state_dict(kept, "", True)
+    return {name: item for name, item in kept.items() if name not in value._parameters and name not in value._buffers}
+
+_KINDS = (*_CLASS_PARTS, *_CLASS_VALUES, types.MethodType, type) # of private attributes that may be settings
+
+def _private(value: nn.Module) -> dict[str, Any]:
+    "Private settings of a layer of the user's own; of any layer what is set in place of a method."
+    hidden = {name: item for name, item in vars(value).items() if name.startswith("_") and name not in vars(_EMPTY)}
+    kind: Any = type(value)
+    instead = [name for name in hidden if isinstance(inspect.getattr_static(kind, name, None), types.FunctionType)]
+    spoken = [name for name, item in hidden.items() if name in _habits(kind).mentioned and not _moves(kind, name, item)]
+    settings = [name for name in spoken if isinstance(hidden[name], _KINDS) or _own(type(hidden[name]))]
+    return {name: hidden[name] for name in sorted({*instead, *settings})}
+
 
 # %% ../../nbs/training/04_identity.ipynb #b46692c0
 _EMPTY = nn.Module()  # what every module has
@@ -295,8 +394,10 @@ def _tell_network(tour: _Tour, value: nn.Module) -> list:
     held = [{key: _weight(tour, item) for key, item in part.items()} for part in (value._parameters, value._buffers)]
     hooks = [list(value._forward_hooks.values()), list(value._forward_pre_hooks.values())]
     code = getattr(value, "code", "")
-    parts = [public, *held, dict(value._modules), *hooks]
-    return [*_kind(tour, value), code if isinstance(code, str) else "", *map(tour.tell, parts)]
+    more = _private(value), _saved(value) if tour.weights else {}
+    parts = [public, *held, dict(value._modules), *hooks, *filter(None, more)]
+    written = BY_CHANCE.sub("", code) if isinstance(code, str) else ""
+    return [*_kind(tour, value), written, *map(tour.tell, parts), *_graphs(tour, value)]
 
 def _weight(tour: _Tour, value: Tensor | None) -> Any:
     return value if tour.weights or value is None else str(value.shape)
@@ -339,6 +440,49 @@ def _tell_object(tour: _Tour, value: Any) -> list:
     kept = _attributes(value)
     return [*_kind(tour, value), name, tour.tell(_as_pickled(value) if kept is None else kept)]
 
+# %% ../../nbs/training/04_identity.ipynb #4bf248a7
+class _KeepsElsewhere(ABC):
+    "Objects of other libraries that have a say in their pickling."
+
+    @classmethod
+    def __subclasshook__(cls, kind: type) -> bool:
+        for part in kind.__mro__:
+            package = part.__module__.partition(".")[0]
+            foreign = not _own(part) and (package in ("pandas", "scipy") or package not in LIBRARY_CODE)
+            if foreign and {"__reduce__", "__reduce_ex__", "__getstate__"} & {*vars(part)}:
+                return True
+        return False
+
+@_rule(_KeepsElsewhere)
+def _tell_pickled(tour: _Tour, value: Any) -> list:
+    pickled = _as_pickled(value)
+    return [*_kind(tour, value), tour.tell(_attributes(value) if pickled == "" else pickled)]
+
+
+# %% ../../nbs/training/04_identity.ipynb #115a21b4
+# Whose rules ask what they hold.
+_HOLDERS = (Mapping, list, tuple, set, frozenset, Tensor, np.ndarray, functools.partial)
+
+class _OwnHolder(ABC):
+    "Holders of the user's own classes."
+
+    @classmethod
+    def __subclasshook__(cls, kind: type) -> bool:
+        return issubclass(kind, _HOLDERS) and _own(kind)
+
+def _rule_before_others(*kinds: Any) -> Callable[[_Rule], _Rule]:
+    "Enrol what follows as the rule that is asked first."
+    def enrol(rule: _Rule) -> _Rule:
+        _RULES.insert(0, (kinds, rule))
+        return rule
+    return enrol
+
+@_rule_before_others(_OwnHolder)
+def _tell_own_holder(tour: _Tour, value: Any) -> list:
+    rule = next(rule for kinds, rule in _RULES if rule is not _tell_own_holder and isinstance(value, kinds))
+    return [rule(tour, value), *_kind(tour, value), tour.tell(getattr(value, "__dict__", {}))]
+
+
 # %% ../../nbs/training/04_identity.ipynb #6591f95e
 def identity(model: Any,           # a network, or any callable
              weights: bool = True, # False: only the shapes of weights and buffers count
@@ -353,6 +497,46 @@ def identity(model: Any,           # a network, or any callable
         16 hex digits
     """
     return content_hash(_Tour(weights).tell(model))
+
+# %% ../../nbs/training/04_identity.ipynb #36fb34b7
+_STANDARD = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib"))
+
+@functools.cache
+def _is_standard(file: str) -> bool:
+    "Whether a file is of the standard library."
+    return ".zip" in file or any(Path(file).resolve().is_relative_to(folder) for folder in _STANDARD)
+
+def _look_at_names(*given: Any, **named: Any) -> None:
+    "Take from the libraries what only has the name of one."
+    for package in sys.stdlib_module_names & sys.modules.keys() & LIBRARY_CODE:
+        file = getattr(sys.modules[package], "__file__", None)
+        if file and not _is_standard(file):
+            LIBRARY_CODE.discard(package)
+            _edition.cache_clear()
+
+ask_before(sys.modules[__name__], "identity", _look_at_names) # the code of `identity` is part of keys: it stays
+
+
+# %% ../../nbs/training/04_identity.ipynb #1ef5c632
+def unseen(model: Any,   # a network, or any callable
+          ) -> list[str]: # names of classes of other libraries
+    """Objects that a model reaches and that show nothing of what they hold: two models that differ
+    there alone count as one.
+
+    Args:
+        model: a network, or any callable
+    Returns:
+        names of classes of other libraries
+    """
+    tour, found = _Tour(weights=False), set()
+    tour.tell(model)
+    for _, value in tour.met.values():
+        kind = type(value)
+        foreign = not _own(kind) and kind.__module__.partition(".")[0] not in LIBRARY_CODE
+        if foreign and not _attributes(value) and _as_pickled(value) == "":
+            found.add(_name_of(kind))
+    return sorted(found)
+
 
 # %% ../../nbs/training/04_identity.ipynb #6ce6066b
 _CODE = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, functools.partial, type)

@@ -428,6 +428,12 @@ class TestRecord:
             _, slice_ = ho.region_slice(bounds.binomial_lower(record.hits[row], record.n[row], 0.0005), 0.999999, angles)
             assert np.all(radii[row] <= 0.25 * slice_ * (1 + 1e-6))
 
+    @pytest.mark.parametrize("angles", [[-np.pi / 2], [3 * np.pi / 2], [np.nan], np.int64(4), True, 0, 2.5])
+    def test_angles_are_those_between_a_vector_and_a_gradient(self, plane, angles):
+        "Beyond pi the sine was taken for 0: at -pi/2 the radius was another than at pi/2."
+        with pytest.raises(ValueError, match="angles must be"):
+            ho.image_region(plane[0], angles=angles)
+
     def test_paper_mode_warns_and_is_marked(self, plane):
         with pytest.warns(UserWarning, match="printed procedure"): made = ho.certify(plane[0], norm="l1", mode="paper")
         assert made.mode == "paper" and np.all(made.radius <= ho.certify(plane[0], norm="l1").radius)

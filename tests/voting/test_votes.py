@@ -250,6 +250,24 @@ def test_tuned_batch_size_is_remembered(convnet):
     assert tune_batch_size(convnet, (1, 8, 8)) == first and first >= 8
 
 
+class Changes(nn.Module):
+    "A network whose answers have another shape from the twelfth on."
+    def __init__(self, rows, columns):
+        super().__init__()
+        self.net, self.rows, self.columns, self.calls = nn.Linear(4, 3), rows, columns, 0
+    def forward(self, x):
+        self.calls += 1
+        logits = self.net(x)
+        return logits if self.calls < 12 else logits[:self.rows, :self.columns]
+
+
+@pytest.mark.parametrize("rows, columns", [(1, 3), (63, 3), (64, 1)])
+def test_logits_whose_shape_changes_midway_are_refused(rows, columns):
+    "Missing rows were counted with the logits of the batch before; a single column made every vote one for class 0."
+    with pytest.raises(ValueError, match=r"model must return logits of shape \(64, 3\), got \(" + f"{rows}, {columns}"):
+        vote(Changes(rows, columns).eval(), torch.rand(3, 4), Gaussian(sigma=0.5), n=2000, num_classes=3, n0=100, batch_size=64, progress=False)
+
+
 def test_a_votes_file_belongs_to_one_network_whatever_it_is_made_of(tmp_path):
     "Closures, callable objects, plain tensor attributes, functions kept as attributes, edited code."
     def linear(seed):
