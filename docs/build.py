@@ -248,7 +248,7 @@ def shown(frame, limit: int = 400) -> list[str]:
     lines = [f"*{plain(caption)}*", ""] if caption else []
     if not len(laid): return [*lines, "(no rows)", ""]
     text = re.sub(r"(?<!\\)([*_<>\[\]{}$~^])", r"\\\1", to_markdown(laid.head(limit)))
-    if wide is not None: text = text.replace(" / ", "\u00a0/\u00a0") # a pair of numbers stays on one line
+    text = re.sub(r"(?<=\d) / (?=-?[\d.])", "\u00a0/\u00a0", text) # a pair of numbers stays on one line
     if len(laid) > limit: text += f"\n({len(laid) - limit} further rows are in the file)\n"
     return [*lines, *(["::::{container} long", "", text, "::::"] if len(laid) > 24 else [text]), ""]
 

@@ -178,6 +178,12 @@ def test_pages_say_what_they_show(root, site):
     assert "Bernstein smoothing" in chapters and "The exact two-sided certificate" in chapters and "Sampled likelihood ratios" not in chapters
 
 
+def test_a_pair_of_numbers_stays_on_one_line(build):
+    import pandas as pd
+    frame = pd.DataFrame(dict(sigma=[0.25, 0.25, 0.5, 0.5], radius=[0.0, 0.5] * 2, ours=[0.98, 0.5] * 2, printed=[0.81, 0.43] * 2))
+    assert "0.98\u00a0/\u00a00.81" in "\n".join(build.shown(frame))
+
+
 def test_broken_links_are_found(build, tmp_path):
     (tmp_path / "a.html").write_text('<p id="x"></p><a href="b.html#y">1</a><a href="#x">2</a><a href="b.html#z">3</a><img src="gone.png"><a href="https://example.org/">4</a>')
     (tmp_path / "b.html").write_text('<p id="y"></p><a href="a.html">1</a>')
