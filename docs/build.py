@@ -405,15 +405,15 @@ def sources() -> int:
     write("api/index.md", "# Reference\n\nEvery public name of every module. `import robust_smooth as rs` brings the front door; modules are reached as `rs.NAME`.\n\n"
           + "\n".join(f"- [`{module_name(p)}`]({module_name(p)}.md): {plain(first(p))}" for p in modules) + "\n\nAll names: [index](genindex).\n\n".replace("[index](genindex)", "{ref}`genindex`") + toctree([module_name(p) for p in modules]))
     papers = {"gaussian": "The baseline that all papers compare with"} | PAPERS
-    grouped = lambda paths: {(key, name): sorted((p for p in paths if p.stem.startswith(f"{key}_")), key=natural) for key, name in papers.items()} | \
-        {("others", ""): [p for p in paths if not any(p.stem.startswith(f"{key}_") for key in papers)]}
+    stories = papers | dict(exact="The exact two-sided certificate: our own, the default")
+    grouped = lambda paths: {(key, name): sorted((p for p in paths if p.stem.startswith(f"{key}_")), key=natural) for key, name in stories.items()} | \
+        {("others", ""): [p for p in paths if not any(p.stem.startswith(f"{key}_") for key in stories)]}
     kinds = {kind: [p for p in books if p.parent.name == kind] for kind in ("proofs", "experiments")}
     write("proofs/index.md", listing("Proofs", "One notebook per statement: what it says, why it holds, and a check that a reader can run. Where the printed statement is false, a counter-example "
                                      "and the mended statement.", grouped(kinds["proofs"]), NBS / "proofs"))
     write("experiments/index.md", listing("Experiments", "One notebook per table or figure: the claim, our numbers beside the printed ones, and which claims hold at this budget.",
                                           grouped(kinds["experiments"]), NBS / "experiments"))
     write_tables(papers, {p.stem: p for p in kinds["experiments"]})
-    stories = papers | dict(exact="The exact two-sided certificate: our own, the default")
     write("map.md", tree.page(stories, WINGS))
     guides = sorted(DOCS.glob("*.md"))
     for path in guides: write(f"guide/{path.name}", path.read_text(encoding="utf-8"))
