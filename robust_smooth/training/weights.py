@@ -125,7 +125,7 @@ def _weights_of(path: str | Path) -> dict[str, Tensor]:
     if begin == b"version https://git-lfs":
         raise ValueError(f"{path} is a pointer of Git LFS, not the file it stands for: fetch that by git lfs pull")
     if path.suffix != ".safetensors" and not begin.startswith(_MAGIC):
-        raise ValueError(f"{path} must be safetensors or a checkpoint of PyTorch, got a file that begins with {begin!r}")
+        raise ValueError(f"{path} must be a checkpoint or safetensors, and cannot be read as one: it begins with {begin!r}")
     try:
         return read_weights(path)
     except (OSError, ValueError) as error:
