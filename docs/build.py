@@ -57,16 +57,45 @@ def folded_as(source: str, exported: bool) -> str:
     return "Code of helpers" if exported else ""
 
 
-def code_cell(cell: nbformat.NotebookNode, chapter: bool, imports: bool) -> None:
-    "Tags: exported code is folded under the names that it defines, its imports go; checks of chapters and other imports are folded; hidden inputs go."
+def draws(cell: nbformat.NotebookNode) -> bool:
+    "Whether a code cell shows a picture."
+    return any(kind.startswith("image/") for output in cell.outputs for kind in output.get("data", {}))
+
+
+LABEL = re.compile(r"\b(?:set_)?(title|xlabel|ylabel|suptitle)\s*(?:=|\()\s*([rf]*)([\"'])(.*?)(?<!\\)\3", re.S)
+
+def plainly(words: str) -> str:
+    "A text without the marks of Markdown and mathematics."
+    words = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", words)
+    words = re.sub(r"\\[td]?frac(\d)(\d)", r"\1/\2", words).replace("\\ell_", "l").replace("\\infty", "inf").replace("\\le", " <= ").replace("\\ge", " >= ")
+    return " ".join(re.sub(r"[$*`\\{}]", "", words).split())
+
+
+def told(cell: nbformat.NotebookNode, after: str, name: str) -> str:
+    "What a picture shows, for those who cannot see it: the caption below it (a paragraph in italics), or the title of its page, its own, and its axes."
+    if caption := re.match(r"\*([^*].*?[^*])\*\s*(?:\n\n|$)", after, re.S): return plainly(caption[1])
+    words = {}
+    for kind, prefix, _, text in LABEL.findall(cell.source):
+        if text and not ("f" in prefix and "{" in text): words.setdefault(kind, plainly(text))
+    axes = " against ".join(filter(None, (words.get("ylabel"), words.get("xlabel"))))
+    return ": ".join(filter(None, (plainly(name), words.get("suptitle") or words.get("title"), axes)))
+
+
+def code_cell(cell: nbformat.NotebookNode, wing: str, imports: bool) -> None:
+    """Tags: exported code is folded under the names that it defines, its imports go; checks of chapters and other imports are folded; hidden inputs go.
+
+    So is code that only draws; and of an experiment all but the parameters: what is told there is its numbers.
+    """
     names = set(cell.metadata.pop("directives"))
-    cell.metadata.pop("tags", None)
+    parameters = "parameters" in cell.metadata.pop("tags", [])
     folded, silent = "", only_imports(cell.source) and not cell.outputs
     if names & set(SILENT) or (silent and names & set(EXPORTS)): cell.metadata["tags"] = ["remove-input"]
     elif names & set(EXPORTS): folded = folded_as(cell.source, True)
     elif silent and imports: folded = "Imports"
     elif "code-fold" in names: folded = "Imports" if only_imports(cell.source) else folded_as(cell.source, False) or "Code"
-    elif chapter and not cell.outputs and only_checks(cell.source): folded = "Checks"
+    elif wing in CHAPTERS and not cell.outputs and only_checks(cell.source): folded = "Checks"
+    elif wing == "experiments" and not parameters: folded = "Code"
+    elif draws(cell) and not re.search(r"\bassert\b|\btest_", cell.source): folded = "Code of the picture"
     if folded: cell.metadata.update(tags=["hide-input"], mystnb=dict(code_prompt_show=folded, code_prompt_hide=folded))
     cell.source = comments_above(cell.source)
 
@@ -79,10 +108,13 @@ def page_of(path: Path, tree: Map) -> nbformat.NotebookNode:
     module = exported(notebook)
     notebook.cells = visible(notebook)
     change = link_of(path)
-    for cell in notebook.cells:
+    below = [cell.source if cell.cell_type == "markdown" else "" for cell in notebook.cells[1:]] + [""]
+    for cell, after in zip(notebook.cells, below):
         if cell.cell_type == "markdown": cell.source = narrow_fences(rewrite_links(tree.linked(cell.source, path), change))
         else:
-            code_cell(cell, chapter=path.parent.name in CHAPTERS, imports=path.stem != "index")
+            words = cell.metadata.pop("alt", "") or told(cell, after, title(path)[0])
+            code_cell(cell, path.parent.name, imports=path.stem != "index")
+            if draws(cell): cell.metadata.setdefault("mystnb", {})["image"] = dict(alt=words)
             for output in cell.outputs:
                 data = output.get("data", {})
                 if "text/markdown" in data: data["text/markdown"] = rewrite_links(data["text/markdown"], change)
@@ -216,6 +248,7 @@ def shown(frame, limit: int = 400) -> list[str]:
     lines = [f"*{plain(caption)}*", ""] if caption else []
     if not len(laid): return [*lines, "(no rows)", ""]
     text = re.sub(r"(?<!\\)([*_<>\[\]{}$~^])", r"\\\1", to_markdown(laid.head(limit)))
+    text = re.sub(r"(?<=\d) / (?=-?[\d.])", "\u00a0/\u00a0", text) # a pair of numbers stays on one line
     if len(laid) > limit: text += f"\n({len(laid) - limit} further rows are in the file)\n"
     return [*lines, *(["::::{container} long", "", text, "::::"] if len(laid) > 24 else [text]), ""]
 
@@ -250,6 +283,9 @@ def facts_of(folder: Path) -> list[str]:
     return [said + ".", ""] if said else []
 
 
+HEADS = dict(table="our numbers", table_beside="our numbers beside the printed ones", best_beside="the best, beside the printed ones", from_logs="from the published logs",
+             published="from the published logs") # file of a kept run -> how it is called
+
 def measured(folder: Path, every: list[str]) -> list[str]:
     "The tables and pictures of a kept run."
     import pandas as pd
@@ -257,7 +293,7 @@ def measured(folder: Path, every: list[str]) -> list[str]:
     for path in sorted(folder.glob("*.csv")):
         try: frame = pd.read_csv(path)
         except pd.errors.EmptyDataError: continue
-        lines += [f"### {plain(path.stem.replace('_', ' '))}", ""] + shown(frame)
+        lines += [f"### {plain(HEADS.get(path.stem) or path.stem.replace('_', ' '))}", ""] + shown(frame)
     for number, picture in enumerate(sorted((ROOT / "figures").glob(f"{name}*.png"))):
         if picture.stem != name and any(picture.stem.startswith(other) for other in every if other != name and other.startswith(name)): continue
         target = SITE / "tables" / "pictures" / picture.name
@@ -329,8 +365,20 @@ def listing(head: str, intro: str, groups: dict[tuple[str, str], list[Path]], ba
             words, subtitle = title(path)
             lines.append(f"- [{words}]({path.relative_to(base).as_posix()})" + (f": {subtitle}" if subtitle else ""))
         lines.append("")
-    return "\n".join(lines) + "\n" + toctree([path.relative_to(base).with_suffix("").as_posix() for paths in groups.values() for path in paths])
+    entries = [f"{name}: {title(path)[0]} <{path.relative_to(base).with_suffix('').as_posix()}>" for (name, _), paths in groups.items() for path in paths]
+    return "\n".join(lines) + "\n" + toctree(entries) # every paper has a Theorem 1
 
+
+def registers(path: Path) -> bool:
+    "Whether a notebook registers a method."
+    return any(re.search(r"^register\(", cell.source, re.M) for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code")
+
+
+LANDING = """## On this site
+
+[The map](map.md) leads from each paper to its chapters, proofs, tables and figures. Or all of a kind: [proofs](proofs/index.md), [experiments](experiments/index.md),
+[measured and printed numbers](tables/index.md), [every public name](api/index.md).
+"""
 
 def write(name: str, text: str) -> None:
     path = SITE / name
@@ -357,28 +405,32 @@ def sources() -> int:
     write("api/index.md", "# Reference\n\nEvery public name of every module. `import robust_smooth as rs` brings the front door; modules are reached as `rs.NAME`.\n\n"
           + "\n".join(f"- [`{module_name(p)}`]({module_name(p)}.md): {plain(first(p))}" for p in modules) + "\n\nAll names: [index](genindex).\n\n".replace("[index](genindex)", "{ref}`genindex`") + toctree([module_name(p) for p in modules]))
     papers = {"gaussian": "The baseline that all papers compare with"} | PAPERS
-    grouped = lambda paths: {(key, name): sorted((p for p in paths if p.stem.startswith(f"{key}_")), key=natural) for key, name in papers.items()} | \
-        {("others", ""): [p for p in paths if not any(p.stem.startswith(f"{key}_") for key in papers)]}
+    stories = papers | dict(exact="The exact two-sided certificate: our own, the default")
+    grouped = lambda paths: {(key, name): sorted((p for p in paths if p.stem.startswith(f"{key}_")), key=natural) for key, name in stories.items()} | \
+        {("others", ""): [p for p in paths if not any(p.stem.startswith(f"{key}_") for key in stories)]}
     kinds = {kind: [p for p in books if p.parent.name == kind] for kind in ("proofs", "experiments")}
     write("proofs/index.md", listing("Proofs", "One notebook per statement: what it says, why it holds, and a check that a reader can run. Where the printed statement is false, a counter-example "
                                      "and the mended statement.", grouped(kinds["proofs"]), NBS / "proofs"))
     write("experiments/index.md", listing("Experiments", "One notebook per table or figure: the claim, our numbers beside the printed ones, and which claims hold at this budget.",
                                           grouped(kinds["experiments"]), NBS / "experiments"))
     write_tables(papers, {p.stem: p for p in kinds["experiments"]})
-    stories = papers | dict(exact="The exact two-sided certificate: our own, the default")
     write("map.md", tree.page(stories, WINGS))
     guides = sorted(DOCS.glob("*.md"))
     for path in guides: write(f"guide/{path.name}", path.read_text(encoding="utf-8"))
     for name, page in PAGES.items():
         text = (ROOT / name).read_text(encoding="utf-8")
         write(page, f"# Licence\n\n```text\n{text}\n```\n" if name == "LICENSE" else text)
-    house = lambda wing: [p.relative_to(NBS).with_suffix("").as_posix() for p in books if p.parent == NBS / wing and p.stem != "index"]
-    trees = [toctree(house("guide") + ["guide/" + p.stem for p in guides], "Guide"), toctree(house("methods"), "Methods"),
-             toctree(["map", "proofs/index", "experiments/index", "tables/index"], "Papers"), toctree(house(""), "The front"),
+    name_of = lambda path: path.relative_to(NBS).with_suffix("").as_posix()
+    house = lambda wing: [name_of(p) for p in books if p.parent == NBS / wing and p.stem != "index"]
+    begin = {name_of(path) for key in stories for path in tree.chapters(key)[:1]}
+    chapters = [name for name in house("methods") if name in begin or registers(NBS / f"{name}.ipynb")]
+    trees = [toctree(house("guide") + ["guide/" + p.stem for p in guides], "Guide"), toctree(chapters, "Methods"),
+             toctree(["map", "proofs/index", "experiments/index", "tables/index"], "Papers"),
+             toctree([name for name in house("methods") if name not in chapters], "Behind the methods"), toctree(house(""), "The front"),
              *(toctree(house(wing), meaning) for wing, meaning in WINGS.items() if wing != "methods"),
              toctree(["api/index", *(PAGES[name].removesuffix(".md") for name in PAGES)], "Reference")]
     landing = nbformat.read(SITE / "index.ipynb", as_version=4)
-    landing.cells.append(nbformat.v4.new_markdown_cell("\n".join(trees), id="toctrees"))
+    landing.cells += [nbformat.v4.new_markdown_cell(words, id=name) for name, words in (("site", LANDING), ("toctrees", "\n".join(trees)))]
     nbformat.write(landing, SITE / "index.ipynb")
     return sum(1 for path in SITE.rglob("*") if path.suffix in (".md", ".ipynb"))
 

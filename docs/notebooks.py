@@ -13,6 +13,7 @@ import nbformat
 ROOT = Path(__file__).resolve().parents[1]
 NBS = ROOT / "nbs"
 DIRECTIVE = re.compile(r"^\s*#\|\s*(\S.*?)\s*$", re.M)
+ALT = re.compile(r"^#\|\s*fig-alt:\s*\"?(.*?)\"?\s*$", re.M) # what a picture shows, in words
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s]+(?:\([^()\s]*\)[^()\s]*)*)\)")
 CODE = re.compile(r"(```.*?```|`[^`\n]+`|\$\$.*?\$\$|\$[^$\n]+\$)", re.S)
 WORDS = re.compile(f"{CODE.pattern[1:-1]}|{LINK.pattern}", re.S) # what is not prose: code, mathematics, links
@@ -82,9 +83,13 @@ def plain_numbers(text: str) -> str:
     return re.sub(r"np\.(True|False)_", r"\1", text)
 
 
+VERDICTS = ("proved false", "holds", "does not hold here", "not decided", "not testable here")
+
 def noise_in(text: str) -> bool:
-    "Whether an output is what a plotting call returns, and no more."
-    return bool(re.match(r"^[\[(]?(?:<[\w.]+(?: object)?[^>]* at 0x|<Axes|<Figure|Text\(|\[<matplotlib)", text.strip()))
+    "Whether an output is what a call for its effect returns, and no more: a plot, a method that was registered, the verdict of a claim (its table says it)."
+    said = text.strip()
+    returned = re.match(r"^[\[(]?(?:<[\w.]+(?: object)?[^>]* at 0x|<Axes|<Figure|Text\(|\[<matplotlib|Method\(name=)", said)
+    return bool(returned) or said.strip("'") in VERDICTS
 
 
 def only_imports(source: str) -> bool:
@@ -112,6 +117,7 @@ def visible(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
         if cell.cell_type == "code":
             names = directives(cell.source)
             if "hide" in names or names == ["default_exp"]: continue
+            if said := ALT.search(cell.source): cell.metadata["alt"] = said[1]
             cell.source = DIRECTIVE.sub("", cell.source).strip("\n")
             if not cell.source.strip(): continue
             cell.metadata["directives"] = names

@@ -1,6 +1,7 @@
 """Bring committed notebooks to the form in which readers meet them; run it after `nbdev_clean`.
 
-What kernels wrote to stderr goes, and what names a folder of installed packages: both tell of the machine that ran them. Cells of imports are collapsed, so that JupyterLab
+What kernels wrote to stderr goes, and what names a folder of installed packages: both tell of the machine that ran them. So does what a method's registration
+returns: its page has better. Cells of imports are collapsed, so that JupyterLab
 opens a notebook on its question and its picture.
 
     python docs/tidy.py            all notebooks of nbs/; says which changed
@@ -21,10 +22,15 @@ def tells_of_a_machine(output: dict) -> bool:
     return "site-packages" in json.dumps(output)
 
 
+def registered(output: dict) -> bool:
+    "Whether it is a method, as its registration returns it."
+    return "".join(output.get("data", {}).get("text/plain", "")).startswith("Method(name=")
+
+
 def drop_warnings(cell: dict) -> None:
-    "Forget outputs that tell of the machine that ran the notebook."
+    "Forget outputs that tell of the machine that ran the notebook, and methods that were registered."
     if "outputs" in cell:
-        cell["outputs"] = [output for output in cell["outputs"] if not tells_of_a_machine(output)]
+        cell["outputs"] = [output for output in cell["outputs"] if not tells_of_a_machine(output) and not registered(output)]
 
 
 def collapse_imports(cell: dict) -> None:

@@ -139,7 +139,9 @@ def test_what_cannot_be_written_is_not_said_to_be_missing(outside, capsys):
 
 
 def test_dry_run_and_list(outside, capsys):
-    assert cli.main(["reproduce", "--list"]) == 0 and "gaussian_table1" in capsys.readouterr().out.split()
+    assert cli.main(["reproduce", "--list"]) == 0
+    listed = capsys.readouterr().out.split()
+    assert listed[0] == "gaussian_table1" and listed.index("bernstein_figure3") < listed.index("bernstein_figure10")
     assert cli.main(["reproduce", "gaussian_table1", "--dry-run"]) == 0
     assert "1 to run, 0 cached" in capsys.readouterr().out
     Path("grid.yaml").write_text("experiment: gaussian_table1\nparameters: {budget: smoke}\ngrid: {sigma: [0.25, 0.5], seed: [0, 1]}\n")

@@ -107,6 +107,7 @@ def test_code_is_laid_out_for_a_column(build):
     assert notebooks.plain_numbers("(np.float64(0.5), np.True_, {np.str_('l2')})") == "(0.5, True, {'l2'})"
     assert notebooks.plain_numbers("(array([0, 5]), 1)") == "([0, 5], 1)" and notebooks.plain_numbers("array([[1],\n       [2]])") == "[[1],\n [2]]"
     assert notebooks.noise_in("<matplotlib.legend.Legend at 0x7f>") and not notebooks.noise_in("Certificates(exact)")
+    assert notebooks.noise_in("Method(name='exact', certify=<function certify>)") and notebooks.noise_in("'holds'") and not notebooks.noise_in("it holds")
     assert "echo" in notebooks.directives("#| echo: false\nx") and "echo" not in notebooks.directives("#| echo: true\nx")
 
 
@@ -136,6 +137,51 @@ def test_pages_fit_every_width(root, site, tmp_path):
         assert tall < 10 * 900, "the folded report is longer than ten screens"
         assert not REPR.search(page.inner_text("body")) and page.locator("details.fold").count() >= 39
         browser.close()
+
+
+def code(source, metadata=None, picture=False):
+    "A code cell as `visible` hands it over."
+    outputs = [nbformat.v4.new_output("display_data", data={"image/png": "", "text/plain": "<Figure>"})] if picture else []
+    return nbformat.v4.new_code_cell(source, metadata=dict(directives=[], **(metadata or {})), outputs=outputs)
+
+
+def test_a_picture_is_told_in_words(build):
+    drawn = code('fig, ax = plt.subplots()\nax.set(xlabel="radius", ylabel=r"share of $p$", title=f"n = {n}")', picture=True)
+    assert build.draws(drawn) and build.told(drawn, "", "One page") == "One page: share of p against radius"
+    caption = "*Two balls of $\\ell_1$ norm 1;\n[the proof](a.ipynb) has $\\tfrac12$.*\n\nMore."
+    assert build.told(drawn, caption, "One page") == "Two balls of l1 norm 1; the proof has 1/2."
+    assert build.told(code("plt.plot(x)", picture=True), "No caption.", "One page") == "One page"
+
+
+def test_pictures_and_experiments_are_read_without_their_code(build):
+    def folded(cell, wing):
+        build.code_cell(cell, wing, imports=True)
+        return cell.metadata.get("mystnb", {}).get("code_prompt_show", "")
+    assert folded(code("plt.plot(x)", picture=True), "proofs") == "Code of the picture"
+    assert folded(code("plt.plot(x)\nassert x", picture=True), "proofs") == "" # a check is what is told
+    assert folded(code("run = Experiment()\nrun"), "experiments") == "Code"
+    assert folded(code("seed = 0", dict(tags=["parameters"])), "experiments") == ""
+
+
+def test_pages_say_what_they_show(root, site):
+    found = []
+    for page in sorted(site.rglob("*.html")):
+        text = page.read_text(encoding="utf-8")
+        if re.search(r"<title>[^<]*\\\\", text): found.append(f"{page.name}: TeX in its title")
+        found += [f"{page.name}: {hit}" for hit in re.findall(r'alt="((?:\.\./)*_images/[^"]*)"', text)]
+    assert not found, found
+    landing = (site / "index.html").read_text(encoding="utf-8").split("<article")[1]
+    for page in ("map", "proofs/index", "experiments/index", "tables/index", "api/index"): assert f'href="{page}.html"' in landing
+    side = (site / "proofs" / "dssn_theorem1.html").read_text(encoding="utf-8").split("<article")[0]
+    assert "dssn: Uniform noise is Lipschitz in l1 (Theorem 1)" in side and "soap_bubbles: Theorem 1" in side
+    chapters = side[side.index(">Methods<"):side.index(">Papers<")]
+    assert "Bernstein smoothing" in chapters and "The exact two-sided certificate" in chapters and "Sampled likelihood ratios" not in chapters
+
+
+def test_a_pair_of_numbers_stays_on_one_line(build):
+    import pandas as pd
+    frame = pd.DataFrame(dict(sigma=[0.25, 0.25, 0.5, 0.5], radius=[0.0, 0.5] * 2, ours=[0.98, 0.5] * 2, printed=[0.81, 0.43] * 2))
+    assert "0.98\u00a0/\u00a00.81" in "\n".join(build.shown(frame))
 
 
 def test_broken_links_are_found(build, tmp_path):

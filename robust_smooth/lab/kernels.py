@@ -192,6 +192,11 @@ def _time_limit(scratch: Path, limit: float | None) -> Iterator[threading.Event]
 def _cannot_write(error: OSError) -> str:
     return f"cannot write the run: {error.strerror or error}; free some space or choose another folder with out="
 
+def _in_parameters(said: str) -> str:
+    "An error in a notebook, in words for who sets its parameters: none of them downloads."
+    fetch = "data_dir (or set ROBUST_SMOOTH_DATA); robust_smooth.data.load(NAME, download=True) fetches it"
+    return said.replace("data_dir (or set ROBUST_SMOOTH_DATA), or download=True", fetch)
+
 def _execute(task: Task, output: Path, manager: type) -> Ending:
     "Play the notebook into a file."
     import papermill
@@ -201,7 +206,7 @@ def _execute(task: Task, output: Path, manager: type) -> Ending:
         papermill.execute_notebook(_with_parameters(task.notebook, task.parameters), place, kernel_name="python3",
                                    progress_bar=False, kernel_manager_class=manager, autosave_cell_every=0)
     except papermill.PapermillExecutionError as error:
-        return Ending(f"{error.ename}: {error.evalue}")
+        return Ending(_in_parameters(f"{error.ename}: {error.evalue}"))
     except CellTimeoutError: # also an OSError; we set no limit for cells, so it is the output that did not come through
         return Ending("a cell printed more than a notebook can hold; print less, or write it to a file of the run")
     except DeadKernelError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import difflib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +20,11 @@ from ..core.places import assets
 __all__ = ['CHOICES', 'experiments', 'meant', 'find_notebook', 'code_cells', 'default_parameters', 'refuse_choice', 'own_sizes']
 
 # %% ../../nbs/lab/08_notebooks.ipynb #f232f22b
+def _natural(name: str) -> list[tuple[str, int]]:
+    "For sorting: figure3 before figure10."
+    parts = re.findall(r"(\D+)(\d*)", name)
+    return [(words, int(digits or -1)) for words, digits in parts]
+
 def experiments() -> list[str]: # names; gaussian_table1, the first table that a newcomer sees, comes first
     """All experiments that are here.
 
@@ -29,8 +35,8 @@ def experiments() -> list[str]: # names; gaussian_table1, the first table that a
         folder = assets("experiments")
     except FileNotFoundError:
         return []
-    names = sorted(path.stem for path in folder.glob("*.ipynb") if not path.name.startswith("_"))
-    return sorted(names, key=lambda name: (name != "gaussian_table1", name))
+    names = [path.stem for path in folder.glob("*.ipynb") if not path.name.startswith("_")]
+    return sorted(names, key=lambda name: (name != "gaussian_table1", _natural(name)))
 
 def meant(name: str, known: Sequence[str]) -> str:
     "A hint at what was meant, for an error message; '' where nothing is close."

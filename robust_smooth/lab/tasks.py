@@ -231,13 +231,22 @@ def _resolved(chosen: dict[str, Any]) -> dict[str, Any]:
         found["budget"] = budget_name(found["budget"])
     return found
 
+def _check_noise(chosen: Mapping[str, Any]) -> None:
+    "Refuse noise levels that no noise has. Raises ValueError."
+    for name in ("sigma", "sigmas"):
+        given = chosen.get(name)
+        for level in given if isinstance(given, list) else [given]:
+            if isinstance(level, (int, float)) and not level > 0:
+                raise ValueError(f"{name} must be larger than 0 (a noise level), got {level!r}")
+
 def _check_sizes(chosen: Mapping[str, Any],     # parameters that were asked for
                  everything: Mapping[str, Any], # defaults included
                 ) -> None:
-    "Refuse sizes, a level or a seed that every notebook refuses, before a kernel starts. Raises ValueError."
+    "Refuse sizes, noise, a level or a seed that every notebook refuses, before a kernel starts. Raises ValueError."
     sizes = {name: chosen[name] for name in ("n", "n0", "images", "epochs") if name in chosen}
     if "budget" in everything and "dataset" in everything:
         budget_for(everything["budget"], everything["dataset"], **sizes)
+    _check_noise(chosen)
     if "alpha" in chosen:
         check_level(chosen["alpha"])
     if isinstance(chosen.get("seed"), int) and chosen["seed"] < 0:

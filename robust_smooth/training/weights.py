@@ -105,6 +105,7 @@ def fitted(net: nn.Module,               # of the architecture that was trained
 
 # %% ../../nbs/training/10a_weights.ipynb #93b5a1c2
 _TAKEN = "torch.load(FILE, weights_only=False)['state_dict']" # as `read_weights` advises
+_MAGIC = (b"PK", b"\x80") # how a zip archive and a pickle begin
 
 def _key_inside(path: Path) -> str: # "['KEY']" of one of `KEYS` that a file names, else ""
     "Where the weights are in a file that is not loaded: its pickle is read, and not run."
@@ -120,8 +121,11 @@ def _weights_of(path: str | Path) -> dict[str, Tensor]:
     "The weights in a file. Raises ValueError with advice that fits the file."
     path = Path(path)
     with open(path, "rb") as file:
-        if file.read(23) == b"version https://git-lfs":
-            raise ValueError(f"{path} is a pointer of Git LFS, not the file it stands for: fetch that by git lfs pull")
+        begin = file.read(23)
+    if begin == b"version https://git-lfs":
+        raise ValueError(f"{path} is a pointer of Git LFS, not the file it stands for: fetch that by git lfs pull")
+    if path.suffix != ".safetensors" and not begin.startswith(_MAGIC):
+        raise ValueError(f"{path} must be a checkpoint or safetensors, and cannot be read as one: it begins with {begin!r}")
     try:
         return read_weights(path)
     except (OSError, ValueError) as error:
@@ -129,7 +133,8 @@ def _weights_of(path: str | Path) -> dict[str, Tensor]:
         advice = f"{{name: torch.as_tensor(value) for name, value in {taken}.items()}}"
         raise ValueError(str(error).replace(_TAKEN, advice)) from error
     except Exception as error: # whatever a file of something else makes a reader stumble over
-        raise ValueError(f"{path} must be a checkpoint or safetensors, and cannot be read as one: {error!r}") from error
+        why = f"{type(error).__name__}: {error}".removesuffix(": ") # some say nothing more
+        raise ValueError(f"{path} must be a checkpoint or safetensors, and cannot be read as one: {why}") from error
 
 def load_into(net: nn.Module,   # of the architecture that was trained
               path: str | Path, # safetensors, or a checkpoint of PyTorch

@@ -336,6 +336,17 @@ def test_names_of_the_zoo_are_exact_and_not_taken_by_another_recipe(home, tmp_pa
     assert publish.add_to_zoo("digits", Gaussian(sigma=0.125), seed=1, replace=True, **settings) == first
 
 
+@pytest.mark.parametrize("wrong", [dict(sigma=-0.5), dict(sigma=0), dict(sigmas=[0.5, -1])])
+def test_a_noise_level_that_no_noise_has_is_refused_before_a_kernel_starts(home, wrong):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be larger than 0"): tasks.make_task("gaussian_table1", wrong)
+
+
+def test_missing_data_is_answered_by_what_a_run_can_do():
+    from robust_smooth.lab.kernels import _in_parameters
+    said = _in_parameters("MissingData: MNIST: x lacks y; give another data_dir (or set ROBUST_SMOOTH_DATA), or download=True")
+    assert said.endswith("(or set ROBUST_SMOOTH_DATA); robust_smooth.data.load(NAME, download=True) fetches it")
+
+
 def test_paths_are_resolved_before_a_notebook_runs_elsewhere(home, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("weights.safetensors").write_bytes(b"x")

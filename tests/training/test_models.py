@@ -678,6 +678,8 @@ def test_files_that_hold_no_plain_weights_are_answered_with_a_line_that_works(tm
         for name in ("a.pt", "a.safetensors"):
             (tmp_path / name).write_bytes(junk)
             with pytest.raises(ValueError, match=re.escape(name) + "|Safetensor|header"): load_into(net, tmp_path / name)
+    (tmp_path / "a.csv").write_text("index,label\n0,4\n")
+    with pytest.raises(ValueError, match=r"cannot be read as one: it begins with b'index,label"): load_into(net, tmp_path / "a.csv")
 
 
 class _Own(nn.Module):
