@@ -18,6 +18,7 @@ from ..core.record import Record
 from ..maths.rewriting import audit_votes, steps_within
 from ..core.values import ABSTAIN
 from ..noise.grid import Splitting, split_levels
+from ..training.conduct import check_logits
 from ..training.models import BaseClassifier, Normalize
 from ..training.plain import is_plain
 from ..voting.ballots import ballot
@@ -35,14 +36,6 @@ def _check_model(model: nn.Module) -> None:
     training = [name or type(model).__name__ for name, part in model.named_modules() if part.training]
     if training:
         raise ValueError(f"model must be in evaluation mode, but {training[0]!r} is training; call model.eval()")
-
-def _check_rows(logits: Tensor) -> Tensor:
-    "The logits. Raises ValueError unless they are finite and of at least two classes."
-    if logits.ndim != 2 or logits.shape[1] < 2:
-        raise ValueError(f"model must return [batch, classes >= 2], got {list(logits.shape)}")
-    if not torch.isfinite(logits).all():
-        raise ValueError("model returned NaN or infinite logits")
-    return logits
 
 def default_guard(model: nn.Module, device: torch.device) -> float:
     "Margin below which a vote is fragile, relative to the largest logit: what rounding may do in a forward pass."
@@ -81,7 +74,7 @@ class _Runner:
         for start in range(0, total, self.batch_size):
             size = min(self.batch_size, total - start)
             fill(start, buffer[:size])
-            yield start, _check_rows(self.model(buffer)[:size])
+            yield start, check_logits(self.model(buffer), len(buffer), None)[:size]
 
     def splits(self, noise: Splitting, image: Tensor) -> Iterator[tuple[int, Tensor]]:
         "Logits of all splits of an image."
@@ -99,7 +92,7 @@ def _looked_at(
     if not isinstance(x, Tensor):
         raise TypeError(f"x must be a tensor of images, got {type(x).__name__}")
     noise.check_images(x)
-    seen = ballot(model, x.contiguous(), noise, lambda some: _check_rows(model(some[:1])).shape[1], index, x.device)
+    seen = ballot(model, x.contiguous(), noise, lambda some: check_logits(model(some[:1]), 1, None).shape[1], index, x.device)
     return seen.images, seen.index
 
 # %% ../../nbs/methods/04a_splitting_runs.ipynb #7119aa59

@@ -356,7 +356,19 @@ def test_engine_refuses_what_would_be_unsound(digits):
     with pytest.raises(ValueError, match="training"): vote(net.train(), digits.images, noise, num_classes=10, progress=False)
     with pytest.raises(ValueError, match="evaluation mode"): audit(net, digits.images, noise)
     with pytest.raises(ValueError, match="grid"): vote(net.eval(), digits.images * 0.99, noise, num_classes=10, progress=False)
-    with pytest.raises(ValueError, match="classes >= 2"): audit(nn.Sequential(nn.Flatten(), nn.Linear(64, 1)).eval(), digits.images, noise)
+    with pytest.raises(ValueError, match=r"of shape \(1, classes\)"): audit(nn.Sequential(nn.Flatten(), nn.Linear(64, 1)).eval(), digits.images, noise)
+
+class DropsRows(nn.Module):
+    "Answers half of the rows where there are many: a trial of a few does not see it."
+    def __init__(self):
+        super().__init__()
+        self.net = models.seeded(lambda: models.mlp(64, 10)).eval()
+    def forward(self, x): return self.net(x)[:len(x) if len(x) < 20 else len(x) // 2]
+
+@pytest.mark.parametrize("look", [audit, splitting.soft_record])
+def test_rows_that_a_network_drops_are_missed(digits, look):
+    with pytest.raises(ValueError, match=r"logits of shape \(55, classes\), got \(27, 10\)"):
+        look(DropsRows().eval(), digits.images[:1], Splitting.from_sigma(1, q=16))
 
 
 # ---------------------------------------------------------------- the audit
