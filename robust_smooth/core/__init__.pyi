@@ -35,6 +35,7 @@ from .frames import MARK as MARK
 from .registry import METHODS as METHODS
 from .values import MODES as MODES
 from .seeds import MOST_CHUNKS as MOST_CHUNKS
+from .values import MOST_DRAWS as MOST_DRAWS
 from .summaries import MOST_RADII as MOST_RADII
 from .values import MOST_STEPS as MOST_STEPS
 from .record import MUST_AGREE as MUST_AGREE

@@ -240,6 +240,7 @@ FACES: dict[str, dict[str, str]] = {
          'METHODS': 'registry',
          'MODES': 'values',
          'MOST_CHUNKS': 'seeds',
+         'MOST_DRAWS': 'values',
          'MOST_RADII': 'summaries',
          'MOST_STEPS': 'values',
          'MUST_AGREE': 'record',

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .certificates import ADVERSARIES, Certificates
-from .values import domain_words, UNIT, wrong_labels
+from .values import domain_words, MOST_DRAWS, UNIT, wrong_labels
 
 # %% auto #0
 __all__ = ['FEW', 'refuse_other', 'refuse_lacking', 'refuse_empty', 'refuse_domain', 'refuse_labels', 'distinct_rows',
@@ -126,6 +126,8 @@ def refuse_empty(record: Any,         # votes
     """
     if len(record) and record.n.min() < 1:
         raise ValueError(f"n must be at least 1 for every image, got {record.n.min()}")
+    if len(record) and record.n.max() > MOST_DRAWS:
+        raise ValueError(f"n must be at most 2**53 for every image, beyond which counts are not told apart, got {record.n.max()}")
     if not reuse and len(record) and record.selection.max(axis=1).min() < 1:
         raise ValueError("selection holds no votes for some image: its class was never chosen "
                          "(a method with reuse=True selects from the estimation votes)")

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 # %% auto #0
-__all__ = ['T', 'ABSTAIN', 'MODES', 'UNIT', 'MOST_STEPS', 'P', 'R', 'norm_name', 'norm_order', 'check_level', 'check_positive',
-           'check_whole', 'check_counts', 'check_mode', 'check_domain', 'domain_words', 'wrong_labels', 'by_name',
-           'steps_within', 'own_floats']
+__all__ = ['T', 'ABSTAIN', 'MODES', 'MOST_DRAWS', 'UNIT', 'MOST_STEPS', 'P', 'R', 'norm_name', 'norm_order', 'check_level',
+           'check_positive', 'check_whole', 'check_counts', 'check_mode', 'check_domain', 'domain_words',
+           'wrong_labels', 'by_name', 'steps_within', 'own_floats']
 
 # %% ../../nbs/core/00_values.ipynb #fedc21bc
 T = TypeVar("T", bound=type)
@@ -119,6 +119,8 @@ def check_whole(value: Any,    # a number
     return int(value)
 
 # %% ../../nbs/core/00_values.ipynb #3daa27e5
+MOST_DRAWS = 2**53 # of an image: greater whole numbers are not told apart in double precision
+
 def check_counts(counts: ArrayLike,    # whole numbers >= 0, any shape
                  name: str = "counts", # name of the argument, for the error
                 ) -> np.ndarray:       # the same as int64

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import gammaln
 
-from ..core.values import check_counts, check_level
+from ..core.values import check_counts, check_level, MOST_DRAWS
 from .bounds import binomial_lower, binomial_upper
 from robust_smooth.maths.curves import (
     CURVES,
@@ -439,8 +439,8 @@ def _solve(curve, top: int, n: int, alpha: float, t: float) -> float:
 def _check_two_counts(top: ArrayLike, rival: ArrayLike, n: ArrayLike) -> list[np.ndarray]:
     "The three as int64 arrays of one shape."
     values = [check_counts(value, name) for name, value in (("top", top), ("rival", rival), ("n", n))]
-    if np.any(values[2] < 1):
-        raise ValueError(f"n must be at least 1, got {values[2].min()}")
+    if np.any(values[2] < 1) or np.any(values[2] > MOST_DRAWS):
+        raise ValueError(f"n must be between 1 and 2**53, got {values[2].min()} to {values[2].max()}")
     top, rival, n = np.broadcast_arrays(*values)
     if np.any(top + rival > n):
         k = int(np.argmax(top + rival > n))
