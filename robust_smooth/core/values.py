@@ -119,7 +119,7 @@ def check_whole(value: Any,    # a number
     return int(value)
 
 # %% ../../nbs/core/00_values.ipynb #3daa27e5
-MOST_DRAWS = 2**53 # of an image: greater whole numbers are not told apart in double precision
+MOST_DRAWS = 2**52 # of an image: among greater whole numbers double precision cannot search by halves
 
 def check_counts(counts: ArrayLike,    # whole numbers >= 0, any shape
                  name: str = "counts", # name of the argument, for the error
