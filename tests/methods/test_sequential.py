@@ -190,8 +190,8 @@ class Slab(nn.Module):
     "Class 0 left of a plane through the first coordinate; a known smoothed classifier."
     num_classes = 3
     def forward(self, x):
-        self._calls = getattr(self, "_calls", 0) + 1
-        if self._calls == getattr(self, "_fail_at", -1): raise KeyboardInterrupt
+        self._left = getattr(self, "_left", 0) - 1 # calls until it is interrupted: state, which is no part of what it is
+        if self._left == 0: raise KeyboardInterrupt
         s = x.flatten(1)[:, 0]
         return torch.stack([0.8 - s, s - 0.8, torch.full_like(s, -9.0)], dim=1)
 
@@ -206,7 +206,7 @@ def test_votes_with_a_plan_stop_early_and_resume_bit_for_bit(tmp_path):
     assert result.label.tolist()[:3] == [0, 0, 0] and result.label[5] == 1 and np.all(result.radius <= truth + 1e-6)
     assert result.radius[0] == 0.5 and whole.n[0] < 1000
     path, broken = tmp_path / "run.votes", Slab()
-    broken._fail_at = 30
+    broken._left = 30
     with pytest.raises(KeyboardInterrupt): vote(broken, path)
     resumed = vote(Slab(), path)
     assert np.array_equal(resumed.counts, whole.counts) and np.array_equal(resumed.n, whole.n)
