@@ -107,6 +107,7 @@ from .maths import truncated_sums as truncated_sums
 from .lab import twins as twins
 from .maths import two_sided as two_sided
 from .methods import uniform as uniform
+from .training import unseen as unseen
 from .training import vision as vision
 from .voting import votes as votes
 from .training import weights as weights

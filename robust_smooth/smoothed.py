@@ -39,7 +39,7 @@ from .voting.remarks import explained, Judge, refuse_data, refuse_settings
 from .voting.shapes import as_batch, explain
 from .voting.votes import vote
 from .training.conduct import ran_out
-from .training.identity import unseen
+from .training.unseen import unseen
 
 # %% auto #0
 __all__ = ['LOOKED_AT', 'LOOKS', 'CLEAN_BATCH', 'Estimate', 'largest_radius', 'classes_of', 'Smoothed']
@@ -464,8 +464,8 @@ def _refuse_early(self: Smoothed, data: Any, save: Any = None, **rest: Any) -> N
     if save is not None:
         check_place(save)
         if hidden := unseen(self.model):
-            warnings.warn(f"{save} cannot tell this network from another of its kind, since what {', '.join(hidden)} holds cannot be seen: "
-                          "give each network a votes file of its own", stacklevel=4)
+            warnings.warn(f"{save} cannot tell this network from another of its kind, since what {', '.join(hidden)} "
+                          "holds cannot be seen: give each network a votes file of its own", stacklevel=4)
 
 def _refuse_data(self: Smoothed, data: Any, **rest: Any) -> None:
     "Raise TypeError or ValueError for data and settings that would be misread."

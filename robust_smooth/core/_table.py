@@ -196,6 +196,7 @@ ROOMS: dict[str, str] = {
     'twins': 'lab.twins',
     'two_sided': 'maths.two_sided',
     'uniform': 'methods.uniform',
+    'unseen': 'training.unseen',
     'vision': 'training.vision',
     'votes': 'voting.votes',
     'weights': 'training.weights',

@@ -6,16 +6,19 @@
 from __future__ import annotations
 
 import dis
+import functools
 import re
+import sysconfig
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 # %% auto #0
-__all__ = ['BY_CHANCE', 'Habits', 'habits_of', 'read_graph']
+__all__ = ['BY_CHANCE', 'Habits', 'habits_of', 'read_graph', 'is_standard']
 
 # %% ../../nbs/training/03a_habits.ipynb #a187bf31
 _ALTER = frozenset("""
@@ -145,3 +148,16 @@ def read_graph(graph: Any,        # of a method or a function
             if not isinstance(item, torch._C.ScriptModule):
                 held.append(item)
     return BY_CHANCE.sub("", graph.str(False)), held
+
+# %% ../../nbs/training/03a_habits.ipynb #3b7e01a2
+_STANDARD = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib"))
+
+@functools.cache
+def is_standard(file: str, # path of a module
+               ) -> bool:
+    """Whether a file is of the standard library.
+
+    Args:
+        file: path of a module
+    """
+    return ".zip" in file or any(Path(file).resolve().is_relative_to(folder) for folder in _STANDARD)

@@ -13,7 +13,6 @@ import functools
 import inspect
 import random
 import sys
-import sysconfig
 import types
 from abc import ABC
 from collections.abc import Callable, ItemsView, KeysView, Mapping, ValuesView
@@ -27,10 +26,10 @@ from torch import nn, Tensor
 
 from ..core.door import ask_before
 from ..core.hashes import content_hash
-from .habits import BY_CHANCE, Habits, habits_of, read_graph
+from .habits import BY_CHANCE, Habits, habits_of, is_standard, read_graph
 
 # %% auto #0
-__all__ = ['LIBRARY_CODE', 'fingerprint', 'own_generators', 'identity', 'unseen', 'settings_of']
+__all__ = ['LIBRARY_CODE', 'fingerprint', 'own_generators', 'identity', 'settings_of']
 
 # %% ../../nbs/training/04_identity.ipynb #4601e7e2
 # Libraries, whose code counts by its name; what is written in a notebook is the user's own.
@@ -294,7 +293,6 @@ def _code_of_property(item: Any) -> Any:
         return item.func
     return getattr(item, "__func__", item)
 
-
 # %% ../../nbs/training/04_identity.ipynb #bd2dc015
 _FIXED = ( # what cannot be altered in place
     *_PLAIN, *_CLASS_PARTS, tuple, frozenset, enum.Enum,
@@ -312,7 +310,6 @@ def _functions_of(kind: type) -> dict[str, list[types.FunctionType]]:
                     found.setdefault(name, []).append(function)
     return found
 
-
 # %% ../../nbs/training/04_identity.ipynb #b925ab14
 @functools.lru_cache(maxsize=512)
 def _habits(kind: type) -> Habits:
@@ -321,7 +318,6 @@ def _habits(kind: type) -> Habits:
 def _moves(kind: type, name: str, item: Any) -> bool:
     "Whether an attribute is state by what its class does to it."
     return _habits(kind).moves(name, not isinstance(item, _FIXED))
-
 
 # %% ../../nbs/training/04_identity.ipynb #a2accaaa
 @_rule(type)
@@ -354,7 +350,6 @@ def _graphs(tour: _Tour, value: nn.Module) -> list:
     methods = [] if core is None else sorted(core._method_names())
     return [[name, *_tell_graph(tour, core._get_method(name).graph, core)] for name in methods]
 
-
 # %% ../../nbs/training/04_identity.ipynb #a412a40d
 def _saved(value: nn.Module) -> dict[str, Any]:
     "What a layer saves of itself beside parameters and buffers: packed weights, states of its own."
@@ -375,7 +370,6 @@ def _private(value: nn.Module) -> dict[str, Any]:
     spoken = [name for name, item in hidden.items() if name in _habits(kind).mentioned and not _moves(kind, name, item)]
     settings = [name for name in spoken if isinstance(hidden[name], _KINDS) or _own(type(hidden[name]))]
     return {name: hidden[name] for name in sorted({*instead, *settings})}
-
 
 # %% ../../nbs/training/04_identity.ipynb #b46692c0
 _EMPTY = nn.Module()  # what every module has
@@ -458,7 +452,6 @@ def _tell_pickled(tour: _Tour, value: Any) -> list:
     pickled = _as_pickled(value)
     return [*_kind(tour, value), tour.tell(_attributes(value) if pickled == "" else pickled)]
 
-
 # %% ../../nbs/training/04_identity.ipynb #115a21b4
 # Whose rules ask what they hold.
 _HOLDERS = (Mapping, list, tuple, set, frozenset, Tensor, np.ndarray, functools.partial)
@@ -482,7 +475,6 @@ def _tell_own_holder(tour: _Tour, value: Any) -> list:
     rule = next(rule for kinds, rule in _RULES if rule is not _tell_own_holder and isinstance(value, kinds))
     return [rule(tour, value), *_kind(tour, value), tour.tell(getattr(value, "__dict__", {}))]
 
-
 # %% ../../nbs/training/04_identity.ipynb #6591f95e
 def identity(model: Any,           # a network, or any callable
              weights: bool = True, # False: only the shapes of weights and buffers count
@@ -499,44 +491,15 @@ def identity(model: Any,           # a network, or any callable
     return content_hash(_Tour(weights).tell(model))
 
 # %% ../../nbs/training/04_identity.ipynb #36fb34b7
-_STANDARD = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib"))
-
-@functools.cache
-def _is_standard(file: str) -> bool:
-    "Whether a file is of the standard library."
-    return ".zip" in file or any(Path(file).resolve().is_relative_to(folder) for folder in _STANDARD)
-
 def _look_at_names(*given: Any, **named: Any) -> None:
     "Take from the libraries what only has the name of one."
     for package in sys.stdlib_module_names & sys.modules.keys() & LIBRARY_CODE:
         file = getattr(sys.modules[package], "__file__", None)
-        if file and not _is_standard(file):
+        if file and not is_standard(file):
             LIBRARY_CODE.discard(package)
             _edition.cache_clear()
 
 ask_before(sys.modules[__name__], "identity", _look_at_names) # the code of `identity` is part of keys: it stays
-
-
-# %% ../../nbs/training/04_identity.ipynb #1ef5c632
-def unseen(model: Any,   # a network, or any callable
-          ) -> list[str]: # names of classes of other libraries
-    """Objects that a model reaches and that show nothing of what they hold: two models that differ
-    there alone count as one.
-
-    Args:
-        model: a network, or any callable
-    Returns:
-        names of classes of other libraries
-    """
-    tour, found = _Tour(weights=False), set()
-    tour.tell(model)
-    for _, value in tour.met.values():
-        kind = type(value)
-        foreign = not _own(kind) and kind.__module__.partition(".")[0] not in LIBRARY_CODE
-        if foreign and not _attributes(value) and _as_pickled(value) == "":
-            found.add(_name_of(kind))
-    return sorted(found)
-
 
 # %% ../../nbs/training/04_identity.ipynb #6ce6066b
 _CODE = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, functools.partial, type)

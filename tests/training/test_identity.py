@@ -21,9 +21,10 @@ from torch import nn
 
 from robust_smooth.noise.additive import Gaussian
 from robust_smooth.smoothed import Smoothed
-from robust_smooth.training.identity import _Tour, fingerprint, identity, own_generators, settings_of, unseen
+from robust_smooth.training.identity import _Tour, fingerprint, identity, own_generators, settings_of
 from robust_smooth.training.models import mlp, seeded, small_convnet, wrap
 from robust_smooth.training.recipes import Cosine, crop_flip, NoiseAugmentation, Stability
+from robust_smooth.training.unseen import unseen
 
 
 def closed(value):
