@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import log_ndtr, ndtr, ndtri, xlogy
 
-from .bounds import probit
+from .bounds import binomial_lower, binomial_upper, probit
 
 # %% auto #0
 __all__ = ['HUGE', 'ROOT_2PI', 'GAUSSIAN', 'UNIFORM', 'CURVES', 'SLACK', 'FOUND', 'GaussianCurve', 'UniformCurve', 'signed_root',
-           'critical_root', 'slack', 'guess', 'surely_extreme', 'statistic', 'frontier', 'needed']
+           'critical_root', 'slack', 'guess', 'surely_extreme', 'statistic', 'separate_limits', 'frontier', 'needed']
 
 # %% ../../nbs/maths/06_curves.ipynb #3ab9817c
 HUGE = 1e300 # stands for infinity where 0 * infinity must be 0
@@ -294,6 +294,7 @@ def _crossing(curve, counts: np.ndarray, target: np.ndarray) -> np.ndarray:
     near = [np.clip(count, 0.5, n - 0.5) for count in counts[:2]]
     s = np.clip(curve.gap(near[0], near[1], n) - 2.5 * target / np.sqrt(n), 0.1 * high, 0.9 * high)
     x, busy = guess(curve, counts, s), np.ones(n.shape, dtype=bool)
+    last = np.full(n.shape, np.inf)
     for _ in range(100):
         root, x = signed_root(curve, counts, s, x)
         above = root >= target
@@ -303,9 +304,11 @@ def _crossing(curve, counts: np.ndarray, target: np.ndarray) -> np.ndarray:
             break
         with np.errstate(divide="ignore", invalid="ignore"):
             new = s - (root - target - SLACK / 3) * root / _root_slope(curve, counts, s, x)
-        new = np.where(busy, np.where((new > low) & (new < high), new, (low + high) / 2), s)
-        s, x = new, x + (new - s) / 2
-    sure = surely_extreme(curve, counts, low, target - SLACK / 4, guess(curve, counts, low))
+        quick = (new > low) & (new < high) & (np.abs(new - s) <= last / 2) # at a kink Newton creeps, or jumps to and fro
+        new = np.where(busy, np.where(quick, new, (low + high) / 2), s)
+        x = np.where(quick, x + (new - s) / 2, guess(curve, counts, new))
+        last, s = np.abs(new - s), new
+    sure = surely_extreme(curve, counts, low, target - slack(n) / 4, guess(curve, counts, low))
     return np.where(sure & (low > 0), low, -1.0)
 
 def statistic(curve,         # `GAUSSIAN` or `UNIFORM`
@@ -337,6 +340,30 @@ def statistic(curve,         # `GAUSSIAN` or `UNIFORM`
     kept[positive] = _crossing(curve, counts[:, positive], target[positive])
     found[rows] = kept
     return found
+
+# %% ../../nbs/maths/06_curves.ipynb #0c564702
+def separate_limits(curve,             # `GAUSSIAN` or `UNIFORM`
+                    top: ArrayLike,    # [...] votes of the top class, whole numbers
+                    rival: ArrayLike,  # [...] most votes of another class
+                    n: ArrayLike,      # [...] draws
+                    alpha: float,      # failure probability of each distance, in (0, 1)
+                   ) -> np.ndarray:    # [...] float64, >= 0; rounded down
+    """The distance between two Clopper-Pearson limits that share alpha equally.
+
+    Args:
+        curve: `GAUSSIAN` or `UNIFORM`
+        top: [...] votes of the top class, whole numbers
+        rival: [...] most votes of another class
+        n: [...] draws
+        alpha: failure probability of each distance, in (0, 1)
+    Returns:
+        [...] float64, >= 0; rounded down
+    """
+    lower, upper = (curve.coordinate(*(bound(votes, n, alpha / 2, complement=c) for c in (False, True)))
+                    for bound, votes in ((binomial_lower, top), (binomial_upper, rival)))
+    with np.errstate(invalid="ignore"):
+        gap = lower - upper - 1e-12 * (1 + np.abs(lower) + np.abs(upper))
+    return np.clip(np.where(np.asarray(top) > rival, gap, 0.0), 0.0, curve.top)
 
 # %% ../../nbs/maths/06_curves.ipynb #3e48b5d5
 def frontier(curve, n: int, t: float, z: float, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -23,14 +23,15 @@ from robust_smooth.maths.curves import (
     frontier,
     guess,
     needed,
+    separate_limits,
     slack,
     statistic,
     surely_extreme,
 )
 
 # %% auto #0
-__all__ = ['MARGIN', 'CERTAIN', 'TICK', 'MOST_CELLS', 'STEP', 'BETA_SHARE', 'tail_range', 'Question', 'Staircase', 'staircase',
-           'tail_probability', 'supremum', 'proved', 'solve', 'limit', 'prove']
+__all__ = ['MARGIN', 'CERTAIN', 'TICK', 'MOST_CELLS', 'STEP', 'BETA_SHARE', 'MOST_STAIRS', 'tail_range', 'Question', 'Staircase',
+           'staircase', 'tail_probability', 'supremum', 'proved', 'solve', 'limit', 'prove']
 
 # %% ../../nbs/maths/07_two_sided.ipynb #f9d44ff2
 MARGIN = 1e-6 # share of alpha, over root n, that is left out at each side of a window
@@ -435,6 +436,9 @@ def _solve(curve, top: int, n: int, alpha: float, t: float) -> float:
         length = length / 2 # the coarse points had missed the peak
     return 0.0
 
+# %% ../../nbs/maths/07_two_sided.ipynb #e10574f5
+MOST_STAIRS = 10_000_000 # draws of an image; with more, two limits share alpha
+
 # %% ../../nbs/maths/07_two_sided.ipynb #514869c8
 def _check_two_counts(top: ArrayLike, rival: ArrayLike, n: ArrayLike) -> list[np.ndarray]:
     "The three as int64 arrays of one shape."
@@ -474,10 +478,13 @@ def solve(
     counts = np.stack(_check_two_counts(top, rival, n))
     pairs, back = np.unique(counts.reshape(3, -1), axis=1, return_inverse=True)
     t = statistic(line, pairs[0], pairs[1], pairs[2], critical_root(alpha))
-    s = [_solve(line, int(a), int(draws), alpha, float(value)) if value > 0 else 0.0
+    many = pairs[2] > MOST_STAIRS
+    t[many] = separate_limits(line, *pairs[:, many], alpha)
+    s = [float(value) if value <= 0 or draws > MOST_STAIRS else _solve(line, int(a), int(draws), alpha, float(value))
          for (a, _, draws), value in zip(pairs.T, t)]
+    s = np.maximum(s, 0.0)
     shape = counts.shape[1:]
-    return np.array(s, dtype=np.float64)[back.ravel()].reshape(shape), t[back.ravel()].reshape(shape)
+    return s[back.ravel()].reshape(shape), t[back.ravel()].reshape(shape)
 
 def limit(
     top: ArrayLike,          # [...] votes of the class fixed beforehand, whole numbers
@@ -504,6 +511,8 @@ def _prove_one(curve, top: int, rival: int, n: int, alpha: float, beta: float, s
     possible = 0 < beta < alpha and 0 < s <= curve.top and 0 < t <= curve.top
     if not possible or rival >= top:
         return False
+    if n > MOST_STAIRS:
+        return s <= t <= float(separate_limits(curve, np.array(top), np.array(rival), np.array(n), alpha))
     counts = np.array([[top], [rival], [n - top - rival]], dtype=np.float64)
     here, level = np.array([t]), critical_root(alpha) + slack([n]) / 2
     if not surely_extreme(curve, counts, here, level, guess(curve, counts, here))[0]:

@@ -4,14 +4,14 @@ import itertools
 import mpmath
 import numpy as np
 import pytest
-from scipy.optimize import minimize_scalar
+from scipy.optimize import brentq, minimize_scalar
 from scipy.special import gammaln, ndtr, ndtri, xlogy
 from scipy.stats import binom
 
 import robust_smooth as rs
 from robust_smooth.maths import two_sided
 from robust_smooth.maths.bounds import binomial_lower, binomial_upper
-from robust_smooth.maths.curves import CURVES, critical_root, signed_root, statistic
+from robust_smooth.maths.curves import CURVES, critical_root, separate_limits, signed_root, statistic
 from robust_smooth.maths.two_sided import (
     Question,
     limit,
@@ -319,3 +319,46 @@ def test_counts_that_doubles_do_not_tell_apart_are_refused(n):
     for method in ("exact", "gaussian", "tcertify"):
         with pytest.raises(ValueError, match=r"n must be at most 2\*\*52"): record.certify(method=method)
     assert limit(2**52, 0, 2**52) > 0 and rs.check(rs.Record.from_counts([[1, 0]], [[2**52, 0]], n=2**52, noise=rs.Gaussian(sigma=1.0), dim=3).certify(method="exact")).all()
+
+
+@pytest.mark.parametrize("n", [30, 1000, 100_000])
+@pytest.mark.parametrize("alpha", [1e-12, 0.001, 0.2])
+def test_without_a_vote_for_the_rival_the_statistic_has_a_closed_form(n, alpha):
+    "The likeliest point has p_R = (1 + s) a / 2 n, or s where that is larger: there the curve bends."
+    z, tops = critical_root(alpha), np.unique(np.linspace(0.05 * n, n - 1, 40).astype(int))
+
+    def root(s, q):
+        p = max(s, (1 + s) * q / 2)
+        return np.sqrt(max(2 * n * (xlogy(q, q / p) + xlogy(1 - q, (1 - q) / (1 - 2 * p + s))), 0)) - z
+
+    for top, t in zip(tops, statistic(CURVES["uniform"], tops, 0, n, z)):
+        q = top / n
+        if root(0, q) < 0:
+            assert t == -1
+        else:
+            assert t <= brentq(root, 0, q, (q,), xtol=1e-15) <= t + 1e-8, (top, t)
+
+
+@pytest.mark.parametrize("curve", sorted(CURVES))
+def test_millions_of_draws_prove_what_two_limits_prove(curve):
+    "Rounding grows with n; it may cost digits, never all."
+    n = np.array([8_870_923, 9_165_335, 10_000_000, 10_000_000])
+    top, rival = np.array([3_303_023, 1_722_782, 9_000_000, 3_400_000]), np.array([3_022_447, 717_915, 500_000, 3_300_000])
+    assert np.all(limit(top, rival, n, 0.001, curve) >= separate_limits(CURVES[curve], top, rival, n, 0.001) - 5e-5)
+
+
+@pytest.mark.parametrize("curve", sorted(CURVES))
+@pytest.mark.parametrize("n", [two_sided.MOST_STAIRS + 1, 10**9, 10**12, 2**52])
+def test_more_draws_than_stairs_are_certified_and_proved_again(curve, n):
+    top, rival = np.array([0.9, 0.5, 0.34, 1, 0.3, 0]), np.array([0.05, 0.25, 0.339, 0, 0.3, 0.5])
+    top, rival = (top * n).astype(np.int64), (rival * n).astype(np.int64)
+    s, t = solve(top, rival, n, 0.001, curve)
+    truth = CURVES[curve].gap(top * 1.0, rival * 1.0, np.float64(n))
+    assert np.array_equal(s > 0, [True, True, True, True, False, False])
+    kept = s > 0
+    finite = kept & np.isfinite(truth)
+    assert np.all(s[finite] < truth[finite]) and np.all(s[finite] > truth[finite] - 60 / np.sqrt(n) - 1e-11)
+    assert prove(top[kept], rival[kept], n, 0.001, 1e-5, s[kept], t[kept], curve).all()
+    for worse in ((s + 1e-6, t), (s, t + 1e-6), (s + 1e-6, t + 1e-6)):
+        assert not prove(top[kept], rival[kept], n, 0.001, 1e-5, worse[0][kept], worse[1][kept], curve).any()
+    assert not prove(top[kept] - n // 1000, rival[kept], n, 0.001, 1e-5, s[kept], t[kept], curve).any()
