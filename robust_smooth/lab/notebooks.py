@@ -63,15 +63,26 @@ def find_notebook(name: str | Path, # an experiment such as "gaussian_table1", o
     return assets("experiments") / f"{name}.ipynb"
 
 # %% ../../nbs/lab/08_notebooks.ipynb #1a83b029
+def _opened(path: str) -> dict[str, Any]:
+    "A notebook's JSON. nbformat, whose import takes a kernel two seconds, is for formats before 4 only."
+    notebook = json.loads(Path(path).read_text(encoding="utf-8"))
+    if notebook["nbformat"] >= 4:
+        return notebook
+    import nbformat
+    return nbformat.read(path, as_version=4)
+
+def _why(error: Exception) -> str:
+    return f"it has no {error}" if isinstance(error, KeyError) else str(error)
+
 @lru_cache(maxsize=256)
 def _cells(path: str, changed: int) -> str:
-    import nbformat
     try:
-        notebook = nbformat.read(path, as_version=4)
+        notebook = _opened(path)
+        code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+        found = [dict(source="".join(cell["source"]), tags=list(cell["metadata"].get("tags", []))) for cell in code]
     except Exception as error:
-        raise ValueError(f"{path} is not a notebook: {error}") from error
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    return json.dumps([dict(source=cell.source, tags=list(cell.metadata.get("tags", []))) for cell in code])
+        raise ValueError(f"{path} is not a notebook: {_why(error)}") from error
+    return json.dumps(found)
 
 def code_cells(path: str | Path) -> list[dict[str, Any]]: # source and tags of each
     """The code cells of a notebook. Raises ValueError for what is none.

@@ -62,9 +62,24 @@ def test_every_experiment_names_its_method():
 
 def test_the_lab_starts_without_what_only_some_need():
     "Each notebook is a process of its own, and pays for every import."
-    code = "import sys; from robust_smooth.lab import cache, experiment; print(*({'torch', 'seaborn', 'scipy.stats', 'papermill'} & set(sys.modules)))"
+    code = ("import sys; from robust_smooth.lab import cache, experiment, notebooks; "
+            "notebooks.default_parameters(notebooks.find_notebook('gaussian_table1')); "
+            "print(*({'torch', 'seaborn', 'scipy.stats', 'papermill', 'nbformat', 'jsonschema'} & set(sys.modules)))")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=NOTEBOOKS.parents[1])
     assert done.returncode == 0 and done.stdout == "\n", done
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '"words"', "{\"nbformat\": 4}", '{"nbformat": 4, "cells": [1]}', '{"nbformat": "4", "cells": []}'])
+def test_what_is_no_notebook_is_refused_by_name(tmp_path, text):
+    (tmp_path / "some.ipynb").write_text(text)
+    with pytest.raises(ValueError, match="some.ipynb is not a notebook: "): notebooks.code_cells(tmp_path / "some.ipynb")
+
+
+def test_notebooks_of_an_older_format_are_read(tmp_path):
+    import nbformat
+    old = nbformat.v3.new_notebook(worksheets=[nbformat.v3.new_worksheet(cells=[nbformat.v3.new_code_cell("a = 1\nb = 2")])])
+    (tmp_path / "some.ipynb").write_text(nbformat.writes(old, version=3))
+    assert notebooks.code_cells(tmp_path / "some.ipynb") == [dict(source="a = 1\nb = 2", tags=[])]
 
 
 def test_what_papermill_hands_over_is_answered_with_its_own_spelling():
