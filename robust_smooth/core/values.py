@@ -139,6 +139,8 @@ def check_counts(counts: ArrayLike,    # whole numbers >= 0, any shape
         fine = array.dtype.kind == "f" and bool(np.all(np.isfinite(array) & (array == np.floor(array)) & (array >= 0)))
     if not fine:
         raise ValueError(f"{name} must be whole numbers >= 0, got {counts!r}")
+    if array.size and array.max() >= 2**63:
+        raise ValueError(f"{name} must be below 2**63, got {counts!r}")
     return array.astype(np.int64)
 
 # %% ../../nbs/core/00_values.ipynb #4b404e40

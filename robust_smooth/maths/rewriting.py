@@ -5,7 +5,6 @@
 # %% ../../nbs/maths/07_rewriting.ipynb #3cdd47cf
 from __future__ import annotations
 
-from fractions import Fraction
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,8 +12,8 @@ from numpy.typing import ArrayLike
 from ..core.values import ABSTAIN, check_counts
 
 # %% auto #0
-__all__ = ['NEVER', 'MARGINS', 'KINDS', 'OUT_OF_REACH', 'budget', 'steps_within', 'partial_budget', 'soft_budget',
-           'soft_survives', 'audit_cost', 'audited_steps', 'audit_votes']
+__all__ = ['NEVER', 'MARGINS', 'KINDS', 'OUT_OF_REACH', 'budget', 'partial_budget', 'soft_budget', 'soft_survives', 'audit_cost',
+           'audited_steps', 'audit_votes']
 
 # %% ../../nbs/maths/07_rewriting.ipynb #104e533b
 NEVER = np.iinfo(np.int64).max # a lead that no number of votes makes up
@@ -55,21 +54,6 @@ def budget(
     if fragile is not None:
         lead = lead - 2 * check_counts(fragile, "fragile")
     return np.where(lead < 0, ABSTAIN, label)[()], np.maximum(lead // 2, 0)[()]
-
-# %% ../../nbs/maths/07_rewriting.ipynb #db1c7477
-def steps_within(radius: float | Fraction, # in input units, >= 0
-                 q: int,                   # grid steps per unit of input
-                ) -> int:
-    """The most whole steps L with L / q <= radius: as doubles, or exactly where the radius is a Fraction.
-
-    Args:
-        radius: in input units, >= 0
-        q: grid steps per unit of input
-    """
-    steps = int(Fraction(radius) * q // 1)
-    if isinstance(radius, Fraction):
-        return steps
-    return steps + 1 if (steps + 1) / q <= radius else steps
 
 # %% ../../nbs/maths/07_rewriting.ipynb #38f8f922
 def partial_budget(

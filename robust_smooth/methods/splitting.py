@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,10 +18,10 @@ from ..core.certificates import Certificates
 from ..core.checks import proving
 from ..core.record import Record
 from ..core.registry import guarded, noise_from_spec, register, register_check
-from ..core.values import ABSTAIN
+from ..core.values import ABSTAIN, steps_within
 from robust_smooth.maths.rewriting import (
     KINDS, audit_cost, audit_votes, audited_steps, budget, partial_budget, soft_budget,
-    soft_survives, steps_within,
+    soft_survives,
 )
 from .splitting_runs import audit_record, crossings, leading_linear, soft_record
 from .uniform import grid_radius
@@ -54,6 +55,14 @@ class EarlyExit:
     noise: Splitting  # the noise of the vote
     parts: int = 8    # number of looks, spread evenly over the splits
     deterministic: ClassVar[bool] = True # decides from all splits, without chance: fits deterministic noise only
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.radius, Real) and 0 <= self.radius < np.inf):
+            raise ValueError(f"radius must be a finite number >= 0, got {self.radius!r}")
+        if not isinstance(self.noise, Splitting):
+            raise TypeError(f"noise must be the splitting noise of the vote, got {self.noise!r}")
+        if isinstance(self.parts, bool) or not isinstance(self.parts, (int, np.integer)) or self.parts < 1:
+            raise ValueError(f"parts must be a whole number of looks >= 1, got {self.parts!r}")
 
     @property
     def steps(self) -> int:

@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from ..core.record import Record
-from ..maths.rewriting import audit_votes, steps_within
-from ..core.values import ABSTAIN
+from ..core.values import ABSTAIN, steps_within
+from ..maths.rewriting import audit_votes
 from ..noise.grid import Splitting, split_levels
 from ..training.conduct import check_logits
 from ..training.models import BaseClassifier, Normalize

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 # %% auto #0
-__all__ = ['MEMORY_ERRORS', 'TOLERANCE', 'ROWS', 'check_shape', 'check_logits', 'layers_with_company', 'ran_out', 'Trial',
-           'trial', 'acts_alone', 'check_layers', 'check_trial']
+__all__ = ['MEMORY_ERRORS', 'TOLERANCE', 'ROWS', 'MASKED', 'check_shape', 'check_logits', 'layers_with_company', 'ran_out',
+           'Trial', 'trial', 'acts_alone', 'check_layers', 'check_trial']
 
 # %% ../../nbs/training/11_conduct.ipynb #2ee82d23
 def check_shape(logits: object,          # what the model returned
@@ -109,13 +109,20 @@ def _ask(model: Callable, rows: Tensor) -> Tensor:
     "Finite logits, float64; the rows are left as they are."
     return check_logits(model(rows.clone()), len(rows), None).detach().double()
 
+MASKED = 1e3 # times the size of the winning logits, or 1: so far below zero a logit is a mask that never wins
+
+def _in_play(logits: Tensor) -> Tensor: # bool, of their shape
+    "Which logits may win. A mask of -1e9 would make the spread so large that company hides in it."
+    return logits > -MASKED * logits.amax(1).abs().max().clamp(min=1)
+
 def _compare(model: Callable, rows: Tensor) -> Trial:
     "Evaluate rows together, twice, alone, and in other order among others."
     together, again = _ask(model, rows), _ask(model, rows)
     among = _ask(model, torch.cat([_company_of(rows), rows.flip(0)]))[len(rows):].flip(0)
     alone = torch.cat([_ask(model, rows[:1]), _ask(model, rows[-1:])])
-    changes = [(among - together).abs().max(), (alone - together[[0, -1]]).abs().max()]
-    spread = together.max() - together.min()
+    played = _in_play(together)
+    spread = together[played].max() - together[played].min()
+    changes = [(other - one)[_in_play(one) | _in_play(other)].abs().max() for one, other in ((together, among), (together[[0, -1]], alone))]
     change = float(max(changes))
     return Trial(change / float(spread) if change else 0.0, bool(torch.equal(together, again)))
 

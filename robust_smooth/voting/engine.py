@@ -5,7 +5,6 @@
 # %% ../../nbs/voting/02_engine.ipynb #669a33bf
 from __future__ import annotations
 
-import functools
 import math
 import time
 from collections import deque
@@ -185,7 +184,6 @@ class Engine:
         if passes > 1:
             self.batch = self._fitting(x.shape, passes * self.rows)
         self.size = self.batch.shape[0] # rows of the batch
-        self.tried = False    # whether logits were seen: the first batch of a vote is its own trial
 
     def _fitting(self, shape: Sequence[int], rows: int) -> Tensor:
         "Room for a batch, halved until there is enough."
@@ -213,34 +211,19 @@ class Engine:
         "Run the batch, in pieces of `rows`, and hand on the logits of its used rows, numbered from `row` on."
         first = 0
         while first < used:
-            whole = self.rows == self.size
+            piece = self.batch if self.rows == self.size else self.batch[first:first + self.rows]
             try:
-                logits = self.model(self.batch if whole else self.batch[first:first + self.rows])
+                logits = self.model(piece)
             except (*MEMORY_ERRORS, RuntimeError) as error:
                 if self.rows == 1 or not ran_out(error):
                     raise
                 self.rows //= 2
                 refill()
                 continue
-            if not self.tried: # whether logits are numbers is asked of every batch, when it is counted
-                check_shape(logits, self.rows, self.num_classes)
-                self.tried = True
+            check_shape(logits, len(piece), self.num_classes) # whether they are numbers is asked when they are counted
             count = min(self.rows, used - first)
             put(logits if count == self.rows else logits[:count], row + first)
             first += self.rows
-
-# %% ../../nbs/voting/02_engine.ipynb #c1967e43
-def _seeing_every_batch(make: Callable[..., None]) -> Callable[..., None]:
-    "An engine whose network is refused as soon as its logits have another shape."
-    @functools.wraps(make)
-    def made(self: Engine, model: Callable, *given: Any, **named: Any) -> None:
-        make(self, model, *given, **named)
-        classes = self.num_classes
-        self.model = lambda batch: check_shape(model(batch), batch.shape[0], classes)
-    return made
-
-setattr(Engine, "__init__", _seeing_every_batch(Engine.__init__)) # whose code is part of the keys of votes: it stays
-
 
 # %% ../../nbs/voting/02_engine.ipynb #d60f59e0
 class _Feeds:

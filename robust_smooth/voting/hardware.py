@@ -259,6 +259,17 @@ def batch_size_for(model: Callable,      # base classifier
 FRAGILE = {"float32": 2.0**-17, "int8": 2.0**-16, "tf32": 2.0**-9, "float16": 2.0**-8, "bfloat16": 2.0**-5,
            "int8 unsteady": 2.0**-4}
 
+# %% ../../nbs/voting/00_hardware.ipynb #391ff012
+def _frozen_types(model: nn.Module) -> list[torch.dtype]:
+    "Kinds of the weights that TorchScript froze: constants of a graph, and parameters no more."
+    found = []
+    for part in model.modules():
+        if isinstance(part, torch.jit.ScriptModule) and "forward" in part._c._method_names():
+            graph = part.inlined_graph # its nodes live as long as it does
+            constants = [node.output().toIValue() for node in graph.findAllNodes("prim::Constant")]
+            found += [one.dtype for one in constants if isinstance(one, Tensor)]
+    return found
+
 # %% ../../nbs/voting/00_hardware.ipynb #d5a66bf4
 def working_precision(model: Callable, # base classifier
                       device: torch.device | str, # where it runs
@@ -272,7 +283,7 @@ def working_precision(model: Callable, # base classifier
         key of `FRAGILE`
     """
     kind = torch.device(device).type
-    types = [weight.dtype for weight in model.parameters()] if isinstance(model, nn.Module) else []
+    types = [weight.dtype for weight in model.parameters()] + _frozen_types(model) if isinstance(model, nn.Module) else []
     if torch.is_autocast_enabled(kind):
         types.append(torch.get_autocast_dtype(kind))
     used = [_float32_means(kind), *_stated(model)]
