@@ -304,10 +304,12 @@ def _crossing(curve, counts: np.ndarray, target: np.ndarray) -> np.ndarray:
             break
         with np.errstate(divide="ignore", invalid="ignore"):
             new = s - (root - target - SLACK / 3) * root / _root_slope(curve, counts, s, x)
-        quick = (new > low) & (new < high) & (np.abs(new - s) <= last / 2) # at a kink Newton creeps, or jumps to and fro
+        shrinks = np.abs(new - s) <= np.maximum(last / 2, SLACK) # not at a kink, where Newton creeps, or jumps to and fro
+        quick = (new > low) & (new < high) & shrinks
         new = np.where(busy, np.where(quick, new, (low + high) / 2), s)
-        x = np.where(quick, x + (new - s) / 2, guess(curve, counts, new))
-        last, s = np.abs(new - s), new
+        last, s, x = np.abs(new - s), new, x + (new - s) / 2
+        if np.any(busy & ~quick):
+            x = np.where(quick, x, guess(curve, counts, s))
     sure = surely_extreme(curve, counts, low, target - slack(n) / 4, guess(curve, counts, low))
     return np.where(sure & (low > 0), low, -1.0)
 

@@ -122,8 +122,8 @@ def _compare(model: Callable, rows: Tensor) -> Trial:
     alone = torch.cat([_ask(model, rows[:1]), _ask(model, rows[-1:])])
     played = _in_play(together)
     spread = together[played].max() - together[played].min()
-    changes = [(other - one)[_in_play(one) | _in_play(other)].abs().max() for one, other in ((together, among), (together[[0, -1]], alone))]
-    change = float(max(changes))
+    pairs = (together, among), (together[[0, -1]], alone)
+    change = max(float((other - one)[_in_play(one) | _in_play(other)].abs().max()) for one, other in pairs)
     return Trial(change / float(spread) if change else 0.0, bool(torch.equal(together, again)))
 
 # %% ../../nbs/training/11_conduct.ipynb #2871eae7

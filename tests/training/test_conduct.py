@@ -89,6 +89,28 @@ def test_rows_that_depend_on_each_other_are_refused(how, count):
         rs.Smoothed(net, rs.Gaussian(sigma=0.2)).vote(IMAGES[:count], **SETTINGS)
 
 
+class Masked(nn.Module):
+    "A network with a class that never wins, as language models mask tokens; the mask dwarfs what company does."
+    num_classes = 4
+
+    def __init__(self, net, mask):
+        super().__init__()
+        self.net, self.mask = net, mask
+
+    def forward(self, x):
+        return torch.cat([self.net(x), torch.full((len(x), 1), self.mask)], 1)
+
+
+@pytest.mark.parametrize("mask", [-3000.0, -1e4, -1e9, torch.finfo(torch.float32).min])
+def test_a_mask_hides_no_company_and_is_none(mask):
+    for how in COMPANY.values():
+        assert not acts_alone(Masked(Company(how), mask).eval(), IMAGES)
+    assert acts_alone(Masked(plain(), mask).eval(), IMAGES)
+    sure = plain()
+    certain = Masked(lambda x: 100 * sure(x), mask)
+    assert acts_alone(lambda x: torch.log_softmax(certain(x), 1), IMAGES) # winners near 0, others far below
+
+
 def test_one_grey_image_many_times_is_enough():
     "All rows of the trial would be equal, were they not noisy."
     with pytest.raises(ValueError, match="in other company"):
