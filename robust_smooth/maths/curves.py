@@ -304,7 +304,7 @@ def _crossing(curve, counts: np.ndarray, target: np.ndarray) -> np.ndarray:
             break
         with np.errstate(divide="ignore", invalid="ignore"):
             new = s - (root - target - SLACK / 3) * root / _root_slope(curve, counts, s, x)
-        shrinks = np.abs(new - s) <= np.maximum(last / 2, SLACK) # not at a kink, where Newton creeps, or jumps to and fro
+        shrinks = np.abs(new - s) <= last / 2 # not at a kink, where Newton creeps, or jumps to and fro
         quick = (new > low) & (new < high) & shrinks
         new = np.where(busy, np.where(quick, new, (low + high) / 2), s)
         last, s, x = np.abs(new - s), new, x + (new - s) / 2
