@@ -187,3 +187,24 @@ def test_a_million_rows_are_certified_as_the_ten_thousand_that_differ():
     some = rng.integers(0, 1_000_000, 100)
     np.testing.assert_array_equal(table.radius[some], record[some].certify("l2", method="gaussian").radius)
     assert (table.index == np.arange(1_000_000)).all() and check(table[:1000]).all()
+
+
+NOISES_AT_HAND = [
+    rs.Gaussian(sigma=0.5), rs.RoundedGaussian(sigma=0.5, q=16), rs.Uniform(lam=0.5), rs.RoundedUniform(lam=0.4, q=16),
+    rs.IndependentSplitting(n_splits=15, q=16), rs.ContinuousSplitting(lam=0.5), rs.Splitting(n_splits=24, q=16),
+    rs.RadialGaussian(sigma=0.5, k=1), rs.MixedNormGaussian(sigma=0.5, k=1), rs.LinfGaussian(sigma=0.5, k=1)]
+
+
+@pytest.mark.parametrize("noise", NOISES_AT_HAND, ids=lambda noise: type(noise).__name__)
+@pytest.mark.parametrize("n, alpha", [(24, 0.1), (1000, 0.001), (2, 0.6)])
+def test_the_largest_radius_is_that_of_unanimous_votes(noise, n, alpha):
+    draws, asked = noise.evaluations if noise.deterministic else n, 0
+    record = Record.from_counts([1, 0, 0], [draws, 0, 0], draws, noise, 4)
+    for method in find_methods(type(noise).__name__):
+        if method.needs or method.largest_radius is None or method.sequential and not method.deterministic:
+            continue # plans certify radii of a grid of one's own
+        for norm in (norm for kind, norm in method.pairs if kind == type(noise).__name__):
+            found = method.largest_radius(noise, draws, alpha, norm, 4)
+            assert found == pytest.approx(method(record, norm, alpha).radius[0], rel=1e-12), (method.name, norm)
+            asked += 1
+    assert asked

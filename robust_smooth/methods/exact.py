@@ -176,7 +176,7 @@ def largest_radius(noise,            # Gaussian or uniform noise, rounded or not
                    norm: str = "l2", # "l2", "l1" or "linf"; "l1" for uniform noise
                    dim: int = 1,     # number of inputs
                   ) -> float:        # input units
-    """The radius that n unanimous votes prove.
+    """The radius that n unanimous votes prove; l1 radii on a grid are whole steps.
 
     Args:
         noise: Gaussian or uniform noise, rounded or not
@@ -189,7 +189,8 @@ def largest_radius(noise,            # Gaussian or uniform noise, rounded or not
     """
     norm = norm_name(norm)
     setting = _setting(noise)
-    return float(_radius(limit(n, 0, n, alpha, LAWS[setting][0]), getattr(noise, setting), setting, norm, dim))
+    ball = _radius(limit(n, 0, n, alpha, LAWS[setting][0]), getattr(noise, setting), setting, norm, dim)
+    return float(_reach(ball, _grid(noise, norm, None, "quantised"), "quantised")[0])
 
 register(name="exact", certifies=CERTIFIES, certify=certify, rank=20, counts_only=True, modes=("sound",), minimum_n=minimum_n,
          check=check, largest_radius=largest_radius)

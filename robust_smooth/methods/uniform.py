@@ -206,7 +206,7 @@ def largest_radius(noise: Any,          # uniform or randomised splitting noise
                    norm: str = "l1",    # "l1"
                    dim: int | None = None, # not used
                   ) -> float:           # input units
-    """Radius when all n votes agree.
+    """Radius when all n votes agree; whole steps for a noise on a grid.
 
     Args:
         noise: uniform or randomised splitting noise
@@ -217,7 +217,10 @@ def largest_radius(noise: Any,          # uniform or randomised splitting noise
     Returns:
         input units
     """
-    return float(radius(binomial_lower(n, n, alpha), noise.lam))
+    lower, q = binomial_lower(n, n, alpha), getattr(noise, "q", None)
+    if q is None:
+        return float(radius(lower, noise.lam))
+    return float(grid_radius(_whole_steps(lower, noise.lam, q, getattr(noise, "n_splits", 0)), q))
 
 register(name="uniform", noises=UNIFORM_NOISES, norms=("l1",), rank=5, counts_only=True,
          certify=certify, minimum_n=minimum_n, check=check, largest_radius=largest_radius)
