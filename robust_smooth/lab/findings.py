@@ -58,7 +58,7 @@ class _Files:
         Returns:
             for display
         """
-        results.save(frame, self.folder / f"{check_name(name)}.csv")
+        results.save(frame, self.folder / f"{check_name(name)}.csv", experiment=self.name)
         if name not in self.tables:
             self.tables.append(name)
         if printed is None:
@@ -183,7 +183,7 @@ class Findings(_Files, _Words):
     def _close(self, **facts: Any) -> Claims: # the claims, shown in full
         "Write claims and everything known of the run; `finished.json` last."
         frame = Claims(self.claims, columns=list(COLUMNS))
-        results.save(frame, self.folder / "claims.csv")
+        results.save(frame, self.folder / "claims.csv", experiment=self.name)
         seconds = round(time.perf_counter() - self._begin, 3)
         done = dict(experiment=self.name, claims=self.claims, tables=self.tables, figures=self.figures,
                     values=self.values, material=self.material, seconds=seconds, **facts)
