@@ -39,6 +39,7 @@ NOT_ASKED, USED, ABSENT = "not asked for", "used", "absent" # reference material
 # %% ../../nbs/lab/08_findings.ipynb #59d9f402
 class _Files:
     "Tables and figures of a run."
+    name: str
     folder: Path
     tables: list[str]
     figures: list[str]
