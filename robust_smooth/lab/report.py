@@ -453,7 +453,7 @@ _EXPERIMENT = """
 <p class="soft">{{ e.status }}{% if e.sizes %}: {{ e.sizes }}{% endif %}{% if e.said %}; {{ e.said }}{% endif %}</p>
 {% for name, picture in e.pictures %}{% if picture -%}
 <img alt="{{ e.experiment }}, {{ name }}" src="{{ picture }}">{% endif %}{% endfor %}
-{% for t in e.tables %}<p class="soft"><b>{{ t.name.replace("_beside", ": ours beside the paper's") }}</b>
+{% for t in e.tables %}<p class="soft"><b>{{ t.name.replace("_beside", ": ours beside the paper's").replace("_", " ") }}</b>
 {%- if t.caption %} ({{ t.caption }}){% endif %}</p>
 {% if t.long %}<details><summary>{{ t.rows|length }} rows</summary>{{ table(t) }}</details>
 {% else %}{{ table(t) }}{% endif %}{% endfor %}
