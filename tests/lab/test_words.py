@@ -53,6 +53,15 @@ def test_notebooks_show_words(root):
     assert seen > 100 and not wrong, wrong
 
 
+def test_pages_of_training_and_voting_show_no_short_names(root):
+    wrong = []
+    for path in [*sorted((root / "nbs" / "training").glob("*.ipynb")), *sorted((root / "nbs" / "voting").glob("*.ipynb"))]:
+        outputs = [output for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] for output in cell.get("outputs", [])]
+        tables = tables_of("".join("".join(output.get("data", {}).get("text/html", "")) for output in outputs))
+        wrong += [(path.stem, name) for table in tables for name in heads(table) if "_" in name]
+    assert not wrong, wrong
+
+
 def test_kept_tables_are_read_in_words(root):
     "The Markdown beside each CSV file is for eyes."
     wrong = []
