@@ -237,7 +237,7 @@ def by_radius(frame):
     return wide.reset_index()
 
 
-def shown(frame, experiment: str, limit: int = 400) -> list[str]:
+def shown(frame, experiment: str = "", limit: int = 400) -> list[str]:
     "A table as Markdown, in words, with its caption."
     from robust_smooth.lab.report import shape
     from robust_smooth.lab.results import to_markdown
