@@ -237,32 +237,34 @@ def by_radius(frame):
     return wide.reset_index()
 
 
-def shown(frame, limit: int = 400) -> list[str]:
-    "A table as Markdown, with its caption."
+def shown(frame, experiment: str = "", limit: int = 400) -> list[str]:
+    "A table as Markdown, in words, with its caption."
     from robust_smooth.lab.report import shape
     from robust_smooth.lab.results import to_markdown
-    if {"value", "printed"} <= set(frame.columns): frame = frame.rename(columns=dict(value="ours"))
-    laid, caption = shape(frame)
+    from robust_smooth.lab.words import in_words
+    if {"value", "printed"} <= set(frame.columns) and "proved" not in frame: frame = frame.rename(columns=dict(value="ours"))
+    laid, caption = shape(frame, experiment)
     wide = by_radius(laid)
     if wide is not None: laid, caption = wide, caption + f"{'; ' if caption else ''}each cell: ours / printed"
     lines = [f"*{plain(caption)}*", ""] if caption else []
     if not len(laid): return [*lines, "(no rows)", ""]
-    text = re.sub(r"(?<!\\)([*_<>\[\]{}$~^])", r"\\\1", to_markdown(laid.head(limit)))
+    text = re.sub(r"(?<!\\)([*_<>\[\]{}$~^])", r"\\\1", to_markdown(in_words(laid.head(limit), experiment)))
     text = re.sub(r"(?<=\d) / (?=-?[\d.])", "\u00a0/\u00a0", text) # a pair of numbers stays on one line
     if len(laid) > limit: text += f"\n({len(laid) - limit} further rows are in the file)\n"
     return [*lines, *(["::::{container} long", "", text, "::::"] if len(laid) > 24 else [text]), ""]
 
 
-def as_printed(frame) -> list[str]:
+def as_printed(frame, experiment: str) -> list[str]:
     "A paper's table: one part per metric, radii as columns where there are any, its notes below."
+    from robust_smooth.lab.words import known, word
     notes = [] if "note" not in frame else sorted({(str(row.get("method", "")), str(row["note"])) for row in frame.to_dict("records") if isinstance(row["note"], str) and row["note"]})
     frame, lines = frame.drop(columns=[c for c in ("note", "bold") if c in frame]), []
     for metric, part in frame.groupby("metric", sort=False):
-        head = plain(metric.replace("_", " "))
+        head = plain(word(metric, experiment))
         at, without = part[part["radius"].notna()], part[part["radius"].isna()].drop(columns="radius")
         for rows, words in ((at, head), (without, f"{head}, without a radius" if len(at) else head)):
-            if len(rows): lines += [f"**{words}**", ""] + shown(rows.drop(columns="metric").dropna(axis=1, how="all").reset_index(drop=True))
-    return [*lines, *(f"- {plain(method)}: {plain(note)}" if method else f"- {plain(note)}" for method, note in notes), ""]
+            if len(rows): lines += [f"**{words}**", ""] + shown(rows.drop(columns="metric").dropna(axis=1, how="all").reset_index(drop=True), experiment)
+    return [*lines, *(f"- {plain(known(method, experiment) or method)}: {plain(note)}" if method else f"- {plain(note)}" for method, note in notes), ""]
 
 
 def owner_of(name: str, keys: list[str]) -> str:
@@ -293,7 +295,7 @@ def measured(folder: Path, every: list[str]) -> list[str]:
     for path in sorted(folder.glob("*.csv")):
         try: frame = pd.read_csv(path)
         except pd.errors.EmptyDataError: continue
-        lines += [f"### {plain(HEADS.get(path.stem) or path.stem.replace('_', ' '))}", ""] + shown(frame)
+        lines += [f"### {plain(HEADS.get(path.stem) or path.stem.replace('_', ' '))}", ""] + shown(frame, name.partition("-")[0])
     for number, picture in enumerate(sorted((ROOT / "figures").glob(f"{name}*.png"))):
         if picture.stem != name and any(picture.stem.startswith(other) for other in every if other != name and other.startswith(name)): continue
         target = SITE / "tables" / "pictures" / picture.name
@@ -305,7 +307,7 @@ def measured(folder: Path, every: list[str]) -> list[str]:
 
 def printed_item(key: str, item: str) -> list[str]:
     from robust_smooth.lab.papers import printed
-    return ["As the paper prints it, or as it follows from its authors' records (source: derived).", ""] + as_printed(printed(key, item, expand=True).drop(columns=["key", "item"]))
+    return ["As the paper prints it, or as it follows from its authors' records (source: derived).", ""] + as_printed(printed(key, item, expand=True).drop(columns=["key", "item"]), f"{key}_{item}")
 
 
 def tables(sources: dict[str, Path]) -> dict[str, dict[str, str]]:

@@ -111,6 +111,7 @@ from .training import unseen as unseen
 from .training import vision as vision
 from .voting import votes as votes
 from .training import weights as weights
+from .lab import words as words
 from .training import zoo as zoo
 from .core.values import ABSTAIN as ABSTAIN
 from .core.certificates import Certificates as Certificates

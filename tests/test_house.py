@@ -1,5 +1,6 @@
 "The house's figures: pages that fit, cells that fit half a screen. What `make export` writes under docstrings is not counted."
 import ast
+import builtins
 import importlib
 import json
 import re
@@ -72,3 +73,34 @@ def test_modules_compile_without_a_warning(root):
         warnings.simplefilter("error")
         for path in sorted((root / "robust_smooth").rglob("*.py")):
             compile(path.read_text(encoding="utf-8"), str(path), "exec")
+
+
+def test_names_in_signatures_are_known(root):
+    "`Sequence[int]` in a module that does not import it: nothing fails until a tool or a reader asks what it is."
+    unknown = []
+    for path in paths(root):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        nodes = list(ast.walk(tree))
+        bound = set(dir(builtins)) | {node.name for node in nodes if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+        bound |= {(name.asname or name.name).partition(".")[0] for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom)) for name in node.names}
+        bound |= {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+        said = [getattr(node, field, None) for node in nodes for field in ("annotation", "returns")]
+        names = [name for part in said if isinstance(part, ast.AST) for name in ast.walk(part) if isinstance(name, ast.Name)]
+        unknown += [(path.name, name.lineno, name.id) for name in names if name.id not in bound]
+    assert not unknown, unknown
+
+
+def test_checks_of_errors_are_entered(root):
+    "`expect_fail(lambda: ...)` makes a context that nobody enters: the check cannot fail."
+    left = []
+    for path in (root / "nbs").rglob("*.ipynb"):
+        if ".ipynb_checkpoints" in path.parts:
+            continue
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            source = "".join(cell["source"])
+            if cell["cell_type"] != "code" or "expect_fail" not in source:
+                continue
+            for node in ast.walk(ast.parse(source)):
+                called = node.value.func if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) else None
+                left += [(path.stem, cell["id"])] * (isinstance(called, ast.Name) and called.id == "expect_fail")
+    assert not left, left

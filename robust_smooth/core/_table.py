@@ -200,6 +200,7 @@ ROOMS: dict[str, str] = {
     'vision': 'training.vision',
     'votes': 'voting.votes',
     'weights': 'training.weights',
+    'words': 'lab.words',
     'zoo': 'training.zoo',
 }
 

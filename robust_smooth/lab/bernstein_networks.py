@@ -5,7 +5,7 @@
 # %% ../../nbs/lab/14a_bernstein_networks.ipynb #b4e1d0a3
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np

@@ -224,6 +224,10 @@ class Claim:
 class Claims(pd.DataFrame):
     "A table that a notebook shows without cutting its sentences."
 
+    @property
+    def _constructor(self) -> type[pd.DataFrame]: # of what is made from it, such as a part
+        return Claims
+
     def _repr_html_(self) -> str | None:
         with pd.option_context("display.max_colwidth", None):
             return super()._repr_html_()

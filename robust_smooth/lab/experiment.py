@@ -27,6 +27,7 @@ from .claims import NO_DATA, Claims
 from .findings import Findings
 from .notebooks import default_parameters, find_notebook, refuse_choice
 from .stock import Ask, Training, batch_rows, brief, initial, trained, voted
+from .words import show_in_words
 
 # %% auto #0
 __all__ = ['FINE_TUNING_RATE', 'parameters_of', 'Settings', 'check_decided', 'Experiment']
@@ -488,6 +489,7 @@ class Experiment(_TrainsOn, _Votes, _Header, Findings):
         self._sets, self._voters, self._own = {}, {}, {}
         super().__init__(name, self._place(name), chosen.dataset)
         figures.use()
+        show_in_words(name)
 
     def _place(self, name: str) -> Path:
         "The folder of the run: that of whoever runs the notebook, or one by the parameters."

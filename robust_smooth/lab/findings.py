@@ -39,6 +39,7 @@ NOT_ASKED, USED, ABSENT = "not asked for", "used", "absent" # reference material
 # %% ../../nbs/lab/08_findings.ipynb #59d9f402
 class _Files:
     "Tables and figures of a run."
+    name: str
     folder: Path
     tables: list[str]
     figures: list[str]
@@ -58,7 +59,7 @@ class _Files:
         Returns:
             for display
         """
-        results.save(frame, self.folder / f"{check_name(name)}.csv")
+        results.save(frame, self.folder / f"{check_name(name)}.csv", experiment=self.name)
         if name not in self.tables:
             self.tables.append(name)
         if printed is None:
@@ -183,7 +184,7 @@ class Findings(_Files, _Words):
     def _close(self, **facts: Any) -> Claims: # the claims, shown in full
         "Write claims and everything known of the run; `finished.json` last."
         frame = Claims(self.claims, columns=list(COLUMNS))
-        results.save(frame, self.folder / "claims.csv")
+        results.save(frame, self.folder / "claims.csv", experiment=self.name)
         seconds = round(time.perf_counter() - self._begin, 3)
         done = dict(experiment=self.name, claims=self.claims, tables=self.tables, figures=self.figures,
                     values=self.values, material=self.material, seconds=seconds, **facts)

@@ -46,18 +46,15 @@ def _in_front(front: dict[str, Any], frame: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([pd.DataFrame(front, index=frame.index), frame], axis=1)
 
 # %% ../../nbs/lab/13_outcome.ipynb #34441ba1
-def _rows(task: Task) -> pd.DataFrame:
-    "The rows of a run in a summary."
+def _rows(task: Task, frame: pd.DataFrame | None, theirs: set[str]) -> pd.DataFrame:
+    "The rows of a run in a summary; `theirs` are the columns of all tables."
     facts = _read_json(task.folder / "result.json")
     values = facts.get("values")
     front = {"experiment": task.experiment, **_cells(task.chosen), "status": "finished" if facts else "FAILED"}
     if isinstance(values, dict):
         front |= {name: value for name, value in values.items() if name not in front}
-    frame = _table(task, "table")
-    if frame is None:
-        return pd.DataFrame([front])
-    theirs = set(frame.columns)
-    return _in_front({f"parameter_{name}" if name in theirs else name: value for name, value in front.items()}, frame)
+    front = {f"parameter_{name}" if name in theirs else name: value for name, value in front.items()}
+    return pd.DataFrame([front]) if frame is None else _in_front(front, frame)
 
 def summary(tasks: Sequence[Task],
            ) -> pd.DataFrame: # experiment, parameters, status, values, then the columns of the runs' tables
@@ -66,7 +63,9 @@ def summary(tasks: Sequence[Task],
     Returns:
         experiment, parameters, status, values, then the columns of the runs' tables
     """
-    return pd.concat([_rows(task) for task in tasks], ignore_index=True)
+    frames = [_table(task, "table") for task in tasks]
+    theirs = {name for frame in frames if frame is not None for name in frame.columns}
+    return pd.concat([_rows(task, frame, theirs) for task, frame in zip(tasks, frames)], ignore_index=True)
 
 def joined(tasks: Sequence[Task], # finished ones count
            name: str = "table",   # of the table

@@ -23,6 +23,7 @@ from .claims import VERDICTS, read_claim
 from .notebooks import find_notebook
 from .papers import PAPERS
 from .sizes import sizes_line, sizes_summary
+from .words import in_words
 
 # %% auto #0
 __all__ = ['MARKS', 'VERDICT_ORDER', 'GROUPS', 'MENDED', 'PAGE', 'shape', 'sentence', 'natural', 'collect', 'build']
@@ -75,19 +76,22 @@ def _shape_beside(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]: # of a table
     return _by_radius(both[["radius", *keys]].assign(value=pairs), keys), said + "; each cell: ours / printed"
 
 # %% ../../nbs/lab/03_report.ipynb #7d558391
-def shape(frame: pd.DataFrame, # a table as an experiment wrote it
+def shape(frame: pd.DataFrame,  # a table as an experiment wrote it
+          experiment: str = "", # whose it is, for the words of the caption
          ) -> tuple[pd.DataFrame, str]: # the table to show, and a caption
     """Lay a table out for reading.
 
     Args:
         frame: a table as an experiment wrote it
+        experiment: whose it is, for the words of the caption
     Returns:
         the table to show, and a caption
     """
     if not len(frame):
         return frame, "no rows"
     same = _common(frame)
-    said = [f"{name} {_text(frame[name].iloc[0])}" for name in same if _text(frame[name].iloc[0])]
+    facts = in_words(frame[same].head(1), experiment)
+    said = [f"{name} {_text(value)}" for name, value in facts.T.iloc[:, 0].items() if _text(value)] if same else []
     frame, caption = frame.drop(columns=same), ", ".join(said)
     if {"ours", "printed"} <= set(frame.columns):
         frame, more = _shape_beside(frame)
@@ -132,15 +136,16 @@ def _picture(folder: Path, name: str) -> str: # a data address, "" if the file i
 def _without(folder: Path, error: Exception) -> str: # its words; a page that is mailed names no folders of ours
     return str(error).replace(f"{folder}{os.sep}", "")
 
-def _table(folder: Path, name: str) -> dict[str, Any]: # name, caption, columns, rows of text
+def _table(folder: Path, name: str, experiment: str) -> dict[str, Any]: # name, caption, columns, rows of text
     path = _inside(folder, f"{name}.csv")
     try:
         if path is None:
             raise FileNotFoundError(name)
-        frame, caption = shape(results.load(path))
+        frame, caption = shape(results.load(path), experiment)
     except (OSError, ValueError) as error: # what pandas makes of a cut line is a number, but not the one that was written
         said = "this table is gone" if isinstance(error, OSError) else f"this table is empty or damaged: {_without(folder, error)}"
         return dict(name=name, caption=said, columns=[], rows=[], long=False)
+    frame = in_words(frame, experiment)
     rows = [[_text(value) for value in row] for row in frame.itertuples(index=False)]
     columns = [_text(name) for name in frame.columns]
     return dict(name=name, caption=caption, columns=columns, rows=rows, long=len(rows) > _MANY_ROWS)
@@ -282,7 +287,7 @@ def _entry(run: Mapping[str, Any]) -> dict[str, Any]: # what the page shows of o
         chosen.append(str(run["note"])) # such as: which committed run stays, and why
     return dict(run, result=facts, said=", ".join(chosen), title=_heading(run["experiment"]),
                 counts=_counts(facts["claims"]), sizes=sizes_line(facts),
-                tables=[_table(folder, name) for name in facts.get("tables") or []],
+                tables=[_table(folder, name, run["experiment"]) for name in facts.get("tables") or []],
                 pictures=[(name, _picture(folder, name)) for name in facts.get("figures") or []])
 
 # %% ../../nbs/lab/03_report.ipynb #02a7f3be
@@ -448,7 +453,7 @@ _EXPERIMENT = """
 <p class="soft">{{ e.status }}{% if e.sizes %}: {{ e.sizes }}{% endif %}{% if e.said %}; {{ e.said }}{% endif %}</p>
 {% for name, picture in e.pictures %}{% if picture -%}
 <img alt="{{ e.experiment }}, {{ name }}" src="{{ picture }}">{% endif %}{% endfor %}
-{% for t in e.tables %}<p class="soft"><b>{{ t.name.replace("_beside", ": ours beside the paper's") }}</b>
+{% for t in e.tables %}<p class="soft"><b>{{ t.name.replace("_beside", ": ours beside the paper's").replace("_", " ") }}</b>
 {%- if t.caption %} ({{ t.caption }}){% endif %}</p>
 {% if t.long %}<details><summary>{{ t.rows|length }} rows</summary>{{ table(t) }}</details>
 {% else %}{{ table(t) }}{% endif %}{% endfor %}

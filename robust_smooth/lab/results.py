@@ -24,6 +24,7 @@ import pandas as pd
 from ..core.places import checkout, home, write_atomic
 from .logs import log_accuracy, read_certification_log, write_certification_log
 from .papers import expand_settings, printed
+from .words import in_words
 
 # %% auto #0
 __all__ = ['NOT_KEYS', 'SIZES', 'HALF_WRITTEN', 'provenance', 'to_markdown', 'save', 'load', 'beside', 'published', 'doubt',
@@ -78,7 +79,9 @@ def provenance(**more: Any, # further entries, such as budget="quick"
                 cores=os.cpu_count(), **more)
 
 # %% ../../nbs/lab/01_results.ipynb #ca7f44cd
-def _cell(value: Any, digits: int) -> str: # of a Markdown table
+def _cell(value: Any, digits: int) -> str: # of a Markdown table; a column of several levels has a tuple of names
+    if isinstance(value, tuple):
+        return ", ".join(filter(None, (_cell(part, digits) for part in value)))
     if isinstance(value, (float, np.floating)):
         return "" if math.isnan(value) else f"{value:.{digits}g}"
     if value is None or value is pd.NA or value is pd.NaT:
@@ -120,6 +123,7 @@ def _named(stem: Path, suffix: str) -> Path:
 def save(frame: pd.DataFrame, # the table
          path: str | Path,    # file name; an ending .csv, .md or .json is dropped
          provenance: Mapping[str, Any] | None = None, # written to NAME.json if given
+         experiment: str = "", # whose words the Markdown is in; "": the names as they are
         ) -> Path:            # the CSV file
     """Write NAME.md and NAME.csv, and NAME.json with the provenance; each atomically, the JSON last.
 
@@ -127,12 +131,13 @@ def save(frame: pd.DataFrame, # the table
         frame: the table
         path: file name; an ending .csv, .md or .json is dropped
         provenance: written to NAME.json if given
+        experiment: whose words the Markdown is in; "": the names as they are
     Returns:
         the CSV file
     """
     stem = _stem(path)
     numbered = isinstance(frame.index, pd.RangeIndex)
-    write_atomic(_named(stem, ".md"), to_markdown(frame))
+    write_atomic(_named(stem, ".md"), to_markdown(in_words(frame, experiment) if experiment else frame))
     if provenance is not None: # that of another table stands beside this one at no moment
         _named(stem, ".json").unlink(missing_ok=True)
     write_atomic(_named(stem, ".csv"), frame.to_csv(index=not numbered, lineterminator="\n"))

@@ -479,10 +479,10 @@ def solve(
     pairs, back = np.unique(counts.reshape(3, -1), axis=1, return_inverse=True)
     t = statistic(line, pairs[0], pairs[1], pairs[2], critical_root(alpha))
     many = pairs[2] > MOST_STAIRS
-    t[many] = separate_limits(line, *pairs[:, many], alpha)
-    s = [float(value) if value <= 0 or draws > MOST_STAIRS else _solve(line, int(a), int(draws), alpha, float(value))
-         for (a, _, draws), value in zip(pairs.T, t)]
-    s = np.maximum(s, 0.0)
+    t[many] = separate_limits(line, pairs[0, many], pairs[1, many], pairs[2, many], alpha)
+    s = np.maximum(t, 0.0)
+    for k in np.flatnonzero(~many & (t > 0)):
+        s[k] = _solve(line, int(pairs[0, k]), int(pairs[2, k]), alpha, float(t[k]))
     shape = counts.shape[1:]
     return s[back.ravel()].reshape(shape), t[back.ravel()].reshape(shape)
 

@@ -297,6 +297,14 @@ def test_a_summary_keeps_the_columns_of_the_tables(tmp_path):
     assert frame.n.tolist() == [1, 3] and frame.parameter_n.tolist() == [1000, 1000] and frame.seed.tolist() == [1, 1]
 
 
+def test_a_parameter_has_one_column_in_a_summary(tmp_path):
+    "Of a run without a table, its parameter n stood in the column of the tables' n."
+    kept = _finished(tmp_path, "degrees", "a", dict(n=1000, seed=1), pd.DataFrame(dict(n=[1, 3], value=[0.1, 0.2])))
+    failed = tasks.Task("degrees", "", {}, dict(n=2000, seed=2), "b", str(tmp_path), str(tmp_path))
+    frame = reproduce.summary([kept, failed])
+    assert frame.parameter_n.tolist() == [1000, 1000, 2000] and frame.n.isna().tolist() == [False, False, True]
+
+
 def test_publishing_never_mixes_runs_nor_replaces_a_larger_one(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(publish, "checkout", lambda: tmp_path / "checkout")
     table = pd.DataFrame(dict(value=[1.0]))
