@@ -5,6 +5,7 @@
 # %% ../../nbs/training/11_conduct.ipynb #839a2025
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Callable
@@ -121,10 +122,11 @@ def _compare(model: Callable, rows: Tensor) -> Trial:
     among = _ask(model, torch.cat([_company_of(rows), rows.flip(0)]))[len(rows):].flip(0)
     alone = torch.cat([_ask(model, rows[:1]), _ask(model, rows[-1:])])
     played = _in_play(together)
-    spread = together[played].max() - together[played].min()
+    spread = float(together[played].max() - together[played].min())
     pairs = (together, among), (together[[0, -1]], alone)
     change = max(float((other - one)[_in_play(one) | _in_play(other)].abs().max()) for one, other in pairs)
-    return Trial(change / float(spread) if change else 0.0, bool(torch.equal(together, again)))
+    company = change / spread if spread else math.inf if change else 0.0
+    return Trial(company, bool(torch.equal(together, again)))
 
 # %% ../../nbs/training/11_conduct.ipynb #2871eae7
 def trial(model: Callable, # base classifier: [m, ...] -> [m, C] logits
