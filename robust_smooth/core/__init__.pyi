@@ -59,6 +59,7 @@ from .summaries import Summary as Summary
 from .registry import T as T
 from .checks import TAIL_SLACK as TAIL_SLACK
 from .frames import Torn as Torn
+from .door import UNBELIEVABLE as UNBELIEVABLE
 from .values import UNIT as UNIT
 from .seeds import WORDS as WORDS
 from .places import WriteLock as WriteLock

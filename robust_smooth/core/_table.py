@@ -266,6 +266,7 @@ FACES: dict[str, dict[str, str]] = {
          'T': 'registry',
          'TAIL_SLACK': 'checks',
          'Torn': 'frames',
+         'UNBELIEVABLE': 'door',
          'UNIT': 'values',
          'WORDS': 'seeds',
          'WriteLock': 'places',

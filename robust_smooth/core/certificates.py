@@ -227,6 +227,14 @@ class _Rows(_Table):
         return fine
 
 # %% ../../nbs/core/05_certificates.ipynb #7c6ed063
+def _double_from(radius: float | Fraction) -> float:
+    "The smallest double that is not below a number: rounded to the nearest, 3/10 would be a smaller one."
+    try:
+        nearest = float(radius)
+    except OverflowError:
+        return float("inf")
+    return nearest if nearest >= radius else float(np.nextafter(nearest, np.inf))
+
 class _Accuracy(_Table):
     "Certificates as curves."
 
@@ -248,7 +256,7 @@ class _Accuracy(_Table):
             raise ValueError(f"radius must be >= 0, got {radius!r}")
         kept = self.label != ABSTAIN
         if self.steps is None or self.levels is None:
-            return kept & (self.radius >= float(radius))
+            return kept & (self.radius >= _double_from(radius))
         return kept & (self.steps >= steps_within(radius, self.levels))
 
     def certified_accuracy(self,

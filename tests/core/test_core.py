@@ -174,3 +174,12 @@ def test_a_file_that_contradicts_itself_is_refused_by_its_name(tmp_path, header,
     write_journal(tmp_path / "odd.votes", whole, [{name: value for name, value in block.items() if value is not None}])
     with pytest.raises(ValueError, match=f"odd.votes.*({said})"):
         Record.load(tmp_path / "odd.votes")
+
+
+def test_a_radius_is_compared_as_the_number_that_it_is():
+    "Before, Fraction(3, 10) became the double below it, which a radius of .3 reaches, and 10**400 an OverflowError."
+    table = Certificates(label=[0, 1], radius=[0.3, 1 / 3], norm="l2", alpha=0.001, method="gaussian")
+    for radius, certified in ((0.3, 2), (Fraction(3, 10), 1), (1 / 3, 1), (Fraction(1, 3), 0), (Fraction(0.3), 2), (0, 2), (10**400, 0),
+                              (Fraction(10**400), 0), (np.float32(0.25), 2), (np.inf, 0)):
+        assert table.certified_at(radius).sum() == certified, radius
+        assert table.certified_accuracy([0, 1], radius) == certified / 2

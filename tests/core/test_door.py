@@ -64,3 +64,23 @@ def test_a_list_is_asked_for_by_class_and_by_name():
     assert rs.list_methods(rs.Gaussian).equals(rs.list_methods("Gaussian")) and len(rs.list_methods(rs.Gaussian(sigma=1.0)))
     record = rs.Record.from_counts([[90, 10]], [[900, 100]], 1000, rs.Gaussian(sigma=0.5), dim=8)
     with pytest.raises(ValueError, match="soap_bubbles"): record.methods("l5")
+
+
+@pytest.mark.parametrize("noise", NOISES[:3], ids=repr)
+def test_one_stage_is_not_two_however_the_record_was_made(noise):
+    "Before, `Record(...)` and `replace` took the same votes for both stages, and certificates erred 1.16 alpha (up to 1.73)."
+    counts = np.random.default_rng(0).multinomial(50, [0.5, 0.5], 500)
+    apart = rs.Record.from_counts(np.roll(counts, 1, 0), counts, 50, noise, 2)
+    same = dataclasses.replace(apart, selection=apart.counts), rs.Record(selection=counts, counts=counts, n=50, noise=noise, dim=2)
+    for method in find_methods(type(noise).__name__):
+        if method.needs:
+            continue
+        norm = next(norm for kind, norm in method.pairs if kind == type(noise).__name__)
+        method(apart[:30], norm, 0.1)
+        for record in same:
+            with pytest.raises(ValueError, match="two separate stages, got the same votes twice"):
+                method(record, norm, 0.1)
+    if "Gaussian" in type(noise).__name__:
+        same[0].certify("l2", "tcertify", alpha=0.1, reuse=True) # which pays
+    one = rs.Record(selection=[[19, 1]], counts=[[19, 1]], n=20, noise=noise, dim=2) # by chance
+    assert len(one.certify(alpha=0.1)) == 1
