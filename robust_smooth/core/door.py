@@ -144,8 +144,8 @@ def refuse_empty(record: Any,         # votes
         raise ValueError("selection holds no votes for some image: its class was never chosen "
                          "(a method with reuse=True selects from the estimation votes)")
     if not reuse and _is_one_stage(record.selection, record.counts):
-        raise ValueError("selection and counts must be votes of two separate stages, got the same votes twice: every count is equal "
-                         "(a method with reuse=True selects from the estimation votes, and pays)")
+        raise ValueError("selection and counts must be votes of two separate stages, got the same votes twice: every count is "
+                         "equal (a method with reuse=True selects from the estimation votes, and pays)")
 
 # %% ../../nbs/core/05e_door.ipynb #73d9d3b6
 def refuse_domain(noise: Any,  # smoothing distribution
