@@ -20,10 +20,10 @@ from robust_smooth.maths.slabs import (
 )
 
 # %% auto #0
-__all__ = ['FORMS', 'SATURATED', 'NEGLIGIBLE', 'ROWS', 'ACCURATE', 'FIRST_CUT', 'NEARLY_FULL', 'lower_bound', 'DirectionalRadius',
-           'proof_margin', 'is_proved', 'zeroth_multipliers', 'solve_direction', 'directional_radius', 'region_slice',
-           'worst_corner', 'radius', 'GAUSS_NODES', 'GAUSS_WEIGHTS', 'LEVELS', 'ROOT_2PI', 'dual_value',
-           'exact_dual_value', 'l2_radius', 'largest_norm', 'slab_ends']
+__all__ = ['FORMS', 'SATURATED', 'NEGLIGIBLE', 'ROWS', 'NEAR_ONE', 'ACCURATE', 'FIRST_CUT', 'NEARLY_FULL', 'lower_bound',
+           'DirectionalRadius', 'proof_margin', 'is_proved', 'zeroth_multipliers', 'solve_direction',
+           'directional_radius', 'region_slice', 'worst_corner', 'radius', 'GAUSS_NODES', 'GAUSS_WEIGHTS', 'LEVELS',
+           'ROOT_2PI', 'dual_value', 'exact_dual_value', 'l2_radius', 'largest_norm', 'slab_ends']
 
 # %% ../../nbs/maths/02c_first_order.ipynb #c5872219
 _all_ = [
@@ -148,6 +148,7 @@ class DirectionalRadius:
     multipliers: np.ndarray # [..., 3] l0, l1, l2 at `radius`; NaN where the half-space formula was used
     status: np.ndarray      # "closed_form", "converged" (within 1e-8 of exact) or "fallback" (proved, may be smaller)
 
+NEAR_ONE = 1e-8 # 1 - q below which a radius is proved, and may be smaller than the exact one by more than 1e-8
 ACCURATE = 8e-9 # a radius that had to be shrunk by more than this to be proved is not called converged
 FIRST_CUT = 2e-11 # relative amount by which a radius is shrunk before it is proved
 
@@ -318,7 +319,7 @@ def solve_direction(
     for rows in _chunks(np.flatnonzero(alive & ~half & ~flat & (s.m2 > 0))):
         across = np.minimum(s.m2, s.most)[rows]
         radius[rows], proof[rows], failed = _solve_rows(s.q[rows], s.m1[rows], across, form, s.free[rows])
-        status[rows] = np.where(failed, "fallback", "converged")
+        status[rows] = np.where(failed | (1 - s.q[rows] < NEAR_ONE), "fallback", "converged")
     return DirectionalRadius(radius.reshape(shape)[()], proof.reshape(*shape, 3), status.reshape(shape)[()])
 
 # %% ../../nbs/maths/02c_first_order.ipynb #3ecec5aa
