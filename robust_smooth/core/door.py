@@ -139,7 +139,7 @@ def refuse_empty(record: Any,         # votes
     if len(record) and record.n.min() < 1:
         raise ValueError(f"n must be at least 1 for every image, got {record.n.min()}")
     if len(record) and record.n.max() > MOST_DRAWS:
-        raise ValueError(f"n must be at most 2**52 for every image, beyond which doubles do not tell counts apart, got {record.n.max()}")
+        raise ValueError(f"n must be at most {MOST_DRAWS:,} for every image, as far as limits are safe, got {record.n.max()}")
     if not reuse and len(record) and record.selection.max(axis=1).min() < 1:
         raise ValueError("selection holds no votes for some image: its class was never chosen "
                          "(a method with reuse=True selects from the estimation votes)")

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.special import betainc, betaincc, betainccinv, betaincinv, betaln, ndtri, xlog1py, xlogy
 
-from ..core.values import check_counts
+from ..core.values import check_counts, MOST_DRAWS
 
 # %% auto #0
 __all__ = ['EARLIER', 'ROUNDING', 'SMALLEST_LEVEL', 'FEW', 'SUB_GAUSSIAN', 'tail_at_most', 'tail_at_least', 'binomial_lower',
@@ -31,10 +31,12 @@ def _check_binomial(k: ArrayLike,     # successes
                     n: ArrayLike,     # trials
                     alpha: ArrayLike, # failure probability
                    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # of one shape
-    "Raise ValueError unless 0 <= k <= n, n >= 1, and alpha is 0 or in [`SMALLEST_LEVEL`, 1)."
+    "Raise ValueError unless 0 <= k <= n, 1 <= n <= `MOST_DRAWS`, and alpha is 0 or in [`SMALLEST_LEVEL`, 1)."
     k, n, alpha = check_counts(k, "k"), check_counts(n, "n"), np.asarray(alpha, dtype=np.float64)
     if np.any(n < 1):
         raise ValueError(f"n must be at least 1, got {n.min()}")
+    if np.any(n > MOST_DRAWS):
+        raise ValueError(f"n must be at most {MOST_DRAWS:,}, as far as limits are safe, got {n.max()}")
     if not np.all((alpha >= 0) & (alpha < 1)):
         raise ValueError(f"alpha must be in [0, 1), got {alpha}")
     if np.any((alpha > 0) & (alpha < SMALLEST_LEVEL)):
@@ -116,7 +118,7 @@ def _tail_beyond(a: np.ndarray, b: np.ndarray, p: np.ndarray, level: np.ndarray)
 
 def binomial_lower(
     k: ArrayLike,             # successes, whole numbers in [0, n], any shape
-    n: ArrayLike,             # trials, whole numbers >= 1, broadcasts
+    n: ArrayLike,             # trials, whole numbers in [1, 10^12], broadcasts
     alpha: ArrayLike,         # failure probability of each limit, one-sided, 0 or in [1e-100, 1); broadcasts
     complement: bool = False, # return 1 - p instead, computed directly
 ) -> np.ndarray:           # float64, broadcast shape, in [0, 1]
@@ -126,7 +128,7 @@ def binomial_lower(
 
     Args:
         k: successes, whole numbers in [0, n], any shape
-        n: trials, whole numbers >= 1, broadcasts
+        n: trials, whole numbers in [1, 10^12], broadcasts
         alpha: failure probability of each limit, one-sided, 0 or in [1e-100, 1); broadcasts
         complement: return 1 - p instead, computed directly
     Returns:
@@ -153,7 +155,7 @@ def binomial_lower(
 # %% ../../nbs/maths/00_bounds.ipynb #a2c3a41a
 def binomial_upper(
     k: ArrayLike,             # successes, whole numbers in [0, n], any shape
-    n: ArrayLike,             # trials, whole numbers >= 1, broadcasts
+    n: ArrayLike,             # trials, whole numbers in [1, 10^12], broadcasts
     alpha: ArrayLike,         # failure probability of each limit, one-sided, 0 or in [1e-100, 1); broadcasts
     complement: bool = False, # return 1 - p instead, computed directly
 ) -> np.ndarray:           # float64, broadcast shape, in [0, 1]
@@ -163,7 +165,7 @@ def binomial_upper(
 
     Args:
         k: successes, whole numbers in [0, n], any shape
-        n: trials, whole numbers >= 1, broadcasts
+        n: trials, whole numbers in [1, 10^12], broadcasts
         alpha: failure probability of each limit, one-sided, 0 or in [1e-100, 1); broadcasts
         complement: return 1 - p instead, computed directly
     Returns:

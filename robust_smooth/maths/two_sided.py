@@ -444,7 +444,7 @@ def _check_two_counts(top: ArrayLike, rival: ArrayLike, n: ArrayLike) -> list[np
     "The three as int64 arrays of one shape."
     values = [check_counts(value, name) for name, value in (("top", top), ("rival", rival), ("n", n))]
     if np.any(values[2] < 1) or np.any(values[2] > MOST_DRAWS):
-        raise ValueError(f"n must be between 1 and 2**52, got {values[2].min()} to {values[2].max()}")
+        raise ValueError(f"n must be between 1 and {MOST_DRAWS:,}, got {values[2].min()} to {values[2].max()}")
     top, rival, n = np.broadcast_arrays(*values)
     if np.any(top + rival > n):
         k = int(np.argmax(top + rival > n))

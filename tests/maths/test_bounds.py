@@ -80,7 +80,7 @@ def test_refusals_name_the_argument(call, words):
 
 
 def test_limits_stay_in_the_unit_interval_where_densities_vanish():
-    for value in (binomial_lower(5, 10, 1e-100, complement=True), binomial_upper(5, 10, 1e-100), binomial_lower(2, 10**15, 0.001, complement=True)):
+    for value in (binomial_lower(5, 10, 1e-100, complement=True), binomial_upper(5, 10, 1e-100), binomial_lower(2, 10**12, 0.001, complement=True)):
         assert 1 - 1e-9 <= value <= 1
     assert 0 <= binomial_lower(5, 10, 1e-100) < 1e-19
     for alpha in (1e-150, 1e-300):

@@ -90,7 +90,7 @@ def test_rows_that_depend_on_each_other_are_refused(how, count):
 
 
 class Masked(nn.Module):
-    "A network with a class that never wins, as language models mask tokens; the mask dwarfs what company does."
+    "A network with a class that never wins: its mask dwarfs what company does."
     num_classes = 4
 
     def __init__(self, net, mask):
