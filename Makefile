@@ -7,9 +7,14 @@ BIN := $(V)/bin
 export OMP_NUM_THREADS ?= 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
+# Several hundred processes of the tests import this package: they find it compiled.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: environment reproduce test export docs hooks clean
 
 STATED := settings.ini setup.py pyproject.toml constraints.txt # what an environment is made from
+
+COMPILE = $(BIN)/python -m compileall -qq -j 0 $(V)/lib # by all cores; pip takes one
 
 environment: $(V)/.ok
 
@@ -17,14 +22,16 @@ environment: $(V)/.ok
 $(V)/.ok: $(STATED)
 	$(PYTHON) -m venv $(V)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e ".[dev]"
+	$(COMPILE) || true
 	touch $(V)/.repro $@
 
 # What runs experiments, and no more.
 $(V)/.repro: $(STATED)
 	$(PYTHON) -m venv $(V)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[repro]"
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e ".[repro]"
+	$(COMPILE) || true
 	touch $@
 
 reproduce: $(V)/.repro
