@@ -152,7 +152,7 @@ def _tell_array(tour: _Tour, value: np.ndarray) -> list:
 def _tell_mapping(tour: _Tour, value: Mapping) -> list:
     told = []
     for key, item in value.items():
-        told.append([str(key) if isinstance(key, _PLAIN) else tour.tell(key), tour.tell(item)])
+        told.append([key if isinstance(key, str) else [tour.tell(key)], tour.tell(item)]) # 1 is not "1"
     return told
 
 @_rule(list, tuple)
@@ -324,7 +324,7 @@ def _moves(kind: type, name: str, item: Any) -> bool:
 def _tell_class(tour: _Tour, value: type) -> Any:
     if not _own(value):
         return _name_of(value)
-    parts = []
+    parts = [tour.tell(type(value))] if _own(type(value)) else []
     for kind in filter(_own, value.__mro__):
         inside = {name: item for name, item in sorted(vars(kind).items()) if _counts_in_class(name, item)}
         counted = {name: item for name, item in inside.items() if not _moves(kind, name, item)}

@@ -68,6 +68,13 @@ class Net(nn.Module):
         return x * self.value
 
 
+def counted_by(value):
+    class Counting(type):
+        def __len__(cls):
+            return value
+    return Counting
+
+
 def class_with(value):
     return type("Made", (), dict(factor=value, __call__=lambda self, x: x * self.factor))
 
@@ -232,6 +239,8 @@ PLACES = {
     "array": lambda v: np.array([v]),
     "array of objects": lambda v: np.array([Slotted(v), None]),
     "dictionary": lambda v: dict(a=dict(b=[v])),
+    "kind of a key": lambda v: Net({1 if v == 1 else "1": 0}),
+    "class of a class": lambda v: counted_by(v)("Counted", (), {}),
     "lru_cache": lambda v: functools.lru_cache(closed(v)),
 }
 
