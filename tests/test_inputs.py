@@ -263,3 +263,22 @@ def test_text_labels_are_left_out_with_a_word():
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="the labels")
         for data in (numbered, IMAGES, list(IMAGES), [(image, 0.5) for image in IMAGES]): smooth().vote(data, **SETTINGS)
+
+
+def test_a_level_may_be_any_number():
+    "A fraction met a raw TypeError in the reason of an abstention; it is the same level, and is kept as a plain number."
+    from fractions import Fraction
+    votes = rs.Record.from_counts([[9, 1]] * 2, [[990, 10], [500, 500]], 1000, rs.Gaussian(sigma=0.5), 4)
+    for method in ("gaussian", "tcertify", "exact", "sequential"):
+        plain, same = (votes.certify("l2", method=method, alpha=alpha) for alpha in (0.001, Fraction(1, 1000)))
+        assert np.array_equal(plain.radius, same.radius) and type(same.alpha) is float and rs.check(same).all()
+
+
+def test_what_is_joined_and_summed_up_is_refused_in_words():
+    votes = rs.Record.from_counts([[9, 1]] * 2, [[990, 10], [500, 500]], 1000, rs.Gaussian(sigma=0.5), 4)
+    table = votes.certify("l2")
+    with pytest.raises(TypeError, match="each a Record, got Certificates; join the votes"): rs.Record.concat([table, table])
+    with pytest.raises(ValueError, match=r"n must be a number or one per image \(2\), got shape \(2, 1\)"):
+        rs.Record.from_counts([[9, 1]] * 2, [[990, 10], [500, 500]], [[1000], [1000]], rs.Gaussian(sigma=0.5), 4)
+    for radii in ("a", [[0.1, 0.2], [0.3, 0.4]]):
+        with pytest.raises(ValueError, match="radii must be a vector of numbers"): table.summary(labels=[0, 1], radii=radii)

@@ -276,3 +276,70 @@ def test_a_class_chosen_from_the_votes_themselves_is_proved_again():
     table = record.certify("l2", method="tcertify", reuse=True, alpha=0.01)
     assert table.label.tolist() == [1, 0] and check(table).all()
     assert not check(replace(table, label=[0, 1])).any()
+
+
+def _spoiled(column):
+    "A column of details with another value in every row."
+    column = np.asarray(column)
+    if column.dtype.kind in "fiu": return np.where(np.isnan(column), 0.5, column / 2 + 1e-3) if column.dtype.kind == "f" else column + 1
+    return np.full(len(column), "another", object)
+
+
+@pytest.mark.parametrize("name", [*BESIDE, *CASES])
+def test_no_column_of_details_can_be_changed_added_or_dropped(name):
+    "Abstentions, too: what is shown beside a claim was certified with it. Who asks is told which column it is."
+    t = table_of(name)
+    changes = {key: dict(details={**t.details, key: _spoiled(column)}) for key, column in t.details.items()}
+    changes |= {f"{key} dropped": dict(details={k: v for k, v in t.details.items() if k != key}) for key in t.details}
+    changes |= {"mine": dict(details={**t.details, "mine": np.zeros(len(t))}), "reason": dict(reason=np.full(len(t), "because", object))}
+    for key, change in changes.items():
+        for again in ({}, dict(claim=None), dict(claim=None, witness=dict(t.witness))):
+            with pytest.warns(UserWarning, match=f"{key.partition(' ')[0]}.* is not what was certified"):
+                assert not check(replace(t, **change, **again)).any(), (key, again)
+
+
+@pytest.mark.parametrize("name, column, factor", [
+    ("a plan for any time", "alpha_spent", 0.5), ("a plan by the union bound", "alpha_spent", 0.5), ("a plan of two sides", "alpha_spent", 0.99),
+    ("sequential-Gaussian-l2", "alpha_spent", 0.5), ("sequential-Gaussian-l2", "look", 2), ("tcertify-Gaussian-l2", "level_top", 0.5),
+    ("tcertify with one stage", "level_rival", 3), ("higher_order-Gaussian-linf", "l1_upper", 0.5), ("one direction", "along_lower", 0.5),
+    ("audit", "budget", 100), ("bernstein in the input", "feature_radius", 2), ("bernstein in the input", "lipschitz", 0.5)])
+def test_details_that_follow_from_the_witness_are_computed_again(name, column, factor):
+    "Even where somebody made it forget what was said of it."
+    t = table_of(name)
+    certified = (t.label != ABSTAIN) & (t.radius > 0)
+    old = np.asarray(t.details[column])
+    forged = replace(t, details={**t.details, column: (old * factor + (column == "look")).astype(old.dtype)}).sealed()
+    with pytest.warns(UserWarning, match=f"{column}.* is not what the witness proves"):
+        assert not check(forged)[certified].any()
+    assert check(t.sealed()).all()
+
+
+@pytest.mark.parametrize("name", [name for name in [*BESIDE, *CASES] if name not in ("tcertify as printed", "uniform as printed")])
+def test_limits_are_proved_where_a_row_abstains_and_on_both_sides(name):
+    t = table_of(name)
+    for column, value in (("p_lower", 0.999), ("p_upper", 1e-3)):
+        if getattr(t, column) is not None:
+            forged = replace(t, **{column: np.full(len(t), value)})
+            assert not check(forged.sealed()).any(), column
+            assert not check(replace(forged, label=np.full(len(t), ABSTAIN)).sealed()).any(), column
+
+
+def test_details_in_a_file_are_proved_again(tmp_path):
+    "Also one from before the witness remembered them."
+    t = table_of("a plan for any time")
+    again = rs.Certificates.load(t.save(tmp_path / "kept"))
+    assert check(again).all() and not check(replace(again, details={**again.details, "alpha_spent": again.details["alpha_spent"] / 2})).any()
+    fields = read_certificates(tmp_path / "kept")
+    del fields["witness"]["detailed"]
+    old = rs.Certificates.load(write_certificates(tmp_path / "old", fields))
+    assert check(old).all() and not check(replace(old, reason=["because"] * len(old))).any()
+    fields["details"]["alpha_spent"] = fields["details"]["alpha_spent"] / 2
+    assert not check(rs.Certificates.load(write_certificates(tmp_path / "old", fields))).any()
+
+
+def test_bounds_of_the_gradient_are_made_again_from_the_votes():
+    case = _case("higher_order", "Gaussian", "l1")
+    votes, t = case.votes, case.certify(case.votes)
+    prove = check_named("higher_order")
+    other = {**t.details, "l2_lower": t.details["l2_lower"] * (1 - 1e-6)}
+    assert prove(t, votes).all() and not prove(replace(t, details=other).sealed(), votes)[t.radius > 0].any()

@@ -14,6 +14,7 @@ from .certificates import COLUMNS as COLUMNS
 from .registry import COMPUTED as COMPUTED
 from .frames import COUNTS as COUNTS
 from .certificates import Certificates as Certificates
+from .checks import Columns as Columns
 from .votes_file import Contents as Contents
 from .votes_file import DELAY as DELAY
 from .frames import Damaged as Damaged
@@ -64,6 +65,7 @@ from .values import UNIT as UNIT
 from .seeds import WORDS as WORDS
 from .places import WriteLock as WriteLock
 from .registry import admit as admit
+from .certificates import altered as altered
 from .door import ask_before as ask_before
 from .places import assets as assets
 from .values import by_name as by_name

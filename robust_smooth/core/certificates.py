@@ -9,6 +9,7 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # %% auto #0
-__all__ = ['CLAIMED', 'CLAIMED_ROWS', 'ADVERSARIES', 'COLUMNS', 'ROWS', 'FIELDS', 'Certificates']
+__all__ = ['CLAIMED', 'CLAIMED_ROWS', 'ADVERSARIES', 'COLUMNS', 'ROWS', 'FIELDS', 'altered', 'Certificates']
 
 # %% ../../nbs/core/05_certificates.ipynb #4d3a0c38
 CLAIMED = ("method", "norm", "alpha", "mode", "scope", "alpha_scope", "levels", "adversary", "noise", "dim",
@@ -94,11 +95,61 @@ def _fingerprints(claim: Mapping[str, Any], size: int) -> np.ndarray: # [B] uint
         mixed ^= mixed >> np.uint64(29)
     return mixed
 
-def _remembering(columns: Mapping[str, Any] | None, claim: Mapping[str, Any], size: int) -> dict[str, Any] | None:
-    "A witness that holds the fingerprints of its claim: its own, where it came with some."
-    if columns is None:
+# %% ../../nbs/core/05_certificates.ipynb #2b2c71ed
+@lru_cache(maxsize=4096)
+def _number_of(word: str) -> int:
+    "A word as a whole number below 2^64."
+    return int(content_hash(word), 16)
+
+def _numbers(column: ArrayLike) -> np.ndarray: # [B] uint64
+    "A further column as a whole number a row: of numbers their bits, of words and of all else a hash."
+    array = np.asarray(column)
+    if array.ndim == 1 and array.dtype.kind in "biuf":
+        return (array.astype(np.float64) + 0.0).view(np.uint64) # 0 and -0 are one number
+    entries = array.tolist()
+    if not all(isinstance(entry, str) for entry in entries):
+        return np.array([int(content_hash(entry), 16) for entry in entries], np.uint64)
+    known = {word: _number_of(word) for word in set(entries)}
+    return np.array([known[word] for word in entries], np.uint64)
+
+def _detailed(details: Mapping[str, ArrayLike], reason: ArrayLike, size: int) -> np.ndarray: # [B], a field a column
+    "The fingerprints of all that is said beside the claim."
+    columns = {**details, "reason": reason}
+    noted = np.zeros(size, [(name, np.uint64) for name in sorted(columns)])
+    for name, column in columns.items():
+        noted[name] = _numbers(column)
+    return noted
+
+# %% ../../nbs/core/05_certificates.ipynb #975bdff0
+def _remembering(table: Any, claim: Mapping[str, Any]) -> dict[str, Any] | None:
+    "A witness that holds the fingerprints of what was said: its own, where it came with some."
+    if table.witness is None:
         return None
-    return dict(columns) if "claimed" in columns else dict(columns, claimed=_fingerprints(claim, size))
+    kept, size = dict(table.witness), len(table.label)
+    if "claimed" not in kept:
+        kept["claimed"] = _fingerprints(claim, size)
+    if "detailed" not in kept:
+        kept["detailed"] = _detailed(table.details, table.reason, size)
+    return kept
+
+def altered(table: Any, # certificates with a witness
+           ) -> dict[str, np.ndarray]: # name -> [B] bool; only columns that were changed
+    """Which columns of `details`, and whether `reason`, are no longer what the witness noted down, and in which rows.
+    One that came later, or that is missing, is changed in all of them.
+
+    Args:
+        table: certificates with a witness
+    Returns:
+        name -> [B] bool; only columns that were changed
+    """
+    noted = None if table.witness is None else table.witness.get("detailed")
+    if noted is None:
+        return {}
+    noted, now = np.asarray(noted), _detailed(table.details, table.reason, len(table.label))
+    then, names = noted.dtype.names or (), now.dtype.names or ()
+    wrong = {name: now[name] != noted[name] if name in names and name in then else np.ones(len(now), bool)
+             for name in sorted({*names, *then})}
+    return {name: rows for name, rows in wrong.items() if rows.any()}
 
 # %% ../../nbs/core/05_certificates.ipynb #dcf18565
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -146,7 +197,7 @@ class _Table:
             object.__setattr__(self, name, value)
         claim = self.claim or _claim_of(self)
         object.__setattr__(self, "claim", claim)
-        object.__setattr__(self, "witness", _remembering(self.witness, claim, size))
+        object.__setattr__(self, "witness", _remembering(self, claim))
 
     def __len__(self) -> int:
         return len(self.label)
@@ -196,7 +247,9 @@ class _Rows(_Table):
         claim = _claim_of(table)
         object.__setattr__(table, "claim", claim)
         if self.witness is not None:
-            object.__setattr__(table, "witness", dict(self.witness, claimed=_fingerprints(claim, len(table))))
+            others = {name: column for name, column in self.witness.items() if name not in ("claimed", "detailed")}
+            object.__setattr__(table, "witness", others)
+            object.__setattr__(table, "witness", _remembering(table, claim))
         return table
 
     def _is_remembered(self) -> np.ndarray: # [B] bool
@@ -216,6 +269,8 @@ class _Rows(_Table):
         claim = self.claim or {}
         fine = np.full(len(self), all(claim.get(name) == getattr(self, name) for name in CLAIMED))
         fine &= self._is_remembered()
+        for rows in altered(self).values():
+            fine &= ~rows
         for name in CLAIMED_ROWS:
             then, now = claim.get(name), getattr(self, name)
             if name == "labels" and then is None:

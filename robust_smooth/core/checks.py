@@ -6,21 +6,22 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from . import _table
-from .certificates import Certificates
+from .certificates import altered, Certificates
 from .door import _knows_adversary, refuse_domain
 from .registry import CHECKS, Method, method_named, METHODS, noise_from_spec
 from .rooms import load_unread, room
 from .values import ABSTAIN, own_floats
 
 # %% auto #0
-__all__ = ['TAIL_SLACK', 'check_named', 'check', 'proving']
+__all__ = ['TAIL_SLACK', 'Columns', 'check_named', 'proving', 'check']
 
 # %% ../../nbs/core/08_checks.ipynb #30b5b573
 def _method_of(certificates: Certificates) -> Method | None:
@@ -73,15 +74,33 @@ def _witness_agrees(certificates: Certificates) -> np.ndarray: # [B] bool
 # %% ../../nbs/core/08_checks.ipynb #56ef1302
 TAIL_SLACK = 1e-9 # relative error that a binomial tail computed in float64 may have
 
+def _votes_of(certificates: Certificates) -> tuple[np.ndarray | None, np.ndarray | None]: # [B], [B]
+    "Votes of the class that was selected and of its largest rival, as far as the witness holds them."
+    w = certificates.witness or {}
+    hits, rival = (np.asarray(w[name]) if name in w else None for name in ("hits", "rival"))
+    if "counts" in w and "selected" in w:
+        counts, rows = np.array(w["counts"]), np.arange(len(certificates))
+        hits = counts[rows, w["selected"]]
+        counts[rows, w["selected"]] = -1
+        rival = counts.max(axis=1)
+    return hits, rival
+
 def _limits_hold(certificates: Certificates) -> np.ndarray: # [B] bool
-    "Whether the lower limit of each certified class follows from its votes at level alpha, where that is promised."
-    c, w = certificates, certificates.witness or {}
-    if "hits" not in w or c.n is None or c.p_lower is None or c.alpha == 0 or c.mode != "sound":
-        return np.ones(len(c), bool)
-    from scipy.special import betainc
-    hits = np.asarray(w["hits"])
-    tail = betainc(np.maximum(hits, 1), np.maximum(c.n - hits, 0) + 1.0, c.p_lower)
-    return (c.label == ABSTAIN) | ((hits > 0) & (tail <= c.alpha * (1 + TAIL_SLACK)))
+    "Whether the limits that are shown follow from the votes at level alpha, where that is promised."
+    c, fine = certificates, np.ones(len(certificates), bool)
+    hits, rival = _votes_of(c)
+    if hits is None or c.n is None or c.alpha == 0 or c.mode != "sound":
+        return fine
+    from scipy.special import betainc, betaincc
+    level, few, most = c.alpha * (1 + TAIL_SLACK), np.maximum(hits, 1), np.maximum(c.n - hits, 0) + 1.0
+    if c.p_lower is not None:
+        fine &= (c.p_lower <= 0) | (hits > 0) & (betainc(few, most, c.p_lower) <= level)
+    if c.p_upper is not None:
+        reached = (hits > 0) & (betaincc(most, few, c.p_upper) <= level) # by 1 - p_upper, without the difference
+        if rival is not None:
+            reached |= betaincc(rival + 1.0, np.maximum(c.n - rival, 1.0), c.p_upper) <= level
+        fine &= (c.p_upper >= 1) | reached
+    return fine
 
 # %% ../../nbs/core/08_checks.ipynb #67b6fa81
 def check_named(name: str, # what certificates call their `method`
@@ -100,6 +119,30 @@ def check_named(name: str, # what certificates call their `method`
         raise ValueError(f"certificates of {name!r} cannot be checked: its check is not registered; known: {known}")
     return CHECKS[name]
 
+# %% ../../nbs/core/08_checks.ipynb #dd02ae7c
+Columns = Callable[[Certificates], Mapping[str, np.ndarray]] # what a witness says of details: name -> [B] bool
+
+def proving(prove: Callable[..., np.ndarray] | None = None, # check(certificates, ...) of a method: it proves, all else was asked
+            *,
+            columns: Columns | None = None, # asked of each row that stands, abstaining or not: name of a column of details -> [B] bool
+           ) -> Any:                        # a decorator
+    """Decorator of a method's `check`: who calls it directly asks first what is common to all methods.
+
+    Args:
+        prove: check(certificates, ...) of a method: it proves, all else was asked
+        columns: asked of each row that stands, abstaining or not: name of a column of details ->
+            [B] bool
+    Returns:
+        a decorator
+    """
+    if prove is None:
+        return functools.partial(proving, columns=columns)
+    @functools.wraps(prove)
+    def through(certificates: Certificates, *args: Any, **options: Any) -> np.ndarray:
+        return _asked(through, certificates, *args, **options)
+    through.proves, through.columns = prove, columns # type: ignore[attr-defined] # for `check`, which asks what is common itself
+    return through
+
 # %% ../../nbs/core/08_checks.ipynb #3ebdd4eb
 def check(certificates: Certificates, # as a method made them
          ) -> np.ndarray:             # [B] bool
@@ -115,49 +158,50 @@ def check(certificates: Certificates, # as a method made them
         kind = type(certificates).__name__
         hint = "; votes are certified first: record.certify(...)" if kind == "Record" else ""
         raise TypeError(f"certificates must be what a method certified, got {kind}{hint}")
-    prove = check_named(certificates.method)
-    return _asked(getattr(prove, "proves", prove), certificates)
+    return _asked(check_named(certificates.method), certificates)
 
 @own_floats
-def _asked(prove: Callable[..., np.ndarray], certificates: Certificates, *args: Any, **options: Any) -> np.ndarray: # [B] bool
+def _asked(prover: Callable[..., np.ndarray], certificates: Certificates, *args: Any, **options: Any) -> np.ndarray: # [B] bool
     "What is common to all methods, then the method's own proof: it is asked about nothing but what is left."
+    prove, columns = getattr(prover, "proves", prover), getattr(prover, "columns", None)
     fine = _stands(certificates)
     rows = np.flatnonzero(fine)
     if len(rows) == 0:
         return fine
     told = _as_the_method_said(certificates)
     if args or options: # which have a row for every image
-        return fine & prove(told, *args, **options)
+        return fine & prove(told, *args, **options) & _columns_hold(told, columns)
+    left = told if len(rows) == len(fine) else told[rows]
     try:
-        fine[rows] = prove(told if len(rows) == len(fine) else told[rows])
+        fine[rows] = prove(left) & _columns_hold(left, columns)
     except (KeyError, TypeError) as error:
         raise ValueError(f"the witness is none of {certificates.method!r}, whose proof wants more: {error!r}") from error
     return fine
+
+def _columns_hold(certificates: Certificates, columns: Columns | None) -> np.ndarray: # [B] bool
+    "Whether each column of details is what the witness says of it, where it says anything. Warns by name."
+    fine = np.ones(len(certificates), bool)
+    for name, holds in (columns(certificates) if columns is not None else {}).items():
+        _warn_of(f"details[{name!r}]", ~holds, "what the witness proves")
+        fine &= holds
+    return fine
+
+def _warn_of(name: str, wrong: np.ndarray, what: str) -> None: # wrong: [B] bool
+    "Say which column made rows fail."
+    if wrong.any():
+        warnings.warn(f"check refuses {wrong.sum()} of {len(wrong)} rows: {name} is not {what}", stacklevel=6)
 
 def _stands(certificates: Certificates) -> np.ndarray: # [B] bool
     "Whether the certificates are what was certified, can be said at all, and agree with the votes of the witness."
     if certificates.witness is None:
         raise ValueError(f"certificates of {certificates.method!r} carry no witness to check; it is kept by save(path), "
                          "and by keep=True where `certify` has that option")
+    for name, rows in altered(certificates).items():
+        _warn_of(name if name == "reason" else f"details[{name!r}]", rows, "what was certified")
     fine = certificates.stands() & _is_possible(certificates)
     if fine.any():
         fine &= _witness_agrees(certificates) & _limits_hold(certificates)
     return fine
-
-def proving(prove: Callable[..., np.ndarray], # check(certificates, ...) of a method: it proves, all else was asked
-           ) -> Callable[..., np.ndarray]:    # a decorator
-    """Decorator of a method's `check`: who calls it directly asks first what is common to all methods.
-
-    Args:
-        prove: check(certificates, ...) of a method: it proves, all else was asked
-    Returns:
-        a decorator
-    """
-    @functools.wraps(prove)
-    def through(certificates: Certificates, *args: Any, **options: Any) -> np.ndarray:
-        return _asked(prove, certificates, *args, **options)
-    through.proves = prove # type: ignore[attr-defined] # for `check`, which asks what is common itself
-    return through
 
 def _as_the_method_said(certificates: Certificates) -> Certificates:
     "The certificates before the door halved them for real perturbations."

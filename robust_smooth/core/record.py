@@ -78,7 +78,10 @@ class _Votes:
         counts = check_counts(self.counts)
         selection = check_counts(self.selection, "selection")
         size = len(counts)
-        n = np.broadcast_to(check_counts(self.n, "n"), (size,)).copy()
+        n = check_counts(self.n, "n")
+        if n.shape not in ((), (1,), (size,)):
+            raise ValueError(f"n must be a number or one per image ({size}), got shape {n.shape}")
+        n = np.broadcast_to(n, (size,)).copy()
         _check_table(counts, selection, n)
         for name, value in self.moments.items():
             if len(value) != size:
@@ -510,6 +513,10 @@ def _joined(records: list[Record]) -> Record:
     "One Record of several. Raises ValueError where they are none, of different votes, or share an image."
     if not records:
         raise ValueError("records must hold at least one Record, got none")
+    for each in records:
+        if not isinstance(each, Record):
+            hint = "; join the votes, and certify the whole" if hasattr(each, "certified_accuracy") else ""
+            raise TypeError(f"records must be votes, each a Record, got {type(each).__name__}{hint}")
     first = records[0]
     for other in records[1:]:
         check_same_vote(first.header(), other.header())

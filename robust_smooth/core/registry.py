@@ -136,7 +136,7 @@ class Method(_Entry):
         name = norm_name(_default_norm(self.certify) if norm is None else norm)
         admit(self, record, name, alpha, options)
         given, halve = _own_options(self, record.noise, options)
-        found = _certify(self, record, name, alpha, given)
+        found = _certify(self, record, name, alpha if self.deterministic else float(alpha), given)
         return _sealed(_against_reals(found) if halve else found, record, options)
 
     @own_floats
@@ -162,7 +162,7 @@ class Method(_Entry):
         if self.joint is None:
             raise ValueError(f"method {self.name!r} certifies one norm at a time")
         given, halve = _own_options(self, record.noise, options)
-        tables = self.joint(record, names, alpha=alpha, **given)
+        tables = self.joint(record, names, alpha=float(alpha), **given)
         return [_sealed(_against_reals(found) if halve else found, record, options) for found in tables]
 
 # %% ../../nbs/core/06_registry.ipynb #310967af

@@ -156,7 +156,12 @@ def summarise(table: Any,                       # certificates
     own = table.radius[kept]
     if radii is None:
         radii = round_radii(float(own[np.isfinite(own)].max(initial=0.0)))
-    asked = np.atleast_1d(np.asarray(radii, dtype=np.float64))
+    try:
+        asked = np.atleast_1d(np.asarray(radii, dtype=np.float64))
+    except (TypeError, ValueError):
+        asked = np.zeros((0, 0))
+    if asked.ndim != 1:
+        raise ValueError(f"radii must be a vector of numbers >= 0, got {radii!r}")
     known = labels is not None or table.labels is not None
     known_p, p_is = _probabilities(table)
     share = _share(table)

@@ -226,7 +226,14 @@ def _claim_holds(certificates: Certificates, i: int) -> bool:
     return boxes.check(kept["table"][i], kept["point"][i], tree)
 
 # %% ../../nbs/methods/10_bernstein.ipynb #97599445
-@proving
+def _columns_hold(c: Certificates) -> dict[str, np.ndarray]: # [B] bool each
+    "Whether the way to the input is that of the witness."
+    w = c.witness or {}
+    tests: dict[str, Callable] = dict(lipschitz=lambda told: told == w["lipschitz"], feature_radius=lambda told: told <= w["lower"],
+                                      space=lambda told: told == w["space"])
+    return {name: np.asarray(test(c.details[name]), bool) for name, test in tests.items() if name in c.details}
+
+@proving(columns=_columns_hold)
 def recheck(certificates: Certificates, # of `certify` or `Smoothed.certify`, made with keep=True
            ) -> np.ndarray:             # [B] bool
     """Re-prove each radius from its witness, the Lipschitz constant granted. Raises ValueError where none was kept.
@@ -397,7 +404,7 @@ def _best(found: Mapping[str, Certificates], norm: str, space: str) -> Certifica
     witness: Any = None
     kept = [table.witness for table in tables if table.witness is not None]
     if kept:
-        names = [name for name in kept[0] if name != "claimed"] # which is noted down anew
+        names = [name for name in kept[0] if name not in ("claimed", "detailed")] # which are noted down anew
         witness = {name: _objects(kept[b][name][i] for i, b in enumerate(best)) for name in names}
         witness["norm"] = _objects([norm] * len(best))
     return Certificates(label=tables[0].label, radius=pick([table.radius for table in tables]), norm=norm, alpha=0.0,

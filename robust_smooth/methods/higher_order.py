@@ -244,7 +244,8 @@ def _take_better(ours: Certificates, other: Certificates, share: float) -> Certi
     reach = other.radius * share * (1 - 1e-15)
     better = reach > ours.radius
     theirs = dict(other.witness, scale=other.witness["scale"] * share, norm=ours.witness["norm"])
-    witness = {name: np.where(better, theirs[name], value) for name, value in ours.witness.items()}
+    names = [name for name in ours.witness if name not in ("claimed", "detailed")] # which are noted down anew
+    witness = {name: np.where(better, theirs[name], ours.witness[name]) for name in names}
     status = np.where(better, other.details["status"], ours.details["status"])
     return replace(ours, radius=np.where(better, reach, ours.radius), witness=witness,
                    details=dict(ours.details, status=status))
@@ -320,7 +321,29 @@ def _proved_rows(c: Certificates, w: Mapping[str, np.ndarray]) -> np.ndarray: # 
 def _value_is_proved(c: Certificates, w: Mapping[str, np.ndarray]) -> np.ndarray: # [B] bool
     "Whether the votes prove q, and the shown bound, at half of alpha."
     shown = w["q"] if c.p_lower is None else np.maximum(w["q"], c.p_lower)
-    return tail_at_least(w["hits"], c.n, np.clip(shown, 0, 1)) <= c.alpha / 2 * (1 + 1e-9)
+    return (shown <= 0) | (tail_at_least(w["hits"], c.n, np.clip(shown, 0, 1)) <= c.alpha / 2 * (1 + 1e-9))
+
+def _asked_of(c: Certificates) -> Threat | None: # None: of an unknown kind
+    "The threat, as far as the certificates say what it was."
+    scale, scope = np.asarray((c.witness or {})["scale"]), c.scope.partition(":")[0]
+    if scope == "direction":
+        return Threat(c.norm, c.scope, EVENTS["direction"], 1.0, scale)
+    events = (EVENTS if scope == "input" else SUBSPACE_EVENTS).get(c.norm)
+    spread = 1 / float(scale[0]) if c.norm == "linf" and len(scale) else 1.0
+    return None if events is None else Threat(c.norm, c.scope, events, spread, scale)
+
+def _columns_hold(c: Certificates) -> dict[str, np.ndarray]: # [B] bool each
+    """Whether the bounds that are shown give the moments of the proof; of joint certificates, whose ball may be another's, and of the
+    bounds themselves the votes alone can tell: `check(certificates, record)`."""
+    threat, w = _asked_of(c), c.witness or {}
+    if threat is None or c.alpha_scope == "joint":
+        return {}
+    lacking = [event for event in threat.events if event not in c.details]
+    if lacking:
+        return dict.fromkeys(lacking, np.zeros(len(c), bool))
+    alive, found = w["q"] > 0.5, threat.worst(w["q"], {event: np.asarray(c.details[event]) for event in threat.events})
+    fine = ~alive | np.all([np.abs(w[name] - m) <= 1e-12 for name, m in zip(("m1", "m2"), found)], axis=0)
+    return dict.fromkeys(threat.events, fine)
 
 def _bounds_agree(
     c: Certificates,
@@ -338,17 +361,18 @@ def _bounds_agree(
     used = "paper" if c.mode == "paper" else estimator
     bounds = gradient_statistics(record, _levels(threat.events, c.alpha, c.mode), used, subspace, direction)
     m1, m2 = threat.worst(w["q"], bounds)
-    return (np.abs(w["m1"] - m1) <= 1e-12) & (w["m2"] <= m2 + 1e-12) & (w["scale"] <= threat.scale * (1 + 1e-12))
+    shown = np.all([np.isclose(c.details[event], bound, rtol=1e-9, atol=1e-15) for event, bound in bounds.items()], axis=0)
+    return shown & (np.abs(w["m1"] - m1) <= 1e-12) & (w["m2"] <= m2 + 1e-12) & (w["scale"] <= threat.scale * (1 + 1e-12))
 
 # %% ../../nbs/methods/07_higher_order.ipynb #c0fe71e3
-@proving
+@proving(columns=_columns_hold)
 def check(
     certificates: Certificates, # as `certify` or `joint` made them
     record: Record | None = None, # the votes: then norm bounds are computed again as well (not of joint certificates)
     estimator: str = "sharp",   # the estimator that was used
     subspace: Any = None,       # as given to `certify`
     direction: ArrayLike | None = None, # as given to `certify`
-) -> np.ndarray:             # [B] bool; an abstention is always fine
+) -> np.ndarray:             # [B] bool; an abstention claims no more than its limit
     """Re-prove each radius without the solver, by weak duality. Raises ValueError for another subspace or direction.
 
     Args:
@@ -358,19 +382,19 @@ def check(
         subspace: as given to `certify`
         direction: as given to `certify`
     Returns:
-        [B] bool; an abstention is always fine
+        [B] bool; an abstention claims no more than its limit
     """
     c = certificates
     w = {name: np.asarray(value) for name, value in c.witness.items()}
     kept = c.label != ABSTAIN
-    good = kept & _proved_rows(c, w) & _value_is_proved(c, w)
+    good, shown = kept & _proved_rows(c, w), _value_is_proved(c, w) # by an abstention as well
     if record is not None:
         good &= (value_lower(record, c.alpha) >= w["q"] * (1 - 1e-12)) & (w["sigma"] == record.noise.sigma)
         good &= c.label == record.selected
         named = c.scope == "input" or subspace is not None or direction is not None
         if c.alpha_scope == "single" and named:
             good &= _bounds_agree(c, w, record, estimator, subspace, direction)
-    return good | ~kept
+    return (good | ~kept) & shown
 
 # %% ../../nbs/methods/07_higher_order.ipynb #54e68d35
 def minimum_n(alpha: float, # failure probability, in (0, 1)

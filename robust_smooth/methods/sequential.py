@@ -244,8 +244,29 @@ def _proved_from_both_sides(c: Certificates, w: Mapping[str, np.ndarray], rows: 
         fine[part] = prove(*votes, float(level), w["beta"][at], w["s"][at], w["t"][at])
     return fine
 
+# %% ../../nbs/methods/02_sequential.ipynb #2f168231
+@lru_cache(maxsize=4096)
+def _spent_by(n: int, two_sided: bool, radii: tuple[float, ...], sigma: float, alpha: float, n1: int, n_max: int, ratio: float,
+              spending: str) -> tuple[int, float]: # (-1, inf): there is no look
+    "The look at n draws, and what a plan has spent of alpha by then."
+    looks = look_times(n1, n_max, ratio)
+    look = int(np.searchsorted(looks, n))
+    if n not in looks:
+        return -1, np.inf
+    if two_sided or spending == "union":
+        return look, float(np.cumsum(union_levels(len(looks), alpha))[look])
+    return look, float(plan(radii, sigma, alpha, n1, n_max, spending=spending, ratio=ratio).spent_by_look.max(0)[look])
+
+def _columns_hold(c: Certificates) -> dict[str, np.ndarray]: # [B] bool each
+    "Whether look and alpha_spent are those of the rule in the witness, by draws alone; more spent than that is true as well."
+    w = c.witness or {}
+    said = dict(sigma=w["sigma"].tolist(), two_sided=w["two_sided"].tolist(), n=np.asarray(c.n).tolist())
+    found = [_spent_by(alpha=c.alpha, **{name: each[row] for name, each in said.items()}, **_rule_of(w, row)) for row in range(len(c))]
+    look, spent = np.array(found).reshape(-1, 2).T
+    return dict(look=np.asarray(c.details["look"]) == look, alpha_spent=np.asarray(c.details["alpha_spent"]) >= spent * (1 - 1e-9))
+
 # %% ../../nbs/methods/02_sequential.ipynb #421b00d3
-@proving
+@proving(columns=_columns_hold)
 def check(certificates: Certificates, # as `certify` made them
          ) -> np.ndarray:             # [B] bool; an abstention is always fine
     """Re-prove each claim from its votes, by the rule that was fixed before them and by no other.
@@ -259,6 +280,7 @@ def check(certificates: Certificates, # as `certify` made them
     if w is None or c.n is None:
         raise ValueError("certificates hold no witness, so that nothing can be proved again")
     fine = c.label == ABSTAIN
+    together = np.ones(len(c), bool) if c.p_upper is None else np.abs(1 - c.p_upper - c.p_lower) <= 1e-12 # one limit, told twice
     if c.norm != "l2" or c.mode != "sound":
         return fine
     rows = np.flatnonzero((c.label == w["selected"]) & ~fine)
@@ -269,7 +291,7 @@ def check(certificates: Certificates, # as `certify` made them
         votes = {name: w[name][row].item() for name in ("hits", "sigma")} | _rule_of(w, row)
         claim = _Claim(radius=float(c.radius[row]), alpha=c.alpha, n=int(c.n[row]), p_lower=float(c.p_lower[row]), **votes)
         fine[row] = not w["two_sided"][row] and claim.holds()
-    return fine
+    return fine & together
 
 def largest_radius(noise: Any,        # Gaussian noise
                    n: int,            # draws

@@ -218,7 +218,15 @@ def _votes_survive(w: Mapping[str, np.ndarray], label: np.ndarray, steps: np.nda
     rivals[rows, label] = np.iinfo(np.int64).min
     return counts[rows, label] - steps >= rivals.max(1)
 
-@proving
+def _columns_hold(c: Certificates) -> dict[str, np.ndarray]: # [B] bool each
+    "Whether the plain budget of an audit is no more than what the audit proves; from soft votes nothing follows for hard ones."
+    w = c.witness or {}
+    if "budget" not in c.details or "kinds" not in w:
+        return {}
+    proved = audit_cost(w["kinds"], w["need"]).min(-1) > np.asarray(c.details["budget"])
+    return dict(budget=(c.label == ABSTAIN) | proved)
+
+@proving(columns=_columns_hold)
 def check(certificates: Certificates, # from `certify` or `audit`
          ) -> np.ndarray:             # [B] bool; an abstention is always fine
     """Re-prove each radius from its witness.

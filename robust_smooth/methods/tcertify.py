@@ -301,7 +301,24 @@ def certify(
                         details=dict(level_top=found["level_top"], level_rival=found["level_rival"]))
 
 # %% ../../nbs/methods/01_tcertify.ipynb #22465d8c
-@proving
+def _sides_hold(c: Certificates) -> dict[str, np.ndarray]: # [B] bool each
+    "Whether each limit holds at the level that its side was given, and both sides together at what may be spent."
+    w = c.witness or {}
+    top, rest = _split(w["counts"], w["selected"])
+    level_top, level_rival = (np.asarray(c.details[name], np.float64) for name in ("level_top", "level_rival"))
+    top_holds = (c.p_lower <= 0) | (tail_at_least(top, c.n, c.p_lower) <= level_top * SLACK)
+    tails = tail_at_most(rest, c.n[:, None], c.p_upper[:, None])
+    tail = np.where(w["printed"], tails.sum(1), tails.max(1)) # the largest count has the largest tail
+    rivals_hold = _is_capped(c, top) | (c.p_upper >= 1) | (tail <= level_rival * SLACK)
+    halved = w["reuse"] & ~w["printed"]
+    within = (level_top >= 0) & (level_rival >= 0) & (level_top + level_rival <= c.alpha / np.where(halved, 2, 1) * SLACK)
+    return dict(level_top=top_holds & within, level_rival=rivals_hold & within)
+
+def _is_capped(c: Certificates, top: np.ndarray) -> np.ndarray: # [B] bool
+    "Whether all others together have at most p_upper, by the limit of the top side."
+    return tail_at_most(c.n - top, c.n, c.p_upper) <= np.asarray(c.details["level_top"]) * SLACK
+
+@proving(columns=_sides_hold)
 def check(certificates: Certificates, # as `certify` made them
          ) -> np.ndarray:             # [B] bool; an abstention is always fine
     """Re-prove each radius from its votes by forward binomial tails at the stated limits, without an inverse.
@@ -313,20 +330,13 @@ def check(certificates: Certificates, # as `certify` made them
     """
     c, w = certificates, certificates.witness
     kept, printed = c.label != ABSTAIN, w["printed"]
-    top, rest = _split(w["counts"], np.where(kept, c.label, 0))
-    level_top, level_rival = c.details["level_top"], c.details["level_rival"]
-    top_holds = tail_at_least(top, c.n, c.p_lower) <= level_top * SLACK
-    tails = tail_at_most(rest, c.n[:, None], c.p_upper[:, None])
-    tail = np.where(printed, tails.sum(1), tails.max(1)) # the largest count has the largest tail
-    capped = tail_at_most(c.n - top, c.n, c.p_upper) <= level_top * SLACK # all others together have at most p_upper
-    rivals_hold = capped | (tail <= level_rival * SLACK)
+    capped = _is_capped(c, _split(w["counts"], w["selected"])[0])
     reach = interval_radius(c.p_lower, c.p_upper, w["sigma"], q_lower=np.where(capped, c.p_upper, 1 - c.p_lower))
     halved = w["reuse"] & ~printed
-    within = level_top + level_rival <= c.alpha / np.where(halved, 2, 1) * SLACK
     chosen = (c.label == w["selected"]) & (~w["reuse"] | (c.label == w["counts"].argmax(1)))
     asked = (printed == (c.mode == "paper")) & (c.norm == "l2") & (c.n == w["counts"].sum(1))
     fine = (c.p_lower > c.p_upper) & (~halved | (c.p_lower > 0.5)) & (c.radius <= reach * SLACK)
-    return ~kept | (top_holds & rivals_hold & within & chosen & asked & fine)
+    return ~kept | (chosen & asked & fine)
 
 # %% ../../nbs/methods/01_tcertify.ipynb #cc63cdc3
 def outcomes(n: int,       # draws, >= 1

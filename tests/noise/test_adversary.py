@@ -88,3 +88,56 @@ def test_rounded_uniform_votes_are_certified_in_l1():
     assert table.method == "exact" and kept.sum() >= 14 and rs.check(table).all()
     assert (table.steps[kept] <= steps_away[kept]).all() and (table.label[kept] == (level >= 8)[kept]).all()
     assert (table.steps[kept] >= steps_away[kept] - 1).mean() > 0.8
+
+
+def _law_at(noise, point, low, high) -> np.ndarray:
+    "Probabilities of all noisy levels of a point, flat."
+    weights = np.array([float(weight) for weight in noise.law()]) / 2.0**120
+    reach, law = len(weights) // 2, np.ones(1)
+    for level in point:
+        line = np.zeros(high - low + 1)
+        line[level - reach - low:level + reach - low + 1] = weights
+        law = np.multiply.outer(law, line)
+    return law.ravel()
+
+
+def _extreme(here: np.ndarray, there: np.ndarray, p: float, most: bool) -> float:
+    "The least, or most, that a classifier of probability p here may have there: Neyman and Pearson, atom by atom."
+    met = here + there > 0
+    here, there = here[met], there[met]
+    ratio = np.divide(there, here, out=np.full(len(here), np.inf), where=here > 0)
+    order = np.argsort(-ratio if most else ratio, kind="stable")
+    here, there = here[order], there[order]
+    before = np.cumsum(here) - here
+    return float((there * np.clip(np.divide(p - before, here, out=np.ones(len(here)), where=here > 0), 0, 1))[(here > 0) | most].sum())
+
+
+@pytest.mark.parametrize("adversary", ["quantised", "continuous"])
+@pytest.mark.parametrize("norm, method", [*PAIRS, ("l2", "sequential"), ("l1", "exact of a Gaussian"), ("linf", "exact")])
+def test_no_classifier_on_a_tiny_grid_changes_within_the_radius(norm, method, adversary):
+    "Every pair of points of 3 x 3 levels, and the worst of all classifiers whose probabilities the votes allow."
+    q, order = 2, {"l1": 1, "l2": 2, "linf": np.inf}[norm]
+    in_steps = (norm, method) in (("l1", "uniform"), ("l1", "exact"))
+    tried = 0
+    for width in (0.5, 0.9):
+        noise = rs.RoundedUniform(lam=1.3 * width, q=q) if in_steps else rs.RoundedGaussian(sigma=width, q=q)
+        reach = len(noise.law()) // 2
+        points = [(a, b) for a in range(q + 1) for b in range(q + 1)]
+        laws = {point: _law_at(noise, point, -reach, q + reach) for point in points}
+        for counts in ([980, 15, 5], [850, 150, 0], [640, 180, 180]):
+            table = Record.from_counts([[1, 0, 0]], [counts], 1000, noise, 2).certify(norm, method=method.split()[0], alpha=0.2, adversary=adversary)
+            if method.startswith("exact"): # two classes at the distance that was proved
+                s = float(table.witness["s"][0])
+                p = (1 + s) / 2 if in_steps else float(torch.special.ndtr(torch.tensor(s / 2, dtype=torch.float64)))
+            else: p = float(table.p_lower[0])
+            rival = float(table.p_upper[0]) if method == "tcertify" else 1 - p
+            for x in points:
+                for y in (y for y in points if y != x):
+                    moved = np.abs(np.subtract(x, y))
+                    shortest = moved if adversary == "quantised" else moved - 0.5 # of a real change that is rounded to this one
+                    if table.steps is not None: inside = moved.sum() <= table.steps[0]
+                    else: inside = np.linalg.norm(np.maximum(shortest, 0), order) / q < table.radius[0] * (1 - 1e-12)
+                    if inside and table.label[0] == 0:
+                        tried += 1
+                        assert _extreme(laws[x], laws[y], p, False) > _extreme(laws[x], laws[y], rival, True), (noise, counts, x, y)
+    assert tried >= 8
