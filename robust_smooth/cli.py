@@ -95,7 +95,8 @@ def reproduce(args: argparse.Namespace) -> int: # exit code
     from robust_smooth.lab.schedulers import _check_drive
     from robust_smooth.lab.tasks import make_task
     if args.list:
-        print("\n".join(experiments()) or "no experiment notebooks here")
+        from robust_smooth.lab.report import heading
+        print("\n".join(f"{name:<22} {heading(name)}" for name in experiments()) or "no experiment notebooks here")
         return 0
     everything = args.experiments in ([], ["all"])
     names = experiments() if everything else args.experiments
@@ -548,7 +549,7 @@ def main(argv: Sequence[str] | None = None, # arguments; None: those of the proc
         if os.environ.get("ROBUST_SMOOTH_DEBUG"):
             raise
         from robust_smooth.lab.doctor import told_in_options
-        print(f"robust-smooth {args.command}: {told_in_options(error)}", file=sys.stderr)
+        print(f"robust-smooth {args.command}: {told_in_options(error, args.command)}", file=sys.stderr)
         return 2
 
 if __name__ == "__main__" and "__file__" in globals(): # python -m robust_smooth.cli; not in a notebook

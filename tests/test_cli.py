@@ -138,9 +138,17 @@ def test_what_cannot_be_written_is_not_said_to_be_missing(outside, capsys):
     assert told_in_options(error) == f"cannot write into {place.parent} (No such file or directory): {place}"
 
 
+def test_a_parameter_of_a_run_is_not_called_an_option(outside, capsys):
+    "-p n=0 was answered with '--n must be': an option that the command has not."
+    assert cli.main(["reproduce", "gaussian_table1", "-p", "n=0", "--dry-run"]) == 2
+    assert "reproduce: n must be a whole number" in capsys.readouterr().err
+
+
 def test_dry_run_and_list(outside, capsys):
     assert cli.main(["reproduce", "--list"]) == 0
-    listed = capsys.readouterr().out.split()
+    told = capsys.readouterr().out
+    assert "gaussian_table1        Certified accuracy of Gaussian smoothing\n" in told # a name alone says nothing to a newcomer
+    listed = told.split()
     assert listed[0] == "gaussian_table1" and listed.index("bernstein_figure3") < listed.index("bernstein_figure10")
     assert cli.main(["reproduce", "gaussian_table1", "--dry-run"]) == 0
     assert "1 to run, 0 cached" in capsys.readouterr().out

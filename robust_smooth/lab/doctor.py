@@ -174,15 +174,18 @@ def in_options(text: str, # what a function says
     text = re.sub(missing + "'(sigma|lam)'", r"give --\1", text)
     text = re.sub(missing + r"'(\w+)'", r"give --noise-option \1=VALUE", text)
     text = re.sub(r"^n must", "--n must", text)
+    text = re.sub(r"\bmode='(\w+)' goes with method=", r"--option mode=\1 goes with --method ", text)
     several = r"[\w.]+\(\) missing \d+ required [\w-]+ arguments?: (.*);"
     return re.sub(several, r"give \1, each as --noise-option NAME=VALUE;", text)
 
-def told_in_options(error: Exception, # what a command raised
-                   ) -> str:          # a sentence
+def told_in_options(error: Exception,   # what a command raised
+                    command: str = "",  # its name: parameters of experiments, given with -p, keep their names
+                   ) -> str:            # a sentence
     """What went wrong, in the words of the command line, and the extra that is missing.
 
     Args:
         error: what a command raised
+        command: its name: parameters of experiments, given with -p, keep their names
     Returns:
         a sentence
     """
@@ -190,4 +193,6 @@ def told_in_options(error: Exception, # what a command raised
         return f"{error.strerror}: {error.filename!s}"
     if isinstance(error, FileNotFoundError) and error.filename:
         return f"there is no {error.filename!s} (this folder is {os.getcwd()})"
+    if command in ("reproduce", "sweep"):
+        return str(error).replace("with out=", "with --out") + extra_of(error)
     return in_options(str(error)) + extra_of(error)
