@@ -176,6 +176,13 @@ def test_certify_a_network_of_ones_own_and_again_without_it(outside, capsys, mon
     assert "Gaussian" in capsys.readouterr().err
 
 
+def test_doctor_says_where_data_is_looked_for(outside, capsys, monkeypatch):
+    monkeypatch.setenv("ROBUST_SMOOTH_DATA", str(outside))
+    (outside / "MNIST").mkdir()
+    assert cli.main(["doctor"]) == 0
+    assert f"--  data         {outside} (ROBUST_SMOOTH_DATA): MNIST" in capsys.readouterr().out
+
+
 def test_doctor_says_what_is_here(outside, capsys, monkeypatch):
     assert cli.main(["doctor"]) == 0
     said = capsys.readouterr().out

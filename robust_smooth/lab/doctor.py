@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from pathlib import Path
 
 # %% auto #0
 __all__ = ['examine', 'extra_of', 'in_options', 'told_in_options']
@@ -87,6 +88,13 @@ class _Checks:
         self.line("kernel", ", ".join(known), "python3" in known, "python -m ipykernel install --sys-prefix")
 
 # %% ../../nbs/lab/15_doctor.ipynb #4b17972e
+def _data_said() -> str:
+    "Where data sets are looked for, and what lies there; torch need not be here."
+    from robust_smooth.lab import cache
+    folder = Path(os.environ.get("ROBUST_SMOOTH_DATA") or cache.home() / "datasets").expanduser()
+    found = sorted(each.name for each in folder.iterdir()) if folder.is_dir() else []
+    return f"{folder} (ROBUST_SMOOTH_DATA): {', '.join(found[:8]) or 'nothing, digits are embedded'}{', ...' if found[8:] else ''}"
+
 def _check_files(checks: _Checks) -> None:
     "Folders, notebooks and printed numbers."
     import shutil
@@ -103,6 +111,7 @@ def _check_files(checks: _Checks) -> None:
     try:
         free = shutil.disk_usage(cache.home()).free / 2**30
         checks.line("home", f"{cache.home()}, {free:.1f} GiB free")
+        checks.note("data", _data_said())
     except OSError as error:
         checks.line("home", str(error), False, "set ROBUST_SMOOTH_HOME")
     if checkout():
