@@ -523,6 +523,15 @@ def _show_warning(message: Any, category: type, filename: str, lineno: int, file
     from robust_smooth.lab.doctor import in_options
     print(f"note: {in_options(str(message))}", file=sys.stderr)
 
+def _nobody_reads() -> bool:
+    "Whether who read our lines has left, as `head` does; what Python still writes at its end goes nowhere then."
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
+
 def main(argv: Sequence[str] | None = None, # arguments; None: those of the process
         ) -> int:                           # exit code
     """The command `robust-smooth`.
@@ -540,12 +549,16 @@ def main(argv: Sequence[str] | None = None, # arguments; None: those of the proc
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
-            return COMMANDS[args.command](args)
+            code = COMMANDS[args.command](args)
+            sys.stdout.flush()
+            return code
     except KeyboardInterrupt as stop:
         terminated = type(stop).__name__ == "Terminated" # of lab.schedulers, which may not have been imported
         print(f"\n{'terminated' if terminated else 'interrupted'}; {_what_is_kept(args)}", file=sys.stderr)
         return 143 if terminated else 130
     except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            return 141
         if os.environ.get("ROBUST_SMOOTH_DEBUG"):
             raise
         from robust_smooth.lab.doctor import told_in_options

@@ -42,6 +42,17 @@ def test_python_m_is_the_command(capfd, outside):
         assert (done.returncode, done.stdout, done.stderr) == (code, told.out, told.err) and done.stdout + done.stderr
 
 
+@pytest.mark.skipif(os.name != "posix", reason="a pipe that is closed is told to its writer on POSIX")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_who_reads_a_list_may_leave_early(unbuffered, outside):
+    "`robust-smooth reproduce --list | head` ended in '[Errno 32] Broken pipe'."
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": unbuffered}
+    listing = subprocess.Popen([sys.executable, "-m", "robust_smooth", "methods"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)
+    listing.stdout.close()
+    assert (listing.stderr.read(), listing.wait(60)) == (b"", 141)
+    listing.stderr.close()
+
+
 def test_help_imports_nothing_heavy():
     code = "import sys, robust_smooth.cli as cli\ntry: cli.main(['--help'])\nexcept SystemExit: pass\nprint([m for m in ('torch', 'pandas', 'numpy', 'matplotlib', 'papermill') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=60)
