@@ -23,7 +23,9 @@ def __getattr__(name):
         return getattr(_import_module(f"robust_smooth.{_NAMES[name]}"), name)
     if name in _ROOMS:
         return _import_module(f"robust_smooth.{_ROOMS[name]}")
-    raise AttributeError(f"module 'robust_smooth' has no attribute {name!r}")
+    from difflib import get_close_matches
+    near = [] if name.startswith("_") else get_close_matches(name, __dir__(), 1)
+    raise AttributeError(f"module 'robust_smooth' has no attribute {name!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
 
 
 def __dir__():

@@ -95,7 +95,8 @@ def reproduce(args: argparse.Namespace) -> int: # exit code
     from robust_smooth.lab.schedulers import _check_drive
     from robust_smooth.lab.tasks import make_task
     if args.list:
-        print("\n".join(experiments()) or "no experiment notebooks here")
+        from robust_smooth.lab.report import heading
+        print("\n".join(f"{name:<22} {heading(name)}" for name in experiments()) or "no experiment notebooks here")
         return 0
     everything = args.experiments in ([], ["all"])
     names = experiments() if everything else args.experiments
@@ -522,6 +523,15 @@ def _show_warning(message: Any, category: type, filename: str, lineno: int, file
     from robust_smooth.lab.doctor import in_options
     print(f"note: {in_options(str(message))}", file=sys.stderr)
 
+def _nobody_reads() -> bool:
+    "Whether who read our lines has left, as `head` does; what Python still writes at its end goes nowhere then."
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
+
 def main(argv: Sequence[str] | None = None, # arguments; None: those of the process
         ) -> int:                           # exit code
     """The command `robust-smooth`.
@@ -539,16 +549,20 @@ def main(argv: Sequence[str] | None = None, # arguments; None: those of the proc
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
-            return COMMANDS[args.command](args)
+            code = COMMANDS[args.command](args)
+            sys.stdout.flush()
+            return code
     except KeyboardInterrupt as stop:
         terminated = type(stop).__name__ == "Terminated" # of lab.schedulers, which may not have been imported
         print(f"\n{'terminated' if terminated else 'interrupted'}; {_what_is_kept(args)}", file=sys.stderr)
         return 143 if terminated else 130
     except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            return 141
         if os.environ.get("ROBUST_SMOOTH_DEBUG"):
             raise
         from robust_smooth.lab.doctor import told_in_options
-        print(f"robust-smooth {args.command}: {told_in_options(error)}", file=sys.stderr)
+        print(f"robust-smooth {args.command}: {told_in_options(error, args.command)}", file=sys.stderr)
         return 2
 
 if __name__ == "__main__" and "__file__" in globals(): # python -m robust_smooth.cli; not in a notebook

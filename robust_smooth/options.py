@@ -191,9 +191,11 @@ def _add_convert(commands: Any) -> None:
 # %% ../nbs/11a_options.ipynb #833eee0b
 def _add_report(commands: Any) -> None:
     made = _command(commands, "report",
-                    "Rebuild the HTML report of the last run: one page with tables, figures, claims and provenance.",
-                    "robust-smooth report --page report.html", "robust-smooth report --kept")
-    made.add_argument("--out", metavar="FOLDER", help="folder given to reproduce with --out")
+                    "Rebuild the HTML report of the last `reproduce`, or of a sweep: one page with tables, figures, claims and provenance.",
+                    "robust-smooth report --page report.html", "robust-smooth report --out results/sigma      a sweep into results/sigma",
+                    "robust-smooth report --kept")
+    made.add_argument("--out", metavar="FOLDER", 
+                      help="folder given to reproduce or sweep with --out, or that of a sweep's summary")
     made.add_argument("--page", metavar="FILE",
                       help="file to write; default: report.html beside the runs")
     made.add_argument("--kept", action="store_true",

@@ -42,6 +42,17 @@ def test_python_m_is_the_command(capfd, outside):
         assert (done.returncode, done.stdout, done.stderr) == (code, told.out, told.err) and done.stdout + done.stderr
 
 
+@pytest.mark.skipif(os.name != "posix", reason="a pipe that is closed is told to its writer on POSIX")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_who_reads_a_list_may_leave_early(unbuffered, outside):
+    "`robust-smooth reproduce --list | head` ended in '[Errno 32] Broken pipe'."
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": unbuffered}
+    listing = subprocess.Popen([sys.executable, "-m", "robust_smooth", "methods"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)
+    listing.stdout.close()
+    assert (listing.stderr.read(), listing.wait(60)) == (b"", 141)
+    listing.stderr.close()
+
+
 def test_help_imports_nothing_heavy():
     code = "import sys, robust_smooth.cli as cli\ntry: cli.main(['--help'])\nexcept SystemExit: pass\nprint([m for m in ('torch', 'pandas', 'numpy', 'matplotlib', 'papermill') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=60)
@@ -138,9 +149,17 @@ def test_what_cannot_be_written_is_not_said_to_be_missing(outside, capsys):
     assert told_in_options(error) == f"cannot write into {place.parent} (No such file or directory): {place}"
 
 
+def test_a_parameter_of_a_run_is_not_called_an_option(outside, capsys):
+    "-p n=0 was answered with '--n must be': an option that the command has not."
+    assert cli.main(["reproduce", "gaussian_table1", "-p", "n=0", "--dry-run"]) == 2
+    assert "reproduce: n must be a whole number" in capsys.readouterr().err
+
+
 def test_dry_run_and_list(outside, capsys):
     assert cli.main(["reproduce", "--list"]) == 0
-    listed = capsys.readouterr().out.split()
+    told = capsys.readouterr().out
+    assert "gaussian_table1        Certified accuracy of Gaussian smoothing\n" in told # a name alone says nothing to a newcomer
+    listed = told.split()
     assert listed[0] == "gaussian_table1" and listed.index("bernstein_figure3") < listed.index("bernstein_figure10")
     assert cli.main(["reproduce", "gaussian_table1", "--dry-run"]) == 0
     assert "1 to run, 0 cached" in capsys.readouterr().out
@@ -166,6 +185,13 @@ def test_certify_a_network_of_ones_own_and_again_without_it(outside, capsys, mon
     assert "certified accuracy" in capsys.readouterr().out and len(results.read_certification_log("x.tsv")) == 3
     assert cli.main(["certify", "--model", "my_little_nets:make", "--subset", "3", "--noise", "Pink"]) == 2
     assert "Gaussian" in capsys.readouterr().err
+
+
+def test_doctor_says_where_data_is_looked_for(outside, capsys, monkeypatch):
+    monkeypatch.setenv("ROBUST_SMOOTH_DATA", str(outside))
+    (outside / "MNIST").mkdir()
+    assert cli.main(["doctor"]) == 0
+    assert f"--  data         {outside} (ROBUST_SMOOTH_DATA): MNIST" in capsys.readouterr().out
 
 
 def test_doctor_says_what_is_here(outside, capsys, monkeypatch):

@@ -79,3 +79,8 @@ def test_a_method_where_a_norm_belongs_and_what_is_no_method(record):
 def test_one_table_is_no_legend(record):
     with pytest.raises(TypeError, match="dictionary, got Certificates; write {'name in the legend': certificates}"):
         rs.figures.certified_curves(record.certify(), LABELS)
+
+
+def test_a_name_that_is_nearly_one():
+    with pytest.raises(AttributeError, match=r"'gaussain' \(did you mean 'gaussian'\?\)"): rs.gaussain
+    with pytest.raises(AttributeError, match="'nothing_of_this_kind'$"): rs.nothing_of_this_kind

@@ -292,3 +292,16 @@ def test_tracked_files_are_small_and_named_once():
     assert not large, large
     doubled = [each for each, count in Counter(str(p.relative_to(ROOT)).lower() for p in paths).items() if count > 1]
     assert not doubled, f"names that differ in case only: {doubled}"
+
+
+def test_a_heading_has_something_under_it():
+    "A heading of the front door, 'Checking', had been left behind."
+    empty = []
+    for path in notebooks():
+        cells = content(path)["cells"]
+        for cell, after in zip(cells, cells[1:]):
+            last, first = text_of(cell["source"]).strip().split("\n")[-1], text_of(after["source"]).split("\n")[0]
+            prose = cell["cell_type"] == after["cell_type"] == "markdown"
+            if prose and last.startswith("#") and first.startswith("#") and len(first.split()[0]) <= len(last.split()[0]):
+                empty.append(f"{name(path)}: {last}")
+    assert not empty

@@ -20,7 +20,7 @@ from .door import (
     _against_reals, _certify, _Entry, _knows_mode, _own_options, options_of, refuse_domain, refuse_empty, refuse_labels,
     refuse_lacking, refuse_other)
 from .rooms import load_unread, room
-from .values import by_name, check_level, check_mode, domain_words, norm_name, own_floats, UNIT
+from .values import by_name, check_level, check_mode, domain_words, MODES, norm_name, own_floats, UNIT
 
 if TYPE_CHECKING:
     import pandas as pd # a table is made on demand: reading votes does not wait for it
@@ -70,6 +70,13 @@ def _check_options(method: _Entry, options: Mapping[str, Any]) -> None:
     if strange:
         raise TypeError(f"method {method.name!r} has no option {strange[0]!r}; its options: {known}")
 
+def _offered(method: _Entry, noise: Any, norm: str) -> dict[str, str]:
+    "What to say of a mode that a method has not: which others offer it for these votes."
+    others = find_methods(type(noise).__name__, norm)
+    modes = {mode: [m.name for m in others if mode in m.modes and not m.needs] for mode in MODES if mode not in method.modes}
+    return {mode: f"method {method.name!r} has no other, mode={mode!r} goes with method={' or '.join(map(repr, able))}"
+            for mode, able in modes.items() if able}
+
 def admit(method: _Entry,    # who would certify
           record: Any,       # votes
           norm: str,         # canonical name of the norm
@@ -93,7 +100,7 @@ def admit(method: _Entry,    # who would certify
         raise ValueError(f"method {method.name!r} needs inputs in [0, 1], got a domain of {domain_words(record.domain)}")
     _check_options(method, options)
     if "mode" in options:
-        check_mode(options["mode"], method.modes, method.former_modes)
+        check_mode(options["mode"], method.modes, {**_offered(method, record.noise, norm), **(method.former_modes or {})})
     if not method.sequential:
         refuse_plan(record, method.name)
     refuse_lacking(record, method.needs, method.name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from pathlib import Path
 
 # %% auto #0
 __all__ = ['examine', 'extra_of', 'in_options', 'told_in_options']
@@ -87,6 +88,13 @@ class _Checks:
         self.line("kernel", ", ".join(known), "python3" in known, "python -m ipykernel install --sys-prefix")
 
 # %% ../../nbs/lab/15_doctor.ipynb #4b17972e
+def _data_said() -> str:
+    "Where data sets are looked for, and what lies there; torch need not be here."
+    from robust_smooth.lab import cache
+    folder = Path(os.environ.get("ROBUST_SMOOTH_DATA") or cache.home() / "datasets").expanduser()
+    found = sorted(each.name for each in folder.iterdir()) if folder.is_dir() else []
+    return f"{folder} (ROBUST_SMOOTH_DATA): {', '.join(found[:8]) or 'nothing, digits are embedded'}{', ...' if found[8:] else ''}"
+
 def _check_files(checks: _Checks) -> None:
     "Folders, notebooks and printed numbers."
     import shutil
@@ -103,6 +111,7 @@ def _check_files(checks: _Checks) -> None:
     try:
         free = shutil.disk_usage(cache.home()).free / 2**30
         checks.line("home", f"{cache.home()}, {free:.1f} GiB free")
+        checks.note("data", _data_said())
     except OSError as error:
         checks.line("home", str(error), False, "set ROBUST_SMOOTH_HOME")
     if checkout():
@@ -174,15 +183,18 @@ def in_options(text: str, # what a function says
     text = re.sub(missing + "'(sigma|lam)'", r"give --\1", text)
     text = re.sub(missing + r"'(\w+)'", r"give --noise-option \1=VALUE", text)
     text = re.sub(r"^n must", "--n must", text)
+    text = re.sub(r"\bmode='(\w+)' goes with method=", r"--option mode=\1 goes with --method ", text)
     several = r"[\w.]+\(\) missing \d+ required [\w-]+ arguments?: (.*);"
     return re.sub(several, r"give \1, each as --noise-option NAME=VALUE;", text)
 
-def told_in_options(error: Exception, # what a command raised
-                   ) -> str:          # a sentence
+def told_in_options(error: Exception,   # what a command raised
+                    command: str = "",  # its name: parameters of experiments, given with -p, keep their names
+                   ) -> str:            # a sentence
     """What went wrong, in the words of the command line, and the extra that is missing.
 
     Args:
         error: what a command raised
+        command: its name: parameters of experiments, given with -p, keep their names
     Returns:
         a sentence
     """
@@ -190,4 +202,6 @@ def told_in_options(error: Exception, # what a command raised
         return f"{error.strerror}: {error.filename!s}"
     if isinstance(error, FileNotFoundError) and error.filename:
         return f"there is no {error.filename!s} (this folder is {os.getcwd()})"
+    if command in ("reproduce", "sweep"):
+        return str(error).replace("with out=", "with --out") + extra_of(error)
     return in_options(str(error)) + extra_of(error)

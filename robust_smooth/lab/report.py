@@ -26,7 +26,7 @@ from .sizes import sizes_line, sizes_summary
 from .words import in_words
 
 # %% auto #0
-__all__ = ['MARKS', 'VERDICT_ORDER', 'GROUPS', 'MENDED', 'PAGE', 'shape', 'sentence', 'natural', 'collect', 'build']
+__all__ = ['MARKS', 'VERDICT_ORDER', 'GROUPS', 'MENDED', 'PAGE', 'shape', 'sentence', 'natural', 'heading', 'collect', 'build']
 
 # %% ../../nbs/lab/03_report.ipynb #7d66cc94
 _MANY_RADII = 16   # more columns than fit a page
@@ -216,7 +216,15 @@ def natural(name: str, # of an experiment
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 # %% ../../nbs/lab/03_report.ipynb #821cc874
-def _heading(experiment: str) -> str: # title of its notebook, else its name
+def heading(experiment: str, # its name
+           ) -> str:         # title of its notebook, else its name
+    """What an experiment is called, mathematics as words.
+
+    Args:
+        experiment: its name
+    Returns:
+        title of its notebook, else its name
+    """
     try:
         book = json.loads(find_notebook(experiment).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -285,7 +293,7 @@ def _entry(run: Mapping[str, Any]) -> dict[str, Any]: # what the page shows of o
     facts["claims"] = [claim | dict(evidence=sentence(claim["evidence"])) for claim in claims]
     if run.get("note"):
         chosen.append(str(run["note"])) # such as: which committed run stays, and why
-    return dict(run, result=facts, said=", ".join(chosen), title=_heading(run["experiment"]),
+    return dict(run, result=facts, said=", ".join(chosen), title=heading(run["experiment"]),
                 counts=_counts(facts["claims"]), sizes=sizes_line(facts),
                 tables=[_table(folder, name, run["experiment"]) for name in facts.get("tables") or []],
                 pictures=[(name, _picture(folder, name)) for name in facts.get("figures") or []])
@@ -313,7 +321,8 @@ def _runs(path: Path) -> dict[str, Any]: # as last_run.json has them
         return dict(runs=[dict(experiment=name, folder=str(folders[-1]), status="kept", error="", notebook="")
                           for name, folders in kept.items()])
     if not path.is_file():
-        raise FileNotFoundError(f"no run to report yet: {path} is missing; run: robust-smooth reproduce")
+        raise FileNotFoundError(f"no run to report yet: {path} is missing; run: robust-smooth reproduce; "
+                                "of a sweep: robust-smooth report --out FOLDER, the folder of its summary")
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -325,21 +334,37 @@ def _runs(path: Path) -> dict[str, Any]: # as last_run.json has them
     found["runs"] = [run | {name: _beside(run[name], path.parent) for name in places} for run in runs]
     return found
 
+# %% ../../nbs/lab/03_report.ipynb #7c41d0be
+def _choice(entry: Mapping[str, Any]) -> dict[str, str]: # parameters of its run, as text
+    return {name: str(value) for name, value in (entry.get("chosen") or {}).items()}
+
+def _told_apart(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]: # each with a name and an anchor of its own
+    "Runs of one experiment, named by what was chosen differently."
+    told, seen = [], list[str]()
+    for entry in entries:
+        name = entry["experiment"]
+        others = [_choice(other) for other in entries if other["experiment"] == name]
+        own = [f"{key} = {value}" for key, value in _choice(entry).items() if any(other.get(key) != value for other in others)]
+        number = seen.count(name) + 1
+        seen.append(name)
+        told.append(dict(entry, name=", ".join([name, *own]), anchor=name if number == 1 else f"{name}-{number}"))
+    return told
+
 # %% ../../nbs/lab/03_report.ipynb #e89b4025
-def collect(source: str | Path, # last_run.json of `reproduce.run`, or a folder of kept results
+def collect(source: str | Path, # last_run.json of `reproduce.run` or `sweep`, or a folder of kept results
            ) -> dict[str, Any]: # groups of experiments with their tables, figures, claims
     """What the page shows; of kept results the largest run of each experiment. FileNotFoundError: no run.
 
     Args:
-        source: last_run.json of `reproduce.run`, or a folder of kept results
+        source: last_run.json of `reproduce.run` or `sweep`, or a folder of kept results
     Returns:
         groups of experiments with their tables, figures, claims
     """
     path = Path(source)
     facts = _runs(path)
-    entries = sorted((_entry(run) for run in facts["runs"]), key=lambda entry: natural(entry["experiment"]))
+    entries = _told_apart(sorted((_entry(run) for run in facts["runs"]), key=lambda entry: natural(entry["experiment"])))
     groups = {key: [e for e in entries if _group(e["experiment"]) == key] for key in [*GROUPS, ""]}
-    by_group = {key: [dict(claim, experiment=e["experiment"]) for e in group for claim in e["result"]["claims"]]
+    by_group = {key: [dict(claim, experiment=e["name"], anchor=e["anchor"]) for e in group for claim in e["result"]["claims"]]
                 for key, group in groups.items()}
     claims = [claim for rows in by_group.values() for claim in rows]
     origins = [e["result"]["provenance"] for e in entries if e["result"].get("provenance")]
@@ -419,7 +444,7 @@ _MACROS = """
 <th>Verdict</th></tr></thead><tbody>
 {% for c in rows %}<tr><td>{{ c.claim }}{% if c.whose == "ours" %} <span class="soft">(ours)</span>{% endif %}</td>
 <td>{{ c.evidence }}</td><td>{{ c.dataset }}</td>
-{% if named %}<td><a href="#{{ c.experiment }}">{{ c.experiment }}</a></td>{% endif %}
+{% if named %}<td><a href="#{{ c.anchor }}">{{ c.experiment }}</a></td>{% endif %}
 <td>{{ verdict(c.verdict) }}</td></tr>
 {% endfor %}</tbody></table></div>{% endmacro %}
 {%- macro tally(counts) %}{% for v, k in counts.items() %}<span class="{{ marks[v][1] }}">{{ k }} {{ v }}</span>
@@ -429,7 +454,7 @@ _MACROS = """
 # %% ../../nbs/lab/03_report.ipynb #5910f268
 _HEADER = """
 <header><h1>Certified robustness by smoothing: {{ "what was found so far" if kept else "what a run found" }}</h1>
-<p>{{ total - failed|length }} of {{ total }} experiments were run:</p>
+<p>{{ total - failed|length }} of {{ total }} {{ "experiments were run" if kept else "runs have finished" }}{{ ":" if sizes else "." }}</p>
 <ul>{% for words in sizes %}<li>{{ words }}</li>{% endfor %}</ul>
 <p class="soft">Our numbers come from
 {{ "the largest run of each experiment that is kept" if kept else "the run described below" }};
@@ -440,16 +465,16 @@ printed numbers come from the papers, and most belong to other data and larger n
 <nav><a href="#false"><b>Proved false</b></a><a href="#claims"><b>Claims</b></a>
 {% if failed %}<a href="#failed"><b>Failed</b></a>{% endif %}
 {% for key, group in groups.items() %}<b>{{ key or "other" }}</b>
-{% for e in group %}<a href="#{{ e.experiment }}">
-{{- e.experiment.removeprefix(key).lstrip("_") or e.experiment }}</a>{% endfor %}{% endfor %}
+{% for e in group %}<a href="#{{ e.anchor }}">
+{{- e.name.removeprefix(key).lstrip("_") or e.name }}</a>{% endfor %}{% endfor %}
 <a href="#provenance"><b>Provenance</b></a></nav>
 """
 
 # %% ../../nbs/lab/03_report.ipynb #5bc2c69b
 _EXPERIMENT = """
-<details class="fold"><summary><b>{{ e.title }}</b> <span class="soft">{{ e.experiment }}
+<details class="fold"><summary><b>{{ e.title }}</b> <span class="soft">{{ e.name }}
 {%- if e.counts %}; {{ tally(e.counts) }}{% endif %}</span></summary>
-<div id="{{ e.experiment }}"></div>
+<div id="{{ e.anchor }}"></div>
 <p class="soft">{{ e.status }}{% if e.sizes %}: {{ e.sizes }}{% endif %}{% if e.said %}; {{ e.said }}{% endif %}</p>
 {% for name, picture in e.pictures %}{% if picture -%}
 <img alt="{{ e.experiment }}, {{ name }}" src="{{ picture }}">{% endif %}{% endfor %}
@@ -468,10 +493,11 @@ _PROVENANCE = """
 <div class="scroll"><table><thead><tr><th>Experiment</th><th>Commit</th><th>Device</th><th>Versions</th>
 <th>Seed</th><th>Seconds</th><th>Key</th></tr></thead><tbody>
 {% for group in groups.values() %}{% for e in group %}{% set p = e.result.get("provenance") or {} %}
-<tr><td>{{ e.experiment }}</td><td>{{ p.commit }}</td><td>{{ p.device }}, {{ p.machine }}, {{ p.cores }} cores</td>
+<tr><td>{{ e.name }}</td>{% if p %}<td>{{ p.commit }}</td><td>{{ p.device }}, {{ p.machine }}, {{ p.cores }} cores</td>
 <td>robust_smooth {{ p.robust_smooth }}, Python {{ p.python }}
 {%- for k, v in (p.versions or {}).items() %}, {{ k }} {{ v }}{% endfor %}</td>
-<td>{{ p.seed }}</td><td>{{ e.result.get("seconds", "") }}</td><td>{{ e.result.get("key", "") }}</td></tr>
+<td>{{ p.seed }}</td><td>{{ e.result.get("seconds", "") }}</td><td>{{ e.result.get("key", "") }}</td>
+{%- else %}<td colspan="6">none: {{ e.status }}</td>{% endif %}</tr>
 {% endfor %}{% endfor %}</tbody></table></div></details>
 """
 
@@ -497,7 +523,7 @@ _CLAIMS = """
 # %% ../../nbs/lab/03_report.ipynb #0a80551d
 _MAIN = """
 <main>""" + _FALSE + _CLAIMS + """
-{% if failed %}<h2 id="failed">Failed</h2>{% for e in failed %}<p><b>{{ e.experiment }}</b></p>
+{% if failed %}<h2 id="failed">Failed</h2>{% for e in failed %}<p><b>{{ e.name }}</b></p>
 <pre>{{ e.error }}
 {{ e.notebook }}</pre>{% endfor %}{% endif %}
 {% for key, group in groups.items() %}

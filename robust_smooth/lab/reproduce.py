@@ -122,11 +122,12 @@ def _wanted(entries: Iterable[Any],
     return found
 
 def _write_summary(outcome: Outcome, place: Path) -> None:
-    "Write the summary of a sweep. Raises OSError, saying that nothing is lost, where there is no room."
+    "Write the summary of a sweep, and its runs for a report. Raises OSError, saying what is kept, where there is no room."
     try:
         results.save(summary(outcome.tasks), place / "summary.csv")
         provenance = results.provenance(runs=len(outcome.tasks), seconds=outcome.seconds)
         results.save(outcome.frame(), place / "runs.csv", provenance=provenance)
+        _remember(outcome, place / "last_run.json", committed=False)
     except OSError as error:
         raise OSError(f"cannot write the summary into {place}: {error.strerror or error}; finished runs are kept: "
                       "make room and give the same command again") from error

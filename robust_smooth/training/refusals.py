@@ -37,6 +37,8 @@ def no_network(net: Any, # what was handed over
         return TypeError(f"{said}: a class; make a network of it: {net.__name__}(...)")
     if callable(net):
         return TypeError(f"{said}: put it into the forward of a module")
+    if hasattr(net, "predict"):
+        return TypeError(f"{said}: call it in the forward of a module, which returns its scores as a tensor, [N, classes]")
     return TypeError(said)
 
 # %% ../../nbs/training/02a_refusals.ipynb #9781d876

@@ -446,6 +446,10 @@ def _refuse_holder(model: Any, data: Any) -> None:
         raise TypeError(f"data must hold images and labels, got the name {str(data)!r}; write robust_smooth.data.load(NAME, 'train')")
     if isinstance(data, Tensor) or hasattr(data, "__array__"):
         raise TypeError(f"data must come with labels, got {type(data).__name__}; write (images, labels)")
+    pair = isinstance(data, (tuple, list)) and len(data) == 2
+    if pair and not isinstance(data[0], Tensor) and hasattr(data[0], "__array__") and hasattr(data[1], "__len__"):
+        raise TypeError(f"images of a pair must be a tensor, got {type(data[0]).__name__}; "
+                        "write (torch.as_tensor(images), torch.as_tensor(labels))")
 
 def _refuse_early(model: Any, data: Any, recipe: Any, optimizer: Any = None, device: Any = None, init: Any = None, **rest: Any) -> None:
     _refuse_holder(model, data)

@@ -99,3 +99,24 @@ def test_the_folder_of_all_runs_may_be_moved(tmp_path):
     (tmp_path / "before").rename(tmp_path / "after")
     facts = collect(tmp_path / "after" / "last_run.json")
     assert facts["counts"] == {"holds": 1} and not facts["failed"]
+
+
+def test_runs_of_one_experiment_are_told_apart(tmp_path):
+    "Of a sweep over seeds the page named both runs alike, and its links led to the first."
+    claims = [dict(claim="noise helps", evidence="0.8 > 0.7", verdict="holds")]
+    for seed in (0, 1):
+        write_run(tmp_path / str(seed), claims=claims)
+    runs = [json.loads((tmp_path / str(seed) / "last_run.json").read_text())["runs"][0] | dict(chosen=dict(seed=seed)) for seed in (0, 1)]
+    (tmp_path / "last_run.json").write_text(json.dumps(dict(runs=runs)))
+    page = build(tmp_path / "last_run.json", tmp_path / "report.html").read_text()
+    name = runs[0]["experiment"]
+    assert page.count(f'id="{name}"') == page.count(f'id="{name}-2"') == 1 and f'href="#{name}-2">{name}, seed = 1</a>' in page
+
+
+def test_a_run_without_provenance_shows_no_empty_words(tmp_path):
+    write_run(tmp_path)
+    run = json.loads((tmp_path / "last_run.json").read_text())["runs"][0] | dict(status="FAILED")
+    (tmp_path / "last_run.json").write_text(json.dumps(dict(runs=[run])))
+    (tmp_path / "result.json").unlink(missing_ok=True)
+    page = build(tmp_path / "last_run.json", tmp_path / "report.html").read_text()
+    assert "none: FAILED" in page and ",  cores" not in page

@@ -269,6 +269,15 @@ def test_the_same_run_asked_for_twice_is_made_once_and_counted_as_cached(home):
     assert [r["status"] for r in outcome.reports] == ["done", "cached", "cached"] and trained(home) == ["0.5"]
 
 
+def test_a_sweep_can_be_reported(home, capsys):
+    "After a sweep `report` knew nothing of it: no run to report yet."
+    from robust_smooth import cli
+    reproduce.sweep(notebook(home), dict(seed=[0, 1]), out=home / "out", quiet=True)
+    assert cli.main(["report", "--out", str(home / "out")]) == 0
+    page = Path(capsys.readouterr().out.strip()).read_text()
+    assert "2 of 2 runs have finished" in page and "tiny, seed = 1" in page
+
+
 def test_an_address_where_no_scheduler_is(home):
     pytest.importorskip("distributed", reason="needs the extra [cluster]")
     with pytest.raises((ConnectionError, ValueError), match="scheduler"): reproduce.sweep(notebook(home), dict(seed=[0]), scheduler="nonsense", out=home / "out", quiet=True)

@@ -632,7 +632,8 @@ def test_an_honest_number_is_a_logit(last):
 
 
 @pytest.mark.parametrize("wrong, words", [("net.pt", r"load_state_dict\(torch.load\('net.pt'\)\)"), (nn.Linear(4, 3).state_dict(), "weights without their network"),
-                                          (nn.Linear, r"Linear\(\.\.\.\)"), (len, "into the forward")])
+                                          (nn.Linear, r"Linear\(\.\.\.\)"), (len, "into the forward"),
+                                          (SimpleNamespace(predict=len), "returns its scores as a tensor")])
 def test_what_is_no_network_is_refused_with_the_line_to_write(wrong, words):
     with pytest.raises(TypeError, match=words): wrap(wrong)
 

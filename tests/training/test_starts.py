@@ -60,7 +60,8 @@ def test_asking_first_changes_no_training():
 
 @pytest.mark.parametrize("given, named, error, words", [
     (("mlp", PAIRS), {}, TypeError, "model must be a torch.nn.Module, got str"), ((small(), PAIRS[0]), {}, TypeError, r"labels, got Tensor; write \(images, labels\)"),
-    ((small(), PAIRS[0].numpy()), {}, TypeError, r"got ndarray; write \(images, labels\)"), ((small(), "digits"), {}, TypeError, "data.load"),
+    ((small(), PAIRS[0].numpy()), {}, TypeError, r"got ndarray; write \(images, labels\)"),
+    ((small(), (PAIRS[0].numpy(), PAIRS[1].tolist())), {}, TypeError, r"must be a tensor, got ndarray; write \(torch.as_tensor\(images\), "), ((small(), "digits"), {}, TypeError, "data.load"),
     ((small(), PAIRS), dict(optimizer="adam"), TypeError, "torch.optim.Adam"), ((small(), PAIRS), dict(device="gpu"), ValueError, "'cpu', 'cuda' or 'cuda:1', got 'gpu'")])
 def test_what_nothing_is_trained_with(given, named, error, words):
     with pytest.raises(error, match=words):
