@@ -194,7 +194,7 @@ def _add_report(commands: Any) -> None:
                     "Rebuild the HTML report of the last `reproduce`, or of a sweep: one page with tables, figures, claims and provenance.",
                     "robust-smooth report --page report.html", "robust-smooth report --out results/sigma      a sweep into results/sigma",
                     "robust-smooth report --kept")
-    made.add_argument("--out", metavar="FOLDER", 
+    made.add_argument("--out", metavar="FOLDER",
                       help="folder given to reproduce or sweep with --out, or that of a sweep's summary")
     made.add_argument("--page", metavar="FILE",
                       help="file to write; default: report.html beside the runs")
