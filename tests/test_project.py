@@ -305,3 +305,14 @@ def test_a_heading_has_something_under_it():
             if prose and last.startswith("#") and first.startswith("#") and len(first.split()[0]) <= len(last.split()[0]):
                 empty.append(f"{name(path)}: {last}")
     assert not empty
+
+
+def test_the_guides_table_of_methods_is_todays():
+    "It went on naming modes that methods no longer had."
+    rs = importlib.import_module("robust_smooth")
+    cells = content(NBS / "guide" / "02_which_method.ipynb")["cells"]
+    cell = next(cell for cell in cells if "allows_plan" in text_of(cell["source"]))
+    shown = re.findall(r"<td>(.*?)</td>", text_of(cell["outputs"][0]["data"]["text/html"]))
+    columns = ["noise", "norm", "method", "needs", "deterministic", "allows_plan", "modes"]
+    today = rs.list_methods()[columns].sort_values(["norm", "noise"])
+    assert shown == [str(entry) for row in today.itertuples(index=False) for entry in row]

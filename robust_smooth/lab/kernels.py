@@ -104,7 +104,8 @@ def _kernel_manager(env: dict[str, str], folder: str, key: str, sockets: str) ->
 
         # typed there as the blocking one
         async def start_kernel(self, **settings: Any) -> None: # type: ignore[override] # the stub is that of the blocking one
-            await super().start_kernel(**{**settings, "env": env, "cwd": folder})
+            quiet = [*settings.pop("extra_arguments", []), "--log-level=50"] # it shouts when it is closed, and nothing is lost
+            await super().start_kernel(**{**settings, "env": env, "cwd": folder, "extra_arguments": quiet})
             _KERNELS[key] = getattr(self.provisioner, "pid", 0)
 
     return Manager

@@ -295,3 +295,10 @@ def test_a_log_gets_a_line_per_stage_and_a_sign_of_life_a_minute(tmp_path, monke
         (tmp_path / "key.tmp-1" / "status.txt").write_text(text)
         board.show([task], None)
     assert [line.split("  ", 1)[1] for line in stream.getvalue().splitlines()] == ["train  epoch 1/9", "vote sigma 0.5  1/99", "vote sigma 0.5  20/99"]
+
+
+def test_a_kernel_that_is_closed_says_nothing(home):
+    "'KeyboardInterrupt caught in kernel' stood among the lines of a sweep in which all went well."
+    body = "from ipykernel.kernelapp import IPKernelApp\nassert IPKernelApp.instance().log_level == 50"
+    outcome = reproduce.sweep(notebook(home, body=body), dict(seed=[0]), out=home / "out", quiet=True)
+    assert [report["status"] for report in outcome.reports] == ["done"], outcome
