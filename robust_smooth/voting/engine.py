@@ -186,12 +186,13 @@ class Engine:
         self.size = self.batch.shape[0] # rows of the batch
 
     def _fitting(self, shape: Sequence[int], rows: int) -> Tensor:
-        "Room for a batch, halved until there is enough."
+        "Room for a batch, halved until there is enough; rows that no draw fills are zero, not what memory held."
         layout = memory_format(self.model, shape)
         while True:
             try:
                 with torch.inference_mode():
-                    return torch.empty((rows, *shape), dtype=torch.float32, device=self.device, memory_format=layout)
+                    room = torch.empty((rows, *shape), dtype=torch.float32, device=self.device, memory_format=layout)
+                    return room.zero_()
             except (*MEMORY_ERRORS, RuntimeError) as error:
                 if rows == 1 or not ran_out(error):
                     raise

@@ -79,6 +79,25 @@ def test_batch_shape_changes_only_fragile_votes(convnet, digits):
         assert (moved <= np.maximum(votes[0].fragile, other.fragile)).all()
 
 
+class RefusesNaN(nn.Module):
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        if not torch.isfinite(x).all(): raise ValueError("input contains NaN")
+        return self.net(x)
+
+
+def test_rows_that_no_draw_fills_are_numbers(convnet, digits, monkeypatch):
+    "They held what was in memory, and a network that refuses NaN, such as a pipeline of scikit-learn, refused the vote."
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *size, **settings: empty(*size, **settings).fill_(float("nan")) if settings.get("dtype") == torch.float32 else empty(*size, **settings))
+    settings = dict(num_classes=10, seed=0, progress=False, batch_size=100)
+    strict, plain = (count_votes(net, digits[:1], Gaussian(sigma=0.5), 150, **settings) for net in (RefusesNaN(convnet).eval(), convnet))
+    assert np.array_equal(strict.counts, plain.counts)
+
+
 def test_shards_merge_to_the_single_run(convnet, digits):
     settings = dict(num_classes=10, seed=0, progress=False, batch_size=200)
     whole = vote(convnet, digits, Gaussian(sigma=0.5), 1500, index=np.arange(11) * 20, **settings)
