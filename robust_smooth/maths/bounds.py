@@ -129,9 +129,13 @@ FAR = 0.5        # share of the level below which a tail shows a limit that was 
 ROUGH = 0.999    # beyond it, doubles are too coarse for a tail to come near its level
 HALVINGS = 80    # of an interval of logarithms
 
-def _believed(value: np.ndarray, sign: int, tail: Callable[..., np.ndarray], first: np.ndarray, second: np.ndarray, level: np.ndarray,
-              asked: np.ndarray) -> np.ndarray:
-    "Limits as they are where their tail agrees, else the safe end of an interval around it. sign: 1 if the tail rises with the value, else -1."
+def _believed(value: np.ndarray,  # limits, as an inverse gave them
+              sign: int,          # 1 if the tail rises with the value, else -1
+              tail: Callable[..., np.ndarray],
+              first: np.ndarray, second: np.ndarray, level: np.ndarray, # what the tail is asked about
+              asked: np.ndarray,  # bool: which of them
+             ) -> np.ndarray:
+    "Limits as they are where their tail agrees, else the safe end of an interval around it."
     reached, rarer = tail(first, second, value, level), np.minimum(first, second)
     sharp = rarer <= MANY
     most = level * np.where(sharp, 1 + NEAR * np.maximum(rarer / MANY, 1e-3), 1 - NEAR)
@@ -139,7 +143,8 @@ def _believed(value: np.ndarray, sign: int, tail: Callable[..., np.ndarray], fir
     rows = np.flatnonzero(asked & ~((reached <= most) & found)) # also where a tail is no number
     value = np.array(value)
     if len(rows):
-        a, b, aim = first.flat[rows], second.flat[rows], level.flat[rows] * np.where(sharp.flat[rows], 1 - NEAR / 1000, 1 - NEAR)
+        a, b, give = first.flat[rows], second.flat[rows], np.where(sharp.flat[rows], NEAR / 1000, NEAR)
+        aim = level.flat[rows] * (1 - give)
         low, high = np.full(len(rows), -745.0), np.zeros(len(rows)) # of the logarithm
         for _ in range(HALVINGS):
             middle = (low + high) / 2
