@@ -5,6 +5,7 @@
 # %% ../../nbs/maths/00_bounds.ipynb #40ba5c30
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -16,9 +17,10 @@ from scipy.special import betainc, betaincc, betainccinv, betaincinv, betaln, nd
 from ..core.values import check_counts, MOST_DRAWS
 
 # %% auto #0
-__all__ = ['EARLIER', 'ROUNDING', 'SMALLEST_LEVEL', 'FEW', 'SUB_GAUSSIAN', 'tail_at_most', 'tail_at_least', 'binomial_lower',
-           'binomial_upper', 'fewest_draws', 'runner_up_upper', 'probit', 'probit_gap', 'interval_radius',
-           'inner_product_deviation', 'gradient_norm_bounds', 'gradient_linf_bounds', 'gradient_l1_bounds']
+__all__ = ['EARLIER', 'ROUNDING', 'SMALLEST_LEVEL', 'FEW', 'MANY', 'NEAR', 'FAR', 'ROUGH', 'HALVINGS', 'SUB_GAUSSIAN',
+           'tail_at_most', 'tail_at_least', 'binomial_lower', 'binomial_upper', 'fewest_draws', 'runner_up_upper',
+           'probit', 'probit_gap', 'interval_radius', 'inner_product_deviation', 'gradient_norm_bounds',
+           'gradient_linf_bounds', 'gradient_l1_bounds']
 
 # %% ../../nbs/maths/00_bounds.ipynb #d7c41509
 EARLIER = tuple(int(part) for part in scipy.__version__.split(".")[:2]) < (1, 17)
@@ -53,7 +55,7 @@ def _beta_density(x: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def _newton(error: np.ndarray, density: np.ndarray, value: np.ndarray) -> np.ndarray:
     "A correction of the last digits; none where the density has underflowed."
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         step = error / density
     return np.where(np.abs(step) <= 1e-6 * value, step, 0.0)
 
@@ -116,6 +118,45 @@ def _tail_beyond(a: np.ndarray, b: np.ndarray, p: np.ndarray, level: np.ndarray)
         tail[few] = 1 - tail_at_most(a[few] - 1, (a + b - 1)[few], p[few])
     return tail
 
+def _tail_short(b: np.ndarray, a: np.ndarray, q: np.ndarray, level: np.ndarray) -> np.ndarray:
+    "The same tail from the complement q = 1 - p: at most b - 1 draws of probability q."
+    return tail_at_most(b - 1, a + b - 1, q)
+
+# %% ../../nbs/maths/00_bounds.ipynb #a8a54fa4
+MANY = 1e6       # of the rarer outcome: from here on the last digits of a limit may move its tail by as much as `NEAR`
+NEAR = 1e-9      # relative: what a tail may be off
+FAR = 0.5        # share of the level below which a tail shows a limit that was not found
+ROUGH = 0.999    # beyond it, doubles are too coarse for a tail to come near its level
+HALVINGS = 80    # of an interval of logarithms
+
+def _believed(value: np.ndarray,  # limits, as an inverse gave them
+              sign: int,          # 1 if the tail rises with the value, else -1
+              tail: Callable[..., np.ndarray],
+              first: np.ndarray, second: np.ndarray, level: np.ndarray, # what the tail is asked about
+              asked: np.ndarray,  # bool: which of them
+             ) -> np.ndarray:
+    "Limits as they are where their tail agrees, else the safe end of an interval around it."
+    reached, rarer = tail(first, second, value, level), np.minimum(first, second)
+    sharp = rarer <= MANY
+    most = level * np.where(sharp, 1 + NEAR * np.maximum(rarer / MANY, 1e-3), 1 - NEAR)
+    found = (reached >= FAR * level) | (value > ROUGH)
+    rows = np.flatnonzero(asked & ~((reached <= most) & found)) # also where a tail is no number
+    value = np.array(value)
+    if len(rows):
+        a, b, give = first.flat[rows], second.flat[rows], np.where(sharp.flat[rows], NEAR / 1000, NEAR)
+        aim = level.flat[rows] * (1 - give)
+        low, high = np.full(len(rows), -745.0), np.zeros(len(rows)) # of the logarithm
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            if np.all((middle <= low) | (middle >= high)):
+                break
+            safe = tail(a, b, np.exp(middle), aim) <= aim
+            up = safe if sign > 0 else ~safe
+            low, high = np.where(up, middle, low), np.where(up, high, middle)
+        value.flat[rows] = np.exp(low if sign > 0 else high)
+    return value
+
+# %% ../../nbs/maths/00_bounds.ipynb #98808e79
 def binomial_lower(
     k: ArrayLike,             # successes, whole numbers in [0, n], any shape
     n: ArrayLike,             # trials, whole numbers in [1, 10^12], broadcasts
@@ -143,10 +184,12 @@ def binomial_lower(
     if complement:
         q = betainccinv(b, a, level)
         q = q + _newton(tail_at_most(b - 1, a + b - 1, q) - level, _beta_density(q, b, a), q)
+        q = _believed(q, -1, _tail_short, b, a, level, inner)
         q = np.where(inner, q, np.where(k == n, -np.expm1(log_end), 1.0))
         return np.minimum(q * (1 + ROUNDING), 1.0)[()]
     p = betaincinv(a, b, level)
     p = p - _newton(_tail_beyond(a, b, p, level) - level, _beta_density(p, a, b), p)
+    p = _believed(p, 1, _tail_beyond, a, b, level, inner)
     p = np.where(inner, p, np.where(k == n, np.exp(log_end), 0.0))
     with np.errstate(divide="ignore", invalid="ignore"):
         lost = ROUNDING * np.where(p > 0, np.maximum(1.0, -np.log(p)), 1.0) # a small p is the exponential of a large number

@@ -17,7 +17,7 @@ from ..core.record import Record
 from ..core.registry import guarded, refuse_plan, register
 from ..core.values import ABSTAIN, check_level, norm_name
 from robust_smooth.maths.bounds import (
-    ROUNDING, binomial_lower, fewest_draws, probit_gap, tail_at_least,
+    ROUNDING, binomial_lower, fewest_draws, probit_gap, tail_at_least, tail_at_most,
 )
 
 # %% auto #0
@@ -145,9 +145,9 @@ def check(certificates: Certificates, # as `certify` made them
         [B] bool; an abstention is always fine
     """
     c, w = certificates, certificates.witness
-    needed = ndtr(c.radius / inscribed(c.norm, w["dim"]) / w["sigma"])
-    lowest = np.maximum(np.maximum(needed, c.p_lower), 1 - c.p_upper) # all that is said of the limit
-    proved = tail_at_least(w["hits"], c.n, lowest) <= c.alpha * SLACK
+    beyond = ndtr(-(c.radius / inscribed(c.norm, w["dim"]) / w["sigma"])) # 1 - p, which keeps its digits where p is next to 1
+    misses = tail_at_most(c.n - w["hits"], c.n, np.minimum(beyond, c.p_upper))
+    proved = np.maximum(tail_at_least(w["hits"], c.n, c.p_lower), misses) <= c.alpha * SLACK # all that is said of the limit
     fine = (c.label == w["selected"]) & (c.radius >= 0) & (c.mode == "sound")
     return (c.label == ABSTAIN) | (fine & proved)
 

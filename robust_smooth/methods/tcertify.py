@@ -28,8 +28,8 @@ from robust_smooth.maths.bounds import (
 from .gaussian import GAUSSIAN_NOISES, SLACK
 
 # %% auto #0
-__all__ = ['RATIOS', 'RULES', 'VERIFIED', 'limits', 'Sharing', 'minimum_n', 'certify', 'check', 'outcomes', 'failure_probability',
-           'verify_joint', 'largest_radius', 'interval_radius']
+__all__ = ['RATIOS', 'RULES', 'FEW_LEFT', 'VERIFIED', 'limits', 'Sharing', 'minimum_n', 'certify', 'check', 'outcomes',
+           'failure_probability', 'verify_joint', 'largest_radius', 'interval_radius']
 
 # %% ../../nbs/methods/01_tcertify.ipynb #b52a8678
 _all_ = ["interval_radius"]
@@ -301,6 +301,8 @@ def certify(
                         details=dict(level_top=found["level_top"], level_rival=found["level_rival"]))
 
 # %% ../../nbs/methods/01_tcertify.ipynb #22465d8c
+FEW_LEFT = 1e-5 # 1 - p below which p no longer has the digits of a radius
+
 def _sides_hold(c: Certificates) -> dict[str, np.ndarray]: # [B] bool each
     "Whether each limit holds at the level that its side was given, and both sides together at what may be spent."
     w = c.witness or {}
@@ -330,8 +332,11 @@ def check(certificates: Certificates, # as `certify` made them
     """
     c, w = certificates, certificates.witness
     kept, printed = c.label != ABSTAIN, w["printed"]
-    capped = _is_capped(c, _split(w["counts"], w["selected"])[0])
-    reach = interval_radius(c.p_lower, c.p_upper, w["sigma"], q_lower=np.where(capped, c.p_upper, 1 - c.p_lower))
+    top = _split(w["counts"], w["selected"])[0]
+    capped, rest = _is_capped(c, top), 1 - c.p_lower
+    few = kept & (rest < FEW_LEFT) # the limit itself has lost digits there
+    rest[few] = binomial_lower(top[few], c.n[few], np.asarray(c.details["level_top"])[few], complement=True)
+    reach = interval_radius(c.p_lower, c.p_upper, w["sigma"], q_lower=np.where(capped, c.p_upper, rest))
     halved = w["reuse"] & ~printed
     chosen = (c.label == w["selected"]) & (~w["reuse"] | (c.label == w["counts"].argmax(1)))
     asked = (printed == (c.mode == "paper")) & (c.norm == "l2") & (c.n == w["counts"].sum(1))

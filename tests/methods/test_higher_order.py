@@ -590,3 +590,25 @@ def test_votes_just_above_one_half_pass_their_own_check():
         table = ho.certify(record, norm=norm)
         assert ho.check(table, record).all() and 0 < np.sum(table.label != ABSTAIN) < len(table)
         assert not ho.check(replace(table, radius=table.radius * 1.001))[table.label != ABSTAIN].any()
+
+
+@pytest.mark.parametrize("n", [2, 3, 8, 40])
+@pytest.mark.parametrize("tau", [0.4, 1.0, None])
+def test_bounds_of_few_draws_at_a_large_level_keep_it(n, tau):
+    "Where a wrong budget would show: level .3, a half-space and classifiers that flip at tau, as in the proof of the constant."
+    rng, size, d, level = np.random.default_rng(n), 600, 3, 0.3
+    u = rng.normal(size=(size, n, d))
+    density = lambda z: np.exp(-z * z / 2) / np.sqrt(2 * np.pi)
+    hits = u[..., 0] <= 0.3 if tau is None else (u[..., 0] > 0) == (np.abs(u[..., 0]) > tau)
+    truth = np.array([-density(0.3) if tau is None else 2 * density(tau) - density(0), 0.0, 0.0])
+    signed, odd = np.where(hits, 0.5, -0.5)[..., None] * u, np.arange(n) % 2
+    moments = dict(moments=np.stack([signed[:, odd == half].sum(1) for half in (0, 1)], 1), moments_n=np.tile([(odd == 0).sum(), odd.sum()], (size, 1)))
+    counts = np.stack([hits.sum(1), n - hits.sum(1)], 1)
+    record = Record(selection=np.tile([1, 0], (size, 1)), counts=counts, n=np.full(size, n), noise=Gaussian(sigma=0.5), dim=d, moments=moments)
+    part, unit = np.array([True, True, False]), np.array([0.6, 0.8, 0.0])
+    names = ("l2_lower", "l2_upper", "linf_upper", "l1_upper", "along_lower", "sub_l2_upper", "sub_linf_upper", "sub_l1_upper")
+    found = ho.gradient_statistics(record, dict.fromkeys(names, level), subspace=part, direction=unit)
+    size_of = abs(truth[0])
+    false = {name: (bound < size_of if name.endswith("upper") else bound > (truth @ unit if name == "along_lower" else size_of)).mean()
+             for name, bound in found.items()}
+    assert max(false.values()) <= level + 3 * np.sqrt(level * (1 - level) / size), false
