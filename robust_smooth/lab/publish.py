@@ -19,7 +19,6 @@ from .cache import _read_json, _write_json, locked
 from .experiment import Experiment
 from .findings import ABSENT
 from .tasks import Task
-from ..training import zoo
 
 # %% auto #0
 __all__ = ['Placed', 'placed', 'publish', 'add_to_zoo', 'add_twin']
@@ -272,6 +271,7 @@ def add_to_zoo(dataset: str,           # data set
     Returns:
         the file of weights
     """
+    from robust_smooth.training import zoo
     from robust_smooth.training.train import NoiseAugmentation, Standard
     home = _zoo_home(folder)
     if budget.endswith(IN_INT8):
@@ -312,6 +312,7 @@ def add_twin(name: str,              # a network of the zoo that was trained wit
     """
     from robust_smooth.core.registry import noise_from_spec
     from robust_smooth.lab import twins
+    from robust_smooth.training import zoo
     home, start = _zoo_home(folder), zoo.pretrained(name)
     card = getattr(start, "card")
     if "noise" not in card or card["architecture"] == zoo.REBUILT:

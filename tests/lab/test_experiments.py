@@ -62,7 +62,7 @@ def test_every_experiment_names_its_method():
 
 def test_the_lab_starts_without_what_only_some_need():
     "Each notebook is a process of its own, and pays for every import."
-    code = ("import sys; from robust_smooth.lab import cache, experiment, notebooks; "
+    code = ("import sys; from robust_smooth.lab import cache, experiment, notebooks, reproduce; "
             "notebooks.default_parameters(notebooks.find_notebook('gaussian_table1')); "
             "print(*({'torch', 'seaborn', 'scipy.stats', 'papermill', 'nbformat', 'jsonschema'} & set(sys.modules)))")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=NOTEBOOKS.parents[1])
