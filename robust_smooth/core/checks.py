@@ -15,7 +15,7 @@ import numpy as np
 
 from . import _table
 from .certificates import altered, Certificates
-from .door import _knows_adversary, refuse_domain
+from .door import _knows_adversary, distinct_rows, refuse_domain
 from .registry import CHECKS, Method, method_named, METHODS, noise_from_spec
 from .rooms import load_unread, room
 from .values import ABSTAIN, own_floats
@@ -85,22 +85,28 @@ def _votes_of(certificates: Certificates) -> tuple[np.ndarray | None, np.ndarray
         rival = counts.max(axis=1)
     return hits, rival
 
+def _tails_hold(hits: np.ndarray, rival: np.ndarray, n: np.ndarray, # [B] votes; a rival of -1 is unknown
+                lower: np.ndarray, upper: np.ndarray, *, level: float) -> np.ndarray: # [B] bool
+    "Whether the tail of each limit is at most the level; limits of 0 and 1 claim nothing."
+    from scipy.special import betainc, betaincc
+    few, most = np.maximum(hits, 1), np.maximum(n - hits, 0) + 1.0
+    below = (lower <= 0) | (hits > 0) & (betainc(few, most, lower) <= level)
+    reached = (hits > 0) & (betaincc(most, few, upper) <= level) # by 1 - p_upper, without the difference
+    reached |= (rival >= 0) & (betaincc(np.maximum(rival, 0) + 1.0, np.maximum(n - rival, 1.0), upper) <= level)
+    return below & ((upper >= 1) | reached)
+
 def _limits_hold(certificates: Certificates) -> np.ndarray: # [B] bool
     "Whether the limits that are shown follow from the votes at level alpha, where that is promised."
-    c, fine = certificates, np.ones(len(certificates), bool)
+    c, size = certificates, len(certificates)
     hits, rival = _votes_of(c)
     if hits is None or c.n is None or c.alpha == 0 or c.mode != "sound":
-        return fine
-    from scipy.special import betainc, betaincc
-    level, few, most = c.alpha * (1 + TAIL_SLACK), np.maximum(hits, 1), np.maximum(c.n - hits, 0) + 1.0
-    if c.p_lower is not None:
-        fine &= (c.p_lower <= 0) | (hits > 0) & (betainc(few, most, c.p_lower) <= level)
-    if c.p_upper is not None:
-        reached = (hits > 0) & (betaincc(most, few, c.p_upper) <= level) # by 1 - p_upper, without the difference
-        if rival is not None:
-            reached |= betaincc(rival + 1.0, np.maximum(c.n - rival, 1.0), c.p_upper) <= level
-        fine &= (c.p_upper >= 1) | reached
-    return fine
+        return np.ones(size, bool)
+    votes = [np.broadcast_to(column, size).astype(np.int64) for column in (hits, -1 if rival is None else rival, c.n)]
+    limits = [np.broadcast_to(column, size).astype(np.float64)
+              for column in (0.0 if c.p_lower is None else c.p_lower, 1.0 if c.p_upper is None else c.p_upper)]
+    first, kind = distinct_rows(np.column_stack([*votes, *(limit.view(np.int64) for limit in limits)]))
+    told = (column[first] for column in [*votes, *limits])
+    return _tails_hold(*told, level=c.alpha * (1 + TAIL_SLACK))[kind]
 
 # %% ../../nbs/core/08_checks.ipynb #67b6fa81
 def check_named(name: str, # what certificates call their `method`
