@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import dataclasses
 import importlib
 import inspect
@@ -18,49 +17,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .options import parser, VOTE, ZOO
+from .options import parser, read_parameters, read_value, VOTE, ZOO
 
 # %% auto #0
-__all__ = ['WORDS', 'COMMANDS', 'read_value', 'read_parameters', 'reproduce', 'sweep', 'load_factory', 'certify', 'methods',
-           'draws', 'convert', 'report', 'doctor', 'zoo', 'main']
-
-# %% ../nbs/12_cli.ipynb #51b80b28
-WORDS = {"true": True, "false": False, "none": None}
-
-def read_value(text: str, # what stands after the =
-              ) -> Any:   # a literal, or the text
-    """A value from the command line, never evaluated.
-
-    Args:
-        text: what stands after the =
-    Returns:
-        a literal, or the text
-    """
-    if text.lower() in WORDS:
-        return WORDS[text.lower()]
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return text
-
-def read_parameters(pairs: Sequence[str], # "name=value"
-                    option: str = "-p",   # for messages
-                   ) -> dict[str, Any]:
-    """Parameters from the command line. Raises ValueError for what is none, and for a name that comes twice.
-
-    Args:
-        pairs: "name=value"
-        option: for messages
-    """
-    found: dict[str, Any] = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not equals or not name.isidentifier():
-            raise ValueError(f"{option} needs name=value, got {pair!r}")
-        if name in found:
-            raise ValueError(f"{option} {name} is given twice")
-        found[name] = read_value(text)
-    return found
+__all__ = ['COMMANDS', 'reproduce', 'sweep', 'load_factory', 'certify', 'methods', 'draws', 'convert', 'report', 'doctor', 'zoo',
+           'main']
 
 # %% ../nbs/12_cli.ipynb #c492c52f
 def _show_plan(frame: Any) -> int:

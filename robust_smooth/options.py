@@ -6,13 +6,15 @@
 from __future__ import annotations
 
 import argparse
+import ast
+from collections.abc import Sequence
 from typing import Any
 
 from . import __version__
 from .core._table import METHODS, NOISES
 
 # %% auto #0
-__all__ = ['VOTE', 'ZOO', 'parser']
+__all__ = ['VOTE', 'ZOO', 'WORDS', 'parser', 'read_value', 'read_parameters']
 
 # %% ../nbs/11a_options.ipynb #159a4811
 _BUDGETS = "smoke, quick, cpu, gpu, paper, and with -int8 behind it votes in int8"
@@ -191,8 +193,10 @@ def _add_convert(commands: Any) -> None:
 # %% ../nbs/11a_options.ipynb #833eee0b
 def _add_report(commands: Any) -> None:
     made = _command(commands, "report",
-                    "Rebuild the HTML report of the last `reproduce`, or of a sweep: one page with tables, figures, claims and provenance.",
-                    "robust-smooth report --page report.html", "robust-smooth report --out results/sigma      a sweep into results/sigma",
+                    "Rebuild the HTML report of the last `reproduce`, or of a sweep: one page with tables, figures, "
+                    "claims and provenance.",
+                    "robust-smooth report --page report.html",
+                    "robust-smooth report --out results/sigma      a sweep into results/sigma",
                     "robust-smooth report --kept")
     made.add_argument("--out", metavar="FOLDER",
                       help="folder given to reproduce or sweep with --out, or that of a sweep's summary")
@@ -260,3 +264,41 @@ def parser() -> argparse.ArgumentParser:
                 _add_doctor, _add_zoo):
         add(commands)
     return made
+
+# %% ../nbs/11a_options.ipynb #51b80b28
+WORDS = {"true": True, "false": False, "none": None}
+
+def read_value(text: str, # what stands after the =
+              ) -> Any:   # a literal, or the text
+    """A value from the command line, never evaluated.
+
+    Args:
+        text: what stands after the =
+    Returns:
+        a literal, or the text
+    """
+    if text.lower() in WORDS:
+        return WORDS[text.lower()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
+
+def read_parameters(pairs: Sequence[str], # "name=value"
+                    option: str = "-p",   # for messages
+                   ) -> dict[str, Any]:
+    """Parameters from the command line. Raises ValueError for what is none, and for a name that comes twice.
+
+    Args:
+        pairs: "name=value"
+        option: for messages
+    """
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name.isidentifier():
+            raise ValueError(f"{option} needs name=value, got {pair!r}")
+        if name in found:
+            raise ValueError(f"{option} {name} is given twice")
+        found[name] = read_value(text)
+    return found

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import robust_smooth as rs
-from robust_smooth import cli
+from robust_smooth import cli, options
 
 ROOT = Path(cli.__file__).resolve().parents[1]
 
@@ -114,7 +114,7 @@ def rs_source(data):
 
 
 def test_values_are_never_evaluated():
-    read = cli.read_value
+    read = options.read_value
     assert [read(t) for t in ("1", "1e-3", "[1, 2.5]", "007", "True", "none", "x", "__import__('os').getcwd()", "1+1", "(" * 5000)] == [1, 0.001, [1, 2.5], "007", True, None, "x", "__import__('os').getcwd()", "1+1", "(" * 5000]
 
 

@@ -218,6 +218,7 @@ def _with(table: Any, **changes: Any) -> Any:
     "The table with other fields."
     return replace(table, **changes)
 
+# %% ../../nbs/core/05_certificates.ipynb #6d9a032c
 class _Rows(_Table):
     "Certificates as a sequence of rows."
 

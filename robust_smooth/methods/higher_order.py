@@ -323,6 +323,7 @@ def _value_is_proved(c: Certificates, w: Mapping[str, np.ndarray]) -> np.ndarray
     shown = w["q"] if c.p_lower is None else np.maximum(w["q"], c.p_lower)
     return (shown <= 0) | (tail_at_least(w["hits"], c.n, np.clip(shown, 0, 1)) <= c.alpha / 2 * (1 + 1e-9))
 
+# %% ../../nbs/methods/07_higher_order.ipynb #d920c0a2
 def _asked_of(c: Certificates) -> Threat | None: # None: of an unknown kind
     "The threat, as far as the certificates say what it was."
     scale, scope = np.asarray((c.witness or {})["scale"]), c.scope.partition(":")[0]
