@@ -42,6 +42,20 @@ def test_lines_fit_a_page(root):
     assert len(wide) <= WIDE_SHARE * len(lines), f"{len(wide)} of {len(lines)} lines are wider than {PAGE}"
 
 
+def test_cells_of_notebooks_fit_a_page(root):
+    "Nobody scrolls sideways to read an experiment or a proof; a directive to the site may not be broken."
+    wide = []
+    for path in (root / "nbs").rglob("*.ipynb"):
+        if ".ipynb_checkpoints" in path.parts:
+            continue
+        for number, cell in enumerate(json.loads(path.read_text(encoding="utf-8"))["cells"]):
+            lines = "".join(cell["source"]).splitlines()
+            if cell["cell_type"] != "code" or "#| export" in lines:
+                continue # what is exported is asked above
+            wide += [(path.stem, number, line) for line in lines if len(line) > PAGE and not line.startswith("#|")]
+    assert not wide, wide[:10]
+
+
 def signature_lines(source):
     "Numbers of the lines in which a signature explains one parameter each."
     numbers = set()
