@@ -168,7 +168,8 @@ def _compiled(graph: Tensor, weights: Tensor, precision: str, threads: int) -> A
     library = _openvino()
     held = np.ascontiguousarray(weights.numpy())
     model = library.Core().read_model(model=bytes(graph.numpy()), weights=library.Tensor(held))
-    settings = dict(INFERENCE_NUM_THREADS=threads, NUM_STREAMS=1, INFERENCE_PRECISION_HINT=_HINTS[precision])
+    settings = dict(INFERENCE_NUM_THREADS=threads, NUM_STREAMS=1, INFERENCE_PRECISION_HINT=_HINTS[precision],
+                    ENABLE_CPU_PINNING=False) # else every process of the machine computes on its first core
     compiled = library.Core().compile_model(model, "CPU", settings)
     return compiled.create_infer_request()
 

@@ -1,9 +1,12 @@
 "Networks that OpenVINO computes: the same function, another identity, kept in files, silent; int8 with the same bits in every company."
 import copy
+import os
 import pickle
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from functools import partial
 
 import numpy as np
@@ -115,6 +118,29 @@ def test_what_cannot_be_rebuilt_is_refused(net, branching):
     fast = optimise(net, pixels(4), backend="openvino")
     with pytest.raises(ValueError, match="no gradients"):
         fast(pixels(2).requires_grad_())
+
+
+@needs_openvino
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="needs two cores that can be told apart")
+def test_no_network_binds_its_thread_to_a_core(net):
+    "By itself OpenVINO computes one thread on the first core: two processes would take as long as one after the other."
+    fast, rows, ended = optimise(net, pixels(8), backend="openvino"), pixels(64), threading.Event()
+
+    def work():
+        while not ended.is_set(): fast(rows)
+
+    fast(rows) # compiles
+    worker = threading.Thread(target=work)
+    worker.start()
+    try:
+        seen = set()
+        for _ in range(100):
+            seen.add(frozenset(os.sched_getaffinity(worker.native_id)))
+            time.sleep(0.002)
+    finally:
+        ended.set()
+        worker.join()
+    assert seen == {frozenset(os.sched_getaffinity(0))}, seen
 
 
 @needs_nncf
