@@ -541,3 +541,13 @@ def test_the_mathematics_does_not_depend_on_the_callers_float_setting(name, d, k
         found = asked()
         assert set(np.geterr().values()) == {"raise"}
     assert (found == want) if isinstance(want, str) else np.array_equal(found, want, equal_nan=True)
+
+
+@pytest.mark.parametrize("family, d, k, R, t, tail", [ # by other ways: rays through the faces of the square; mpmath over the norm, cut at every kink
+    ("mixed", 2, 0.5, 0.6, 0.1, 0.26625333062668), ("mixed", 2, 1.5, 0.4, 0.3, 0.14848842330588), ("mixed", 2, 0.0, 1.0, 0.3, 0.17898533632216),
+    ("linf", 2, 1.0, 0.0033786113893950207, 0.006757445565275801, 0.489999937893647),
+    ("linf", 7, 3.5, 0.05375672432395527, 0.20115105651670442, 0.399999879900974),
+])
+def test_laws_found_by_other_ways(family, d, k, R, t, tail):
+    assert sum(shell_values.law_at(t, R, d, k, family)) == pytest.approx(1, abs=1e-14)
+    assert shell_values.law_at(t, R, d, k, family)[1] == pytest.approx(tail, abs=2e-13)
