@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .frames import Damaged, Format, Torn, _find_frame, _read_frame, pack_frame, split
-from .places import check_regular, write_atomic
+from .places import check_regular, copy_aside, write_atomic
 
 # %% auto #0
 __all__ = ['FIRST_LINE', 'GROUPS', 'certificate_bytes', 'certificate_fields', 'write_certificates', 'holds_certificates',
@@ -71,13 +72,7 @@ def _plain(value: Any) -> Any:
 
 def certificate_bytes(fields: Mapping[str, Any], # of a table: numbers and words, [B] columns, dictionaries of columns
                      ) -> bytes:                 # a whole file
-    """A table of certificates as a file. Raises ValueError for what only code could bring back.
-
-    Args:
-        fields: of a table: numbers and words, [B] columns, dictionaries of columns
-    Returns:
-        a whole file
-    """
+    "A table of certificates as a file. Raises ValueError for what only code could bring back."
     words: dict[str, Any] = {}
     columns: dict[str, Any] = {}
     for name, value in fields.items():
@@ -102,13 +97,7 @@ def _payloads(data: bytes) -> list[memoryview]:
 
 def certificate_fields(data: bytes,          # a whole file
                       ) -> dict[str, Any]:   # as `certificate_bytes` was given them
-    """The fields of a table. Raises ValueError for damage.
-
-    Args:
-        data: a whole file
-    Returns:
-        as `certificate_bytes` was given them
-    """
+    "The fields of a table. Raises ValueError for damage."
     header, *payloads = _payloads(data)
     told = json.loads(bytes(header))
     if sum(count for _, _, count in told["columns"]) != len(payloads):
@@ -129,40 +118,37 @@ def certificate_fields(data: bytes,          # a whole file
 def write_certificates(path: str | Path,          # file to write, by custom NAME.certificates
                        fields: Mapping[str, Any], # of a table
                       ) -> Path:                  # the file
-    """Write a table to one file, atomically. Raises ValueError for what only code could bring back, and
-    where a file of something else is.
-
-    Args:
-        path: file to write, by custom NAME.certificates
-        fields: of a table
-    Returns:
-        the file
-    """
-    path = check_regular(path)
+    """Write a table to one file, atomically. What stands there and holds images that the table lacks is kept as
+    NAME.before-1, ..., with a warning. Raises ValueError for what only code could bring back, and where a file of
+    something else is."""
+    path, data = check_regular(path), certificate_bytes(fields)
     if path.exists() and path.stat().st_size and not holds_certificates(path):
         raise ValueError(f"{path} is a file of something else, not of certificates: choose another name")
-    write_atomic(path, certificate_bytes(fields))
+    if lost := _lost(path, np.asarray(fields.get("index", ()))):
+        warnings.warn(f"{path} held {lost}: it is kept as {copy_aside(path).name}", stacklevel=3)
+    write_atomic(path, data)
     return path
+
+def _lost(path: Path, index: np.ndarray) -> str: # "": nothing
+    "What stands at a place and would be gone."
+    if not path.exists() or not path.stat().st_size:
+        return ""
+    try:
+        there = np.asarray(read_certificates(path)["index"])
+    except (ValueError, KeyError):
+        return "no certificates that can be read"
+    gone = np.setdiff1d(there, index)
+    return f"certificates of {len(there)} images, {len(gone)} of which are not among the {len(index)} saved now" if len(gone) else ""
 
 def holds_certificates(path: str | Path, # any file
                       ) -> bool:
-    """Whether the first line says that a file holds certificates.
-
-    Args:
-        path: any file
-    """
+    "Whether the first line says that a file holds certificates."
     with open(check_regular(path), "rb") as file:
         return file.read(len(FIRST_LINE)) == FIRST_LINE
 
 def read_certificates(path: str | Path, # a file written by `write_certificates`
                      ) -> dict[str, Any]: # the fields of the table
-    """Read a table; nothing in the file can execute code. Raises ValueError for damage and for other files.
-
-    Args:
-        path: a file written by `write_certificates`
-    Returns:
-        the fields of the table
-    """
+    "Read a table; nothing in the file can execute code. Raises ValueError for damage and for other files."
     if not holds_certificates(path):
         raise ValueError(f"{path} holds no certificates: its first line is another")
     try:

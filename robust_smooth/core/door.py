@@ -18,8 +18,8 @@ from .certificates import ADVERSARIES, Certificates
 from .values import domain_words, MOST_DRAWS, UNIT, wrong_labels
 
 # %% auto #0
-__all__ = ['UNBELIEVABLE', 'FEW', 'refuse_other', 'refuse_lacking', 'refuse_empty', 'refuse_domain', 'refuse_labels',
-           'distinct_rows', 'options_of', 'ask_before', 'surround']
+__all__ = ['UNBELIEVABLE', 'FEW', 'refuse_other', 'refuse_lacking', 'same_draws', 'refuse_empty', 'refuse_domain',
+           'refuse_labels', 'distinct_rows', 'options_of', 'ask_before', 'surround']
 
 # %% ../../nbs/core/05e_door.ipynb #881b18cf
 @dataclass(frozen=True, kw_only=True)
@@ -61,26 +61,14 @@ class _Entry:
                noise: str, # class name of a smoothing distribution
                norm: str,  # canonical name
               ) -> bool:
-        """Whether it may be asked by name for this norm under this noise.
-
-        Args:
-            noise: class name of a smoothing distribution
-            norm: canonical name
-        """
+        "Whether it may be asked by name for this norm under this noise."
         return (noise, norm) in self.pairs or noise in self.judges
 
     def rank_for(self,
                  norm: str | None = None, # norm to certify
                  n: int | None = None,    # draws of each image
                 ) -> float:               # the higher, the sooner it is chosen
-        """Its rank for a norm and a number of draws; beyond `largest_n` it comes last.
-
-        Args:
-            norm: norm to certify
-            n: draws of each image
-        Returns:
-            the higher, the sooner it is chosen
-        """
+        "Its rank for a norm and a number of draws; beyond `largest_n` it comes last."
         if self.largest_n is not None and n is not None and n > self.largest_n:
             return -np.inf
         return self.rank.get(norm or "", 0) if isinstance(self.rank, Mapping) else self.rank
@@ -88,11 +76,7 @@ class _Entry:
 # %% ../../nbs/core/05e_door.ipynb #b6fedd8c
 def refuse_other(record: Any, # votes
                 ) -> None:
-    """Raise TypeError for what holds no votes.
-
-    Args:
-        record: votes
-    """
+    "Raise TypeError for what holds no votes."
     if not (hasattr(record, "counts") and hasattr(record, "noise")):
         hint = "these are certified" if isinstance(record, Certificates) else "votes come first: record = smooth.vote(images)"
         raise TypeError(f"record must hold votes, got {type(record).__name__}; {hint}")
@@ -102,13 +86,7 @@ def refuse_lacking(record: Any,         # votes
                    needs: Sequence[str], # names of moments
                    name: str,           # of the method
                   ) -> None:
-    """Raise ValueError if the votes lack what a method needs beyond counts.
-
-    Args:
-        record: votes
-        needs: names of moments
-        name: of the method
-    """
+    "Raise ValueError if the votes lack what a method needs beyond counts."
     lacking = [need for need in needs if need not in record.moments]
     if lacking:
         raise ValueError(f"method {name!r} needs {lacking}, which this record does not hold; "
@@ -117,25 +95,24 @@ def refuse_lacking(record: Any,         # votes
 # %% ../../nbs/core/05e_door.ipynb #6d021c4c
 UNBELIEVABLE = 1e-12 # probability below which two stages do not agree in every count by chance
 
-def _is_one_stage(selection: np.ndarray, counts: np.ndarray) -> bool: # [B, C] each
-    "Whether selection and estimation are the same votes: all counts are equal, as two stages hardly ever are."
-    if selection.shape != counts.shape or not np.array_equal(selection, counts):
+def same_draws(one: np.ndarray,   # [B, C] counts
+               other: np.ndarray, # [B, C] counts that should be of other draws
+              ) -> bool:
+    "Whether counts of some rows are of the same draws: more rows are equal than draws of their own ever have."
+    if one.shape != other.shape:
         return False
     from scipy.special import gammaln, xlogy
-    n = counts.sum(axis=1, keepdims=True)
-    chance = gammaln(n + 1).sum() - gammaln(counts + 1).sum() + xlogy(counts, counts / np.maximum(n, 1)).sum()
-    return bool(chance < np.log(UNBELIEVABLE))
+    likely = np.flatnonzero(one.sum(axis=1) == other.sum(axis=1)) # others cannot be equal
+    same = other[likely[np.all(one[likely] == other[likely], axis=1)]]
+    total = same.sum(axis=1, keepdims=True)
+    chance = gammaln(total + 1).sum() - gammaln(same + 1).sum() + xlogy(same, same / np.maximum(total, 1)).sum()
+    choices = 0 if len(same) == len(other) else len(likely) # each of them may be among the equal ones, or not
+    return bool(chance + choices * np.log(2) < np.log(UNBELIEVABLE))
 
 def refuse_empty(record: Any,         # votes
                  reuse: bool = False, # True: the class is chosen by the estimation votes
                 ) -> None:
-    """Raise ValueError unless every image has estimation votes, and selection votes of its own unless
-    they are not used.
-
-    Args:
-        record: votes
-        reuse: True: the class is chosen by the estimation votes
-    """
+    "Raise ValueError unless every image has estimation votes, and selection votes of its own unless they are not used."
     if len(record) and record.n.min() < 1:
         raise ValueError(f"n must be at least 1 for every image, got {record.n.min()}")
     if len(record) and record.n.max() > MOST_DRAWS:
@@ -143,20 +120,15 @@ def refuse_empty(record: Any,         # votes
     if not reuse and len(record) and record.selection.max(axis=1).min() < 1:
         raise ValueError("selection holds no votes for some image: its class was never chosen "
                          "(a method with reuse=True selects from the estimation votes)")
-    if not reuse and _is_one_stage(record.selection, record.counts):
-        raise ValueError("selection and counts must be votes of two separate stages, got the same votes twice: every count is "
-                         "equal (a method with reuse=True selects from the estimation votes, and pays)")
+    if not reuse and same_draws(record.selection, record.counts):
+        raise ValueError("selection and counts must be votes of two separate stages, got the same votes twice: too many "
+                         "counts are equal (a method with reuse=True selects from the estimation votes, and pays)")
 
 # %% ../../nbs/core/05e_door.ipynb #73d9d3b6
 def refuse_domain(noise: Any,  # smoothing distribution
                   domain: tuple[float, float] | None, # of the inputs; None: any real numbers
                  ) -> None:
-    """Raise ValueError if a noise is for inputs in [0, 1] and the inputs are others.
-
-    Args:
-        noise: smoothing distribution
-        domain: of the inputs; None: any real numbers
-    """
+    "Raise ValueError if a noise is for inputs in [0, 1] and the inputs are others."
     if domain != UNIT and getattr(noise, "unit_only", False):
         raise ValueError(f"{type(noise).__name__} noise needs inputs in [0, 1], whose grid or ends it knows, got a domain of "
                          f"{domain_words(domain)}; Gaussian, Uniform and the soap bubbles take any inputs")
@@ -164,12 +136,7 @@ def refuse_domain(noise: Any,  # smoothing distribution
 # %% ../../nbs/core/05e_door.ipynb #8acfe3e6
 def refuse_labels(record: Any, # votes
                  ) -> None:
-    """Raise ValueError where a true class is none of the network's; -1 stands for an unknown one,
-    which is never right.
-
-    Args:
-        record: votes
-    """
+    "Raise ValueError where a true class is none of the network's; -1 stands for an unknown one, which is never right."
     said = "" if record.labels is None else wrong_labels(record.labels, record.counts.shape[1], record.index)
     if said:
         raise ValueError(f"{said}; the votes stay good: dataclasses.replace(record, labels=None or others)")
@@ -179,13 +146,7 @@ FEW = 256 # rows below which looking for equal ones is not worth it
 
 def distinct_rows(table: np.ndarray, # [B, K] whole numbers
                  ) -> tuple[np.ndarray, np.ndarray]: # first [D]: a row of each kind; kind [B]: the kind of each row
-    """The different rows of a table of whole numbers.
-
-    Args:
-        table: [B, K] whole numbers
-    Returns:
-        first [D]: a row of each kind; kind [B]: the kind of each row
-    """
+    "The different rows of a table of whole numbers."
     weights = np.random.default_rng(0).integers(0, 2**63, table.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)
     mixed = (table.astype(np.uint64) * weights).sum(axis=1, dtype=np.uint64)
     _, first, kind = np.unique(mixed, return_index=True, return_inverse=True)
@@ -227,11 +188,7 @@ def _take_adversary(method: _Entry, noise: Any, options: Mapping[str, Any]) -> t
     return given, adversary == "continuous"
 
 def options_of(method: _Entry) -> list[str] | None: # None: it takes any
-    """The options of a method, by name; those of the door among them.
-
-    Returns:
-        None: it takes any
-    """
+    "The options of a method, by name; those of the door among them."
     parameters = inspect.signature(method.certify).parameters.values()
     if any(each.kind is each.VAR_KEYWORD for each in parameters):
         return None
@@ -267,13 +224,7 @@ def ask_before(kind: type | ModuleType, # a class, or a module
                name: str,  # of its method, or its function
                question: Callable[..., None], # gets the arguments of a call by name, and raises
               ) -> None:
-    """Have a method of a class, or a function of a module, ask a question before it does anything else.
-
-    Args:
-        kind: a class, or a module
-        name: of its method, or its function
-        question: gets the arguments of a call by name, and raises
-    """
+    "Have a method of a class, or a function of a module, ask a question before it does anything else."
     answer = getattr(kind, name)
 
     @functools.wraps(answer)
@@ -287,13 +238,7 @@ def surround(kind: type, # a class
              name: str,  # of its method
              around: Callable[..., Any], # around(go, **arguments): calls go() and answers for the method
             ) -> None:
-    """Have something done around a method of a class, which knows the arguments and what was returned or raised.
-
-    Args:
-        kind: a class
-        name: of its method
-        around: around(go, **arguments): calls go() and answers for the method
-    """
+    "Have something done around a method of a class, which knows the arguments and what was returned or raised."
     answer = getattr(kind, name)
 
     @functools.wraps(answer)

@@ -16,13 +16,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .certificates import Certificates
-from .door import refuse_lacking
+from .door import refuse_lacking, same_draws
 from .hashes import _json
 from .pictures import plot_votes, top_votes
 from .registry import (
     _default_norm, _defaults, check_listed, find_methods, listed, Method, method_named, noise_from_spec, noise_spec,
     own_norms, refuse_method, refuse_plan)
-from .values import check_counts, check_domain, check_level, check_whole, domain_words, norm_name, UNIT
+from .values import (
+    check_counts, check_domain, check_level, check_whole, domain_words, equal, norm_name, positions, UNIT, whole_numbers)
 from .votes_file import keep_aside, read_journal, write_journal
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def _check_table(counts: np.ndarray, selection: np.ndarray, n: np.ndarray) -> No
         raise ValueError(f"counts must have shape [images, classes >= 2], got {counts.shape}")
     if selection.shape != counts.shape:
         raise ValueError(f"selection must have the shape of counts {counts.shape}, got {selection.shape}")
-    wrong = np.flatnonzero(counts.sum(axis=1) != n)
+    wrong = np.flatnonzero((counts.sum(axis=1) != n) | (counts.max(axis=1) > n)) # a sum beyond 2^63 starts again below zero
     if len(wrong):
         row = int(wrong[0])
         total = counts[row].sum()
@@ -48,16 +49,20 @@ def _check_table(counts: np.ndarray, selection: np.ndarray, n: np.ndarray) -> No
 # %% ../../nbs/core/07_record.ipynb #9bad47c1
 def _whole_column(value: ArrayLike, name: str, size: int) -> np.ndarray: # [B] int64
     "A column of whole numbers, one per image."
-    array = np.asarray(value)
-    if array.shape != (size,):
-        raise ValueError(f"{name} must have shape ({size},), got {array.shape}")
-    whole = array.dtype.kind in "iub" or size == 0 or array.dtype.kind == "f" and np.all(array == np.floor(array))
-    if not whole:
-        raise ValueError(f"{name} must hold whole numbers, got {array.dtype}")
-    return array.astype(np.int64)
+    column = whole_numbers(value, name)
+    if column.shape != (size,):
+        raise ValueError(f"{name} must have shape ({size},), got {column.shape}")
+    return column
+
+def _hash_column(value: ArrayLike, size: int) -> np.ndarray: # [B] text
+    "The hashes of the images, one per image."
+    column = np.asarray(value)
+    if column.shape != (size,) or size and column.dtype.kind not in "US":
+        raise ValueError(f"images must be {size} hashes, one an image, got shape {column.shape} of {column.dtype}")
+    return column
 
 # %% ../../nbs/core/07_record.ipynb #2437e443
-@dataclass(frozen=True, kw_only=True, repr=False)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class _Votes:
     "The fields of a Record, checked and brought to their kinds."
     selection: np.ndarray             # [B, C] int64: votes of the selection stage
@@ -84,12 +89,13 @@ class _Votes:
         n = np.broadcast_to(n, (size,)).copy()
         _check_table(counts, selection, n)
         for name, value in self.moments.items():
-            if len(value) != size:
-                raise ValueError(f"moments[{name!r}] must have one row per image ({size}), got {len(value)}")
+            if np.shape(value)[:1] != (size,):
+                raise ValueError(f"moments[{name!r}] must have one row per image ({size}), got shape {np.shape(value)}")
         known: dict[str, Any] = dict(counts=counts, selection=selection, n=n, dim=check_whole(self.dim, "dim"))
         known["index"] = np.arange(size) if self.index is None else _whole_column(self.index, "index", size)
         known["labels"] = None if self.labels is None else _whole_column(self.labels, "labels", size)
-        known["fragile"] = None if self.fragile is None else check_counts(self.fragile, "fragile")
+        known["fragile"] = None if self.fragile is None else _whole_column(check_counts(self.fragile, "fragile"), "fragile", size)
+        known["images"] = None if self.images is None else _hash_column(self.images, size)
         known["domain"] = check_domain(self.domain)
         for name, value in known.items():
             object.__setattr__(self, name, value)
@@ -105,20 +111,12 @@ class _Reads(_Votes):
 
     @property
     def selected(self) -> np.ndarray: # [B] int64
-        """The class chosen by the selection stage (smallest index on ties).
-
-        Returns:
-            [B] int64
-        """
+        "The class chosen by the selection stage (smallest index on ties)."
         return self.selection.argmax(axis=1)
 
     @property
     def hits(self) -> np.ndarray: # [B] int64
-        """Estimation votes for the selected class.
-
-        Returns:
-            [B] int64
-        """
+        "Estimation votes for the selected class."
         return self.counts[np.arange(len(self)), self.selected]
 
     @property
@@ -133,20 +131,14 @@ class _Reads(_Votes):
 
     def __getitem__(self, rows: Any) -> Record: # a number, a slice, a mask or a list of numbers
         "The chosen images, as a Record."
-        chosen = np.atleast_1d(np.arange(len(self))[rows])
+        chosen = positions(rows, len(self))
         vectors = {name: value[chosen] for name in COLUMNS if (value := getattr(self, name)) is not None}
         return _with(self, **vectors, moments={name: np.asarray(value)[chosen] for name, value in self.moments.items()})
 
     def check_noise(self,
                     *kinds: str, # names of classes of smoothing distributions, such as "Gaussian"
                    ) -> str:     # the one at hand
-        """Raise ValueError unless these votes were cast under a noise of one of these kinds.
-
-        Args:
-            *kinds: names of classes of smoothing distributions, such as "Gaussian"
-        Returns:
-            the one at hand
-        """
+        "Raise ValueError unless these votes were cast under a noise of one of these kinds."
         kind = type(self.noise).__name__
         if kind not in kinds:
             raise ValueError(f"record must hold votes under {' or '.join(kinds)} noise, got {self.noise!r}")
@@ -231,17 +223,7 @@ class _Certifies(_Votes):
                 joint: bool = False,        # with several norms: one alpha for all of them at once
                 **options: Any,             # handed to the method, e.g. mode="paper"
                ) -> Certificates | list[Certificates]: # one table, or one per norm
-        """Certify from the stored votes: no model, no images, no GPU. Raises ValueError.
-
-        Args:
-            norm: norm, or several; None: the noise's own
-            method: a registered method; None: the default for noise, norm and draws
-            alpha: failure probability per image, in (0, 1); deterministic methods spend none
-            joint: with several norms: one alpha for all of them at once
-            **options: handed to the method, e.g. mode="paper"
-        Returns:
-            one table, or one per norm
-        """
+        "Certify from the stored votes: no model, no images, no GPU. Raises ValueError."
         check_level(alpha)
         refuse_method(norm)
         if norm is None:
@@ -259,13 +241,7 @@ class _Certifies(_Votes):
     def methods(self,
                 norm: str | float | None = None, # norm; None: all
                ) -> pd.DataFrame: # as `list_methods`, and why a method cannot certify these votes ("" where it can)
-        """The certificates that fit these votes.
-
-        Args:
-            norm: norm; None: all
-        Returns:
-            as `list_methods`, and why a method cannot certify these votes ("" where it can)
-        """
+        "The certificates that fit these votes."
         check_listed(None, norm)
         table = listed(type(self.noise).__name__, norm)
         return table.assign(lacks=[_able(self, method_named(name)) for name in table.get("method", [])])
@@ -303,11 +279,7 @@ class _Files(_Votes):
                     plan=self.plan, domain=self.domain, provenance=dict(self.provenance))
 
     def rows(self) -> dict[str, np.ndarray]: # column name -> [B, ...]; moments as "moments.NAME"
-        """What is true of each image.
-
-        Returns:
-            column name -> [B, ...]; moments as "moments.NAME"
-        """
+        "What is true of each image."
         columns = {name: value for name in COLUMNS if (value := getattr(self, name)) is not None}
         return columns | {f"moments.{name}": np.asarray(value) for name, value in self.moments.items()}
 
@@ -315,48 +287,32 @@ class _Files(_Votes):
              path: str | Path, # file name, by custom NAME.votes
             ) -> Path:         # the file
         """Write the Record to one file, atomically; nothing in it can execute code on loading. What stands there
-        and holds images that this Record lacks, or something else, is kept as NAME.before-1, ..., with a warning.
-
-        Args:
-            path: file name, by custom NAME.votes
-        Returns:
-            the file
-        """
-        keep_aside(path, self.index)
-        write_journal(path, self.header() | dict(order="as given"), [self.rows()])
+        and holds images or columns that this Record lacks, other votes, or something else, is kept as NAME.before-1, ...,
+        with a warning."""
+        rows = self.rows()
+        keep_aside(path, rows)
+        write_journal(path, self.header() | dict(order="as given", rows=len(self)), [rows])
         return Path(path)
 
     @staticmethod
     def load(path: str | Path, # a file written by `save` or by a vote
             ) -> Record:       # images of a vote come sorted by dataset index
-        """Read a Record; a torn tail, left by a killed writer, is dropped, with a warning. Raises
-        ValueError for other
-        damage.
-
-        Args:
-            path: a file written by `save` or by a vote
-        Returns:
-            images of a vote come sorted by dataset index
-        """
+        """Read a Record; a torn tail, left by a killed writer, is dropped, with a warning. Raises ValueError for other
+        damage."""
         header, blocks = read_journal(path)
         try:
             record = Record.from_blocks(header, blocks)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path} cannot be read as votes: {error}") from error
-        if header is not None and header.get("order") == "as given":
-            return record
+        if header is not None and header.get("order") == "as given" and len(record) <= header.get("rows", len(record)):
+            return record # to which no vote has appended since
         return record[np.argsort(record.index, kind="stable")] # a vote appends images as they finish
 
     @staticmethod
     def from_blocks(header: Mapping[str, Any] | None,             # as `header` returns it
                     blocks: Sequence[Mapping[str, np.ndarray]],   # rows, by column name; moments as "moments.NAME"
                    ) -> Record:
-        """The Record of a header and blocks of rows. Raises ValueError where there is no header.
-
-        Args:
-            header: as `header` returns it
-            blocks: rows, by column name; moments as "moments.NAME"
-        """
+        "The Record of a header and blocks of rows. Raises ValueError where there is no header."
         if header is None:
             raise ValueError("the votes file has no header yet: nothing was voted")
         names = list(blocks[0]) if blocks else []
@@ -375,8 +331,16 @@ def _check_two_stages(selection: np.ndarray, counts: np.ndarray) -> None:
                          "a method with reuse=True selects from the estimation votes, and pays: pass zeros as selection")
 
 # %% ../../nbs/core/07_record.ipynb #5e82189c
-class _Shows(_Votes):
+class _Shows(_Files):
     "Votes as one line of text, as a table, as a picture."
+
+    def __eq__(self, other: object) -> bool:
+        "Whether two Records say the same of the same images in the same order."
+        if not isinstance(other, _Shows):
+            return NotImplemented
+        return json.loads(_json(self.header())) == json.loads(_json(other.header())) and equal(self.rows(), other.rows())
+
+    __hash__ = None # type: ignore[assignment] # as of any value that compares by what it holds
 
     def __repr__(self) -> str:
         low, high = (self.n.min(), self.n.max()) if len(self) else (0, 0)
@@ -390,13 +354,7 @@ class _Shows(_Votes):
     def top_votes(self,
                   k: int = 5, # classes, >= 1; no more than there are
                  ) -> pd.DataFrame: # index, rank, class, votes, share: k rows an image, most votes first
-        """The classes with most votes of the estimation stage, image by image. Raises ValueError.
-
-        Args:
-            k: classes, >= 1; no more than there are
-        Returns:
-            index, rank, class, votes, share: k rows an image, most votes first
-        """
+        "The classes with most votes of the estimation stage, image by image. Raises ValueError."
         return top_votes(self, k)
 
     def plot(self,
@@ -406,38 +364,12 @@ class _Shows(_Votes):
              alpha: float = 0.001,               # level of the radii, in (0, 1)
              k: int = 5,                         # classes shown
             ) -> Axes:                           # with the votes
-        """Draw an image, its votes and the radii that they prove. Raises IndexError or ValueError.
-
-        Args:
-            i: which image, from 0; not its dataset index
-            image: [C, H, W] or [H, W] in [0, 1]: the image itself, to be shown
-            names: of the classes
-            alpha: level of the radii, in (0, 1)
-            k: classes shown
-        Returns:
-            with the votes
-        """
+        "Draw an image, its votes and the radii that they prove. Raises IndexError or ValueError."
         return plot_votes(self, i, image, names, alpha, k)
 
 # %% ../../nbs/core/07_record.ipynb #64184241
-class Record(_Reads, _Certifies, _Files, _Shows):
-    """Votes of a base classifier on a batch of images: integer counts, and where they came from.
-
-    Args:
-        selection: [B, C] int64: votes of the selection stage
-        counts: [B, C] int64: votes of the estimation stage
-        n: [B] int64: draws of the estimation stage
-        noise: smoothing distribution
-        dim: number of inputs d
-        index: [B] int64: as the data set gave them; default 0, 1, ...
-        labels: [B] int64: true classes, where the data had them
-        fragile: [B] int64: estimation votes whose two best logits nearly tie
-        images: [B] str: hash of each image
-        moments: [B, ...] what observers collected
-        plan: stopping plan of a sequential vote (a JSON-able description), else None
-        domain: range of the inputs; None: any real numbers
-        provenance: hashes, seed, precision, device type, versions
-    """
+class Record(_Reads, _Certifies, _Shows):
+    "Votes of a base classifier on a batch of images: integer counts, and where they came from."
 
     @classmethod
     def from_counts(cls,
@@ -450,18 +382,7 @@ class Record(_Reads, _Certifies, _Files, _Shows):
                     labels: ArrayLike | None = None, # [B] true classes
                     domain: tuple[float, float] | None = UNIT, # range of the inputs; None: any real numbers
                    ) -> Record:
-        """A Record of counts from elsewhere. Raises ValueError, also where selection and counts are the same votes.
-
-        Args:
-            selection: [B, C] or [C] selection votes
-            counts: [B, C] or [C] estimation votes
-            n: draws behind `counts`: a number or [B]
-            noise: smoothing distribution they were drawn from
-            dim: number of inputs d
-            index: [B] dataset indices
-            labels: [B] true classes
-            domain: range of the inputs; None: any real numbers
-        """
+        "A Record of counts from elsewhere. Raises ValueError, also where selection and counts are the same votes."
         chosen, counted = np.atleast_2d(np.asarray(selection)), np.atleast_2d(np.asarray(counts))
         if not getattr(noise, "deterministic", False):
             _check_two_stages(chosen, counted)
@@ -473,13 +394,7 @@ class Record(_Reads, _Certifies, _Files, _Shows):
     @staticmethod
     def concat(records: Iterable[Record], # at least one
               ) -> Record:                # images sorted by dataset index
-        """Join Records of different images (shards of one run). Raises ValueError, naming the field that differs.
-
-        Args:
-            records: at least one
-        Returns:
-            images sorted by dataset index
-        """
+        "Join Records of different images (shards of one run). Raises ValueError, naming the field that differs."
         return _joined(list(records))
 
 # %% ../../nbs/core/07_record.ipynb #7d826ba7
@@ -495,12 +410,7 @@ def _refuse_difference(name: str, ours: Any, theirs: Any) -> None:
 def check_same_vote(ours: Mapping[str, Any],   # header of one vote
                     theirs: Mapping[str, Any], # header of another
                    ) -> None:
-    """Raise ValueError, naming the field, unless two votes may be joined: same model, noise, seed, plan, device type.
-
-    Args:
-        ours: header of one vote
-        theirs: header of another
-    """
+    "Raise ValueError, naming the field, unless two votes may be joined: same model, noise, seed, plan, device type."
     ours, theirs = json.loads(_json(ours)), json.loads(_json(theirs))
     for name in MUST_AGREE:
         _refuse_difference(name, ours[name], theirs[name])
@@ -509,6 +419,18 @@ def check_same_vote(ours: Mapping[str, Any],   # header of one vote
         _refuse_difference(name, ours["provenance"].get(name), theirs["provenance"].get(name))
 
 # %% ../../nbs/core/07_record.ipynb #3cfa34fe
+def _refuse_renamed(columns: Mapping[str, np.ndarray]) -> None: # of the whole
+    "Raise ValueError where an image is there under two names with the same votes: noise follows from the name."
+    if "images" not in columns:
+        return
+    order = np.argsort(columns["images"], kind="stable")
+    first, second = order[:-1], order[1:]
+    twins = columns["images"][first] == columns["images"][second]
+    first, second = first[twins], second[twins]
+    if same_draws(*(np.column_stack([columns["selection"], columns["counts"]])[rows] for rows in (first, second))):
+        raise ValueError(f"index: images {columns['index'][first[0]]} and {columns['index'][second[0]]} are one image with the same "
+                         "votes; the draws of one vote are not those of two")
+
 def _joined(records: list[Record]) -> Record:
     "One Record of several. Raises ValueError where they are none, of different votes, or share an image."
     if not records:
@@ -529,5 +451,6 @@ def _joined(records: list[Record]) -> Record:
     values, times = np.unique(columns["index"], return_counts=True)
     if np.any(times > 1):
         raise ValueError(f"index: image {values[times > 1][0]} is in several records, or twice in one")
+    _refuse_renamed(columns)
     whole = _from_rows(Record, first.header(), columns)
     return whole[np.argsort(columns["index"], kind="stable")]

@@ -26,13 +26,7 @@ MOST_RADII = 7 # in a summary
 
 def round_radii(largest: float, # the largest radius to be covered, >= 0
                ) -> np.ndarray: # 0 and multiples of 1, 2 or 5 times a power of ten, at most `MOST_RADII`
-    """A few round radii up to the largest.
-
-    Args:
-        largest: the largest radius to be covered, >= 0
-    Returns:
-        0 and multiples of 1, 2 or 5 times a power of ten, at most `MOST_RADII`
-    """
+    "A few round radii up to the largest."
     if not 0 < largest < math.inf:
         return np.zeros(1)
     power = 10.0 ** math.floor(math.log10(largest / (MOST_RADII - 1)))
@@ -42,22 +36,7 @@ def round_radii(largest: float, # the largest radius to be covered, >= 0
 # %% ../../nbs/core/05c_summaries.ipynb #85dd2fcb
 @dataclass(frozen=True, eq=False)
 class Summary:
-    """What a table of certificates says, in a few numbers; printed, in a few lines.
-
-    Args:
-        terms: method, norm, mode, scope, level
-        images: rows
-        radii: [R] round radii, in input units
-        certified: [R] share of images certified at each radius, whatever their class
-        accuracy: [R] share that is certified and right; None: true classes are not known
-        reasons: reason -> images that abstain for it
-        mean_radius: of certified images; NaN: there are none
-        median_radius: of certified images
-        p: [5] smallest, quartiles and largest of the class's probability, as `p_is` says
-        p_is: "lower limit of p", or "share of votes" for methods without such limits
-        unanimous: share of images whose draws all chose the class; None: not known
-        inputs: which perturbed images it speaks of, or which noise suits images of 8 bits
-    """
+    "What a table of certificates says, in a few numbers; printed, in a few lines."
     terms: str                     # method, norm, mode, scope, level
     images: int                    # rows
     radii: np.ndarray              # [R] round radii, in input units
@@ -116,6 +95,10 @@ def _probabilities(table: Any) -> tuple[np.ndarray | None, str]: # [B], what the
     limits = table.p_lower[np.isfinite(table.p_lower)]
     return (limits if len(limits) else None), "lower limit of p"
 
+def _certified(table: Any, radii: np.ndarray) -> np.ndarray: # [R]
+    "Share of images certified at each radius, whatever their class."
+    return np.array([np.mean(table.certified_at(radius)) if len(table) else np.nan for radius in radii])
+
 def _inputs(table: Any) -> str:
     "Of which perturbed images a table on a grid speaks; under normal noise, what suits images of 8 bits."
     if table.adversary == "quantised":
@@ -127,13 +110,7 @@ def _inputs(table: Any) -> str:
 
 def terms_of(table: Any, # certificates
             ) -> str:    # a line
-    """What kind of promise a table makes, in words; what is not proved is marked.
-
-    Args:
-        table: certificates
-    Returns:
-        a line
-    """
+    "What kind of promise a table makes, in words; what is not proved is marked."
     warning = ", NOT PROVED" if table.mode == "paper" else ""
     level = "deterministic" if table.alpha == 0 else f"alpha = {table.alpha:g}"
     joint = " for several norms at once" if table.alpha_scope == "joint" else ""
@@ -145,13 +122,7 @@ def summarise(table: Any,                       # certificates
               labels: ArrayLike | None = None,  # [B] true classes; None: those that came with the votes
               radii: ArrayLike | None = None,   # [R] radii in input units; None: round ones
              ) -> Summary:
-    """A table of certificates in a few numbers. Raises ValueError for labels or radii that do not fit.
-
-    Args:
-        table: certificates
-        labels: [B] true classes; None: those that came with the votes
-        radii: [R] radii in input units; None: round ones
-    """
+    "A table of certificates in a few numbers. Raises ValueError for labels or radii that do not fit."
     kept = table.label != ABSTAIN
     own = table.radius[kept]
     if radii is None:
@@ -167,7 +138,7 @@ def summarise(table: Any,                       # certificates
     share = _share(table)
     return Summary(
         terms=terms_of(table), images=len(table), radii=asked,
-        certified=table.certified_accuracy(table.label, asked),
+        certified=_certified(table, asked),
         accuracy=table.certified_accuracy(labels, asked) if known else None,
         reasons=_reasons(table), unanimous=None if share is None else float(np.mean(share == 1)),
         mean_radius=float(own.mean()) if len(own) else math.nan,
@@ -181,7 +152,7 @@ def _curve(table: Any, labels: ArrayLike | None, axes: Axes) -> None:
     known = labels is not None or table.labels is not None
     own = table.radius[(table.label != ABSTAIN) & np.isfinite(table.radius)]
     radii = np.append(np.linspace(0, max(own.max(initial=0.0), 1e-12), 400), own.max(initial=0.0) * 1.02)
-    share = table.certified_accuracy(labels if known else table.label, radii)
+    share = table.certified_accuracy(labels, radii) if known else _certified(table, radii)
     axes.plot(radii, share, linestyle="--" if table.mode == "paper" else "-", drawstyle="steps-post")
     unit = "in units of [0, 1]" if table.domain == UNIT else "in units of the inputs"
     word = "certified accuracy" if known else "certified (classes not known)"
@@ -198,15 +169,7 @@ def plot_certificates(table: Any,                      # certificates
                       labels: ArrayLike | None = None, # [B] true classes; None: those that came with the votes
                       axes: Axes | None = None,        # where to draw the curve; None: a new figure
                      ) -> Axes:                        # with the curve
-    """Draw the curve, and beside it, in a figure of its own, the limits of p. Raises ValueError.
-
-    Args:
-        table: certificates
-        labels: [B] true classes; None: those that came with the votes
-        axes: where to draw the curve; None: a new figure
-    Returns:
-        with the curve
-    """
+    "Draw the curve, and beside it, in a figure of its own, the limits of p. Raises ValueError."
     import matplotlib.pyplot as plt
     if axes is not None:
         _curve(table, labels, axes)

@@ -19,8 +19,8 @@ from numpy.typing import ArrayLike
 
 # %% auto #0
 __all__ = ['T', 'ABSTAIN', 'MODES', 'MOST_DRAWS', 'UNIT', 'MOST_STEPS', 'P', 'R', 'norm_name', 'norm_order', 'check_level',
-           'check_positive', 'check_whole', 'check_counts', 'check_mode', 'check_domain', 'domain_words',
-           'wrong_labels', 'by_name', 'steps_within', 'own_floats']
+           'check_positive', 'check_whole', 'check_counts', 'whole_numbers', 'positions', 'equal', 'check_mode',
+           'check_domain', 'domain_words', 'wrong_labels', 'by_name', 'steps_within', 'own_floats']
 
 # %% ../../nbs/core/00_values.ipynb #fedc21bc
 T = TypeVar("T", bound=type)
@@ -31,13 +31,7 @@ MODES = ("sound", "paper") # proved; as printed, may be unsound
 # %% ../../nbs/core/00_values.ipynb #b3567743
 def norm_name(norm: str | float, # "l1", "l2", "linf", or p itself: 1, 2, inf, any p >= 1
              ) -> str:           # the canonical name
-    """The canonical name of a norm. Raises ValueError for what is none.
-
-    Args:
-        norm: "l1", "l2", "linf", or p itself: 1, 2, inf, any p >= 1
-    Returns:
-        the canonical name
-    """
+    "The canonical name of a norm. Raises ValueError for what is none."
     if norm in ("l1", "l2", "linf"):
         return str(norm)
     text = norm.lower().replace("_", "").removeprefix("l") if isinstance(norm, str) else norm
@@ -52,13 +46,7 @@ def norm_name(norm: str | float, # "l1", "l2", "linf", or p itself: 1, 2, inf, a
 # %% ../../nbs/core/00_values.ipynb #e1660ee7
 def norm_order(norm: str | float, # a norm in any accepted spelling
               ) -> float:         # p, in [1, inf]
-    """The order p of a norm. Raises ValueError for what is no norm.
-
-    Args:
-        norm: a norm in any accepted spelling
-    Returns:
-        p, in [1, inf]
-    """
+    "The order p of a norm. Raises ValueError for what is no norm."
     return float(norm_name(norm)[1:])
 
 # %% ../../nbs/core/00_values.ipynb #106c1409
@@ -71,14 +59,7 @@ def _is_number(value: Any) -> bool:
 def check_level(alpha: float,        # failure probability
                 name: str = "alpha", # name of the argument, for the error
                ) -> float:           # alpha
-    """Raise ValueError unless `alpha` is a number in (0, 1).
-
-    Args:
-        alpha: failure probability
-        name: name of the argument, for the error
-    Returns:
-        alpha
-    """
+    "Raise ValueError unless `alpha` is a number in (0, 1)."
     if not (_is_number(alpha) and 0 < alpha < 1):
         raise ValueError(f"{name} must be a number in (0, 1), got {alpha!r}")
     return float(alpha)
@@ -87,14 +68,7 @@ def check_level(alpha: float,        # failure probability
 def check_positive(value: float, # a number
                    name: str,    # name of the argument, for the error
                   ) -> float:    # the number
-    """Raise ValueError unless `value` is a finite number above 0.
-
-    Args:
-        value: a number
-        name: name of the argument, for the error
-    Returns:
-        the number
-    """
+    "Raise ValueError unless `value` is a finite number above 0."
     if not (_is_number(value) and 0 < value < math.inf):
         raise ValueError(f"{name} must be a finite number above 0, got {value!r}")
     return float(value)
@@ -104,15 +78,7 @@ def check_whole(value: Any,    # a number
                 name: str,     # name of the argument, for the error
                 least: int = 1, # smallest value that is accepted
                ) -> int:       # the number
-    """Raise ValueError unless `value` is a whole number of at least `least`.
-
-    Args:
-        value: a number
-        name: name of the argument, for the error
-        least: smallest value that is accepted
-    Returns:
-        the number
-    """
+    "Raise ValueError unless `value` is a whole number of at least `least`."
     whole = _is_number(value) and math.isfinite(value) and int(value) == value
     if not whole or value < least:
         raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
@@ -121,17 +87,16 @@ def check_whole(value: Any,    # a number
 # %% ../../nbs/core/00_values.ipynb #3daa27e5
 MOST_DRAWS = 10**12 # of an image: so far binomial limits were found to lie on the safe side; at 10^14 some do not
 
+def _refuse_masked(values: Any, name: str) -> None:
+    "Raise ValueError for a masked array with masked entries, which NumPy would read as if they were known."
+    if np.ma.is_masked(values):
+        raise ValueError(f"{name} must be known for every image, got masked entries")
+
 def check_counts(counts: ArrayLike,    # whole numbers >= 0, any shape
                  name: str = "counts", # name of the argument, for the error
                 ) -> np.ndarray:       # the same as int64
-    """Raise ValueError unless `counts` holds whole numbers of at least 0.
-
-    Args:
-        counts: whole numbers >= 0, any shape
-        name: name of the argument, for the error
-    Returns:
-        the same as int64
-    """
+    "Raise ValueError unless `counts` holds whole numbers of at least 0."
+    _refuse_masked(counts, name)
     array = np.asarray(counts)
     if array.dtype.kind in "iu":
         fine = array.size == 0 or array.min() >= 0
@@ -143,20 +108,70 @@ def check_counts(counts: ArrayLike,    # whole numbers >= 0, any shape
         raise ValueError(f"{name} must be below 2**63, got {counts!r}")
     return array.astype(np.int64)
 
+# %% ../../nbs/core/00_values.ipynb #3daa27e6
+def whole_numbers(values: ArrayLike, # any shape
+                  name: str,         # name of the argument, for the error
+                 ) -> np.ndarray:    # int64
+    "Raise ValueError unless all values are whole numbers that 64 bits hold; a masked entry is none."
+    _refuse_masked(values, name)
+    array = np.asarray(values)
+    whole = np.full(array.shape, array.dtype.kind in "iub")
+    if array.dtype.kind == "f":
+        whole = np.isfinite(array) & (array == np.floor(array))
+    if not whole.all():
+        raise ValueError(f"{name} must hold whole numbers, got {array.dtype}, such as {array[~whole][0]!r}")
+    if array.size and not -2**63 <= int(array.min()) <= int(array.max()) < 2**63:
+        raise ValueError(f"{name} must be in [-2**63, 2**63), got {array.min()} to {array.max()}")
+    return array.astype(np.int64)
+
+
+# %% ../../nbs/core/00_values.ipynb #3daa27e8
+def positions(rows: Any, # a number, a slice, a mask or a list of numbers
+              size: int, # rows that there are
+             ) -> np.ndarray: # [m] numbers in [0, size)
+    "Which rows are meant. Raises IndexError."
+    try:
+        chosen = np.atleast_1d(np.arange(size)[rows])
+    except IndexError as error:
+        raise IndexError(f"rows of {size} must be a number, a slice, a mask or a list of numbers: {error}") from None
+    if chosen.ndim != 1:
+        raise IndexError(f"rows of {size} must be a number, a slice, a mask or a list of numbers, got {rows!r}")
+    return chosen
+
+
+# %% ../../nbs/core/00_values.ipynb #3daa27ea
+def _equal_arrays(ours: np.ndarray, theirs: np.ndarray) -> bool: # of numbers or of text
+    "Whether arrays hold the same; NaN stands for NaN."
+    if ours.shape != theirs.shape or ours.dtype.names != theirs.dtype.names:
+        return False
+    if (ours.dtype.kind in "US") != (theirs.dtype.kind in "US"):
+        return False
+    same = ours == theirs
+    if ours.dtype.kind == theirs.dtype.kind == "f":
+        same |= np.isnan(ours) & np.isnan(theirs)
+    return bool(np.all(same))
+
+def equal(ours: Any,   # numbers, words, arrays; lists and dictionaries of them
+          theirs: Any, # the like
+         ) -> bool:
+    "Whether two values are the same; a list is the pair that JSON made of it, and NaN stands for NaN."
+    if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
+        return ours.keys() == theirs.keys() and all(equal(ours[name], theirs[name]) for name in ours)
+    plain = [isinstance(each, np.ndarray) and each.dtype != object for each in (ours, theirs)]
+    if all(plain):
+        return _equal_arrays(ours, theirs)
+    many = [isinstance(each, (list, tuple)) or isinstance(each, np.ndarray) and each.ndim > 0 for each in (ours, theirs)]
+    if all(many):
+        return len(ours) == len(theirs) and all(map(equal, ours, theirs))
+    return not any(many) and bool(ours == theirs or (ours != ours and theirs != theirs))
+
+
 # %% ../../nbs/core/00_values.ipynb #4b404e40
 def check_mode(mode: str,                               # as it was asked for
                allowed: Sequence[str] = ("sound", "paper"), # what the method offers
                former: Mapping[str, str] | None = None, # what it offered once -> what stands for it now
               ) -> str:                                 # the mode
-    """Raise ValueError unless a method offers this mode.
-
-    Args:
-        mode: as it was asked for
-        allowed: what the method offers
-        former: what it offered once -> what stands for it now
-    Returns:
-        the mode
-    """
+    "Raise ValueError unless a method offers this mode."
     if mode not in allowed:
         names = " or ".join(map(repr, allowed))
         instead = (former or {}).get(str(mode), "")
@@ -168,13 +183,7 @@ UNIT = (0.0, 1.0) # the domain of images
 
 def check_domain(domain: Any, # None, or (low, high)
                 ) -> tuple[float, float] | None: # as numbers of Python
-    """The domain of the inputs. Raises ValueError for what is none.
-
-    Args:
-        domain: None, or (low, high)
-    Returns:
-        as numbers of Python
-    """
+    "The domain of the inputs. Raises ValueError for what is none."
     if domain is None:
         return None
     pair = tuple(domain) if isinstance(domain, (tuple, list, np.ndarray)) else ()
@@ -184,11 +193,7 @@ def check_domain(domain: Any, # None, or (low, high)
 
 def domain_words(domain: tuple[float, float] | None, # as `check_domain` returns it
                 ) -> str:
-    """A domain in words.
-
-    Args:
-        domain: as `check_domain` returns it
-    """
+    "A domain in words."
     return "any real numbers" if domain is None else f"[{domain[0]:g}, {domain[1]:g}]"
 
 # %% ../../nbs/core/00_values.ipynb #1020eaf8
@@ -196,15 +201,7 @@ def wrong_labels(labels: np.ndarray, # [B] int64
                  classes: int | None, # C >= 2; None: nobody knows
                  index: np.ndarray,  # [B] int64: dataset indices, for the words
                  ) -> str:           # "": all of them are classes
-    """Which true classes are none of the network's.
-
-    Args:
-        labels: [B] int64
-        classes: C >= 2; None: nobody knows
-        index: [B] int64: dataset indices, for the words
-    Returns:
-        "": all of them are classes
-    """
+    "Which true classes are none of the network's."
     known = "whole numbers >= 0" if classes is None else f"classes in [0, {classes})"
     wrong = np.flatnonzero((labels < ABSTAIN) | (labels >= (np.inf if classes is None else classes)))
     if not len(wrong):
@@ -224,14 +221,7 @@ def _in_names(kind: type, given: Sequence[Any], named: Mapping[str, Any]) -> str
 
 def by_name(kind: T, # a dataclass whose settings are keyword-only
            ) -> T:   # the class
-    """Have a class say which settings it takes, instead of how many were given without a name. Raises
-    TypeError there.
-
-    Args:
-        kind: a dataclass whose settings are keyword-only
-    Returns:
-        the class
-    """
+    "Have a class say which settings it takes, instead of how many were given without a name. Raises TypeError there."
     make = getattr(kind, "__init__")
 
     @functools.wraps(make)
@@ -249,14 +239,7 @@ MOST_STEPS = 2**62 # above any grid, and still an int64
 def steps_within(radius: float | Fraction, # in input units, >= 0; a double is compared with quotients in doubles
                  levels: int,              # grid steps per unit of input, >= 1
                 ) -> int:                  # L
-    """The largest L with L / levels <= radius; exact for a Fraction. Raises ValueError unless radius >= 0.
-
-    Args:
-        radius: in input units, >= 0; a double is compared with quotients in doubles
-        levels: grid steps per unit of input, >= 1
-    Returns:
-        L
-    """
+    "The largest L with L / levels <= radius; exact for a Fraction. Raises ValueError unless radius >= 0."
     if not radius >= 0:
         raise ValueError(f"radius must be >= 0, got {radius!r}")
     if radius * levels >= MOST_STEPS:
@@ -272,12 +255,7 @@ R = TypeVar("R")
 
 def own_floats(function: Callable[P, R], # it computes with NumPy
               ) -> Callable[P, R]:
-    """Decorator: small numbers may vanish and NumPy's own warnings stand, whatever the caller has set
-    with `np.seterr`.
-
-    Args:
-        function: it computes with NumPy
-    """
+    "Decorator: small numbers may vanish and NumPy's own warnings stand, whatever the caller has set with `np.seterr`."
     @functools.wraps(function)
     def calm(*args: P.args, **options: P.kwargs) -> R:
         with np.errstate(divide="warn", over="warn", invalid="warn", under="ignore"):

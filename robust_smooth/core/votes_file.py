@@ -6,10 +6,8 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
-import shutil
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,11 +19,11 @@ import numpy as np
 
 from .frames import (FORMATS, Blocks, JOURNAL_MAGIC, PEEK, STORABLE, format_of, pack, pack_frame,
                                        peek, split)
-from .places import WriteLock, check_regular, check_writable, sync_folder, write_atomic
+from .places import WriteLock, check_regular, check_writable, copy_aside, sync_folder, write_atomic
 
 # %% auto #0
-__all__ = ['ROWS_A_FRAME', 'PATIENCE', 'DELAY', 'Contents', 'read_journal', 'write_journal', 'convert', 'Journal', 'count_rows',
-           'check_place', 'keep_aside', 'JOURNAL_MAGIC']
+__all__ = ['ROWS_A_FRAME', 'PATIENCE', 'DELAY', 'VOTES', 'Contents', 'read_journal', 'write_journal', 'convert', 'Journal',
+           'count_rows', 'check_place', 'keep_aside', 'JOURNAL_MAGIC']
 
 # %% ../../nbs/core/04_votes_file.ipynb #5a992f77
 _all_ = ["JOURNAL_MAGIC"] # the first line of a file, from `frames`
@@ -87,17 +85,7 @@ def _check_blocks(blocks: Sequence[Mapping[str, np.ndarray]]) -> None:
 # %% ../../nbs/core/04_votes_file.ipynb #2606db33
 @dataclass(frozen=True)
 class Contents:
-    """What a votes file holds.
-
-    Args:
-        format: 1 or 2; 0: an empty file
-        header: None: no header was finished, so nothing was voted
-        blocks: rows
-        end: bytes up to the end of the last whole frame
-        frames: whole frames
-        lost: damage that was skipped, a line each
-        torn: what of a torn tail was left out, in words
-    """
+    "What a votes file holds."
     format: int                             # 1 or 2; 0: an empty file
     header: dict | None                     # None: no header was finished, so nothing was voted
     blocks: Blocks                          # rows
@@ -149,15 +137,8 @@ def _read(path: Path, data: bytes, skip: bool = False) -> Contents:
 # %% ../../nbs/core/04_votes_file.ipynb #05bc2714
 def read_journal(path: str | Path, # a votes file, of format 1 or 2
                  ) -> tuple[dict | None, Blocks]: # header (None: nothing was voted yet), rows
-    """Read a votes file; a torn tail is dropped, with a warning. ValueError: no votes file, or
-    damaged; with place and
-    reason.
-
-    Args:
-        path: a votes file, of format 1 or 2
-    Returns:
-        header (None: nothing was voted yet), rows
-    """
+    """Read a votes file; a torn tail is dropped, with a warning. ValueError: no votes file, or damaged; with place and
+    reason."""
     path = check_regular(path)
     contents = _read(path, path.read_bytes())
     if contents.torn and contents.header is not None:
@@ -207,13 +188,7 @@ def write_journal(path: str | Path,                        # file to write, by c
                   header: Mapping,                         # noise, dim, classes, plan, provenance and more
                   blocks: Iterable[Mapping[str, Any]],     # rows, by column name; one column is "index"
                   ) -> None:
-    """Write a whole votes file, atomically. ValueError: columns do not fit; RuntimeError: a vote is writing.
-
-    Args:
-        path: file to write, by custom NAME.votes
-        header: noise, dim, classes, plan, provenance and more
-        blocks: rows, by column name; one column is "index"
-    """
+    "Write a whole votes file, atomically. ValueError: columns do not fit; RuntimeError: a vote is writing."
     path = check_regular(path)
     data = _file(header, blocks)
     with _no_writer(path):
@@ -224,15 +199,7 @@ def convert(path: str | Path,   # a votes file, of format 1 or 2
             to: str | Path,     # file to write: a new one, or `path` itself
             skip_damaged: bool = False, # True: leave out what is damaged; then `to` must be new
             ) -> list[str]:     # what was left out, a line each
-    """Write a votes file anew in today's format. ValueError: no votes, or `to` is something else's.
-
-    Args:
-        path: a votes file, of format 1 or 2
-        to: file to write: a new one, or `path` itself
-        skip_damaged: True: leave out what is damaged; then `to` must be new
-    Returns:
-        what was left out, a line each
-    """
+    "Write a votes file anew in today's format. ValueError: no votes, or `to` is something else's."
     path, to = check_regular(path), check_regular(to)
     same = to.exists() and to.samefile(path)
     if to.exists() and (skip_damaged or not same):
@@ -365,11 +332,7 @@ class _Buffer:
 
 # %% ../../nbs/core/04_votes_file.ipynb #9bdcd1ca
 class Journal:
-    """A votes file opened for appending by one process; `header` and `blocks` hold what it contained.
-
-    Args:
-        path: created if absent
-    """
+    "A votes file opened for appending by one process; `header` and `blocks` hold what it contained."
 
     def __init__(self,
                  path: str | Path, # created if absent
@@ -436,13 +399,7 @@ class Journal:
 # %% ../../nbs/core/04_votes_file.ipynb #785e24d6
 def count_rows(path: str | Path, # a votes file of format 2 that may be growing
                ) -> int:         # rows in frames that are there in full; 0 for anything else
-    """How many rows a votes file holds, by the heads of its frames alone: nothing is checked.
-
-    Args:
-        path: a votes file of format 2 that may be growing
-    Returns:
-        rows in frames that are there in full; 0 for anything else
-    """
+    "How many rows a votes file holds, by the heads of its frames alone: nothing is checked."
     total, at = 0, len(JOURNAL_MAGIC)
     with open(check_regular(path), "rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -458,11 +415,7 @@ def count_rows(path: str | Path, # a votes file of format 2 that may be growing
 # %% ../../nbs/core/04_votes_file.ipynb #d4d5bc5b
 def check_place(path: str | Path, # where votes are to be kept
                 ) -> None:
-    """Raise ValueError or OSError where no votes file can be, or a file of something else is.
-
-    Args:
-        path: where votes are to be kept
-    """
+    "Raise ValueError or OSError where no votes file can be, or a file of something else is."
     path = check_writable(path)
     if path.exists():
         with open(path, "rb") as file:
@@ -473,36 +426,44 @@ def check_place(path: str | Path, # where votes are to be kept
             raise _explained(path, error) from None
 
 # %% ../../nbs/core/04_votes_file.ipynb #98d50ccd
-def _lost(path: Path, index: np.ndarray) -> str: # what a new file with these images would lack; "": nothing
+VOTES = ("selection", "counts") # columns that make a vote another one
+
+def _lost(path: Path, rows: Mapping[str, np.ndarray]) -> str: # what a new file with these rows would lack; "": nothing
     "What stands at a place and would be gone."
     try:
         blocks = _read(path, path.read_bytes()).blocks
     except ValueError:
         return "no votes that can be read"
-    there = np.concatenate([np.zeros(0, np.int64), *(block["index"] for block in blocks)])
-    lost = np.setdiff1d(there, index)
-    return f"votes on {len(there)} images, {len(lost)} of which are not among the {len(index)} saved now" if len(lost) else ""
+    if not blocks:
+        return ""
+    there, index = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}, rows["index"]
+    gone = np.setdiff1d(there["index"], index)
+    if len(gone):
+        return f"votes on {len(there['index'])} images, {len(gone)} of which are not among the {len(index)} saved now"
+    if left := sorted(set(there) - set(rows)):
+        return f"{' and '.join(left)} of its images, which the votes saved now lack"
+    other = _other_votes(there, rows)
+    return f"other votes on {other} of its {len(there['index'])} images" if other else ""
+
+def _other_votes(there: Mapping[str, np.ndarray], rows: Mapping[str, np.ndarray]) -> int: # images
+    "On how many images votes differ; all of the first are among the second."
+    order = np.argsort(rows["index"], kind="stable")
+    now = order[np.searchsorted(rows["index"][order], there["index"])]
+    differ = np.zeros(len(now), bool)
+    for name in set(VOTES) & set(there):
+        then, kept = there[name].reshape(len(now), -1), rows[name].reshape(len(rows["index"]), -1)[now]
+        differ |= np.any(then != kept, axis=1) if then.shape == kept.shape else True
+    return int(differ.sum())
 
 def keep_aside(path: str | Path,  # where votes are to be saved
-               index: np.ndarray, # [B] dataset indices of the new rows
+               rows: Mapping[str, np.ndarray], # the new rows, by column name; one column is "index"
               ) -> Path | None:   # where the old file is kept; None: it holds nothing that the new one lacks
-    """Keep a file that would be overwritten and holds more, or something else, as NAME.before-1, -2,
-    ..., with a warning:
-    to refuse would lose the new votes. Raises ValueError or OSError where no file can be.
-
-    Args:
-        path: where votes are to be saved
-        index: [B] dataset indices of the new rows
-    Returns:
-        where the old file is kept; None: it holds nothing that the new one lacks
-    """
+    """Keep a file that would be overwritten and holds more, other votes, or something else, as NAME.before-1, -2, ..., with
+    a warning: to refuse would lose the new votes. Raises ValueError or OSError where no file can be."""
     path = check_writable(path)
-    lost = _lost(path, index) if path.exists() else ""
+    lost = _lost(path, rows) if path.exists() else ""
     if not lost:
         return None
-    names = (path.with_name(f"{path.name}.before-{number}") for number in itertools.count(1))
-    aside = next(name for name in names if not name.exists())
-    shutil.copy2(path, aside)
-    sync_folder(path.parent)
+    aside = copy_aside(path)
     warnings.warn(f"{path} held {lost}: it is kept as {aside.name}", stacklevel=3)
     return aside

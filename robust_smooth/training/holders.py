@@ -18,6 +18,7 @@ from torch.utils.data import (
     DataLoader, IterableDataset, RandomSampler, Subset, SubsetRandomSampler, WeightedRandomSampler,
 )
 
+from ..core.values import whole_numbers
 from .data import ImageSet
 
 # %% auto #0
@@ -26,13 +27,7 @@ __all__ = ['GROUP', 'LOTTERIES', 'Given', 'as_pictures', 'as_labels', 'indices_o
 
 # %% ../../nbs/training/12_holders.ipynb #c677f3eb
 class Given(NamedTuple):
-    """What a holder gives.
-
-    Args:
-        images: [B, ...] float32, where they are
-        labels: [B] int64; None: there are none, or they are no classes
-        index: [B] int64: dataset indices, not tuple.index; or None
-    """
+    "What a holder gives."
     images: Tensor            # [B, ...] float32, where they are
     labels: np.ndarray | None # [B] int64; None: there are none, or they are no classes
     index: np.ndarray | None  # type: ignore[assignment] # [B] int64: dataset indices, not tuple.index; or None
@@ -56,17 +51,26 @@ def _check_opened(data: Any) -> None:
         raise TypeError(f"data must hold images, got the name {str(data)!r}; open it first: np.load for a file of arrays, "
                         "robust_smooth.data.load('imagefolder', data_dir=...) for a folder of pictures")
 
-def as_pictures(data: Any) -> Tensor: # float32, where they are
-    """Floating-point images. Raises TypeError for whole numbers.
+def _readable(data: Any) -> np.ndarray:
+    "Numbers as PyTorch reads them: in memory order, of this machine's kind. Raises TypeError or ValueError."
+    array = np.asarray(data)
+    if np.ma.is_masked(data):
+        raise ValueError("images must be whole, got masked entries")
+    if array.dtype.kind not in "biufc":
+        raise TypeError(f"images must be numbers, got {array.dtype}")
+    wanted = np.float64 if array.dtype == np.longdouble else array.dtype.newbyteorder("=")
+    return np.asarray(array, dtype=wanted, order="C")
 
-    Returns:
-        float32, where they are
-    """
+def as_pictures(data: Any) -> Tensor: # float32, where they are
+    "Floating-point images. Raises TypeError for whole numbers."
     if _is_photo(data):
         return _from_photo(data)
     _check_opened(data)
     if not isinstance(data, Tensor):
-        data = torch.as_tensor(np.asarray(data))
+        data = torch.as_tensor(_readable(data))
+    if data.layout != torch.strided or data.is_meta:
+        kind = "one on the device 'meta', where there are no numbers" if data.is_meta else f"a tensor of layout {data.layout}"
+        raise TypeError(f"images must be a plain tensor, got {kind}")
     if not data.is_floating_point():
         raise TypeError(f"images must be floating point in [0, 1], got {data.dtype}; divide by the largest level first"
                         + (": images / 255" if data.dtype == torch.uint8 else ""))
@@ -76,34 +80,21 @@ def as_pictures(data: Any) -> Tensor: # float32, where they are
 def as_labels(labels: Any,  # classes, one an image
               size: int,    # images
              ) -> np.ndarray | None: # [B] int64; None where they are no classes
-    """Whole labels. Raises ValueError where there is not one an image.
-
-    Args:
-        labels: classes, one an image
-        size: images
-    Returns:
-        [B] int64; None where they are no classes
-    """
+    "Whole labels. Raises ValueError where there is not one an image."
     array = np.asarray(labels.detach().cpu() if isinstance(labels, Tensor) else labels)
     if array.dtype.kind == "O" and all(isinstance(one, numbers.Integral) for one in array.ravel()):
         array = array.astype(np.int64)
-    whole = array.dtype.kind in "iub" or array.dtype.kind == "f" and bool(np.all(array == np.floor(array)))
+    whole = array.dtype.kind in "iub" or array.dtype.kind == "f" and bool(np.all(np.isfinite(array) & (array == np.floor(array))))
     if not whole:
         return None
     if array.shape != (size,):
         raise ValueError(f"labels must be one class an image, [{size}], got shape {list(array.shape)}")
-    return array.astype(np.int64)
+    return whole_numbers(labels if isinstance(labels, np.ndarray) and array.dtype == labels.dtype else array, "labels")
 
 # %% ../../nbs/training/12_holders.ipynb #8baeb596
 def indices_of(dataset: Any, # of known length
               ) -> np.ndarray: # [N] int64
-    """Dataset indices of the items: those of an ImageSet, through subsets of subsets; otherwise 0, 1, ...
-
-    Args:
-        dataset: of known length
-    Returns:
-        [N] int64
-    """
+    "Dataset indices of the items: those of an ImageSet, through subsets of subsets; otherwise 0, 1, ..."
     if isinstance(dataset, Subset):
         return indices_of(dataset.dataset)[np.asarray(dataset.indices, dtype=np.int64)]
     if isinstance(dataset, ImageSet):
@@ -124,11 +115,7 @@ def _positions(sampler: Iterable) -> list[int]:
 
 # %% ../../nbs/training/12_holders.ipynb #5dca9a25
 def order_of(loader: DataLoader) -> np.ndarray | None: # [B] int64; None: a stream, which has no positions
-    """Dataset indices in the order of a loader. Raises ValueError for a loader that shuffles.
-
-    Returns:
-        [B] int64; None: a stream, which has no positions
-    """
+    "Dataset indices in the order of a loader. Raises ValueError for a loader that shuffles."
     if isinstance(loader.dataset, IterableDataset):
         return None
     batches = loader.batch_sampler
@@ -211,14 +198,7 @@ def _plain(label: Any) -> Any:
 # %% ../../nbs/training/12_holders.ipynb #84f45935
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Images that are read some at a time.
-
-    Args:
-        size: images; None: a stream, which ends when it ends
-        index: [B] int64: dataset indices; None: 0, 1, ...
-        read: groups of about so many images, from the first on
-        whole: all of them, where they are in memory anyway
-    """
+    "Images that are read some at a time."
     size: int | None              # images; None: a stream, which ends when it ends
     index: np.ndarray | None      # [B] int64: dataset indices; None: 0, 1, ...
     read: Callable[[int], Iterator[Given]] # groups of about so many images, from the first on
@@ -227,12 +207,7 @@ class Source:
     def groups(self,
                size: int, # images at a time, >= 1; a loader's batches stay whole
               ) -> Iterator[Given]:
-        """Images, labels and indices, group by group. Raises ValueError where there are more or fewer
-        than were announced.
-
-        Args:
-            size: images at a time, >= 1; a loader's batches stay whole
-        """
+        "Images, labels and indices, group by group. Raises ValueError where there are more or fewer than were announced."
         position = 0
         for given in self.read(size):
             rows = np.arange(position, position + len(given.images))
@@ -290,13 +265,7 @@ def _of_loader(loader: DataLoader) -> Source:
 # %% ../../nbs/training/12_holders.ipynb #1b418df4
 def in_memory(given: Given, # images, labels and indices
              ) -> Source:   # of one group
-    """What is in memory, as a source.
-
-    Args:
-        given: images, labels and indices
-    Returns:
-        of one group
-    """
+    "What is in memory, as a source."
     return Source(len(given.images) if given.images.ndim else 0, given.index, lambda _: iter([given]), given)
 
 # %% ../../nbs/training/12_holders.ipynb #17859fb9
@@ -321,12 +290,7 @@ def _in_memory(data: Any) -> Given | None:
 
 def as_source(data: Any, # tensor, array, Pillow image, list of images; an ImageSet; a Dataset or DataLoader, with labels or without
              ) -> Source:
-    """Whatever holds images, to be read some at a time. Raises TypeError; ValueError for a loader that shuffles.
-
-    Args:
-        data: tensor, array, Pillow image, list of images; an ImageSet; a Dataset or DataLoader,
-            with labels or without
-    """
+    "Whatever holds images, to be read some at a time. Raises TypeError; ValueError for a loader that shuffles."
     _check_opened(data)
     given = _in_memory(data)
     if given is not None:
@@ -341,13 +305,7 @@ def as_source(data: Any, # tensor, array, Pillow image, list of images; an Image
 
 def as_images(data: Any, # as for `as_source`
              ) -> Given: # images, labels or None, dataset indices or None
-    """All images, labels and dataset indices of whatever holds them, in memory. Raises as `as_source` does.
-
-    Args:
-        data: as for `as_source`
-    Returns:
-        images, labels or None, dataset indices or None
-    """
+    "All images, labels and dataset indices of whatever holds them, in memory. Raises as `as_source` does."
     source = as_source(data)
     if source.whole is not None:
         return source.whole
