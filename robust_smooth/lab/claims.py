@@ -40,7 +40,14 @@ COLUMNS = ("claim", "evidence", "verdict", "dataset", "whose")
 def read_claim(kept: Mapping[str, Any], # as it stands in a file of a run
                dataset: str = "",       # of the run, where the claim does not say
               ) -> dict[str, str]:      # `COLUMNS`
-    "A claim in today's words."
+    """A claim in today's words.
+
+    Args:
+        kept: as it stands in a file of a run
+        dataset: of the run, where the claim does not say
+    Returns:
+        `COLUMNS`
+    """
     verdict = str(kept.get("verdict", UNTESTABLE))
     words = dict(dataset=dataset, whose="paper") | dict(kept) | dict(verdict=_OLD_VERDICTS.get(verdict, verdict))
     return {name: str(words.get(name, "")) for name in COLUMNS}
@@ -53,7 +60,16 @@ def verdict_of(holds: bool | None,              # what was found; None: not test
                error: float | None = None,      # standard error of the difference
                proved: bool = False,            # True: by a proof or a counterexample
               ) -> str:                         # one of `VERDICTS`
-    "The verdict on a claim. Raises ValueError for an error without a difference, or a negative one."
+    """The verdict on a claim. Raises ValueError for an error without a difference, or a negative one.
+
+    Args:
+        holds: what was found; None: not testable here
+        difference: by how much
+        error: standard error of the difference
+        proved: True: by a proof or a counterexample
+    Returns:
+        one of `VERDICTS`
+    """
     if error is not None and (difference is None or error < 0):
         raise ValueError(f"error must be >= 0 and belong to a difference, got error={error!r}, "
                          f"difference={difference!r}")
@@ -78,7 +94,14 @@ class Gain:
               margin: float = 0.0, # how much it must be
               tested: bool = True, # False: the question was not asked
              ) -> dict[str, Any]:  # holds, difference, error: what a claim takes
-        "The answer to: is it more than the margin?"
+        """The answer to: is it more than the margin?
+
+        Args:
+            margin: how much it must be
+            tested: False: the question was not asked
+        Returns:
+            holds, difference, error: what a claim takes
+        """
         if not tested or math.isnan(self.difference):
             return dict(holds=None)
         return dict(holds=self.difference > margin, difference=self.difference - margin, error=self.error)
@@ -93,7 +116,12 @@ class Gain:
 def paired(after: ArrayLike,  # [..., B] outcomes in [0, 1], images last; leading axes, such as radii, are averaged
            before: ArrayLike, # of the same shape
           ) -> Gain:
-    "Mean of after - before over the same images. Raises ValueError."
+    """Mean of after - before over the same images. Raises ValueError.
+
+    Args:
+        after: [..., B] outcomes in [0, 1], images last; leading axes, such as radii, are averaged
+        before: of the same shape
+    """
     a, b = np.asarray(after, np.float64), np.asarray(before, np.float64)
     if a.shape != b.shape or a.ndim == 0:
         raise ValueError(f"after and before must have one shape [..., B], got {a.shape} and {b.shape}")
@@ -107,7 +135,15 @@ def outcomes(certificates: Certificates, # of B images
              labels: ArrayLike,          # [B] true classes
              radii: ArrayLike,           # [R]
             ) -> np.ndarray:             # [R, B] bool: right, and certified at the radius
-    "What `certified_accuracy` averages, image by image."
+    """What `certified_accuracy` averages, image by image.
+
+    Args:
+        certificates: of B images
+        labels: [B] true classes
+        radii: [R]
+    Returns:
+        [R, B] bool: right, and certified at the radius
+    """
     right = certificates.label == np.asarray(labels)
     return np.stack([right & certificates.certified_at(radius) for radius in np.atleast_1d(np.asarray(radii))])
 
@@ -117,7 +153,12 @@ _ONE_SIDED = float(ndtr(-2.0)) # probability beyond two standard errors on one s
 def over_seeds(after: ArrayLike,  # [S, ..., B] outcomes, one row a seed
                before: ArrayLike, # of the same shape
               ) -> Gain:
-    "Mean of after - before over seeds and images, with the errors of both."
+    """Mean of after - before over seeds and images, with the errors of both.
+
+    Args:
+        after: [S, ..., B] outcomes, one row a seed
+        before: of the same shape
+    """
     a, b = np.asarray(after, np.float64), np.asarray(before, np.float64)
     images = paired(np.moveaxis(a, 0, -2), np.moveaxis(b, 0, -2))
     if len(a) < 2:
@@ -135,7 +176,15 @@ def everywhere(after: ArrayLike,    # [R, B] outcomes, one row a radius
                before: ArrayLike,   # of the same shape
                margin: float = 0.0, # by how much
               ) -> dict[str, Any]:  # holds, difference, error: what a claim takes
-    "Whether after is above before by more than the margin, at every one of several radii."
+    """Whether after is above before by more than the margin, at every one of several radii.
+
+    Args:
+        after: [R, B] outcomes, one row a radius
+        before: of the same shape
+        margin: by how much
+    Returns:
+        holds, difference, error: what a claim takes
+    """
     a, b = np.atleast_2d(np.asarray(after)), np.atleast_2d(np.asarray(before))
     mean, gains = paired(a, b), [paired(x, y) for x, y in zip(a, b)]
     worst = least(gains, margin)
@@ -148,7 +197,13 @@ def everywhere(after: ArrayLike,    # [R, B] outcomes, one row a radius
 # %% ../../nbs/lab/02_claims.ipynb #fd5f30f1
 @dataclass(frozen=True)
 class Claim:
-    "A sentence, what speaks for or against it, and the verdict."
+    """A sentence, what speaks for or against it, and the verdict.
+
+    Args:
+        verdict: one of `VERDICTS`
+        dataset: that it was tried on
+        whose: sentence: the "paper"'s, or "ours"
+    """
     claim: str
     evidence: str
     verdict: str         # one of `VERDICTS`
@@ -179,7 +234,11 @@ class Claims(pd.DataFrame):
 
 def tally(verdicts: Mapping[str, int], # how many of each
          ) -> str:
-    "How many claims came out how, in one line."
+    """How many claims came out how, in one line.
+
+    Args:
+        verdicts: how many of each
+    """
     words = {HOLDS: "hold", DOES_NOT: "do not", PROVED_FALSE: "proved false", UNDECIDED: "not decided",
              UNTESTABLE: "untestable"}
     always = (HOLDS, DOES_NOT, UNTESTABLE)

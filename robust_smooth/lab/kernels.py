@@ -38,7 +38,11 @@ _KERNELS: dict[str, int] = {} # pids of the kernels of this process, by the fold
 
 def kill_kernels(part: str = "", # of the names of their folders; "": all
                 ) -> None:
-    "End kernels of this process."
+    """End kernels of this process.
+
+    Args:
+        part: of the names of their folders; "": all
+    """
     for folder, pid in list(_KERNELS.items()):
         if part in folder and pid:
             with contextlib.suppress(OSError):
@@ -60,7 +64,11 @@ def _sockets() -> Iterator[str]: # a folder
             shutil.rmtree(folder, ignore_errors=True)
 
 def remove_left_sockets() -> int: # folders removed
-    "Remove the socket folders of processes that were killed."
+    """Remove the socket folders of processes that were killed.
+
+    Returns:
+        folders removed
+    """
     removed = 0
     if os.name != "posix": # no sockets there
         return removed
@@ -149,7 +157,14 @@ def _environment(task: Task, scratch: Path, shard: int, shards: int) -> dict[str
 # %% ../../nbs/lab/11_kernels.ipynb #21b72049
 @dataclass
 class Ending:
-    "How a notebook ended."
+    """How a notebook ended.
+
+    Args:
+        error: "": well
+        dead: its kernel died, and another may do better
+        seconds: wall clock
+        overhead: of them, outside of cells
+    """
     error: str = ""         # "": well
     dead: bool = False      # its kernel died, and another may do better
     seconds: float = 0.0    # wall clock
@@ -327,7 +342,17 @@ def execute(task: Task,          # a run
             shards: int = 1,     # votes are counted in that many parts, which helpers can take over
             limit: float | None = None, # seconds after which it is stopped; None: no limit
            ) -> dict[str, Any]:  # status "done", "cached", "FAILED" or "busy", with seconds and where the notebook is
-    "Make one run, unless it is finished. Raises DeadKernel if its kernel died."
+    """Make one run, unless it is finished. Raises DeadKernel if its kernel died.
+
+    Args:
+        task: a run
+        wait: False: do not wait for another process that is making the same run
+        helper: (i, K): help with voting only, starting at shard i of K
+        shards: votes are counted in that many parts, which helpers can take over
+        limit: seconds after which it is stopped; None: no limit
+    Returns:
+        status "done", "cached", "FAILED" or "busy", with seconds and where the notebook is
+    """
     report = dict(experiment=task.experiment, key=task.key, seconds=0.0, overhead=0.0, error="",
                   notebook=str(task.folder / "notebook.ipynb"))
     if task.done:

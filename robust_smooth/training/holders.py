@@ -27,7 +27,13 @@ __all__ = ['GROUP', 'LOTTERIES', 'Given', 'as_pictures', 'as_labels', 'indices_o
 
 # %% ../../nbs/training/12_holders.ipynb #c677f3eb
 class Given(NamedTuple):
-    "What a holder gives."
+    """What a holder gives.
+
+    Args:
+        images: [B, ...] float32, where they are
+        labels: [B] int64; None: there are none, or they are no classes
+        index: [B] int64: dataset indices, not tuple.index; or None
+    """
     images: Tensor            # [B, ...] float32, where they are
     labels: np.ndarray | None # [B] int64; None: there are none, or they are no classes
     index: np.ndarray | None  # type: ignore[assignment] # [B] int64: dataset indices, not tuple.index; or None
@@ -62,7 +68,11 @@ def _readable(data: Any) -> np.ndarray:
     return np.asarray(array, dtype=wanted, order="C")
 
 def as_pictures(data: Any) -> Tensor: # float32, where they are
-    "Floating-point images. Raises TypeError for whole numbers."
+    """Floating-point images. Raises TypeError for whole numbers.
+
+    Returns:
+        float32, where they are
+    """
     if _is_photo(data):
         return _from_photo(data)
     _check_opened(data)
@@ -80,7 +90,14 @@ def as_pictures(data: Any) -> Tensor: # float32, where they are
 def as_labels(labels: Any,  # classes, one an image
               size: int,    # images
              ) -> np.ndarray | None: # [B] int64; None where they are no classes
-    "Whole labels. Raises ValueError where there is not one an image."
+    """Whole labels. Raises ValueError where there is not one an image.
+
+    Args:
+        labels: classes, one an image
+        size: images
+    Returns:
+        [B] int64; None where they are no classes
+    """
     array = np.asarray(labels.detach().cpu() if isinstance(labels, Tensor) else labels)
     if array.dtype.kind == "O" and all(isinstance(one, numbers.Integral) for one in array.ravel()):
         array = array.astype(np.int64)
@@ -94,7 +111,13 @@ def as_labels(labels: Any,  # classes, one an image
 # %% ../../nbs/training/12_holders.ipynb #8baeb596
 def indices_of(dataset: Any, # of known length
               ) -> np.ndarray: # [N] int64
-    "Dataset indices of the items: those of an ImageSet, through subsets of subsets; otherwise 0, 1, ..."
+    """Dataset indices of the items: those of an ImageSet, through subsets of subsets; otherwise 0, 1, ...
+
+    Args:
+        dataset: of known length
+    Returns:
+        [N] int64
+    """
     if isinstance(dataset, Subset):
         return indices_of(dataset.dataset)[np.asarray(dataset.indices, dtype=np.int64)]
     if isinstance(dataset, ImageSet):
@@ -115,7 +138,11 @@ def _positions(sampler: Iterable) -> list[int]:
 
 # %% ../../nbs/training/12_holders.ipynb #5dca9a25
 def order_of(loader: DataLoader) -> np.ndarray | None: # [B] int64; None: a stream, which has no positions
-    "Dataset indices in the order of a loader. Raises ValueError for a loader that shuffles."
+    """Dataset indices in the order of a loader. Raises ValueError for a loader that shuffles.
+
+    Returns:
+        [B] int64; None: a stream, which has no positions
+    """
     if isinstance(loader.dataset, IterableDataset):
         return None
     batches = loader.batch_sampler
@@ -198,7 +225,14 @@ def _plain(label: Any) -> Any:
 # %% ../../nbs/training/12_holders.ipynb #84f45935
 @dataclass(frozen=True, eq=False)
 class Source:
-    "Images that are read some at a time."
+    """Images that are read some at a time.
+
+    Args:
+        size: images; None: a stream, which ends when it ends
+        index: [B] int64: dataset indices; None: 0, 1, ...
+        read: groups of about so many images, from the first on
+        whole: all of them, where they are in memory anyway
+    """
     size: int | None              # images; None: a stream, which ends when it ends
     index: np.ndarray | None      # [B] int64: dataset indices; None: 0, 1, ...
     read: Callable[[int], Iterator[Given]] # groups of about so many images, from the first on
@@ -207,7 +241,12 @@ class Source:
     def groups(self,
                size: int, # images at a time, >= 1; a loader's batches stay whole
               ) -> Iterator[Given]:
-        "Images, labels and indices, group by group. Raises ValueError where there are more or fewer than were announced."
+        """Images, labels and indices, group by group. Raises ValueError where there are more or fewer
+        than were announced.
+
+        Args:
+            size: images at a time, >= 1; a loader's batches stay whole
+        """
         position = 0
         for given in self.read(size):
             rows = np.arange(position, position + len(given.images))
@@ -245,16 +284,26 @@ def _batches(loader: DataLoader) -> Iterator[Any]:
         yield batch
 
 # %% ../../nbs/training/12_holders.ipynb #3ab612ad
+def _sizes(batches: Iterable) -> list[int]: # of each batch
+    "How many images a sampler of batches names."
+    with torch.random.fork_rng(devices=[]):
+        return [len(batch) if isinstance(batch, (list, tuple)) else 1 for batch in batches]
+
 def _of_loader(loader: DataLoader) -> Source:
     "A loader, in its own batches, several in a group where they are small."
     order, batched = order_of(loader), loader.batch_sampler is not None
+    sizes = [] if order is None or not batched else _sizes(loader.batch_sampler)
 
     def read(size: int) -> Iterator[Given]:
         held: list[Any] = []
         first = rows = 0
-        for batch in _batches(loader):
+        for number, batch in enumerate(_batches(loader)):
             held.append(batch)
-            rows += len(_pairs([batch])[0][0]) if batched else 1
+            found = len(_pairs([batch])[0][0]) if batched else 1
+            if number < len(sizes) and found != sizes[number]:
+                raise ValueError(f"data must give as many images as its sampler names, got {found} for {sizes[number]} in batch {number}: "
+                                 "images that a collate_fn leaves out would move all later ones; leave them out of the data set")
+            rows += found
             if rows >= size:
                 yield _from_items(held, batched, first)
                 held, first, rows = [], first + rows, 0
@@ -265,7 +314,13 @@ def _of_loader(loader: DataLoader) -> Source:
 # %% ../../nbs/training/12_holders.ipynb #1b418df4
 def in_memory(given: Given, # images, labels and indices
              ) -> Source:   # of one group
-    "What is in memory, as a source."
+    """What is in memory, as a source.
+
+    Args:
+        given: images, labels and indices
+    Returns:
+        of one group
+    """
     return Source(len(given.images) if given.images.ndim else 0, given.index, lambda _: iter([given]), given)
 
 # %% ../../nbs/training/12_holders.ipynb #17859fb9
@@ -290,7 +345,12 @@ def _in_memory(data: Any) -> Given | None:
 
 def as_source(data: Any, # tensor, array, Pillow image, list of images; an ImageSet; a Dataset or DataLoader, with labels or without
              ) -> Source:
-    "Whatever holds images, to be read some at a time. Raises TypeError; ValueError for a loader that shuffles."
+    """Whatever holds images, to be read some at a time. Raises TypeError; ValueError for a loader that shuffles.
+
+    Args:
+        data: tensor, array, Pillow image, list of images; an ImageSet; a Dataset or DataLoader,
+            with labels or without
+    """
     _check_opened(data)
     given = _in_memory(data)
     if given is not None:
@@ -305,7 +365,13 @@ def as_source(data: Any, # tensor, array, Pillow image, list of images; an Image
 
 def as_images(data: Any, # as for `as_source`
              ) -> Given: # images, labels or None, dataset indices or None
-    "All images, labels and dataset indices of whatever holds them, in memory. Raises as `as_source` does."
+    """All images, labels and dataset indices of whatever holds them, in memory. Raises as `as_source` does.
+
+    Args:
+        data: as for `as_source`
+    Returns:
+        images, labels or None, dataset indices or None
+    """
     source = as_source(data)
     if source.whole is not None:
         return source.whole

@@ -118,7 +118,14 @@ def _patched(kind: type) -> Iterator[str]:
 def deviation(module: nn.Module, # a module
               kind: type[nn.Module] | None = None, # the class whose rule is to be used; None: the module's own
              ) -> str: # "" for a plain module
-    "In what way a module may compute something else than a class says; every reason, in words."
+    """In what way a module may compute something else than a class says; every reason, in words.
+
+    Args:
+        module: a module
+        kind: the class whose rule is to be used; None: the module's own
+    Returns:
+        "" for a plain module
+    """
     if kind is None:
         kind = _own_class(module)
     if not isinstance(module, kind):
@@ -135,5 +142,10 @@ def _own_class(module: nn.Module) -> type[nn.Module]:
 def is_plain(module: Any, # anything
              kind: type[nn.Module] | None = None, # the class whose rule is to be used; None: the module's own
             ) -> bool:
-    "Whether a module is of a kind and computes exactly what that kind computes; its children are asked one by one."
+    """Whether a module is of a kind and computes exactly what that kind computes; its children are asked one by one.
+
+    Args:
+        module: anything
+        kind: the class whose rule is to be used; None: the module's own
+    """
     return isinstance(module, nn.Module) and not deviation(module, kind)

@@ -176,3 +176,10 @@ def test_many_digits_are_all_digits_or_fewer(tmp_path, digits):
     lines = table.write_log(tmp_path / "a.tsv", digits=digits).read_text().splitlines()[1:]
     written = np.array([float(line.split("\t")[3]) for line in lines])
     assert np.all(written <= table.radius) and np.allclose(written, table.radius, rtol=1e-14)
+
+
+def test_a_setting_that_came_later_and_another_spelling_are_no_other_noise():
+    rounded = dict(record().provenance, noise=dict(name="Gaussian", sigma=1))
+    assert len(replace(record(), noise=rs.Gaussian(sigma=1.0), provenance=rounded).certify("l2")) == 6
+    unknown = dict(record().provenance, noise=dict(name="Gaussian", sigma=0.5, former=3))
+    with pytest.raises(ValueError, match="noise of the record"): replace(record(), provenance=unknown).certify("l2")

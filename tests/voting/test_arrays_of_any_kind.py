@@ -48,3 +48,17 @@ def test_labels_that_64_bits_do_not_hold_or_nobody_knows(labels):
 
 def test_an_index_that_64_bits_do_not_hold():
     with pytest.raises(ValueError, match="index must be in"): smooth().vote(IMAGES, index=np.array([0, 1, 2**63], np.uint64), **FAST)
+
+
+class Some(torch.utils.data.Dataset):
+    def __len__(self): return 3
+    def __getitem__(self, i): return (IMAGES[i], i) if i != 1 else None
+
+
+def test_a_loader_that_leaves_images_out_is_refused_at_that_batch(tmp_path):
+    "Before, all later images had other names, in the file too, and only the end of the vote said so."
+    leave_out = lambda batch: torch.utils.data.default_collate([item for item in batch if item is not None])
+    loader = torch.utils.data.DataLoader(Some(), batch_size=2, collate_fn=leave_out)
+    with pytest.raises(ValueError, match="got 1 for 2 in batch 0: images that a collate_fn leaves out"):
+        smooth().vote(loader, save=tmp_path / "a.votes", **FAST)
+    assert not (tmp_path / "a.votes").exists() or not (tmp_path / "a.votes").stat().st_size
