@@ -157,7 +157,9 @@ def _lost(path: Path, index: np.ndarray) -> str: # "": nothing
     except (ValueError, KeyError):
         return "no certificates that can be read"
     gone = np.setdiff1d(there, index)
-    return f"certificates of {len(there)} images, {len(gone)} of which are not among the {len(index)} saved now" if len(gone) else ""
+    if not len(gone):
+        return ""
+    return f"certificates of {len(there)} images, {len(gone)} of which are not among the {len(index)} saved now"
 
 def holds_certificates(path: str | Path, # any file
                       ) -> bool:

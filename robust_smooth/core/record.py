@@ -536,8 +536,8 @@ def _refuse_renamed(columns: Mapping[str, np.ndarray]) -> None: # of the whole
     twins = columns["images"][first] == columns["images"][second]
     first, second = first[twins], second[twins]
     if same_draws(*(np.column_stack([columns["selection"], columns["counts"]])[rows] for rows in (first, second))):
-        raise ValueError(f"index: images {columns['index'][first[0]]} and {columns['index'][second[0]]} are one image with the same "
-                         "votes; the draws of one vote are not those of two")
+        names = " and ".join(str(columns["index"][rows[0]]) for rows in (first, second))
+        raise ValueError(f"index: images {names} are one image with the same votes; the draws of one vote are not those of two")
 
 def _joined(records: list[Record]) -> Record:
     "One Record of several. Raises ValueError where they are none, of different votes, or share an image."

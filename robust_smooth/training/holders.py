@@ -301,8 +301,9 @@ def _of_loader(loader: DataLoader) -> Source:
             held.append(batch)
             found = len(_pairs([batch])[0][0]) if batched else 1
             if number < len(sizes) and found != sizes[number]:
-                raise ValueError(f"data must give as many images as its sampler names, got {found} for {sizes[number]} in batch {number}: "
-                                 "images that a collate_fn leaves out would move all later ones; leave them out of the data set")
+                raise ValueError(f"data must give as many images as its sampler names, got {found} for {sizes[number]} in batch "
+                                 f"{number}: images that a collate_fn leaves out would move all later ones; leave them out "
+                                 "of the data set")
             rows += found
             if rows >= size:
                 yield _from_items(held, batched, first)

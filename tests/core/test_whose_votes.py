@@ -17,8 +17,8 @@ SUMS = RNG.random((6, 2))
 
 def record(**more):
     facts = dict(stream=2, seed=0, n=1000, n0=100, noise=dict(name="Gaussian", sigma=0.5), stop=None, shape=[2, 5])
-    fields = dict(selection=CHOSEN, counts=COUNTS, n=1000, noise=rs.Gaussian(sigma=0.5), dim=10, index=[8, 2, 4, 0, 6, 1], labels=[0, 0, 1, 0, 2, 0],
-                  images=np.array(list("abcdef")), fragile=np.arange(6), moments=dict(sums=SUMS), provenance=facts)
+    fields = dict(selection=CHOSEN, counts=COUNTS, n=1000, noise=rs.Gaussian(sigma=0.5), dim=10,
+                  index=[8, 2, 4, 0, 6, 1], labels=[0, 0, 1, 0, 2, 0], images=np.array(list("abcdef")), fragile=np.arange(6), moments=dict(sums=SUMS), provenance=facts)
     return Record(**fields | more)
 
 
@@ -37,7 +37,8 @@ def test_a_record_of_other_facts_than_its_votes_is_not_certified(change, said):
 
 def test_a_plan_is_not_forgotten(half_space):
     import torch
-    smooth, plan = rs.Smoothed(rs.wrap(half_space([1.0, 0.0], 0.5)), rs.Gaussian(sigma=0.5)), rs.sequential.plan([0.1], n1=20, n_max=200)
+    smooth = rs.Smoothed(rs.wrap(half_space([1.0, 0.0], 0.5), mean=0, std=1), rs.Gaussian(sigma=0.5))
+    plan = rs.sequential.plan([0.1], n1=20, n_max=200)
     stopped = smooth.vote(torch.rand(3, 2), n0=10, stop=plan, progress=False)
     assert len(stopped.certify("l2")) == 3
     with pytest.raises(ValueError, match="plan of the record is None, but its votes were cast with"):
