@@ -91,9 +91,9 @@ def _refuse_other_origin(record: Any) -> None: # votes
         raise ValueError(_of_another("dim", record.dim, math.prod(facts["shape"])))
     for name, draws in dict(n=record.n, n0=record.selection.sum(axis=1)).items():
         fixed = name in facts and facts.get("stop") is None and not getattr(record.noise, "deterministic", False)
-        other = draws[(draws != facts[name]) & (draws > 0)] if fixed else () # none at all is refused where it matters
-        if len(other):
-            raise ValueError(_of_another(name, int(other[0]), facts[name]))
+        other = draws[(draws != facts[name]) & (draws > 0)].tolist() if fixed else [] # none at all is refused where it matters
+        if other:
+            raise ValueError(_of_another(name, other[0], facts[name]))
 
 def _is_alike(ours: Any, theirs: Any) -> bool:
     "Whether two descriptions are the same in a file."
