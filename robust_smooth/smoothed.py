@@ -478,8 +478,8 @@ ask_before(Smoothed, "vote", _refuse_early)
 def _in_memory_order(data: Any) -> Any:
     "The same images: views with moved axes, reversed arrays and foreign byte orders are copied, the rest is left."
     if isinstance(data, Tensor):
-        return data.contiguous()
-    if isinstance(data, np.ndarray) and data.dtype.kind == "f" and data.ndim:
+        return data.contiguous() if data.layout == torch.strided else data
+    if isinstance(data, np.ndarray) and data.dtype.kind == "f" and data.ndim and not np.ma.isMaskedArray(data):
         return np.ascontiguousarray(data, data.dtype.newbyteorder("="))
     if isinstance(data, ImageSet) and not data.images.is_contiguous():
         return replace(data, images=data.images.contiguous())
@@ -550,7 +550,7 @@ surround(Smoothed, "vote", _kept_in_a_file)
 def _refuse_model(self: Smoothed, **rest: Any) -> None:
     "Raise ValueError for a network without weights, and for one without a mode."
     parts = list(self.model.modules()) if isinstance(self.model, torch.nn.Module) else []
-    if any(weight.is_meta for part in parts[:1] for weight in part.parameters()):
+    if any(weight.is_meta for part in parts[:1] for weight in (*part.parameters(), *part.buffers())):
         raise ValueError("model is on the device 'meta', where it has no weights: load them first")
     if not all(hasattr(part, "training") for part in parts):
         raise ValueError("model is a network that TorchScript froze, which has no mode; write robust_smooth.wrap(net)")

@@ -18,6 +18,7 @@ from .checks import Columns as Columns
 from .votes_file import Contents as Contents
 from .votes_file import DELAY as DELAY
 from .frames import Damaged as Damaged
+from .certification_log import EXACT as EXACT
 from .door import FEW as FEW
 from .certificates import FIELDS as FIELDS
 from .certificate_file import FIRST_LINE as FIRST_LINE
@@ -62,6 +63,7 @@ from .checks import TAIL_SLACK as TAIL_SLACK
 from .frames import Torn as Torn
 from .door import UNBELIEVABLE as UNBELIEVABLE
 from .values import UNIT as UNIT
+from .votes_file import VOTES as VOTES
 from .seeds import WORDS as WORDS
 from .places import WriteLock as WriteLock
 from .registry import admit as admit
@@ -95,10 +97,12 @@ from .seeds import chunk_seed as chunk_seed
 from .seeds import chunk_size as chunk_size
 from .hashes import content_hash as content_hash
 from .votes_file import convert as convert
+from .places import copy_aside as copy_aside
 from .votes_file import count_rows as count_rows
 from .door import distinct_rows as distinct_rows
 from .values import domain_words as domain_words
 from . import door as door
+from .values import equal as equal
 from .registry import find_methods as find_methods
 from .frames import format_of as format_of
 from . import frames as frames
@@ -132,6 +136,7 @@ from . import pictures as pictures
 from . import places as places
 from .summaries import plot_certificates as plot_certificates
 from .pictures import plot_votes as plot_votes
+from .values import positions as positions
 from .checks import proving as proving
 from .certificate_file import read_certificates as read_certificates
 from .votes_file import read_journal as read_journal
@@ -150,6 +155,7 @@ from . import registry as registry
 from .rooms import room as room
 from . import rooms as rooms
 from .summaries import round_radii as round_radii
+from .door import same_draws as same_draws
 from . import seeds as seeds
 from .frames import split as split
 from .seeds import step_seed as step_seed
@@ -162,6 +168,7 @@ from .summaries import terms_of as terms_of
 from .pictures import top_votes as top_votes
 from . import values as values
 from . import votes_file as votes_file
+from .values import whole_numbers as whole_numbers
 from .seeds import whole_seed as whole_seed
 from .places import write_atomic as write_atomic
 from .certificate_file import write_certificates as write_certificates

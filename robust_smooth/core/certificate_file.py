@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .frames import Damaged, Format, Torn, _find_frame, _read_frame, pack_frame, split
-from .places import check_regular, write_atomic
+from .places import check_regular, copy_aside, write_atomic
 
 # %% auto #0
 __all__ = ['FIRST_LINE', 'GROUPS', 'certificate_bytes', 'certificate_fields', 'write_certificates', 'holds_certificates',
@@ -129,8 +130,9 @@ def certificate_fields(data: bytes,          # a whole file
 def write_certificates(path: str | Path,          # file to write, by custom NAME.certificates
                        fields: Mapping[str, Any], # of a table
                       ) -> Path:                  # the file
-    """Write a table to one file, atomically. Raises ValueError for what only code could bring back, and
-    where a file of something else is.
+    """Write a table to one file, atomically. What stands there and holds images that the table lacks is kept as
+    NAME.before-1, ..., with a warning. Raises ValueError for what only code could bring back, and where a file of
+    something else is.
 
     Args:
         path: file to write, by custom NAME.certificates
@@ -138,11 +140,26 @@ def write_certificates(path: str | Path,          # file to write, by custom NAM
     Returns:
         the file
     """
-    path = check_regular(path)
+    path, data = check_regular(path), certificate_bytes(fields)
     if path.exists() and path.stat().st_size and not holds_certificates(path):
         raise ValueError(f"{path} is a file of something else, not of certificates: choose another name")
-    write_atomic(path, certificate_bytes(fields))
+    if lost := _lost(path, np.asarray(fields.get("index", ()))):
+        warnings.warn(f"{path} held {lost}: it is kept as {copy_aside(path).name}", stacklevel=3)
+    write_atomic(path, data)
     return path
+
+def _lost(path: Path, index: np.ndarray) -> str: # "": nothing
+    "What stands at a place and would be gone."
+    if not path.exists() or not path.stat().st_size:
+        return ""
+    try:
+        there = np.asarray(read_certificates(path)["index"])
+    except (ValueError, KeyError):
+        return "no certificates that can be read"
+    gone = np.setdiff1d(there, index)
+    if not len(gone):
+        return ""
+    return f"certificates of {len(there)} images, {len(gone)} of which are not among the {len(index)} saved now"
 
 def holds_certificates(path: str | Path, # any file
                       ) -> bool:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
@@ -21,7 +22,8 @@ from .certification_log import write_certification_log
 from .hashes import content_hash
 from .rooms import room
 from .summaries import Summary, plot_certificates, summarise
-from .values import ABSTAIN, check_domain, check_whole, MODES, norm_name, steps_within, UNIT, wrong_labels
+from .values import (
+    ABSTAIN, check_domain, check_whole, equal, MODES, norm_name, positions, steps_within, UNIT, whole_numbers, wrong_labels)
 
 if TYPE_CHECKING:
     import pandas as pd # a table is made on demand: reading votes does not wait for it
@@ -43,6 +45,8 @@ def _check_vectors(label: np.ndarray, radius: np.ndarray) -> None:
     "Raise ValueError unless labels and radii are vectors of one length and radii are no nonsense."
     if label.ndim != 1 or label.shape != radius.shape:
         raise ValueError(f"label and radius must be vectors of one length, got shapes {label.shape} and {radius.shape}")
+    if label.size and label.min() < ABSTAIN:
+        raise ValueError(f"label must be classes, or {ABSTAIN} for an abstention, got {label.min()}")
     if label.size and not radius.min() >= 0: # a NaN is not >= 0
         raise ValueError("radius must be >= 0 and never NaN")
 
@@ -63,8 +67,10 @@ def _check_words(table: Any) -> None:
 
 # %% ../../nbs/core/05_certificates.ipynb #a95c4a01
 def _column(name: str, value: ArrayLike, size: int) -> np.ndarray: # [B]
-    "A column of its proper kind; one value stands for all rows."
-    array = np.asarray(value)
+    "A column of its proper kind; one value stands for all rows, except for the names of images and their classes."
+    array = np.asarray(value) if COLUMNS[name] is not np.int64 else whole_numbers(value, name)
+    if name in ("index", "labels") and array.shape != (size,):
+        raise ValueError(f"{name} must have one entry per image ({size}), got shape {array.shape}")
     if array.shape != (size,):
         if array.ndim and array.size != 1:
             raise ValueError(f"{name} must have one entry per image ({size}), got shape {array.shape}")
@@ -152,7 +158,7 @@ def altered(table: Any, # certificates with a witness
     return {name: rows for name, rows in wrong.items() if rows.any()}
 
 # %% ../../nbs/core/05_certificates.ipynb #dcf18565
-@dataclass(frozen=True, kw_only=True, repr=False)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class _Table:
     "The fields of Certificates, checked and brought to their kinds."
     label: np.ndarray                   # [B] int64: certified class, or `ABSTAIN`
@@ -181,7 +187,7 @@ class _Table:
     claim: Mapping[str, Any] | None = None # what was claimed at birth; None: noted down now
 
     def __post_init__(self) -> None:
-        label = np.asarray(self.label, dtype=np.int64)
+        label = whole_numbers(self.label, "label")
         radius = np.asarray(self.radius, dtype=np.float64)
         _check_vectors(label, radius)
         _check_words(self)
@@ -222,9 +228,17 @@ def _with(table: Any, **changes: Any) -> Any:
 class _Rows(_Table):
     "Certificates as a sequence of rows."
 
+    def __eq__(self, other: object) -> bool:
+        "Whether two tables say the same of the same images in the same order, and prove it alike."
+        if not isinstance(other, _Rows):
+            return NotImplemented
+        return all(equal(getattr(self, each.name), getattr(other, each.name)) for each in fields(self))
+
+    __hash__ = None # type: ignore[assignment] # as of any value that compares by what it holds
+
     def __getitem__(self, rows: Any) -> Certificates: # a number, a slice, a mask or a list of numbers
         "The chosen rows, as Certificates."
-        chosen = np.atleast_1d(np.arange(len(self))[rows])
+        chosen = positions(rows, len(self))
         vectors = _pick({name: value for name in ROWS if (value := getattr(self, name)) is not None}, chosen)
         claim = dict(self.claim or {})
         claim |= _pick({name: claim[name] for name in CLAIMED_ROWS if name in claim}, chosen)
@@ -291,6 +305,14 @@ def _double_from(radius: float | Fraction) -> float:
         return float("inf")
     return nearest if nearest >= radius else float(np.nextafter(nearest, np.inf))
 
+def _warn_of_others(given: np.ndarray, own: np.ndarray, index: np.ndarray) -> None: # [B] each
+    "Warn where true classes are given that are others than those that came with the votes."
+    other = np.flatnonzero((given != own) & (given != ABSTAIN) & (own != ABSTAIN))
+    if len(other):
+        warnings.warn(f"labels differ from the true classes that came with the votes for {len(other)} of {len(own)} images, "
+                      f"such as {given[other[0]]} and {own[other[0]]} for dataset index {index[other[0]]}; "
+                      "without labels the votes' own are used", stacklevel=5)
+
 class _Accuracy(_Table):
     "Certificates as curves."
 
@@ -338,6 +360,8 @@ class _Accuracy(_Table):
         "True classes: as given, or as they came with the votes."
         if hasattr(labels, "labels"):
             raise TypeError(f"labels must be true classes, got {type(labels).__name__}; write its .labels")
+        if np.ma.is_masked(labels):
+            raise ValueError("labels must be known for every image, got masked entries; -1 stands for an unknown class")
         known = self.labels if labels is None else np.asarray(labels)
         if known is None:
             raise ValueError("labels must be given: these votes came without true classes")
@@ -349,6 +373,8 @@ class _Accuracy(_Table):
         said = wrong_labels(known, self.classes, self.index)
         if said:
             raise ValueError(said)
+        if labels is not None and self.labels is not None:
+            _warn_of_others(known, self.labels, self.index)
         return known
 
 # %% ../../nbs/core/05_certificates.ipynb #ab5a0224

@@ -13,13 +13,16 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .places import check_writable, write_atomic
+from .values import check_whole
 
 # %% auto #0
-__all__ = ['check_log_place', 'write_certification_log']
+__all__ = ['EXACT', 'check_log_place', 'write_certification_log']
 
 # %% ../../nbs/core/05b_certification_log.ipynb #8c8bdadb
+EXACT = 17 # significant digits that tell any two doubles apart
+
 def _digits(value: float, digits: int | None) -> str: # never above the value
-    if digits is None or value == 0 or not np.isfinite(value):
+    if digits is None or digits >= EXACT or value == 0 or not np.isfinite(value):
         return repr(float(value))
     exact = Decimal(float(value))
     step = Decimal(1).scaleb(exact.adjusted() - digits + 1)
@@ -37,6 +40,17 @@ def _check_labels(certificates: Any, labels: ArrayLike) -> np.ndarray:
     return truth.astype(np.int64)
 
 # %% ../../nbs/core/05b_certification_log.ipynb #41dcec32
+def _times(seconds: ArrayLike, size: int) -> np.ndarray: # [B]
+    "Time per image. Raises ValueError."
+    try:
+        times = np.broadcast_to(np.asarray(seconds, dtype=np.float64), (size,))
+        fine = bool(((times >= 0) & (times < np.inf)).all())
+    except (TypeError, ValueError):
+        fine = False
+    if not fine:
+        raise ValueError(f"seconds must be finite and >= 0, one number or {size}, got {seconds!r}")
+    return times
+
 _HEAD = "idx\tlabel\tpredict\tradius\tcorrect\ttime"
 
 def check_log_place(path: str | Path, # where a log is to be written
@@ -69,11 +83,9 @@ def write_certification_log(path: str | Path,            # file to write
         digits: significant digits, rounded down; None: all
     """
     truth = _check_labels(certificates, labels)
-    if digits is not None and digits < 1:
-        raise ValueError(f"digits must be at least 1, got {digits}")
-    times = np.broadcast_to(np.asarray(seconds, dtype=np.float64), truth.shape)
-    if not ((times >= 0) & (times < np.inf)).all():
-        raise ValueError(f"seconds must be finite and >= 0, got {seconds!r}")
+    if digits is not None:
+        digits = check_whole(digits, "digits")
+    times = _times(seconds, len(truth))
     check_log_place(path)
     rows = [_HEAD]
     index = np.asarray(certificates.index)

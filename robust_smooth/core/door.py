@@ -18,8 +18,8 @@ from .certificates import ADVERSARIES, Certificates
 from .values import domain_words, MOST_DRAWS, UNIT, wrong_labels
 
 # %% auto #0
-__all__ = ['UNBELIEVABLE', 'FEW', 'refuse_other', 'refuse_lacking', 'refuse_empty', 'refuse_domain', 'refuse_labels',
-           'distinct_rows', 'options_of', 'ask_before', 'surround']
+__all__ = ['UNBELIEVABLE', 'FEW', 'refuse_other', 'refuse_lacking', 'same_draws', 'refuse_empty', 'refuse_domain',
+           'refuse_labels', 'distinct_rows', 'options_of', 'ask_before', 'surround']
 
 # %% ../../nbs/core/05e_door.ipynb #881b18cf
 @dataclass(frozen=True, kw_only=True)
@@ -117,14 +117,24 @@ def refuse_lacking(record: Any,         # votes
 # %% ../../nbs/core/05e_door.ipynb #6d021c4c
 UNBELIEVABLE = 1e-12 # probability below which two stages do not agree in every count by chance
 
-def _is_one_stage(selection: np.ndarray, counts: np.ndarray) -> bool: # [B, C] each
-    "Whether selection and estimation are the same votes: all counts are equal, as two stages hardly ever are."
-    if selection.shape != counts.shape or not np.array_equal(selection, counts):
+def same_draws(one: np.ndarray,   # [B, C] counts
+               other: np.ndarray, # [B, C] counts that should be of other draws
+              ) -> bool:
+    """Whether counts of some rows are of the same draws: more rows are equal than draws of their own ever have.
+
+    Args:
+        one: [B, C] counts
+        other: [B, C] counts that should be of other draws
+    """
+    if one.shape != other.shape:
         return False
     from scipy.special import gammaln, xlogy
-    n = counts.sum(axis=1, keepdims=True)
-    chance = gammaln(n + 1).sum() - gammaln(counts + 1).sum() + xlogy(counts, counts / np.maximum(n, 1)).sum()
-    return bool(chance < np.log(UNBELIEVABLE))
+    likely = np.flatnonzero(one.sum(axis=1) == other.sum(axis=1)) # others cannot be equal
+    same = other[likely[np.all(one[likely] == other[likely], axis=1)]]
+    total = same.sum(axis=1, keepdims=True)
+    chance = gammaln(total + 1).sum() - gammaln(same + 1).sum() + xlogy(same, same / np.maximum(total, 1)).sum()
+    choices = 0 if len(same) == len(other) else len(likely) # each of them may be among the equal ones, or not
+    return bool(chance + choices * np.log(2) < np.log(UNBELIEVABLE))
 
 def refuse_empty(record: Any,         # votes
                  reuse: bool = False, # True: the class is chosen by the estimation votes
@@ -143,9 +153,9 @@ def refuse_empty(record: Any,         # votes
     if not reuse and len(record) and record.selection.max(axis=1).min() < 1:
         raise ValueError("selection holds no votes for some image: its class was never chosen "
                          "(a method with reuse=True selects from the estimation votes)")
-    if not reuse and _is_one_stage(record.selection, record.counts):
-        raise ValueError("selection and counts must be votes of two separate stages, got the same votes twice: every count is "
-                         "equal (a method with reuse=True selects from the estimation votes, and pays)")
+    if not reuse and same_draws(record.selection, record.counts):
+        raise ValueError("selection and counts must be votes of two separate stages, got the same votes twice: too many "
+                         "counts are equal (a method with reuse=True selects from the estimation votes, and pays)")
 
 # %% ../../nbs/core/05e_door.ipynb #73d9d3b6
 def refuse_domain(noise: Any,  # smoothing distribution

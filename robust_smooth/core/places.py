@@ -9,10 +9,12 @@ import contextlib
 import errno
 import hashlib
 import importlib.util
+import itertools
 import json
 import os
 import platform
 import secrets
+import shutil
 import stat
 import sys
 import time
@@ -22,7 +24,7 @@ from pathlib import Path
 
 # %% auto #0
 __all__ = ['ASSETS', 'checkout', 'home', 'package_folder', 'assets', 'check_regular', 'sync_folder', 'write_atomic',
-           'write_together', 'check_writable', 'WriteLock']
+           'write_together', 'check_writable', 'copy_aside', 'WriteLock']
 
 # %% ../../nbs/core/02_places.ipynb #28e128ef
 try:
@@ -140,6 +142,8 @@ def check_regular(path: str | Path, # a file, which need not exist
     path = Path(path)
     if not _can_be_named(path):
         raise ValueError(f"a path must be a name that this system can write, got {str(path)!r}")
+    if path.parts[:1] == ("~",) and not path.parent.exists():
+        raise ValueError(f"a path must be written out, since only a shell reads ~, got {str(path)!r}; write {path.expanduser()}")
     with contextlib.suppress(FileNotFoundError):
         kind = stat.S_IFMT(path.stat().st_mode)
         if kind != stat.S_IFREG:
@@ -247,6 +251,24 @@ def check_writable(path: str | Path, # a file, which need not exist, in a folder
     except OSError as error:
         raise OSError(error.errno, f"cannot write into {folder} ({error.strerror})", str(path)) from error
     return path
+
+# %% ../../nbs/core/02_places.ipynb #5dd9230e
+def copy_aside(path: str | Path, # a file that is about to be replaced
+              ) -> Path:         # the copy: NAME.before-1, -2, ..., the first that is free
+    """Keep what a file holds under another name beside it.
+
+    Args:
+        path: a file that is about to be replaced
+    Returns:
+        the copy: NAME.before-1, -2, ..., the first that is free
+    """
+    path = check_regular(path)
+    names = (path.with_name(f"{path.name}.before-{number}") for number in itertools.count(1))
+    aside = next(name for name in names if not name.exists())
+    shutil.copy2(path, aside)
+    sync_folder(path.parent)
+    return aside
+
 
 # %% ../../nbs/core/02_places.ipynb #1fe318bc
 _HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)

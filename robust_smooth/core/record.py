@@ -16,13 +16,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .certificates import Certificates
-from .door import refuse_lacking
+from .door import refuse_lacking, same_draws
 from .hashes import _json
 from .pictures import plot_votes, top_votes
 from .registry import (
     _default_norm, _defaults, check_listed, find_methods, listed, Method, method_named, noise_from_spec, noise_spec,
     own_norms, refuse_method, refuse_plan)
-from .values import check_counts, check_domain, check_level, check_whole, domain_words, norm_name, UNIT
+from .values import (
+    check_counts, check_domain, check_level, check_whole, domain_words, equal, norm_name, positions, UNIT, whole_numbers)
 from .votes_file import keep_aside, read_journal, write_journal
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def _check_table(counts: np.ndarray, selection: np.ndarray, n: np.ndarray) -> No
         raise ValueError(f"counts must have shape [images, classes >= 2], got {counts.shape}")
     if selection.shape != counts.shape:
         raise ValueError(f"selection must have the shape of counts {counts.shape}, got {selection.shape}")
-    wrong = np.flatnonzero(counts.sum(axis=1) != n)
+    wrong = np.flatnonzero((counts.sum(axis=1) != n) | (counts.max(axis=1) > n)) # a sum beyond 2^63 starts again below zero
     if len(wrong):
         row = int(wrong[0])
         total = counts[row].sum()
@@ -48,16 +49,20 @@ def _check_table(counts: np.ndarray, selection: np.ndarray, n: np.ndarray) -> No
 # %% ../../nbs/core/07_record.ipynb #9bad47c1
 def _whole_column(value: ArrayLike, name: str, size: int) -> np.ndarray: # [B] int64
     "A column of whole numbers, one per image."
-    array = np.asarray(value)
-    if array.shape != (size,):
-        raise ValueError(f"{name} must have shape ({size},), got {array.shape}")
-    whole = array.dtype.kind in "iub" or size == 0 or array.dtype.kind == "f" and np.all(array == np.floor(array))
-    if not whole:
-        raise ValueError(f"{name} must hold whole numbers, got {array.dtype}")
-    return array.astype(np.int64)
+    column = whole_numbers(value, name)
+    if column.shape != (size,):
+        raise ValueError(f"{name} must have shape ({size},), got {column.shape}")
+    return column
+
+def _hash_column(value: ArrayLike, size: int) -> np.ndarray: # [B] text
+    "The hashes of the images, one per image."
+    column = np.asarray(value)
+    if column.shape != (size,) or size and column.dtype.kind not in "US":
+        raise ValueError(f"images must be {size} hashes, one an image, got shape {column.shape} of {column.dtype}")
+    return column
 
 # %% ../../nbs/core/07_record.ipynb #2437e443
-@dataclass(frozen=True, kw_only=True, repr=False)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class _Votes:
     "The fields of a Record, checked and brought to their kinds."
     selection: np.ndarray             # [B, C] int64: votes of the selection stage
@@ -84,12 +89,13 @@ class _Votes:
         n = np.broadcast_to(n, (size,)).copy()
         _check_table(counts, selection, n)
         for name, value in self.moments.items():
-            if len(value) != size:
-                raise ValueError(f"moments[{name!r}] must have one row per image ({size}), got {len(value)}")
+            if np.shape(value)[:1] != (size,):
+                raise ValueError(f"moments[{name!r}] must have one row per image ({size}), got shape {np.shape(value)}")
         known: dict[str, Any] = dict(counts=counts, selection=selection, n=n, dim=check_whole(self.dim, "dim"))
         known["index"] = np.arange(size) if self.index is None else _whole_column(self.index, "index", size)
         known["labels"] = None if self.labels is None else _whole_column(self.labels, "labels", size)
-        known["fragile"] = None if self.fragile is None else check_counts(self.fragile, "fragile")
+        known["fragile"] = None if self.fragile is None else _whole_column(check_counts(self.fragile, "fragile"), "fragile", size)
+        known["images"] = None if self.images is None else _hash_column(self.images, size)
         known["domain"] = check_domain(self.domain)
         for name, value in known.items():
             object.__setattr__(self, name, value)
@@ -133,7 +139,7 @@ class _Reads(_Votes):
 
     def __getitem__(self, rows: Any) -> Record: # a number, a slice, a mask or a list of numbers
         "The chosen images, as a Record."
-        chosen = np.atleast_1d(np.arange(len(self))[rows])
+        chosen = positions(rows, len(self))
         vectors = {name: value[chosen] for name in COLUMNS if (value := getattr(self, name)) is not None}
         return _with(self, **vectors, moments={name: np.asarray(value)[chosen] for name, value in self.moments.items()})
 
@@ -315,15 +321,18 @@ class _Files(_Votes):
              path: str | Path, # file name, by custom NAME.votes
             ) -> Path:         # the file
         """Write the Record to one file, atomically; nothing in it can execute code on loading. What stands there
-        and holds images that this Record lacks, or something else, is kept as NAME.before-1, ..., with a warning.
+        and holds images or columns that this Record lacks, other votes, or something else, is kept
+        as NAME.before-1, ...,
+        with a warning.
 
         Args:
             path: file name, by custom NAME.votes
         Returns:
             the file
         """
-        keep_aside(path, self.index)
-        write_journal(path, self.header() | dict(order="as given"), [self.rows()])
+        rows = self.rows()
+        keep_aside(path, rows)
+        write_journal(path, self.header() | dict(order="as given", rows=len(self)), [rows])
         return Path(path)
 
     @staticmethod
@@ -343,8 +352,8 @@ class _Files(_Votes):
             record = Record.from_blocks(header, blocks)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path} cannot be read as votes: {error}") from error
-        if header is not None and header.get("order") == "as given":
-            return record
+        if header is not None and header.get("order") == "as given" and len(record) <= header.get("rows", len(record)):
+            return record # to which no vote has appended since
         return record[np.argsort(record.index, kind="stable")] # a vote appends images as they finish
 
     @staticmethod
@@ -375,8 +384,17 @@ def _check_two_stages(selection: np.ndarray, counts: np.ndarray) -> None:
                          "a method with reuse=True selects from the estimation votes, and pays: pass zeros as selection")
 
 # %% ../../nbs/core/07_record.ipynb #5e82189c
-class _Shows(_Votes):
+class _Shows(_Files):
     "Votes as one line of text, as a table, as a picture."
+
+    def __eq__(self, other: object) -> bool:
+        "Whether two Records say the same of the same images in the same order."
+        if not isinstance(other, _Shows):
+            return NotImplemented
+        ours, theirs = (json.loads(_json(each.header())) for each in (self, other))
+        return equal(ours, theirs) and equal(self.rows(), other.rows())
+
+    __hash__ = None # type: ignore[assignment] # as of any value that compares by what it holds
 
     def __repr__(self) -> str:
         low, high = (self.n.min(), self.n.max()) if len(self) else (0, 0)
@@ -420,7 +438,7 @@ class _Shows(_Votes):
         return plot_votes(self, i, image, names, alpha, k)
 
 # %% ../../nbs/core/07_record.ipynb #64184241
-class Record(_Reads, _Certifies, _Files, _Shows):
+class Record(_Reads, _Certifies, _Shows):
     """Votes of a base classifier on a batch of images: integer counts, and where they came from.
 
     Args:
@@ -509,6 +527,18 @@ def check_same_vote(ours: Mapping[str, Any],   # header of one vote
         _refuse_difference(name, ours["provenance"].get(name), theirs["provenance"].get(name))
 
 # %% ../../nbs/core/07_record.ipynb #3cfa34fe
+def _refuse_renamed(columns: Mapping[str, np.ndarray]) -> None: # of the whole
+    "Raise ValueError where an image is there under two names with the same votes: noise follows from the name."
+    if "images" not in columns:
+        return
+    order = np.argsort(columns["images"], kind="stable")
+    first, second = order[:-1], order[1:]
+    twins = columns["images"][first] == columns["images"][second]
+    first, second = first[twins], second[twins]
+    if same_draws(*(np.column_stack([columns["selection"], columns["counts"]])[rows] for rows in (first, second))):
+        names = " and ".join(str(columns["index"][rows[0]]) for rows in (first, second))
+        raise ValueError(f"index: images {names} are one image with the same votes; the draws of one vote are not those of two")
+
 def _joined(records: list[Record]) -> Record:
     "One Record of several. Raises ValueError where they are none, of different votes, or share an image."
     if not records:
@@ -529,5 +559,6 @@ def _joined(records: list[Record]) -> Record:
     values, times = np.unique(columns["index"], return_counts=True)
     if np.any(times > 1):
         raise ValueError(f"index: image {values[times > 1][0]} is in several records, or twice in one")
+    _refuse_renamed(columns)
     whole = _from_rows(Record, first.header(), columns)
     return whole[np.argsort(columns["index"], kind="stable")]

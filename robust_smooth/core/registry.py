@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
+import math
 import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
@@ -19,8 +21,9 @@ from .certificates import Certificates
 from .door import (
     _against_reals, _certify, _Entry, _knows_mode, _own_options, options_of, refuse_domain, refuse_empty, refuse_labels,
     refuse_lacking, refuse_other)
+from .hashes import _json
 from .rooms import load_unread, room
-from .values import by_name, check_level, check_mode, domain_words, MODES, norm_name, own_floats, UNIT
+from .values import by_name, check_level, check_mode, domain_words, equal, MODES, norm_name, own_floats, UNIT
 
 if TYPE_CHECKING:
     import pandas as pd # a table is made on demand: reading votes does not wait for it
@@ -77,6 +80,36 @@ def _offered(method: _Entry, noise: Any, norm: str) -> dict[str, str]:
     return {mode: f"method {method.name!r} has no other, mode={mode!r} goes with method={' or '.join(map(repr, able))}"
             for mode, able in modes.items() if able}
 
+def _refuse_other_origin(record: Any) -> None: # votes
+    "Raise ValueError where votes are said to be of another noise, plan, dimension or number of draws than they were cast with."
+    facts = getattr(record, "provenance", None) or {}
+    if "noise" in facts and not _is_alike(noise_spec(record.noise), _of_today(facts["noise"])):
+        raise ValueError(_of_another("noise", noise_spec(record.noise), facts["noise"]))
+    if isinstance(facts.get("stop"), dict) and not _is_alike(record.plan, facts["stop"]):
+        raise ValueError(_of_another("plan", record.plan, facts["stop"]))
+    if "shape" in facts and math.prod(facts["shape"]) != record.dim:
+        raise ValueError(_of_another("dim", record.dim, math.prod(facts["shape"])))
+    for name, draws in dict(n=record.n, n0=record.selection.sum(axis=1)).items():
+        fixed = name in facts and facts.get("stop") is None and not getattr(record.noise, "deterministic", False)
+        other = draws[(draws != facts[name]) & (draws > 0)].tolist() if fixed else [] # none at all is refused where it matters
+        if other:
+            raise ValueError(_of_another(name, other[0], facts[name]))
+
+def _is_alike(ours: Any, theirs: Any) -> bool:
+    "Whether two descriptions are the same in a file."
+    return equal(json.loads(_json(ours)), json.loads(_json(theirs)))
+
+def _of_today(spec: Any) -> Any:
+    "The description of a noise with the settings that came to its class later, where it can be read."
+    try:
+        return noise_spec(noise_from_spec(spec))
+    except (TypeError, ValueError):
+        return spec
+
+def _of_another(name: str, ours: Any, theirs: Any) -> str:
+    return (f"{name} of the record is {ours!r}, but its votes were cast with {theirs!r}; a radius of other votes than were cast "
+            "proves nothing (counts from elsewhere are a Record of their own: Record.from_counts)")
+
 def admit(method: _Entry,    # who would certify
           record: Any,       # votes
           norm: str,         # canonical name of the norm
@@ -96,6 +129,7 @@ def admit(method: _Entry,    # who would certify
     _check_pair(method, record.noise, norm)
     refuse_domain(record.noise, record.domain)
     refuse_labels(record)
+    _refuse_other_origin(record)
     if method.unit_only and record.domain != UNIT:
         raise ValueError(f"method {method.name!r} needs inputs in [0, 1], got a domain of {domain_words(record.domain)}")
     _check_options(method, options)

@@ -116,6 +116,10 @@ def _probabilities(table: Any) -> tuple[np.ndarray | None, str]: # [B], what the
     limits = table.p_lower[np.isfinite(table.p_lower)]
     return (limits if len(limits) else None), "lower limit of p"
 
+def _certified(table: Any, radii: np.ndarray) -> np.ndarray: # [R]
+    "Share of images certified at each radius, whatever their class."
+    return np.array([np.mean(table.certified_at(radius)) if len(table) else np.nan for radius in radii])
+
 def _inputs(table: Any) -> str:
     "Of which perturbed images a table on a grid speaks; under normal noise, what suits images of 8 bits."
     if table.adversary == "quantised":
@@ -167,7 +171,7 @@ def summarise(table: Any,                       # certificates
     share = _share(table)
     return Summary(
         terms=terms_of(table), images=len(table), radii=asked,
-        certified=table.certified_accuracy(table.label, asked),
+        certified=_certified(table, asked),
         accuracy=table.certified_accuracy(labels, asked) if known else None,
         reasons=_reasons(table), unanimous=None if share is None else float(np.mean(share == 1)),
         mean_radius=float(own.mean()) if len(own) else math.nan,
@@ -181,7 +185,7 @@ def _curve(table: Any, labels: ArrayLike | None, axes: Axes) -> None:
     known = labels is not None or table.labels is not None
     own = table.radius[(table.label != ABSTAIN) & np.isfinite(table.radius)]
     radii = np.append(np.linspace(0, max(own.max(initial=0.0), 1e-12), 400), own.max(initial=0.0) * 1.02)
-    share = table.certified_accuracy(labels if known else table.label, radii)
+    share = table.certified_accuracy(labels, radii) if known else _certified(table, radii)
     axes.plot(radii, share, linestyle="--" if table.mode == "paper" else "-", drawstyle="steps-post")
     unit = "in units of [0, 1]" if table.domain == UNIT else "in units of the inputs"
     word = "certified accuracy" if known else "certified (classes not known)"

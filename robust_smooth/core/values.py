@@ -19,8 +19,8 @@ from numpy.typing import ArrayLike
 
 # %% auto #0
 __all__ = ['T', 'ABSTAIN', 'MODES', 'MOST_DRAWS', 'UNIT', 'MOST_STEPS', 'P', 'R', 'norm_name', 'norm_order', 'check_level',
-           'check_positive', 'check_whole', 'check_counts', 'check_mode', 'check_domain', 'domain_words',
-           'wrong_labels', 'by_name', 'steps_within', 'own_floats']
+           'check_positive', 'check_whole', 'check_counts', 'whole_numbers', 'positions', 'equal', 'check_mode',
+           'check_domain', 'domain_words', 'wrong_labels', 'by_name', 'steps_within', 'own_floats']
 
 # %% ../../nbs/core/00_values.ipynb #fedc21bc
 T = TypeVar("T", bound=type)
@@ -121,6 +121,11 @@ def check_whole(value: Any,    # a number
 # %% ../../nbs/core/00_values.ipynb #3daa27e5
 MOST_DRAWS = 10**12 # of an image: so far binomial limits were found to lie on the safe side; at 10^14 some do not
 
+def _refuse_masked(values: Any, name: str) -> None:
+    "Raise ValueError for a masked array with masked entries, which NumPy would read as if they were known."
+    if np.ma.is_masked(values):
+        raise ValueError(f"{name} must be known for every image, got masked entries")
+
 def check_counts(counts: ArrayLike,    # whole numbers >= 0, any shape
                  name: str = "counts", # name of the argument, for the error
                 ) -> np.ndarray:       # the same as int64
@@ -132,6 +137,7 @@ def check_counts(counts: ArrayLike,    # whole numbers >= 0, any shape
     Returns:
         the same as int64
     """
+    _refuse_masked(counts, name)
     array = np.asarray(counts)
     if array.dtype.kind in "iu":
         fine = array.size == 0 or array.min() >= 0
@@ -142,6 +148,83 @@ def check_counts(counts: ArrayLike,    # whole numbers >= 0, any shape
     if array.size and array.max() >= 2**63:
         raise ValueError(f"{name} must be below 2**63, got {counts!r}")
     return array.astype(np.int64)
+
+# %% ../../nbs/core/00_values.ipynb #3daa27e6
+def whole_numbers(values: ArrayLike, # any shape
+                  name: str,         # name of the argument, for the error
+                 ) -> np.ndarray:    # int64
+    """Raise ValueError unless all values are whole numbers that 64 bits hold; a masked entry is none.
+
+    Args:
+        values: any shape
+        name: name of the argument, for the error
+    Returns:
+        int64
+    """
+    _refuse_masked(values, name)
+    array = np.asarray(values)
+    whole = np.full(array.shape, array.dtype.kind in "iub")
+    if array.dtype.kind == "f":
+        whole = np.isfinite(array) & (array == np.floor(array))
+    if not whole.all():
+        raise ValueError(f"{name} must hold whole numbers, got {array.dtype}, such as {array[~whole][0]!r}")
+    if array.size and not -2**63 <= int(array.min()) <= int(array.max()) < 2**63:
+        raise ValueError(f"{name} must be in [-2**63, 2**63), got {array.min()} to {array.max()}")
+    return array.astype(np.int64)
+
+
+# %% ../../nbs/core/00_values.ipynb #3daa27e8
+def positions(rows: Any, # a number, a slice, a mask or a list of numbers
+              size: int, # rows that there are
+             ) -> np.ndarray: # [m] numbers in [0, size)
+    """Which rows are meant. Raises IndexError.
+
+    Args:
+        rows: a number, a slice, a mask or a list of numbers
+        size: rows that there are
+    Returns:
+        [m] numbers in [0, size)
+    """
+    try:
+        chosen = np.atleast_1d(np.arange(size)[rows])
+    except IndexError as error:
+        raise IndexError(f"rows of {size} must be a number, a slice, a mask or a list of numbers: {error}") from None
+    if chosen.ndim != 1:
+        raise IndexError(f"rows of {size} must be a number, a slice, a mask or a list of numbers, got {rows!r}")
+    return chosen
+
+
+# %% ../../nbs/core/00_values.ipynb #3daa27ea
+def _equal_arrays(ours: np.ndarray, theirs: np.ndarray) -> bool: # of numbers or of text
+    "Whether arrays hold the same; NaN stands for NaN."
+    if ours.shape != theirs.shape or ours.dtype.names != theirs.dtype.names:
+        return False
+    if (ours.dtype.kind in "US") != (theirs.dtype.kind in "US"):
+        return False
+    same = ours == theirs
+    if ours.dtype.kind == theirs.dtype.kind == "f":
+        same |= np.isnan(ours) & np.isnan(theirs)
+    return bool(np.all(same))
+
+def equal(ours: Any,   # numbers, words, arrays; lists and dictionaries of them
+          theirs: Any, # the like
+         ) -> bool:
+    """Whether two values are the same; a list is the pair that JSON made of it, and NaN stands for NaN.
+
+    Args:
+        ours: numbers, words, arrays; lists and dictionaries of them
+        theirs: the like
+    """
+    if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
+        return ours.keys() == theirs.keys() and all(equal(ours[name], theirs[name]) for name in ours)
+    plain = [isinstance(each, np.ndarray) and each.dtype != object for each in (ours, theirs)]
+    if all(plain):
+        return _equal_arrays(ours, theirs)
+    many = [isinstance(each, (list, tuple)) or isinstance(each, np.ndarray) and each.ndim > 0 for each in (ours, theirs)]
+    if all(many):
+        return len(ours) == len(theirs) and all(map(equal, ours, theirs))
+    return not any(many) and bool(ours == theirs or (ours != ours and theirs != theirs))
+
 
 # %% ../../nbs/core/00_values.ipynb #4b404e40
 def check_mode(mode: str,                               # as it was asked for

@@ -6,10 +6,8 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
-import shutil
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,11 +19,11 @@ import numpy as np
 
 from .frames import (FORMATS, Blocks, JOURNAL_MAGIC, PEEK, STORABLE, format_of, pack, pack_frame,
                                        peek, split)
-from .places import WriteLock, check_regular, check_writable, sync_folder, write_atomic
+from .places import WriteLock, check_regular, check_writable, copy_aside, sync_folder, write_atomic
 
 # %% auto #0
-__all__ = ['ROWS_A_FRAME', 'PATIENCE', 'DELAY', 'Contents', 'read_journal', 'write_journal', 'convert', 'Journal', 'count_rows',
-           'check_place', 'keep_aside', 'JOURNAL_MAGIC']
+__all__ = ['ROWS_A_FRAME', 'PATIENCE', 'DELAY', 'VOTES', 'Contents', 'read_journal', 'write_journal', 'convert', 'Journal',
+           'count_rows', 'check_place', 'keep_aside', 'JOURNAL_MAGIC']
 
 # %% ../../nbs/core/04_votes_file.ipynb #5a992f77
 _all_ = ["JOURNAL_MAGIC"] # the first line of a file, from `frames`
@@ -473,36 +471,52 @@ def check_place(path: str | Path, # where votes are to be kept
             raise _explained(path, error) from None
 
 # %% ../../nbs/core/04_votes_file.ipynb #98d50ccd
-def _lost(path: Path, index: np.ndarray) -> str: # what a new file with these images would lack; "": nothing
+VOTES = ("selection", "counts") # columns that make a vote another one
+
+def _lost(path: Path, rows: Mapping[str, np.ndarray]) -> str: # what a new file with these rows would lack; "": nothing
     "What stands at a place and would be gone."
     try:
         blocks = _read(path, path.read_bytes()).blocks
     except ValueError:
         return "no votes that can be read"
-    there = np.concatenate([np.zeros(0, np.int64), *(block["index"] for block in blocks)])
-    lost = np.setdiff1d(there, index)
-    return f"votes on {len(there)} images, {len(lost)} of which are not among the {len(index)} saved now" if len(lost) else ""
+    if not blocks:
+        return ""
+    there, index = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}, rows["index"]
+    gone = np.setdiff1d(there["index"], index)
+    if len(gone):
+        return f"votes on {len(there['index'])} images, {len(gone)} of which are not among the {len(index)} saved now"
+    if left := sorted(set(there) - set(rows)):
+        return f"{' and '.join(left)} of its images, which the votes saved now lack"
+    other = _other_votes(there, rows)
+    return f"other votes on {other} of its {len(there['index'])} images" if other else ""
+
+def _other_votes(there: Mapping[str, np.ndarray], rows: Mapping[str, np.ndarray]) -> int: # images
+    "On how many images votes differ; all of the first are among the second."
+    order = np.argsort(rows["index"], kind="stable")
+    now = order[np.searchsorted(rows["index"][order], there["index"])]
+    differ = np.zeros(len(now), bool)
+    for name in set(VOTES) & set(there):
+        then, kept = there[name].reshape(len(now), -1), rows[name].reshape(len(rows["index"]), -1)[now]
+        differ |= np.any(then != kept, axis=1) if then.shape == kept.shape else True
+    return int(differ.sum())
 
 def keep_aside(path: str | Path,  # where votes are to be saved
-               index: np.ndarray, # [B] dataset indices of the new rows
+               rows: Mapping[str, np.ndarray], # the new rows, by column name; one column is "index"
               ) -> Path | None:   # where the old file is kept; None: it holds nothing that the new one lacks
-    """Keep a file that would be overwritten and holds more, or something else, as NAME.before-1, -2,
-    ..., with a warning:
-    to refuse would lose the new votes. Raises ValueError or OSError where no file can be.
+    """Keep a file that would be overwritten and holds more, other votes, or something else, as
+    NAME.before-1, -2, ..., with
+    a warning: to refuse would lose the new votes. Raises ValueError or OSError where no file can be.
 
     Args:
         path: where votes are to be saved
-        index: [B] dataset indices of the new rows
+        rows: the new rows, by column name; one column is "index"
     Returns:
         where the old file is kept; None: it holds nothing that the new one lacks
     """
     path = check_writable(path)
-    lost = _lost(path, index) if path.exists() else ""
+    lost = _lost(path, rows) if path.exists() else ""
     if not lost:
         return None
-    names = (path.with_name(f"{path.name}.before-{number}") for number in itertools.count(1))
-    aside = next(name for name in names if not name.exists())
-    shutil.copy2(path, aside)
-    sync_folder(path.parent)
+    aside = copy_aside(path)
     warnings.warn(f"{path} held {lost}: it is kept as {aside.name}", stacklevel=3)
     return aside

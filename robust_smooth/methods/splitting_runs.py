@@ -74,7 +74,8 @@ class _Runner:
         for start in range(0, total, self.batch_size):
             size = min(self.batch_size, total - start)
             fill(start, buffer[:size])
-            yield start, check_logits(self.model(buffer), len(buffer), None)[:size]
+            logits = check_logits(self.model(buffer), len(buffer), None)
+            yield start, logits[:size].clone() # some networks return one piece of memory again and again
 
     def splits(self, noise: Splitting, image: Tensor) -> Iterator[tuple[int, Tensor]]:
         "Logits of all splits of an image."
@@ -91,6 +92,8 @@ def _looked_at(
     _check_model(model)
     if not isinstance(x, Tensor):
         raise TypeError(f"x must be a tensor of images, got {type(x).__name__}")
+    if not len(x):
+        raise ValueError("x holds no images")
     noise.check_images(x)
     seen = ballot(model, x.contiguous(), noise, lambda some: check_logits(model(some[:1]), 1, None).shape[1], index, x.device)
     return seen.images, seen.index

@@ -35,6 +35,8 @@ def check_shape(logits: object,          # what the model returned
     wanted = f"model must return logits of shape ({rows}, {num_classes or 'classes'})"
     if not isinstance(logits, Tensor):
         raise ValueError(f"{wanted}, got {type(logits).__name__}")
+    if logits.is_complex():
+        raise ValueError(f"{wanted}, got complex numbers, of which none is the largest")
     shape = tuple(logits.shape)
     if len(shape) != 2 or shape[0] != rows or shape[1] < 2 or num_classes not in (None, shape[1]):
         raise ValueError(f"{wanted}, got {shape}")
@@ -107,8 +109,8 @@ def _company_of(rows: Tensor) -> Tensor:
     return rows.flatten(1).flip(1).view(rows.shape)
 
 def _ask(model: Callable, rows: Tensor) -> Tensor:
-    "Finite logits, float64; the rows are left as they are."
-    return check_logits(model(rows.clone()), len(rows), None).detach().double()
+    "Finite logits, float64, of their own memory; the rows are left as they are."
+    return check_logits(model(rows.clone()), len(rows), None).detach().to(torch.float64, copy=True)
 
 MASKED = 1e3 # times the size of the winning logits, or 1: so far below zero a logit is a mask that never wins
 

@@ -18,6 +18,7 @@ from torch.utils.data import (
     DataLoader, IterableDataset, RandomSampler, Subset, SubsetRandomSampler, WeightedRandomSampler,
 )
 
+from ..core.values import whole_numbers
 from .data import ImageSet
 
 # %% auto #0
@@ -56,6 +57,16 @@ def _check_opened(data: Any) -> None:
         raise TypeError(f"data must hold images, got the name {str(data)!r}; open it first: np.load for a file of arrays, "
                         "robust_smooth.data.load('imagefolder', data_dir=...) for a folder of pictures")
 
+def _readable(data: Any) -> np.ndarray:
+    "Numbers as PyTorch reads them: in memory order, of this machine's kind. Raises TypeError or ValueError."
+    array = np.asarray(data)
+    if np.ma.is_masked(data):
+        raise ValueError("images must be whole, got masked entries")
+    if array.dtype.kind not in "biufc":
+        raise TypeError(f"images must be numbers, got {array.dtype}")
+    wanted = np.float64 if array.dtype == np.longdouble else array.dtype.newbyteorder("=")
+    return np.asarray(array, dtype=wanted, order="C")
+
 def as_pictures(data: Any) -> Tensor: # float32, where they are
     """Floating-point images. Raises TypeError for whole numbers.
 
@@ -66,7 +77,10 @@ def as_pictures(data: Any) -> Tensor: # float32, where they are
         return _from_photo(data)
     _check_opened(data)
     if not isinstance(data, Tensor):
-        data = torch.as_tensor(np.asarray(data))
+        data = torch.as_tensor(_readable(data))
+    if data.layout != torch.strided or data.is_meta:
+        kind = "one on the device 'meta', where there are no numbers" if data.is_meta else f"a tensor of layout {data.layout}"
+        raise TypeError(f"images must be a plain tensor, got {kind}")
     if not data.is_floating_point():
         raise TypeError(f"images must be floating point in [0, 1], got {data.dtype}; divide by the largest level first"
                         + (": images / 255" if data.dtype == torch.uint8 else ""))
@@ -87,12 +101,12 @@ def as_labels(labels: Any,  # classes, one an image
     array = np.asarray(labels.detach().cpu() if isinstance(labels, Tensor) else labels)
     if array.dtype.kind == "O" and all(isinstance(one, numbers.Integral) for one in array.ravel()):
         array = array.astype(np.int64)
-    whole = array.dtype.kind in "iub" or array.dtype.kind == "f" and bool(np.all(array == np.floor(array)))
+    whole = array.dtype.kind in "iub" or array.dtype.kind == "f" and bool(np.all(np.isfinite(array) & (array == np.floor(array))))
     if not whole:
         return None
     if array.shape != (size,):
         raise ValueError(f"labels must be one class an image, [{size}], got shape {list(array.shape)}")
-    return array.astype(np.int64)
+    return whole_numbers(labels if isinstance(labels, np.ndarray) and array.dtype == labels.dtype else array, "labels")
 
 # %% ../../nbs/training/12_holders.ipynb #8baeb596
 def indices_of(dataset: Any, # of known length
@@ -270,16 +284,27 @@ def _batches(loader: DataLoader) -> Iterator[Any]:
         yield batch
 
 # %% ../../nbs/training/12_holders.ipynb #3ab612ad
+def _sizes(batches: Iterable) -> list[int]: # of each batch
+    "How many images a sampler of batches names."
+    with torch.random.fork_rng(devices=[]):
+        return [len(batch) if isinstance(batch, (list, tuple)) else 1 for batch in batches]
+
 def _of_loader(loader: DataLoader) -> Source:
     "A loader, in its own batches, several in a group where they are small."
     order, batched = order_of(loader), loader.batch_sampler is not None
+    sizes = [] if order is None or not batched else _sizes(loader.batch_sampler)
 
     def read(size: int) -> Iterator[Given]:
         held: list[Any] = []
         first = rows = 0
-        for batch in _batches(loader):
+        for number, batch in enumerate(_batches(loader)):
             held.append(batch)
-            rows += len(_pairs([batch])[0][0]) if batched else 1
+            found = len(_pairs([batch])[0][0]) if batched else 1
+            if number < len(sizes) and found != sizes[number]:
+                raise ValueError(f"data must give as many images as its sampler names, got {found} for {sizes[number]} in batch "
+                                 f"{number}: images that a collate_fn leaves out would move all later ones; leave them out "
+                                 "of the data set")
+            rows += found
             if rows >= size:
                 yield _from_items(held, batched, first)
                 held, first, rows = [], first + rows, 0

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from ..core.door import refuse_domain
-from ..core.values import UNIT, domain_words
+from ..core.values import UNIT, domain_words, whole_numbers
 from ..noise.additive import Noise, noisy_rows
 from ..training.conduct import TOLERANCE, check_layers, check_trial
 from ..training.openvino import image_hashes
@@ -96,7 +96,7 @@ def indices(index: ArrayLike | None, size: int) -> np.ndarray: # [size] int64
     if (times > 1).any():
         twice = values[times > 1][0]
         raise ValueError(f"index must not repeat, since each image's noise is drawn from its own, got {twice} twice")
-    return array.astype(np.int64)
+    return whole_numbers(array, "index")
 
 def whole_number(value: object, name: str, least: int) -> int:
     "Raise ValueError unless a number is whole and large enough."
@@ -117,7 +117,7 @@ def classes_given(labels: ArrayLike | None, size: int) -> np.ndarray | None: # [
     array = np.asarray(labels)
     if array.shape != (size,) or size and array.dtype.kind not in "iu":
         raise ValueError(f"labels must be {size} whole numbers, got shape {array.shape} of {array.dtype}")
-    return array.astype(np.int64)
+    return whole_numbers(labels if isinstance(labels, np.ndarray) else array, "labels")
 
 # %% ../../nbs/voting/02a_ballots.ipynb #744d316b
 @dataclass(frozen=True, eq=False)

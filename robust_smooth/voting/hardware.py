@@ -85,8 +85,8 @@ def forward_in_pieces(model: Callable, # base classifier
     while True:
         try:
             with torch.inference_mode():
-                # Copies: some networks work in place.
-                return torch.cat([check_logits(model(piece.clone()), len(piece), None) for piece in images.split(rows)])
+                # Copies: some networks work in place, some return one piece of memory again and again.
+                return torch.cat([check_logits(model(piece.clone()), len(piece), None).clone() for piece in images.split(rows)])
         except (*MEMORY_ERRORS, RuntimeError) as error:
             if rows == 1 or not ran_out(error):
                 raise

@@ -176,7 +176,10 @@ def _of_whole(said: str, data: Any, domain: tuple[float, float] | None) -> str |
     "The line that makes floating point of whole numbers, which need not be pixels."
     if not said.startswith("images must be floating point") or not _is_array(data):
         return None
-    kind, largest = str(data.dtype).removeprefix("torch."), data.max() if len(data) else 0
+    kind = str(data.dtype).removeprefix("torch.")
+    if kind.startswith("complex"):
+        return f"images must be real numbers, got {kind}"
+    largest = data.max() if len(data) else 0
     if domain != UNIT:
         return f"data must be floating point, got {kind}; write data.float()"
     return f"images must be floating point in [0, 1], got {kind}; write images.float()" if largest <= 1 else None

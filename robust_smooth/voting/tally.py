@@ -79,7 +79,7 @@ class HostTally:
         self.tolerance = np.float32(tolerance)
         self._counts = np.zeros((images, classes), np.int64)
         self._fragile = np.zeros(images, np.int64)
-        self._sums = np.zeros(images) # NaN or infinite where a logit of that image was
+        self._sums = np.zeros(images) # NaN where a logit of that image was NaN or infinite
         self._logits = np.empty((classes, rows), np.float32)
         self._near = np.empty((classes, rows), bool)
         self._best, self._floor = np.empty(rows, np.float32), np.empty(rows, np.float32)
@@ -101,8 +101,9 @@ class HostTally:
     def _check(self, logits: np.ndarray, pieces: Sequence[Piece]) -> None:
         if np.isfinite(np.einsum("cr->", logits)):
             return
-        for image, row, _, size in pieces:
-            self._sums[image] += float(logits[:, row:row + size].sum())
+        for image, row, _, size in pieces: # a sum of finite numbers may be too large
+            if not np.isfinite(logits[:, row:row + size]).all():
+                self._sums[image] = np.nan
 
     def _floors(self, logits: np.ndarray) -> np.ndarray:
         best, floor = self._best[:logits.shape[1]], self._floor[:logits.shape[1]]
@@ -174,7 +175,7 @@ class DeviceTally:
         best, self._winner = logits.amax(1), logits.argmax(1)
         floor = best - (best.abs() + 1) * self.tolerance
         near = (logits >= floor.unsqueeze(1)).sum(1)
-        self._sums.scatter_add_(0, owner, logits.sum(1))
+        self._sums.scatter_add_(0, owner, (logits * 0).sum(1)) # zeros, where a sum of finite logits may be too large
         self._fragile.scatter_add_(0, owner, (near - 1).clamp_(0, 1))
         cell = owner * logits.shape[1] + self._winner
         self._counts.view(-1).scatter_add_(0, cell, torch.ones_like(cell))
