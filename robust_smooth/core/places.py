@@ -269,7 +269,6 @@ def copy_aside(path: str | Path, # a file that is about to be replaced
     sync_folder(path.parent)
     return aside
 
-
 # %% ../../nbs/core/02_places.ipynb #1fe318bc
 _HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 

@@ -172,7 +172,6 @@ def whole_numbers(values: ArrayLike, # any shape
         raise ValueError(f"{name} must be in [-2**63, 2**63), got {array.min()} to {array.max()}")
     return array.astype(np.int64)
 
-
 # %% ../../nbs/core/00_values.ipynb #3daa27e8
 def positions(rows: Any, # a number, a slice, a mask or a list of numbers
               size: int, # rows that there are
@@ -192,7 +191,6 @@ def positions(rows: Any, # a number, a slice, a mask or a list of numbers
     if chosen.ndim != 1:
         raise IndexError(f"rows of {size} must be a number, a slice, a mask or a list of numbers, got {rows!r}")
     return chosen
-
 
 # %% ../../nbs/core/00_values.ipynb #3daa27ea
 def _equal_arrays(ours: np.ndarray, theirs: np.ndarray) -> bool: # of numbers or of text
@@ -224,7 +222,6 @@ def equal(ours: Any,   # numbers, words, arrays; lists and dictionaries of them
     if all(many):
         return len(ours) == len(theirs) and all(map(equal, ours, theirs))
     return not any(many) and bool(ours == theirs or (ours != ours and theirs != theirs))
-
 
 # %% ../../nbs/core/00_values.ipynb #4b404e40
 def check_mode(mode: str,                               # as it was asked for

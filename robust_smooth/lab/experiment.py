@@ -550,5 +550,3 @@ def _fast_line(shown: SimpleNamespace) -> str:
     "How the budget trains and votes, in its own words."
     simple = f"long trainings and votes compiled where the words say so: {fast.compiler()}"
     return f"  trained: {shown.training}; votes by the network rebuilt: {shown.voting} ({simple})"
-
-

@@ -111,7 +111,6 @@ def _check_angles(angles: Any = 31, **rest: Any) -> None:
 
 ask_before(sys.modules[__name__], "image_region", _check_angles)
 
-
 # %% ../../nbs/methods/06b_regions.ipynb #db6957b4
 def plot_region(ax: Any,           # matplotlib axes
                 angles: ArrayLike, # [A] angles to the gradient, from 0 to pi

@@ -147,8 +147,6 @@ def certify_monte_carlo(
     return found.sealed(index=record.index, labels=record.labels, noise=noise_spec(record.noise), dim=record.dim,
                         domain=record.domain, classes=record.counts.shape[1])
 
-
-
 # %% ../../nbs/methods/04a_sampled_ratios.ipynb #f6626e19
 def _sampling_proved(w: dict[str, np.ndarray], alpha: float) -> np.ndarray: # [B] bool
     "Whether ranks and shares keep the noise's part of alpha."

@@ -353,4 +353,3 @@ class Judge:
             self.said = said
             warnings.warn(f"{said}; the vote goes on, and is good without them: dataclasses.replace(record, labels=None or others)",
                           stacklevel=5)
-

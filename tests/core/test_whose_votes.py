@@ -63,6 +63,13 @@ def test_images_under_other_names_bring_no_new_draws():
     assert len(Record.concat([record(), fresh])) == 12
 
 
+def test_equal_images_have_equal_votes_under_splits():
+    "Nothing is drawn there: images that a data set holds twice are no second vote."
+    whole = dict(noise=rs.Splitting(n_splits=1000, q=255), provenance={}, selection=np.zeros_like(COUNTS))
+    twice = replace(record(**whole), index=np.arange(6) + 100)
+    assert len(Record.concat([record(**whole), twice])) == 12
+
+
 def test_a_sum_beyond_64_bits_is_no_number_of_draws():
     with pytest.raises(ValueError, match="add up to n"):
         Record(selection=CHOSEN[:1], counts=[[2**63 - 1, 2**63 - 1, 12]], n=10, noise=rs.Gaussian(sigma=0.5), dim=2)
