@@ -76,7 +76,8 @@ def equal_rows(model, shape, device, spent, end) -> None:
 
 LOOKS: dict[str, Callable] = {"as it is": hardware._look_again, "dropping": dropping, "equal rows": equal_rows}
 
-def tried(curve: tuple, load: tuple[float, float], look: Callable, seed: int) -> tuple[float, float]: # share of the best, seconds
+# share of the best, seconds
+def tried(curve: tuple, load: tuple[float, float], look: Callable, seed: int) -> tuple[float, float]:
     net = Timed(curve, load, seed).eval()
     hardware._look_again, hardware._now = look, lambda device: net.clock # a clock that only the network moves
     rows = hardware.tune_batch_size(net, (1,))
@@ -92,8 +93,12 @@ def main() -> None:
             for way, look in LOOKS.items():
                 found, took = np.array([tried(curve, settings, look, seed) for seed in range(options.tries)]).T
                 below = [float((found < limit - 1e-9).mean()) for limit in (0.98, 0.95)]
-                print(f"  {name:26s}{way:12s}below .98 {below[0]:.3f}, below .95 {below[1]:.3f}, mean {found.mean():.4f}, "
-                      f"at most {took.max():.1f} s, median {np.median(took):.1f} s", flush=True)
+                print(
+                    f"  {name:26s}{way:12s}below .98 {below[0]:.3f}, below .95 {below[1]:.3f}, "
+                    f"mean {found.mean():.4f}, "
+                    f"at most {took.max():.1f} s, median {np.median(took):.1f} s",
+                    flush=True,
+                )
 
 if __name__ == "__main__":
     main()

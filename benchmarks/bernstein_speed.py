@@ -19,7 +19,10 @@ PRINTED = 6.48 # seconds per example on a GPU, Kao et al., n = 1, d = 5
 
 def random_head(rng, d, K=10, hidden=32):
     sizes = (d, hidden, hidden, K)
-    layers = [(rng.normal(size=(a, b)) * (3.5 if i == 0 else 2.1) / np.sqrt(a), 0.7 * rng.normal(size=b)) for i, (a, b) in enumerate(zip(sizes, sizes[1:]))]
+    layers = [
+        (rng.normal(size=(a, b)) * (3.5 if i == 0 else 2.1) / np.sqrt(a), 0.7 * rng.normal(size=b))
+        for i, (a, b) in enumerate(zip(sizes, sizes[1:]))
+    ]
     def head(x):
         x = np.maximum((x - 0.5) @ layers[0][0] + layers[0][1], 0)
         return np.maximum(x @ layers[1][0] + layers[1][1], 0) @ layers[2][0] + layers[2][1]
@@ -44,9 +47,20 @@ def main(heads: int = 15) -> None:
             paper.append(timed(lambda: (bernstein.evaluate(table, x0), bernstein.root_radius(table, x0)))[0])
             one.append(timed(lambda: [bernstein.evaluate(table, x0) for _ in range(20)])[0] / 20)
         target = TARGETS.get((d, n))
-        rows.append(dict(d=d, n=n, median_s=np.median(seconds), q90_s=np.quantile(seconds, 0.9), max_s=max(seconds), boxes=int(np.median(boxes)),
-                         of_target=np.median(seconds) / target if target else np.nan, paper_radius_ms=1000 * np.median(paper), evaluate_ms=1000 * np.median(one),
-                         times_faster_than_printed=PRINTED / np.median(seconds) if (d, n) == (5, 1) else np.nan))
+        rows.append(
+            dict(
+                d=d,
+                n=n,
+                median_s=np.median(seconds),
+                q90_s=np.quantile(seconds, 0.9),
+                max_s=max(seconds),
+                boxes=int(np.median(boxes)),
+                of_target=np.median(seconds) / target if target else np.nan,
+                paper_radius_ms=1000 * np.median(paper),
+                evaluate_ms=1000 * np.median(one),
+                times_faster_than_printed=PRINTED / np.median(seconds) if (d, n) == (5, 1) else np.nan,
+            )
+        )
     print(pd.DataFrame(rows).to_string(index=False, float_format=lambda v: f"{v:.4g}"))
 
 

@@ -33,8 +33,16 @@ def seconds(work, repeats: int = 5) -> list[float]:
 
 def report(name: str, times: list[float], against: float | None = None) -> None:
     middle = statistics.median(times)
-    ratio = "" if against is None else f"   {against / middle:8.1f} x faster than the loop ({against / max(times):.1f} to {against / min(times):.1f})"
-    print(f"{name:62s} {1000 * middle:9.1f} ms (from {1000 * min(times):.1f} to {1000 * max(times):.1f}){ratio}", flush=True)
+    ratio = (
+        ""
+        if against is None
+        else f"   {against / middle:8.1f} x faster than the loop ({against / max(times):.1f} to "
+             f"{against / min(times):.1f})"
+    )
+    print(
+        f"{name:62s} {1000 * middle:9.1f} ms (from {1000 * min(times):.1f} to {1000 * max(times):.1f}){ratio}",
+        flush=True,
+    )
 
 def main() -> None:
     warnings.simplefilter("ignore")
@@ -43,17 +51,31 @@ def main() -> None:
     start = time.process_time()
     looped = np.array([confint_lower(int(k), n, 0.001) for k in hits[:1000]])
     loop = (time.process_time() - start) * 10
-    print("loop:", "statsmodels" if proportion_confint is not None else "scipy.stats.beta, as statsmodels calls it", f"{loop:.2f} s for 10,000 bounds (timed on 1000)")
+    print(
+        "loop:",
+        "statsmodels" if proportion_confint is not None else "scipy.stats.beta, as statsmodels calls it",
+        f"{loop:.2f} s for 10,000 bounds (timed on 1000)",
+    )
     assert np.allclose(looped, bounds.binomial_lower(hits[:1000], n, 0.001), rtol=1e-9)
     report("10,000 Clopper-Pearson lower bounds", seconds(lambda: bounds.binomial_lower(hits, n, 0.001)), loop)
-    report("10,000 two-sided limits (lower and upper)", seconds(lambda: (bounds.binomial_lower(hits, n, 0.0005), bounds.binomial_upper(hits, n, 0.0005))), loop)
+    report(
+        "10,000 two-sided limits (lower and upper)",
+        seconds(lambda: (bounds.binomial_lower(hits, n, 0.0005), bounds.binomial_upper(hits, n, 0.0005))),
+        loop,
+    )
 
     top = rng.beta(2, 1, 500)
     masses = np.c_[top, rng.dirichlet(np.full(999, 0.05), 500) * (1 - top)[:, None]]
-    record = Record.from_counts(rng.multinomial(100, masses), rng.multinomial(n, masses), n, Gaussian(sigma=0.5), 150_528)
+    record = Record.from_counts(
+        rng.multinomial(100, masses), rng.multinomial(n, masses), n, Gaussian(sigma=0.5), 150_528
+    )
     cohen = seconds(lambda: [confint_lower(int(k), n, 0.001) for k in record.hits], 2)
     report("500 images x 1000 classes: CERTIFY", seconds(lambda: gaussian.certify(record)), min(cohen))
-    for name, options in {"sound": {}, "paper, grid of 10": dict(mode="paper"), "sound, t from selection": dict(t="selection")}.items():
+    for name, options in {
+        "sound": {},
+        "paper, grid of 10": dict(mode="paper"),
+        "sound, t from selection": dict(t="selection"),
+    }.items():
         report(f"500 images x 1000 classes: T-CERTIFY, {name}", seconds(lambda: tcertify.certify(record, **options), 3))
 
     looks._plan.cache_clear()

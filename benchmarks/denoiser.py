@@ -32,9 +32,16 @@ def taught(clean: torch.nn.Module, noise: rs.Gaussian) -> dict: # denoisers
             net.load_state_dict(list(made.values())[-1].state_dict())
         start = time.process_time()
         told = denoisers.fit_denoiser(
-            net, train, noise, epochs, classifier=clean if number else None, batch_size=64, augment="crop_flip", amp=True,
-            optimizer=lambda weights: torch.optim.Adam(weights, lr=rate), schedule=rs.train.Cosine(warmup=0.1),
-            checkpoint=home() / "denoiser" / f"{number}.checkpoint", progress=False)
+            net, train, noise, epochs,
+            classifier=clean if number else None,
+            batch_size=64,
+            augment="crop_flip",
+            amp=True,
+            optimizer=lambda weights: torch.optim.Adam(weights, lr=rate),
+            schedule=rs.train.Cosine(warmup=0.1),
+            checkpoint=home() / "denoiser" / f"{number}.checkpoint",
+            progress=False,
+        )
         made[name] = net
         print(f"{name}: {(time.process_time() - start) / 60:.1f} minutes of this process, {told.rows[-1]}", flush=True)
     return made
@@ -42,7 +49,9 @@ def taught(clean: torch.nn.Module, noise: rs.Gaussian) -> dict: # denoisers
 def row(name: str, model, test: rs.data.ImageSet, n: int, alone) -> tuple[dict, object]:
     "Accuracy with and without noise, certified accuracy, and the gain over the clean network alone, in pairs."
     kept = home() / "denoiser" / f"{name.replace(' ', '-')}-{len(test)}-{n}.votes"
-    record = rs.Smoothed(model, rs.Gaussian(sigma=SIGMA)).vote(test, n=n, n0=100, batch_size=64, progress=False, save=kept)
+    record = rs.Smoothed(model, rs.Gaussian(sigma=SIGMA)).vote(
+        test, n=n, n0=100, batch_size=64, progress=False, save=kept
+    )
     certified = outcomes(record.certify("l2", method="gaussian"), test.labels.numpy(), RADII) # [R, B]
     shares = {f"radius {radius:g}": round(float(share), 3) for radius, share in zip(RADII, certified.mean(1))}
     gain = paired(certified[0], certified[0] if alone is None else alone[0])

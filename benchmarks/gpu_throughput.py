@@ -38,7 +38,9 @@ def plain_loop(model, x, sigma, n, batch):
 
 
 def bare(model, batch, n, device):
-    images = torch.rand((batch, *SHAPE), device=device).contiguous(memory_format=getattr(model, "memory_format", torch.contiguous_format))
+    images = torch.rand((batch, *SHAPE), device=device).contiguous(
+        memory_format=getattr(model, "memory_format", torch.contiguous_format)
+    )
     with torch.inference_mode():
         for _ in range(-(-n // batch)): model(images)
     return -(-n // batch) * batch
@@ -59,7 +61,12 @@ def with_tf32(task):
 
 def table(title, speeds, last, splits):
     "Lines of the table, and its numbers."
-    lines = [title, "", "| what | images/s | of its bare forward | times the plain loop | s at 100,000 |", "|---|---|---|---|---|"]
+    lines = [
+        title,
+        "",
+        "| what | images/s | of its bare forward | times the plain loop | s at 100,000 |",
+        "|---|---|---|---|---|",
+    ]
     rows = []
     for name, values in speeds.items():
         own = name.removeprefix("votes ") if name.startswith("votes ") else last if name.startswith("DSSN") else None
@@ -79,7 +86,9 @@ def main():
     parser.add_argument("--n", type=int, default=100_000, help="draws per measurement (default 100000)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--minutes", type=float, default=9.0, help="no round begins that would end later (default 9)")
-    parser.add_argument("--table", default="gpu_throughput.md", help="write the table to this file (default gpu_throughput.md)")
+    parser.add_argument(
+        "--table", default="gpu_throughput.md", help="write the table to this file (default gpu_throughput.md)"
+    )
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--out", help="write the measurements to this JSON file")
     args = parser.parse_args()
@@ -88,13 +97,21 @@ def main():
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     net = models.seeded(getattr(models, args.network), 0).eval().to(device)
     x, sample = torch.randint(256, (1, *SHAPE), device=device) / 255, torch.rand((8, *SHAPE), device=device)
-    steps = {"float32": net, "+ folded": models.optimise(net, sample, backend="torch folded"), "+ channels-last": models.optimise(net, sample, backend="torch channels-last"),
-             "+ bfloat16": models.optimise(net, sample, "bfloat16", "torch channels-last")}
+    steps = {
+        "float32": net,
+        "+ folded": models.optimise(net, sample, backend="torch folded"),
+        "+ channels-last": models.optimise(net, sample, backend="torch channels-last"),
+        "+ bfloat16": models.optimise(net, sample, "bfloat16", "torch channels-last"),
+    }
     batches = {name: tune_batch_size(model, SHAPE, device) for name, model in steps.items()}
     if args.compile: # for one shape: the best of the step before
         batches["+ compiled"] = batches["+ bfloat16"]
-        steps["+ compiled"] = models.optimise(net, torch.rand((batches["+ compiled"], *SHAPE), device=device), "bfloat16", "torch compiled")
-    engine = lambda model, noise, batch, n: count_votes(model, x, noise, n, num_classes=10, seed=0, batch_size=batch, progress=False).n.sum()
+        steps["+ compiled"] = models.optimise(
+            net, torch.rand((batches["+ compiled"], *SHAPE), device=device), "bfloat16", "torch compiled"
+        )
+    engine = lambda model, noise, batch, n: count_votes(
+        model, x, noise, n, num_classes=10, seed=0, batch_size=batch, progress=False
+    ).n.sum()
     few = max(args.n // 4, 1000) # the loops of published code are slow
     tasks = {f"plain loop, batch {b}": (lambda b=b: plain_loop(net, x[0], 0.5, few, b)) for b in (400, 1000)}
     for name, model in steps.items():
@@ -121,11 +138,21 @@ def main():
             if number: speeds[name].append(done / (time.perf_counter() - start))
         longest = max(longest, time.perf_counter() - round_begun)
         if any(not values for values in speeds.values()): continue
-        title = f"{args.network} on {where}, torch {torch.__version__}, {min(map(len, speeds.values()))} rounds, batches {batches}"
+        title = (
+            f"{args.network} on {where}, torch {torch.__version__}, {min(map(len, speeds.values()))} rounds, "
+            f"batches {batches}"
+        )
         text, rows = table(title, speeds, last, splits)
         Path(args.table).write_text(text)
     print(text)
-    if args.out: Path(args.out).write_text(json.dumps(dict(device=where, torch=torch.__version__, network=args.network, rounds=args.rounds, rows=rows), indent=1) + "\n")
+    if args.out:
+        Path(args.out).write_text(
+            json.dumps(
+                dict(device=where, torch=torch.__version__, network=args.network, rounds=args.rounds, rows=rows),
+                indent=1,
+            )
+            + "\n"
+        )
 
 
 if __name__ == "__main__": main()

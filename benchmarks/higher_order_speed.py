@@ -36,25 +36,37 @@ def radii(repeats, batch=100):
     arguments = (q, norm * cosine, norm * np.sqrt(1 - cosine**2))
     solve = [t / batch for t in seconds(lambda: higher_order.solve_direction(*arguments), repeats)]
     found = higher_order.solve_direction(*arguments)
-    prove = [t / batch for t in seconds(lambda: higher_order.dual_value(*arguments, found.radius, *found.multipliers.T), repeats)]
+    prove = [
+        t / batch
+        for t in seconds(lambda: higher_order.dual_value(*arguments, found.radius, *found.multipliers.T), repeats)
+    ]
     print(f"one radius with its proof, batch of {batch}: {spread(solve)} s (target 0.05)")
     print(f"one independent dual value, as `check` needs: {spread(prove)} s")
 
 
 def moments(network, shape, draws, repeats):
-    model, noise, x = network.eval(), Gaussian(sigma=0.5), torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))
+    model, noise, x = (
+        network.eval(),
+        Gaussian(sigma=0.5),
+        torch.rand(1, *shape, generator=torch.Generator().manual_seed(0)),
+    )
     options = dict(num_classes=10, seed=0, targets=[0], batch_size=250, progress=False)
     ratios = []
     for _ in range(repeats):
         plain = lambda: count_votes(model, x, noise, draws, **options)
-        both = lambda: count_votes(model, x, noise, draws, observers=[higher_order.GradientMoments(noise, int(np.prod(shape)))], **options)
+        both = lambda: count_votes(
+            model, x, noise, draws, observers=[higher_order.GradientMoments(noise, int(np.prod(shape)))], **options
+        )
         once = {task: 0.0 for task in (plain, both)}
         for task in (plain, both, both, plain): # a drift of the clock cancels
             start = time.process_time()
             task()
             once[task] += time.process_time() - start
         ratios.append(once[both] / once[plain])
-    print(f"votes with moments over votes alone, {type(network).__name__} on {shape}, {draws} draws: {spread(ratios)} (target 1.15)")
+    print(
+        f"votes with moments over votes alone, {type(network).__name__} on {shape}, {draws} draws: "
+        f"{spread(ratios)} (target 1.15)"
+    )
 
 
 if __name__ == "__main__":

@@ -29,7 +29,8 @@ TWIN = "-int8"
 SHARES = (0, 0.5, 1, 1.5, 2) # of sigma, the radii
 MARGIN = 0.01                # a difference that is small enough whatever its error
 OF_ZOO = "zoo"
-OTHERS: dict[str, dict] = {"accurate biases": dict(fast_bias_correction=False), "defaults": {}} # of NNCF; twins made anew
+# of NNCF; twins made anew
+OTHERS: dict[str, dict] = {"accurate biases": dict(fast_bias_correction=False), "defaults": {}}
 PARTS = 5                    # after each of which a table is printed
 BATCH = 64                   # rows of a forward pass
 FILE = Path(__file__).with_suffix(".csv")
@@ -39,7 +40,9 @@ def anew(name: str, original: torch.nn.Module, settings: dict) -> torch.nn.Modul
     card = zoo.zoo()[name]
     train = rs.data.load(card["dataset"], "train", subset=zoo.zoo()[name + TWIN]["calibration"]["of"])
     seen = [calibration(train, rs.Gaussian(sigma=card["noise"]["sigma"]), seed=seed) for seed in (1, 0)]
-    with mock.patch.object(openvino, "_in_integers", partial(openvino._in_integers, how=lambda library: dict(settings))):
+    with mock.patch.object(
+        openvino, "_in_integers", partial(openvino._in_integers, how=lambda library: dict(settings))
+    ):
         return rs.models.optimise(original, seen[0], "int8", "openvino", seen[1])
 
 def networks(name: str, sample: torch.Tensor, way: str, twin: str) -> dict:
@@ -61,9 +64,18 @@ def row(before: np.ndarray, after: np.ndarray) -> dict: # outcomes [B] of float3
     "Certified accuracy of both at one radius, and their difference with its standard error."
     each = after.astype(float) - before
     difference, error = each.mean(), each.std(ddof=1) / math.sqrt(len(each))
-    within = "margin" if abs(difference) <= MARGIN + 1e-12 else "two errors" if abs(difference) <= 2 * error else "neither"
-    return dict(float32=round(before.mean(), 4), int8=round(after.mean(), 4), difference=round(difference, 4),
-                error=round(error, 4), only_float32=int((each < 0).sum()), only_int8=int((each > 0).sum()), within=within)
+    within = (
+        "margin" if abs(difference) <= MARGIN + 1e-12 else "two errors" if abs(difference) <= 2 * error else "neither"
+    )
+    return dict(
+        float32=round(before.mean(), 4),
+        int8=round(after.mean(), 4),
+        difference=round(difference, 4),
+        error=round(error, 4),
+        only_float32=int((each < 0).sum()),
+        only_int8=int((each > 0).sum()),
+        within=within,
+    )
 
 def compared(name: str, way: str, twin: str, n: int, images: rs.data.ImageSet) -> list[dict]: # a row a radius
     "Both networks on all images."
@@ -75,7 +87,8 @@ def compared(name: str, way: str, twin: str, n: int, images: rs.data.ImageSet) -
         rows = np.arange(first, len(images), PARTS)
         for key, net in nets.items():
             record = votes(name, key, net, images, rows, n)
-            found[key].append(outcomes(record.certify("l2", method="gaussian"), images.labels.numpy()[rows], radii)) # [R, B]
+            # [R, B]
+            found[key].append(outcomes(record.certify("l2", method="gaussian"), images.labels.numpy()[rows], radii))
             fragile[key] += int(record.fragile.sum())
         before, after = (np.concatenate(parts, axis=1) for parts in found.values())
         facts = dict(images=before.shape[1], n=n, sigma=sigma, float32_by=way, twin=twin)
@@ -91,7 +104,9 @@ def keep(made: list[dict]) -> None:
         others = pd.read_csv(FILE)
         same = (others.network == made[0]["network"]) & (others.twin == made[0]["twin"])
         table = pd.concat([others[~same], table])
-    write_atomic(FILE, table.sort_values(["network", "twin", "radius"], ascending=[True, False, True]).to_csv(index=False))
+    write_atomic(
+        FILE, table.sort_values(["network", "twin", "radius"], ascending=[True, False, True]).to_csv(index=False)
+    )
 
 def cell(one) -> str: # a row of the file; bold where it is within neither
     "What a table says of one radius."
@@ -101,7 +116,9 @@ def cell(one) -> str: # a row of the file; bold where it is within neither
 def show() -> None:
     "The file as a table for the README."
     table = pd.read_csv(FILE)
-    print("| network | " + " | ".join(f"{share:g} sigma" for share in SHARES) + " |\n" + "|---" * (len(SHARES) + 1) + "|")
+    print(
+        "| network | " + " | ".join(f"{share:g} sigma" for share in SHARES) + " |\n" + "|---" * (len(SHARES) + 1) + "|"
+    )
     for (name, twin), rows in table.groupby(["network", "twin"], sort=False):
         images = rows.images.iloc[0]
         said = ("" if twin == OF_ZOO else f", {twin}") + ("" if images == table.images.max() else f", {images} images")

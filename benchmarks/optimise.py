@@ -39,7 +39,9 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--budget", type=float, default=0.3, help="seconds per timing")
-    parser.add_argument("--compile", action="store_true", help="also torch.compile, for one batch shape (needs a C++ compiler)")
+    parser.add_argument(
+        "--compile", action="store_true", help="also torch.compile, for one batch shape (needs a C++ compiler)"
+    )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     print(f"torch {torch.__version__}, {options.threads} thread(s), bfloat16 instructions: {instructions() or 'none'}")
@@ -51,17 +53,25 @@ def main():
         variants = {"plain float32": net, "folded": models.optimise(net, sample, backend="torch folded"),
                     "folded, channels-last": models.optimise(net, sample, backend="torch channels-last"),
                     "folded, channels-last, bfloat16": models.optimise(net, sample, "bfloat16", "torch channels-last")}
-        best = {name: min(BATCHES, key=lambda batch: seconds_per_image(model, batch, shape, options.budget)) for name, model in variants.items()}
+        best = {
+            name: min(BATCHES, key=lambda batch: seconds_per_image(model, batch, shape, options.budget))
+            for name, model in variants.items()
+        }
         if options.compile:
             best["... compiled"] = best["folded, channels-last, bfloat16"]
-            variants["... compiled"] = models.optimise(net, torch.rand(best["... compiled"], *shape), "bfloat16", "torch compiled")
+            variants["... compiled"] = models.optimise(
+                net, torch.rand(best["... compiled"], *shape), "bfloat16", "torch compiled"
+            )
         rounds = [{name: seconds_per_image(model, best[name], shape, options.budget) for name,
                    model in variants.items()} for _ in range(options.rounds)]
         print(f"\n{title}" + (f" (goal {goal} for bfloat16)" if goal else ""))
         for name in variants:
             ratios = [one["plain float32"] / one[name] for one in rounds]
             rate, ratio = 1 / statistics.median(one[name] for one in rounds), statistics.median(ratios)
-            print(f"  {name:34s} batch {best[name]:4d}  {rate:9.0f} images/s  ratio {ratio:5.2f}  [{min(ratios):.2f}, {max(ratios):.2f}]")
+            print(
+                f"  {name:34s} batch {best[name]:4d}  {rate:9.0f} images/s  ratio {ratio:5.2f}  [{min(ratios):.2f}, "
+                f"{max(ratios):.2f}]"
+            )
 
 
 if __name__ == "__main__":

@@ -19,15 +19,27 @@ from robust_smooth.smoothed import Smoothed
 from robust_smooth.training import data, models, train
 
 GRID, SEEDS = np.arange(0, 2, 0.25), (1, 2, 3)
-PLANS = {"exact": {}, "exact, gamma .05": dict(gamma=0.05), "union": dict(spending="union"), "anytime": dict(spending="anytime"),
-         "two-sided": dict(two_sided=True), "two-sided, n / 4": dict(two_sided=True, part=4), "two-sided, n / 16": dict(two_sided=True, part=16)}
+PLANS = {
+    "exact": {},
+    "exact, gamma .05": dict(gamma=0.05),
+    "union": dict(spending="union"),
+    "anytime": dict(spending="anytime"),
+    "two-sided": dict(two_sided=True),
+    "two-sided, n / 4": dict(two_sided=True, part=4),
+    "two-sided, n / 16": dict(two_sided=True, part=16),
+}
 
 def _network(digits, sigma):
     "A small network that has seen the noise."
     torch.manual_seed(0)
     net = models.mlp(64, 10)
     optimizer = lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, weight_decay=1e-4)
-    train.fit(net, digits, train.NoiseAugmentation(Gaussian(sigma=sigma)), epochs=60, optimizer=optimizer, batch_size=100, progress=False)
+    train.fit(
+        net,
+        digits,
+        train.NoiseAugmentation(Gaussian(sigma=sigma)),
+        epochs=60, optimizer=optimizer, batch_size=100, progress=False,
+    )
     return net
 
 def _rows(sigma, images, n, names):
@@ -40,10 +52,17 @@ def _rows(sigma, images, n, names):
         return record, time.perf_counter() - start
     def row(name, seed, record, clock, accuracy, **more):
         right = record.selected == labels
-        told = dict(sigma=sigma, plan=name, seed=seed, draws=record.n.mean(), saving=n / record.n.mean(), saving_skip_wrong=n * len(labels) / record.n[right].sum(), seconds=clock)
+        told = dict(
+            sigma=sigma, plan=name, seed=seed, draws=record.n.mean(), saving=n / record.n.mean(),
+            saving_skip_wrong=n * len(labels) / record.n[right].sum(),
+            seconds=clock,
+        )
         return told | more | {f"{r:g}": a for r, a in zip(GRID, accuracy)}
     fixed, clock = vote()
-    base = {False: gaussian.certify(fixed).certified_accuracy(labels, GRID), True: exact.certify(fixed).certified_accuracy(labels, GRID)}
+    base = {
+        False: gaussian.certify(fixed).certified_accuracy(labels, GRID),
+        True: exact.certify(fixed).certified_accuracy(labels, GRID),
+    }
     yield row("fixed n, CERTIFY", 0, fixed, clock, base[False])
     yield row("fixed n, exact", 0, fixed, clock, base[True])
     usual = {}
@@ -55,13 +74,23 @@ def _rows(sigma, images, n, names):
             ours = sequential.certify(record).certified_accuracy(labels, GRID)
             usual.setdefault(seed, ours)
             change = ours - base[options.get("two_sided", False)]
-            yield row(name, seed, record, clock, ours, worst_change=change[np.argmax(np.abs(change))], short=np.min(ours - usual[seed]))
+            yield row(
+                name, seed, record, clock, ours,
+                worst_change=change[np.argmax(np.abs(change))],
+                short=np.min(ours - usual[seed]),
+            )
 
 def main(images: int = 500, n: int = 100_000, names: str = ";".join(PLANS)) -> None:
     frame = pd.DataFrame([row for sigma in (0.5, 1.0) for row in _rows(sigma, images, n, names.split(";"))])
     print(frame.round(4).to_string(index=False))
     told = ["draws", "saving", "saving_skip_wrong", "seconds", "worst_change", "short"]
-    print(frame[frame.worst_change.notna()].groupby(["sigma", "plan"])[told].agg(["min", "mean", "max"]).round(4).to_string())
+    print(
+        frame[frame.worst_change.notna()]
+        .groupby(["sigma", "plan"])[told]
+        .agg(["min", "mean", "max"])
+        .round(4)
+        .to_string()
+    )
 
 if __name__ == "__main__":
     main(*map(int, sys.argv[1:3]), *sys.argv[3:4])

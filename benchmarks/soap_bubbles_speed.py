@@ -28,10 +28,16 @@ def certificates(repeats: int) -> None:
         shell_radii._table.cache_clear()
         setup = seconds(lambda: soap_bubbles.verified_radius(q, d, k, "l2"))
         rates = [len(q) / seconds(lambda: soap_bubbles.verified_radius(q, d, k, "l2")) for _ in range(repeats)]
-        print(f"l2 d={d} k={k:g}: first batch {setup:.2f} s with set-up; then {np.median(rates):,.0f} verified radii/s (from {min(rates):,.0f} to {max(rates):,.0f})")
+        print(
+            f"l2 d={d} k={k:g}: first batch {setup:.2f} s with set-up; then {np.median(rates):,.0f} verified radii/s "
+            f"(from {min(rates):,.0f} to {max(rates):,.0f})"
+        )
     for d, k in ((2, 1.5), (5, 3.0), (20, 12.0), (64, 20.0), (64, 50.0), (3072, 250.0)):
         times = [seconds(lambda: soap_bubbles.radius(p, d, k, "mixed")) for p in np.linspace(0.6, 0.999, 2 + repeats)]
-        print(f"mixed d={d} k={k:g}, no table: {np.median(times):.2f} s per radius (from {min(times):.2f} to {max(times):.2f})")
+        print(
+            f"mixed d={d} k={k:g}, no table: {np.median(times):.2f} s per radius (from {min(times):.2f} to "
+            f"{max(times):.2f})"
+        )
 
 
 def steepest() -> None:
@@ -44,7 +50,11 @@ def steepest() -> None:
     for d in (2, 3, 5, 8, 12, 16, 20, 24, 30, 64, 784):
         times = np.array([spent(d, 0.9 * d, q) for q in (0.49, 0.3, 0.1, 1e-2, 1e-4, 1e-9)])
         done = times[~np.isnan(times)]
-        print(f"mixed d={d} k={0.9 * d:g}, proved: {np.median(done):.2f} s of processor time a radius (from {done.min():.2f} to {done.max():.2f}); refused {np.isnan(times).sum()} of {len(times)}", flush=True)
+        print(
+            f"mixed d={d} k={0.9 * d:g}, proved: {np.median(done):.2f} s of processor time a radius (from "
+            f"{done.min():.2f} to {done.max():.2f}); refused {np.isnan(times).sum()} of {len(times)}",
+            flush=True,
+        )
 
 
 def next_to_the_pole() -> None:
@@ -57,7 +67,11 @@ def next_to_the_pole() -> None:
                     begin = time.process_time()
                     radii.append(soap_bubbles.verified_radius(np.array([q]), d, d - gap, family)[0][0])
                     times.append(time.process_time() - begin)
-            print(f"{family} d={d}, d - k from 0.005 to 0.5, proved: {np.median(times):.2f} s of processor time a radius (from {min(times):.2f} to {max(times):.2f}); {np.count_nonzero(radii)} of {len(radii)} above 0", flush=True)
+            print(
+                f"{family} d={d}, d - k from 0.005 to 0.5, proved: {np.median(times):.2f} s of processor time a radius "
+                f"(from {min(times):.2f} to {max(times):.2f}); {np.count_nonzero(radii)} of {len(radii)} above 0",
+                flush=True,
+            )
 
 
 def votes(repeats: int, n: int) -> None:
@@ -66,13 +80,23 @@ def votes(repeats: int, n: int) -> None:
     net = resnet20(10, in_channels=3).eval()
     net.unit_input = True
     model, x = wrap(net, num_classes=10), torch.rand(1, 3, 32, 32)
-    noises = [Gaussian(sigma=0.25), RadialGaussian.matched(0.25, 500, 3072), MixedNormGaussian.matched(0.25, 250, 3072), LinfGaussian(sigma=0.01, k=250)]
-    run = lambda noise: seconds(lambda: count_votes(model, x, noise, n, num_classes=10, seed=0, batch_size=100, progress=False))
+    noises = [
+        Gaussian(sigma=0.25),
+        RadialGaussian.matched(0.25, 500, 3072),
+        MixedNormGaussian.matched(0.25, 250, 3072),
+        LinfGaussian(sigma=0.01, k=250),
+    ]
+    run = lambda noise: seconds(
+        lambda: count_votes(model, x, noise, n, num_classes=10, seed=0, batch_size=100, progress=False)
+    )
     for noise in noises: run(noise)
     times = np.array([[run(noise) for noise in noises] for _ in range(repeats)])
     for noise, column in zip(noises[1:], times.T[1:]):
         ratio = times[:, 0] / column
-        print(f"votes, ResNet-20, {type(noise).__name__}: {np.median(ratio):.3f} of the Gaussian's throughput (from {ratio.min():.3f} to {ratio.max():.3f})")
+        print(
+            f"votes, ResNet-20, {type(noise).__name__}: {np.median(ratio):.3f} of the Gaussian's throughput (from "
+            f"{ratio.min():.3f} to {ratio.max():.3f})"
+        )
     for noise in noises:
         out, generator = torch.empty(125, 3072), torch.Generator().manual_seed(0)
         rate = out.numel() * 20 / seconds(lambda: [noise.sample(out, generator) for _ in range(20)])

@@ -32,13 +32,22 @@ def compare(first, second, repeats: int) -> tuple[float, float, float]:
 
 def noise_alone(repeats: int) -> None:
     print("noise alone (million entries per second of CPU time)")
-    for q, count, shape, rows in ((16, 193, (1, 8, 8), 193), (255, 132, (3, 32, 32), 132), (255, 441, (3, 32, 32), 441), (255, 3091, (3, 32, 32), 512)):
+    for q, count, shape, rows in (
+        (16, 193, (1, 8, 8), 193), (255, 132, (3, 32, 32), 132), (255, 441, (3, 32, 32), 441),
+        (255, 3091, (3, 32, 32), 512),
+    ):
         noise, image = Splitting(n_splits=count, q=q), torch.randint(q + 1, shape) / q
         out = torch.empty(rows, *shape)
         loops = max(1, int(2e7 // out.numel()))
         noise.visit(image, 0, out)
-        speeds = [loops * out.numel() / seconds(lambda: [noise.visit(image, 0, out) for _ in range(loops)]) / 1e6 for _ in range(repeats)]
-        print(f"  q = {q:3d}, N = {count:4d}, d = {image.numel():4d}: {np.median(speeds):6.0f}  ({min(speeds):.0f} to {max(speeds):.0f})")
+        speeds = [
+            loops * out.numel() / seconds(lambda: [noise.visit(image, 0, out) for _ in range(loops)]) / 1e6
+            for _ in range(repeats)
+        ]
+        print(
+            f"  q = {q:3d}, N = {count:4d}, d = {image.numel():4d}: {np.median(speeds):6.0f}  ({min(speeds):.0f} to "
+            f"{max(speeds):.0f})"
+        )
 
 def certification(repeats: int) -> None:
     test = data.load("digits", "test")
@@ -50,29 +59,55 @@ def certification(repeats: int) -> None:
         def bare():
             with torch.inference_mode():
                 for _ in range(-(-rows // batch)): model(block)
-        def certified(): budget(count_votes(model, test.images, noise, 1, num_classes=10, seed=0, batch_size=batch, progress=False).counts)
+        def certified():
+            budget(
+                count_votes(
+                    model, test.images, noise, 1, num_classes=10, seed=0, batch_size=batch, progress=False
+                ).counts
+            )
         middle, low, high = compare(certified, bare, repeats)
-        print(f"small conv net, {len(test)} digits, sigma = {sigma} (N = {noise.n_splits}), batch {batch}: certified images/s over bare forward, {middle:.3f}  ({low:.3f} to {high:.3f})")
+        print(
+            f"small conv net, {len(test)} digits, sigma = {sigma} (N = {noise.n_splits}), batch {batch}: "
+            f"certified images/s over bare forward, {middle:.3f}  ({low:.3f} to {high:.3f})"
+        )
 
 def against_additive(repeats: int, draws: int) -> None:
     test = data.load("digits", "test", subset=200)
     model = models.wrap(models.seeded(models.small_convnet), num_classes=10)
-    votes = lambda noise, n, images: count_votes(model, images, noise, n, num_classes=10, seed=0, batch_size=512, progress=False)
-    sampled = [seconds(lambda: votes(Uniform.from_sigma(1.0), draws, test.images[:1])) * 100_000 / draws for _ in range(min(repeats, 3))]
-    print(f"additive noise, 100,000 samples: {np.median(sampled):.3f} s per image ({min(sampled):.3f} to {max(sampled):.3f})" + ("" if draws == 100_000 else f", from {draws:,}"))
+    votes = lambda noise, n, images: count_votes(
+        model, images, noise, n, num_classes=10, seed=0, batch_size=512, progress=False
+    )
+    sampled = [
+        seconds(lambda: votes(Uniform.from_sigma(1.0), draws, test.images[:1])) * 100_000 / draws
+        for _ in range(min(repeats, 3))
+    ]
+    print(
+        f"additive noise, 100,000 samples: {np.median(sampled):.3f} s per image ({min(sampled):.3f} to "
+        f"{max(sampled):.3f})"
+        + ("" if draws == 100_000 else f", from {draws:,}")
+    )
     for sigma in SIGMAS:
         noise, photographs = Splitting.from_sigma(sigma, q=16), Splitting.from_sigma(sigma, q=255).n_splits
         exact = [seconds(lambda: votes(noise, 1, test.images)) / len(test) for _ in range(repeats)]
-        print(f"  sigma = {sigma:4g}: N = {noise.n_splits:3d} (photographs {photographs:4d}), {np.median(exact) * 1e3:6.3f} ms per image ({min(exact) * 1e3:.3f} to {max(exact) * 1e3:.3f}), "
-              f"additive / DSSN = {np.median(sampled) / np.median(exact):6.0f}; by counts for photographs {100_064 / photographs:6.1f}")
+        print(
+            f"  sigma = {sigma:4g}: N = {noise.n_splits:3d} (photographs {photographs:4d}), "
+            f"{np.median(exact) * 1e3:6.3f} ms per image ({min(exact) * 1e3:.3f} to {max(exact) * 1e3:.3f}), "
+            f"additive / DSSN = {np.median(sampled) / np.median(exact):6.0f}; "
+            f"by counts for photographs {100_064 / photographs:6.1f}"
+        )
 
 def fast_path(repeats: int) -> None:
     test, noise = data.load("digits", "test", subset=2), Splitting.from_sigma(0.5, q=16)
     for factor, widths in ((1, (128, 128)), (3, (256, 64)), (6, (256, 64))):
         model = models.wrap(models.seeded(lambda: models.mlp(64 * factor**2, 10, widths)), num_classes=10)
         images = test.images.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
-        middle, low, high = compare(lambda: audit(model, images, noise), lambda: audit(model, images, noise, fast=False), repeats)
-        print(f"audit, {64 * factor**2} inputs, hidden layers {widths}: full passes over fast path, {middle:.2f}  ({low:.2f} to {high:.2f})")
+        middle, low, high = compare(
+            lambda: audit(model, images, noise), lambda: audit(model, images, noise, fast=False), repeats
+        )
+        print(
+            f"audit, {64 * factor**2} inputs, hidden layers {widths}: full passes over fast path, "
+            f"{middle:.2f}  ({low:.2f} to {high:.2f})"
+        )
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

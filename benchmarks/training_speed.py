@@ -58,11 +58,17 @@ def main():
     for step in steps.values():
         timed(step, 2) # compiles
     found = [{name: timed(step, args.steps) for name, step in steps.items()} for _ in range(args.rounds)]
-    print(f"torch {torch.__version__}, one thread, {args.rounds} rounds of {args.steps} steps of {args.batch} images, load {os.getloadavg()[0]:.1f}")
+    print(
+        f"torch {torch.__version__}, one thread, {args.rounds} rounds of {args.steps} steps of {args.batch} images, "
+        f"load {os.getloadavg()[0]:.1f}"
+    )
     for name in ways:
         ratios = [one["bfloat16"] / one[name] for one in found]
         rate = args.steps * args.batch / statistics.median(one[name] for one in found)
-        print(f"{name:34s} {rate:6.0f} images/s   {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) times bfloat16")
+        print(
+            f"{name:34s} {rate:6.0f} images/s   {statistics.median(ratios):.2f} ({min(ratios):.2f} to "
+            f"{max(ratios):.2f}) times bfloat16"
+        )
 
 
 if __name__ == "__main__":

@@ -23,7 +23,9 @@ def network(way):
     net = models.seeded(lambda: models.ResNet(depth=20, num_classes=10, in_channels=3)).eval()
     backend, precision = way.split(", ")
     noisy = torch.rand((64, *SHAPE)) + 0.25 * torch.randn((64, *SHAPE))
-    return optimise(net, noisy[:8].clamp(0, 1), precision, backend=backend, calibration=noisy if precision == "int8" else None)
+    return optimise(
+        net, noisy[:8].clamp(0, 1), precision, backend=backend, calibration=noisy if precision == "int8" else None
+    )
 
 
 def work(way, seconds, start, found):
@@ -59,14 +61,20 @@ def main():
     ways = ["torch, float32"]
     if not openvino.missing(): ways.append("openvino, float32")
     if not openvino.missing("int8"): ways.append("openvino, int8")
-    print(f"{openvino.instructions()}, torch {torch.__version__}, {args.rounds} rounds of {args.seconds:g} s, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    print(
+        f"{openvino.instructions()}, torch {torch.__version__}, {args.rounds} rounds of {args.seconds:g} s, "
+        f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
+    )
     rates = {way: [] for way in ways}
     for _ in range(args.rounds):
         for way in ways: rates[way].append((together(way, args.seconds, 1), together(way, args.seconds, 2)))
     for way, pairs in rates.items():
         ratios = [two / one for one, two in pairs]
         alone = statistics.median(one for one, _ in pairs)
-        print(f"{way:20s} alone {alone:7,.0f} images/s, two at once {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) times as many")
+        print(
+            f"{way:20s} alone {alone:7,.0f} images/s, two at once {statistics.median(ratios):.2f} ({min(ratios):.2f} "
+            f"to {max(ratios):.2f}) times as many"
+        )
 
 
 if __name__ == "__main__":

@@ -26,8 +26,13 @@ from robust_smooth.voting.hardware import batch_size_for, memory_format
 from robust_smooth.voting.votes import count_votes
 
 SIGMA = 0.25
-NETWORKS = { # factory, shape, draws of a measurement
-    "resnet20": ("ResNet-20, 32x32", lambda: models.ResNet(depth=20, num_classes=10, in_channels=3), (3, 32, 32), 2_000),
+NETWORKS = {  # factory, shape, draws of a measurement
+    "resnet20": (
+        "ResNet-20, 32x32",
+        lambda: models.ResNet(depth=20, num_classes=10, in_channels=3),
+        (3, 32, 32),
+        2_000,
+    ),
     "resnet8": ("ResNet-8, 16x16", lambda: models.ResNet(depth=8, num_classes=10, in_channels=3), (3, 16, 16), 12_000),
     "lenet": ("LeNet, 28x28", models.lenet, (1, 28, 28), 16_000),
     "mlp": ("MLP 2-64-64-10", lambda: models.mlp(2, 10, (64, 64)), (2,), 1_000_000),
@@ -95,7 +100,8 @@ def best_batch(model, shape, device, clock, largest):
         spent[rows] = timed(model, images, clock) / rows
         rows *= 2
     for _ in range(2):
-        for rows in spent: spent[rows] = min(spent[rows], timed(model, pictures(model, shape, rows, device), clock) / rows)
+        for rows in spent:
+            spent[rows] = min(spent[rows], timed(model, pictures(model, shape, rows, device), clock) / rows)
     return min(spent, key=spent.__getitem__)
 
 
@@ -141,9 +147,13 @@ def tasks_of(made, shape, n, device, clock):
         rows, best = batch_size_for(net, shape, device, LONG_VOTE), best_batch(net, shape, device, clock, largest)
         way = f", {net.backend}" if hasattr(net, "backend") else ""
         said.append(f"{name}: batch {rows} (best {best}), checks {checks(net, x, best, clock):.0f} rows{way}")
-        tasks[f"bare {name}"] = lambda net=net, best=best, draws=draws: bare(net, pictures(net, shape, best, device), draws)
+        tasks[f"bare {name}"] = lambda net=net, best=best, draws=draws: bare(
+            net, pictures(net, shape, best, device), draws
+        )
         tasks[f"votes {name}"] = lambda net=net, rows=rows, draws=draws: votes(net, Gaussian(sigma=SIGMA), draws, rows)
-        tasks[f"rounded {name}"] = lambda net=net, rows=rows, draws=draws: votes(net, RoundedGaussian(sigma=SIGMA), draws, rows)
+        tasks[f"rounded {name}"] = lambda net=net, rows=rows, draws=draws: votes(
+            net, RoundedGaussian(sigma=SIGMA), draws, rows
+        )
     few = max(n // 4, 1000) if len(shape) == 3 else 20_000
     loops = {"published loop": published_loop, "rs4a's loop": expanding_loop, "ART's loop": numpy_loop}
     for name, loop in loops.items():
@@ -162,7 +172,12 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--only", nargs="*", choices=list(NETWORKS), default=list(NETWORKS))
-    parser.add_argument("--ways", nargs="*", default=[], help="float32 alone, or beside it: 'torch float32', 'OpenVINO float32', int8; default: all")
+    parser.add_argument(
+        "--ways",
+        nargs="*",
+        default=[],
+        help="float32 alone, or beside it: 'torch float32', 'OpenVINO float32', int8; default: all",
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
     device = torch.device(args.device)
@@ -172,7 +187,10 @@ def main():
         torch.cuda.synchronize()
         return time.perf_counter()
 
-    print(f"{openvino.instructions()}, torch {torch.__version__}, one thread, {args.rounds} rounds, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    print(
+        f"{openvino.instructions()}, torch {torch.__version__}, one thread, {args.rounds} rounds, "
+        f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
+    )
     for key in args.only:
         title, make, shape, n = NETWORKS[key]
         net = models.seeded(make).eval().to(device)
@@ -188,7 +206,10 @@ def main():
         for name, values in speeds.items():
             own = name.split(" ", 1)[1] if name.split(" ")[0] in ("votes", "rounded") else "float32"
             of_bare = "" if name.startswith("bare") else show(name, values, speeds[f"bare {own}"])
-            print(f"{name:28s} {statistics.median(values):10,.0f}   {of_bare:26s} {show(name, values, speeds['bare float32'])}")
+            print(
+                f"{name:28s} {statistics.median(values):10,.0f}   {of_bare:26s} "
+                f"{show(name, values, speeds['bare float32'])}"
+            )
 
 
 if __name__ == "__main__": main()

@@ -25,14 +25,22 @@ import nbformat
 from docments import arguments, comments, fields, lineage, plain_docstring, returned
 from links import Map, natural
 from notebooks import (
-    EXPORTS, NBS, ROOT, SILENT, comments_above, defined, narrow_fences, only_checks, only_imports, read, rewrite_links, title, visible,
+    EXPORTS, NBS, ROOT, SILENT, comments_above, defined, narrow_fences, only_checks, only_imports, read,
+    rewrite_links, title, visible,
 )
 
 DOCS, SITE = ROOT / "docs", ROOT / "_proc" / "site"
 PACKAGE = ROOT / "robust_smooth"
-PAGES = {"CONTRIBUTING.md": "guide/contributing.md", "CHANGELOG.md": "guide/changelog.md", "LICENSE": "guide/license.md"} # files of the root that have a page
+PAGES = {
+    "CONTRIBUTING.md": "guide/contributing.md",
+    "CHANGELOG.md": "guide/changelog.md",
+    "LICENSE": "guide/license.md",
+}  # files of the root that have a page
 
-WINGS = {"core": "Core", "maths": "Mathematics", "noise": "Noise", "training": "Training", "voting": "Voting", "methods": "Methods", "lab": "The lab"} # folder -> heading
+WINGS = {
+    "core": "Core", "maths": "Mathematics", "noise": "Noise", "training": "Training",
+    "voting": "Voting", "methods": "Methods", "lab": "The lab",
+}  # folder -> heading
 
 
 # ---- notebooks ----
@@ -43,9 +51,14 @@ def link_of(path: Path):
     def change(target: str, words: str) -> str | None:
         name, mark, fragment = target.partition("#")
         place = posixpath.normpath(posixpath.join("nbs", here, name))
-        if not (ROOT / place).exists(): raise FileNotFoundError(f"{path.relative_to(ROOT)} links to {target}, which does not exist")
+        if not (ROOT / place).exists():
+            raise FileNotFoundError(f"{path.relative_to(ROOT)} links to {target}, which does not exist")
         if place.startswith("nbs/") and place.endswith(".ipynb"): return name + mark + fragment
-        page = f"guide/{Path(place).name}" if Path(place).parent == Path("docs") and place.endswith(".md") else PAGES.get(place)
+        page = (
+            f"guide/{Path(place).name}"
+            if Path(place).parent == Path("docs") and place.endswith(".md")
+            else PAGES.get(place)
+        )
         return posixpath.relpath(page, here) if page else None
     return change
 
@@ -67,7 +80,13 @@ LABEL = re.compile(r"\b(?:set_)?(title|xlabel|ylabel|suptitle)\s*(?:=|\()\s*([rf
 def plainly(words: str) -> str:
     "A text without the marks of Markdown and mathematics."
     words = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", words)
-    words = re.sub(r"\\[td]?frac(\d)(\d)", r"\1/\2", words).replace("\\ell_", "l").replace("\\infty", "inf").replace("\\le", " <= ").replace("\\ge", " >= ")
+    words = (
+        re.sub(r"\\[td]?frac(\d)(\d)", r"\1/\2", words)
+        .replace("\\ell_", "l")
+        .replace("\\infty", "inf")
+        .replace("\\le", " <= ")
+        .replace("\\ge", " >= ")
+    )
     return " ".join(re.sub(r"[$*`\\{}]", "", words).split())
 
 
@@ -89,13 +108,20 @@ def code_cell(cell: nbformat.NotebookNode, wing: str, imports: bool) -> None:
     names = set(cell.metadata.pop("directives"))
     parameters = "parameters" in cell.metadata.pop("tags", [])
     folded, silent = "", only_imports(cell.source) and not cell.outputs
-    if names & set(SILENT) or (silent and names & set(EXPORTS)): cell.metadata["tags"] = ["remove-input"]
-    elif names & set(EXPORTS): folded = folded_as(cell.source, True)
-    elif silent and imports: folded = "Imports"
-    elif "code-fold" in names: folded = "Imports" if only_imports(cell.source) else folded_as(cell.source, False) or "Code"
-    elif wing in CHAPTERS and not cell.outputs and only_checks(cell.source): folded = "Checks"
-    elif wing == "experiments" and not parameters: folded = "Code"
-    elif draws(cell) and not re.search(r"\bassert\b|\btest_", cell.source): folded = "Code of the picture"
+    if names & set(SILENT) or (silent and names & set(EXPORTS)):
+        cell.metadata["tags"] = ["remove-input"]
+    elif names & set(EXPORTS):
+        folded = folded_as(cell.source, True)
+    elif silent and imports:
+        folded = "Imports"
+    elif "code-fold" in names:
+        folded = "Imports" if only_imports(cell.source) else folded_as(cell.source, False) or "Code"
+    elif wing in CHAPTERS and not cell.outputs and only_checks(cell.source):
+        folded = "Checks"
+    elif wing == "experiments" and not parameters:
+        folded = "Code"
+    elif draws(cell) and not re.search(r"\bassert\b|\btest_", cell.source):
+        folded = "Code of the picture"
     if folded: cell.metadata.update(tags=["hide-input"], mystnb=dict(code_prompt_show=folded, code_prompt_hide=folded))
     cell.source = comments_above(cell.source)
 
@@ -110,26 +136,33 @@ def page_of(path: Path, tree: Map) -> nbformat.NotebookNode:
     change = link_of(path)
     below = [cell.source if cell.cell_type == "markdown" else "" for cell in notebook.cells[1:]] + [""]
     for cell, after in zip(notebook.cells, below):
-        if cell.cell_type == "markdown": cell.source = narrow_fences(rewrite_links(tree.linked(cell.source, path), change))
+        if cell.cell_type == "markdown":
+            cell.source = narrow_fences(rewrite_links(tree.linked(cell.source, path), change))
         else:
             words = cell.metadata.pop("alt", "") or told(cell, after, title(path)[0])
             code_cell(cell, path.parent.name, imports=path.stem != "index")
-            if draws(cell): cell.metadata.setdefault("mystnb", {})["image"] = dict(alt=words)
+            if draws(cell):
+                cell.metadata.setdefault("mystnb", {})["image"] = dict(alt=words)
             for output in cell.outputs:
                 data = output.get("data", {})
-                if "text/markdown" in data: data["text/markdown"] = rewrite_links(data["text/markdown"], change)
+                if "text/markdown" in data:
+                    data["text/markdown"] = rewrite_links(data["text/markdown"], change)
     if module and PACKAGE.joinpath(*module.split(".")).with_suffix(".py").exists():
         first = next(i for i, cell in enumerate(notebook.cells) if cell.cell_type == "markdown")
         reference = posixpath.relpath(f"api/{module}.md", path.parent.relative_to(NBS).as_posix())
         lines = re.match(r"(#[^\n]*\n(?:\s*>[^\n]*(?:\n|$))*)(.*)", notebook.cells[first].source, re.S)
-        notebook.cells[first].source = f"{lines[1].rstrip()}\n\n*Reference: [`robust_smooth.{module}`]({reference})*\n\n{lines[2].strip()}"
+        notebook.cells[
+            first
+        ].source = f"{lines[1].rstrip()}\n\n*Reference: [`robust_smooth.{module}`]({reference})*\n\n{lines[2].strip()}"
     if more := tree.see_also(path): notebook.cells.append(nbformat.v4.new_markdown_cell(more, id="see-also"))
     return notebook
 
 
 def exported(notebook: nbformat.NotebookNode) -> str:
     "The module that a notebook is exported to, or ''."
-    found = re.search(r"^#\|\s*default_exp\s+(\S+)", "\n".join(c.source for c in notebook.cells if c.cell_type == "code"), re.M)
+    found = re.search(
+        r"^#\|\s*default_exp\s+(\S+)", "\n".join(c.source for c in notebook.cells if c.cell_type == "code"), re.M
+    )
     return found[1] if found else ""
 
 
@@ -138,14 +171,19 @@ def exported(notebook: nbformat.NotebookNode) -> str:
 def plain(text: str) -> str:
     "Text for MyST: what is between backticks or dollars stays, every other special character is escaped."
     parts = re.split(r"(`[^`\n]+`|\$[^$\n]+\$)", " ".join(text.split()))
-    return "".join(part.replace("|", "\\|") if i % 2 else re.sub(r"([\\*_<>\[\]{}|$#~^])", r"\\\1", part) for i, part in enumerate(parts))
+    return "".join(
+        part.replace("|", "\\|") if i % 2 else re.sub(r"([\\*_<>\[\]{}|$#~^])", r"\\\1", part)
+        for i, part in enumerate(parts)
+    )
 
 
 def table(rows: list[tuple[str, str, str, str]], heads: tuple[str, str, str, str]) -> list[str]:
     "A Markdown table without its empty columns; nothing where no row says anything."
     if not any(row[3] for row in rows): return []
     kept = [i for i in range(4) if any(row[i] for row in rows)]
-    code = lambda text: f"`` {text} ``".replace("|", "\\|") if "`" in text else f"`{text}`".replace("|", "\\|") if text else ""
+    code = lambda text: (
+        f"`` {text} ``".replace("|", "\\|") if "`" in text else f"`{text}`".replace("|", "\\|") if text else ""
+    )
     line = lambda row: "| " + " | ".join(plain(row[i]) if i == 3 else code(row[i]) for i in kept) + " |"
     return ["| " + " | ".join(heads[i] for i in kept) + " |", "|" + "---|" * len(kept), *map(line, rows), ""]
 
@@ -168,10 +206,29 @@ def function(node: ast.FunctionDef, notes: dict[int, str], kind: str, owner: str
     rows = arguments(node, notes)
     returns = [returned(node, notes)]
     decorators = {ast.unparse(d) for d in node.decorator_list}
-    if kind == "method": kind = next((k for d, k in (("property", "property"), ("cached_property", "property"), ("classmethod", "classmethod"), ("staticmethod", "staticmethod")) if d in decorators), kind)
+    if kind == "method":
+        kind = next(
+            (
+                k
+                for d, k in (
+                    ("property", "property"),
+                    ("cached_property", "property"),
+                    ("classmethod", "classmethod"),
+                    ("staticmethod", "staticmethod"),
+                )
+                if d in decorators
+            ),
+            kind,
+        )
     head = f"{owner}{node.name}" + ("" if kind == "property" else f"({signature(node)})")
     every = rows + (returns if returns[0][3] or (rows and returns[0][1]) else [])
-    return [f"::::{{py:{kind}}} {head}", *described(node), *table(every, ("argument", "type", "default", "meaning")), "::::", ""]
+    return [
+        f"::::{{py:{kind}}} {head}",
+        *described(node),
+        *table(every, ("argument", "type", "default", "meaning")),
+        "::::",
+        "",
+    ]
 
 
 def klass(node: ast.ClassDef, notes: dict[int, str], classes: dict[str, ast.ClassDef]) -> list[str]:
@@ -202,7 +259,8 @@ def module_page(path: Path, source_page: str) -> str:
     public, found = [], {}
     for node in tree.body:
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
-            public = [part.value for part in ast.walk(node.value) if isinstance(part, ast.Constant)] # also where it unpacks other names
+            # also where it unpacks other names
+            public = [part.value for part in ast.walk(node.value) if isinstance(part, ast.Constant)]
         elif isinstance(node, (ast.FunctionDef, ast.ClassDef)): found[node.name] = node
         elif isinstance(node, (ast.Assign, ast.AnnAssign)):
             for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
@@ -214,12 +272,20 @@ def module_page(path: Path, source_page: str) -> str:
     lines += [f":::::{{py:module}} robust_smooth.{name}", ":::::", ""]
     for name in sorted((n for n in public if n in found), key=lambda n: found[n].lineno):
         node = found[name]
-        if isinstance(node, ast.FunctionDef): lines += function(node, notes, "function")
-        elif isinstance(node, ast.ClassDef): lines += klass(node, notes, classes)
+        if isinstance(node, ast.FunctionDef):
+            lines += function(node, notes, "function")
+        elif isinstance(node, ast.ClassDef):
+            lines += klass(node, notes, classes)
         else:
             value = ast.unparse(node.value) if node.value is not None else ""
             shown = value if len(value) <= 100 else value[:97] + "..."
-            lines += [f":::{{py:data}} {name}", *([plain(notes[node.lineno])] if node.lineno in notes else []), *([f"\n`` {shown} ``"] if value else []), ":::", ""]
+            lines += [
+                f":::{{py:data}} {name}",
+                *([plain(notes[node.lineno])] if node.lineno in notes else []),
+                *([f"\n`` {shown} ``"] if value else []),
+                ":::",
+                "",
+            ]
     return "\n".join(lines)
 
 
@@ -227,7 +293,12 @@ def module_page(path: Path, source_page: str) -> str:
 
 def by_radius(frame):
     "Ours beside printed numbers with the radii as columns, or None where that does not fit."
-    if not {"ours", "printed", "radius"} <= set(frame.columns) or frame["radius"].nunique() > 16 or frame["radius"].isna().any(): return None
+    if (
+        not {"ours", "printed", "radius"} <= set(frame.columns)
+        or frame["radius"].nunique() > 16
+        or frame["radius"].isna().any()
+    ):
+        return None
     keys = [c for c in frame.columns if c not in ("ours", "printed", "radius", "difference")]
     if not keys or len(keys) > 6 or frame.duplicated([*keys, "radius"]).any(): return None
     cells = frame.assign(**{k: frame[k].astype(object).where(frame[k].notna(), "") for k in keys},
@@ -242,7 +313,8 @@ def shown(frame, experiment: str = "", limit: int = 400) -> list[str]:
     from robust_smooth.lab.report import shape
     from robust_smooth.lab.results import to_markdown
     from robust_smooth.lab.words import in_words
-    if {"value", "printed"} <= set(frame.columns) and "proved" not in frame: frame = frame.rename(columns=dict(value="ours"))
+    if {"value", "printed"} <= set(frame.columns) and "proved" not in frame:
+        frame = frame.rename(columns=dict(value="ours"))
     laid, caption = shape(frame, experiment)
     wide = by_radius(laid)
     if wide is not None: laid, caption = wide, caption + f"{'; ' if caption else ''}each cell: ours / printed"
@@ -257,14 +329,34 @@ def shown(frame, experiment: str = "", limit: int = 400) -> list[str]:
 def as_printed(frame, experiment: str) -> list[str]:
     "A paper's table: one part per metric, radii as columns where there are any, its notes below."
     from robust_smooth.lab.words import known, word
-    notes = [] if "note" not in frame else sorted({(str(row.get("method", "")), str(row["note"])) for row in frame.to_dict("records") if isinstance(row["note"], str) and row["note"]})
+    notes = (
+        []
+        if "note" not in frame
+        else sorted(
+            {
+                (str(row.get("method", "")), str(row["note"]))
+                for row in frame.to_dict("records")
+                if isinstance(row["note"], str) and row["note"]
+            }
+        )
+    )
     frame, lines = frame.drop(columns=[c for c in ("note", "bold") if c in frame]), []
     for metric, part in frame.groupby("metric", sort=False):
         head = plain(word(metric, experiment))
         at, without = part[part["radius"].notna()], part[part["radius"].isna()].drop(columns="radius")
         for rows, words in ((at, head), (without, f"{head}, without a radius" if len(at) else head)):
-            if len(rows): lines += [f"**{words}**", ""] + shown(rows.drop(columns="metric").dropna(axis=1, how="all").reset_index(drop=True), experiment)
-    return [*lines, *(f"- {plain(known(method, experiment) or method)}: {plain(note)}" if method else f"- {plain(note)}" for method, note in notes), ""]
+            if len(rows):
+                lines += [f"**{words}**", ""] + shown(
+                    rows.drop(columns="metric").dropna(axis=1, how="all").reset_index(drop=True), experiment
+                )
+    return [
+        *lines,
+        *(
+            f"- {plain(known(method, experiment) or method)}: {plain(note)}" if method else f"- {plain(note)}"
+            for method, note in notes
+        ),
+        "",
+    ]
 
 
 def owner_of(name: str, keys: list[str]) -> str:
@@ -279,14 +371,23 @@ def facts_of(folder: Path) -> list[str]:
     except (OSError, ValueError): run = {}
     origin, used = run.get("provenance") or {}, used_sizes(run)
     sizes = {name: value for name, value in used.items() if value is not ...} # ...: nobody knows any more
-    facts = dict(dataset=sizes.get("dataset"), budget=sizes.get("name"), images=sizes.get("images"), n=sizes.get("n"), network=sizes.get("network"), epochs=sizes.get("epochs"),
-                 shortened=sizes.get("note"), commit=origin.get("commit"), device=origin.get("device"), seed=origin.get("seed"), seconds=run.get("seconds"))
+    facts = dict(
+        dataset=sizes.get("dataset"), budget=sizes.get("name"), images=sizes.get("images"),
+        n=sizes.get("n"), network=sizes.get("network"), epochs=sizes.get("epochs"),
+        shortened=sizes.get("note"), commit=origin.get("commit"), device=origin.get("device"),
+        seed=origin.get("seed"), seconds=run.get("seconds"),
+    )
     said = ", ".join(f"{k} {plain(str(v))}" for k, v in facts.items() if v not in (None, ""))
     return [said + ".", ""] if said else []
 
 
-HEADS = dict(table="our numbers", table_beside="our numbers beside the printed ones", best_beside="the best, beside the printed ones", from_logs="from the published logs",
-             published="from the published logs") # file of a kept run -> how it is called
+HEADS = dict(
+    table="our numbers",
+    table_beside="our numbers beside the printed ones",
+    best_beside="the best, beside the printed ones",
+    from_logs="from the published logs",
+    published="from the published logs",
+)  # file of a kept run -> how it is called
 
 def measured(folder: Path, every: list[str]) -> list[str]:
     "The tables and pictures of a kept run."
@@ -295,9 +396,14 @@ def measured(folder: Path, every: list[str]) -> list[str]:
     for path in sorted(folder.glob("*.csv")):
         try: frame = pd.read_csv(path)
         except pd.errors.EmptyDataError: continue
-        lines += [f"### {plain(HEADS.get(path.stem) or path.stem.replace('_', ' '))}", ""] + shown(frame, name.partition("-")[0])
+        lines += [f"### {plain(HEADS.get(path.stem) or path.stem.replace('_', ' '))}", ""] + shown(
+            frame, name.partition("-")[0]
+        )
     for number, picture in enumerate(sorted((ROOT / "figures").glob(f"{name}*.png"))):
-        if picture.stem != name and any(picture.stem.startswith(other) for other in every if other != name and other.startswith(name)): continue
+        if picture.stem != name and any(
+            picture.stem.startswith(other) for other in every if other != name and other.startswith(name)
+        ):
+            continue
         target = SITE / "tables" / "pictures" / picture.name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(picture, target)
@@ -307,7 +413,9 @@ def measured(folder: Path, every: list[str]) -> list[str]:
 
 def printed_item(key: str, item: str) -> list[str]:
     from robust_smooth.lab.papers import printed
-    return ["As the paper prints it, or as it follows from its authors' records (source: derived).", ""] + as_printed(printed(key, item, expand=True).drop(columns=["key", "item"]), f"{key}_{item}")
+    return ["As the paper prints it, or as it follows from its authors' records (source: derived).", ""] + as_printed(
+        printed(key, item, expand=True).drop(columns=["key", "item"]), f"{key}_{item}"
+    )
 
 
 def tables(sources: dict[str, Path]) -> dict[str, dict[str, str]]:
@@ -317,15 +425,19 @@ def tables(sources: dict[str, Path]) -> dict[str, dict[str, str]]:
     pages: dict[str, dict[str, str]] = {}
     folders = sorted((ROOT / "data" / "results").glob("*/"), key=natural)
     every = [folder.name for folder in folders]
-    if doubts := [f"{folder.name}: {said}" for folder in folders if (said := doubt(folder))]: raise SystemExit("data/results/" + "; ".join(doubts))
+    if doubts := [f"{folder.name}: {said}" for folder in folders if (said := doubt(folder))]:
+        raise SystemExit("data/results/" + "; ".join(doubts))
     keys = ["gaussian", *PAPERS]
     for key in keys:
         items = list(dict.fromkeys(printed(key)["item"])) if key in PAPERS else []
-        books = list(dict.fromkeys(name.partition("-")[0] for name in every if owner_of(name, keys) == key)) # EXPERIMENT or EXPERIMENT-DATASET-BUDGET
+        # EXPERIMENT or EXPERIMENT-DATASET-BUDGET
+        books = list(dict.fromkeys(name.partition("-")[0] for name in every if owner_of(name, keys) == key))
         found: dict[str, str] = {}
         for book in books:
             head = title(sources[book])[0] if book in sources else book
-            lines = [f"# {head}: numbers", ""] + ([f"Notebook: [{head}](../../experiments/{book}.ipynb).", ""] if book in sources else [])
+            lines = [f"# {head}: numbers", ""] + (
+                [f"Notebook: [{head}](../../experiments/{book}.ipynb).", ""] if book in sources else []
+            )
             for folder in (each for each in folders if each.name.partition("-")[0] == book):
                 lines += [f"## {plain(folder.name)}, measured", ""] + measured(folder, every)
             item = book.removeprefix(f"{key}_")
@@ -334,7 +446,9 @@ def tables(sources: dict[str, Path]) -> dict[str, dict[str, str]]:
                 lines += [f"## {plain(item)}, printed", ""] + printed_item(key, item)
             found[book] = "\n".join(lines) + "\n"
         for item in items:
-            found[f"{key}_{item}"] = "\n".join([f"# {plain(key)}, {plain(item)}: printed", "", *printed_item(key, item)]) + "\n"
+            found[f"{key}_{item}"] = (
+                "\n".join([f"# {plain(key)}, {plain(item)}: printed", "", *printed_item(key, item)]) + "\n"
+            )
         pages[key] = dict(sorted(found.items(), key=lambda pair: natural(Path(pair[0]))))
     return pages
 
@@ -345,16 +459,37 @@ def write_tables(papers: dict[str, str], sources: dict[str, Path]) -> None:
     for key, found in pages.items():
         for name, text in found.items(): write(f"tables/{key}/{name}.md", text)
         heads = {name: text.splitlines()[0].lstrip("# ").removesuffix(": numbers") for name, text in found.items()}
-        lines = [f"# {key}: tables", "", f"*{plain(papers[key])}*", "", *(f"- [{words}]({key}/{name}.md)" for name, words in heads.items()), ""]
+        lines = [
+            f"# {key}: tables",
+            "",
+            f"*{plain(papers[key])}*",
+            "",
+            *(f"- [{words}]({key}/{name}.md)" for name, words in heads.items()),
+            "",
+        ]
         write(f"tables/{key}.md", "\n".join(lines) + "\n" + toctree([f"{key}/{name}" for name in found]))
-    write("tables/index.md", "# Tables\n\nWhat our own runs measured, beside what the papers print. Other data, smaller networks and fewer draws give other numbers; what is compared is the shape, and each "
-          "table says where it comes from.\n\n" + "\n".join(f"- [{plain(key)}]({key}.md): {plain(papers[key])}" for key in pages) + "\n\n" + toctree(list(pages)))
+    write(
+        "tables/index.md",
+        "# Tables\n\nWhat our own runs measured, beside what the papers print. Other data, "
+        "smaller networks and fewer draws give other numbers; what is compared is the shape, and each "
+        "table says where it comes from.\n\n"
+        + "\n".join(f"- [{plain(key)}]({key}.md): {plain(papers[key])}" for key in pages)
+        + "\n\n"
+        + toctree(list(pages)),
+    )
 
 
 # ---- the whole ----
 
 def toctree(names: list[str], caption: str = "", hidden: bool = True) -> str:
-    return "\n".join(["```{toctree}", *([":hidden:"] if hidden else []), *([f":caption: {caption}"] if caption else []), ":maxdepth: 1", "", *names, "```", ""])
+    return "\n".join(
+        [
+            "```{toctree}",
+            *([":hidden:"] if hidden else []),
+            *([f":caption: {caption}"] if caption else []),
+            ":maxdepth: 1", "", *names, "```", "",
+        ]
+    )
 
 
 def listing(head: str, intro: str, groups: dict[tuple[str, str], list[Path]], base: Path) -> str:
@@ -367,13 +502,21 @@ def listing(head: str, intro: str, groups: dict[tuple[str, str], list[Path]], ba
             words, subtitle = title(path)
             lines.append(f"- [{words}]({path.relative_to(base).as_posix()})" + (f": {subtitle}" if subtitle else ""))
         lines.append("")
-    entries = [f"{name}: {title(path)[0]} <{path.relative_to(base).with_suffix('').as_posix()}>" for (name, _), paths in groups.items() for path in paths]
+    entries = [
+        f"{name}: {title(path)[0]} <{path.relative_to(base).with_suffix('').as_posix()}>"
+        for (name, _), paths in groups.items()
+        for path in paths
+    ]
     return "\n".join(lines) + "\n" + toctree(entries) # every paper has a Theorem 1
 
 
 def registers(path: Path) -> bool:
     "Whether a notebook registers a method."
-    return any(re.search(r"^register\(", cell.source, re.M) for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code")
+    return any(
+        re.search(r"^register\(", cell.source, re.M)
+        for cell in nbformat.read(path, as_version=4).cells
+        if cell.cell_type == "code"
+    )
 
 
 LANDING = """## On this site
@@ -392,29 +535,64 @@ def sources() -> int:
     "Write the sources of the site; returns the number of pages."
     if SITE.exists(): shutil.rmtree(SITE)
     from robust_smooth.lab.papers import PAPERS
-    books = sorted(path for path in NBS.rglob("*.ipynb") if not any(part.startswith((".", "_")) for part in path.relative_to(NBS).parts))
+    books = sorted(
+        path
+        for path in NBS.rglob("*.ipynb")
+        if not any(part.startswith((".", "_")) for part in path.relative_to(NBS).parts)
+    )
     tree = Map(tuple(books))
     for path in books:
         target = SITE / path.relative_to(NBS)
         target.parent.mkdir(parents=True, exist_ok=True)
-        try: nbformat.write(page_of(path, tree), target)
-        except (SyntaxError, FileNotFoundError) as error: raise SystemExit(f"{path.relative_to(ROOT)}: {error}") from error
+        try:
+            nbformat.write(page_of(path, tree), target)
+        except (SyntaxError, FileNotFoundError) as error:
+            raise SystemExit(f"{path.relative_to(ROOT)}: {error}") from error
     written = {exported(nbformat.read(path, as_version=4)): path.relative_to(NBS).as_posix() for path in books}
     modules = sorted(path for path in PACKAGE.rglob("*.py") if not path.name.startswith("_"))
-    if len(modules) < 40: raise SystemExit(f"only {len(modules)} modules were seen below {PACKAGE.name}; is a folder missing?")
+    if len(modules) < 40:
+        raise SystemExit(f"only {len(modules)} modules were seen below {PACKAGE.name}; is a folder missing?")
     for path in modules: write(f"api/{module_name(path)}.md", module_page(path, written.get(module_name(path), "")))
     first = lambda path: (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n\n")[0]
-    write("api/index.md", "# Reference\n\nEvery public name of every module. `import robust_smooth as rs` brings the front door; modules are reached as `rs.NAME`.\n\n"
-          + "\n".join(f"- [`{module_name(p)}`]({module_name(p)}.md): {plain(first(p))}" for p in modules) + "\n\nAll names: [index](genindex).\n\n".replace("[index](genindex)", "{ref}`genindex`") + toctree([module_name(p) for p in modules]))
+    write(
+        "api/index.md",
+        "# Reference\n\nEvery public name of every module. `import robust_smooth as rs` brings the front door; "
+        "modules are reached as `rs.NAME`.\n\n"
+        + "\n".join(f"- [`{module_name(p)}`]({module_name(p)}.md): {plain(first(p))}" for p in modules)
+        + "\n\nAll names: [index](genindex).\n\n".replace("[index](genindex)", "{ref}`genindex`")
+        + toctree([module_name(p) for p in modules]),
+    )
     papers = {"gaussian": "The baseline that all papers compare with"} | PAPERS
     stories = papers | dict(exact="The exact two-sided certificate: our own, the default")
-    grouped = lambda paths: {(key, name): sorted((p for p in paths if p.stem.startswith(f"{key}_")), key=natural) for key, name in stories.items()} | \
-        {("others", ""): [p for p in paths if not any(p.stem.startswith(f"{key}_") for key in stories)]}
+    grouped = lambda paths: (
+        {
+            (key, name): sorted((p for p in paths if p.stem.startswith(f"{key}_")), key=natural)
+            for key, name in stories.items()
+        }
+        | {("others", ""): [p for p in paths if not any(p.stem.startswith(f"{key}_") for key in stories)]}
+    )
     kinds = {kind: [p for p in books if p.parent.name == kind] for kind in ("proofs", "experiments")}
-    write("proofs/index.md", listing("Proofs", "One notebook per statement: what it says, why it holds, and a check that a reader can run. Where the printed statement is false, a counter-example "
-                                     "and the mended statement.", grouped(kinds["proofs"]), NBS / "proofs"))
-    write("experiments/index.md", listing("Experiments", "One notebook per table or figure: the claim, our numbers beside the printed ones, and which claims hold at this budget.",
-                                          grouped(kinds["experiments"]), NBS / "experiments"))
+    write(
+        "proofs/index.md",
+        listing(
+            "Proofs",
+            "One notebook per statement: what it says, why it holds, and a check that a reader can run. "
+            "Where the printed statement is false, a counter-example "
+            "and the mended statement.",
+            grouped(kinds["proofs"]),
+            NBS / "proofs",
+        ),
+    )
+    write(
+        "experiments/index.md",
+        listing(
+            "Experiments",
+            "One notebook per table or figure: the claim, our numbers beside the printed ones, "
+            "and which claims hold at this budget.",
+            grouped(kinds["experiments"]),
+            NBS / "experiments",
+        ),
+    )
     write_tables(papers, {p.stem: p for p in kinds["experiments"]})
     write("map.md", tree.page(stories, WINGS))
     guides = sorted(DOCS.glob("*.md"))
@@ -426,13 +604,20 @@ def sources() -> int:
     house = lambda wing: [name_of(p) for p in books if p.parent == NBS / wing and p.stem != "index"]
     begin = {name_of(path) for key in stories for path in tree.chapters(key)[:1]}
     chapters = [name for name in house("methods") if name in begin or registers(NBS / f"{name}.ipynb")]
-    trees = [toctree(house("guide") + ["guide/" + p.stem for p in guides], "Guide"), toctree(chapters, "Methods"),
-             toctree(["map", "proofs/index", "experiments/index", "tables/index"], "Papers"),
-             toctree([name for name in house("methods") if name not in chapters], "Behind the methods"), toctree(house(""), "The front"),
-             *(toctree(house(wing), meaning) for wing, meaning in WINGS.items() if wing != "methods"),
-             toctree(["api/index", *(PAGES[name].removesuffix(".md") for name in PAGES)], "Reference")]
+    trees = [
+        toctree(house("guide") + ["guide/" + p.stem for p in guides], "Guide"),
+        toctree(chapters, "Methods"),
+        toctree(["map", "proofs/index", "experiments/index", "tables/index"], "Papers"),
+        toctree([name for name in house("methods") if name not in chapters], "Behind the methods"),
+        toctree(house(""), "The front"),
+        *(toctree(house(wing), meaning) for wing, meaning in WINGS.items() if wing != "methods"),
+        toctree(["api/index", *(PAGES[name].removesuffix(".md") for name in PAGES)], "Reference"),
+    ]
     landing = nbformat.read(SITE / "index.ipynb", as_version=4)
-    landing.cells += [nbformat.v4.new_markdown_cell(words, id=name) for name, words in (("site", LANDING), ("toctrees", "\n".join(trees)))]
+    landing.cells += [
+        nbformat.v4.new_markdown_cell(words, id=name)
+        for name, words in (("site", LANDING), ("toctrees", "\n".join(trees)))
+    ]
     nbformat.write(landing, SITE / "index.ipynb")
     return sum(1 for path in SITE.rglob("*") if path.suffix in (".md", ".ipynb"))
 
@@ -466,7 +651,9 @@ def broken_links(folder: Path) -> list[str]:
             parts = urlsplit(target)
             if parts.scheme or parts.netloc: continue
             place = led_to(path.parent, parts.path) if parts.path else path
-            lost = place is None or (parts.fragment and place.suffix == ".html" and unquote(parts.fragment) not in parsed(place).ids)
+            lost = place is None or (
+                parts.fragment and place.suffix == ".html" and unquote(parts.fragment) not in parsed(place).ids
+            )
             if lost: broken.append(f"{path.relative_to(folder)} -> {target}")
     return broken
 
@@ -483,14 +670,20 @@ def main(argv: list[str]) -> int:
     os.chdir(ROOT)
     pages = sources()
     if made.exists(): shutil.rmtree(made)
-    command = [sys.executable, "-m", "sphinx", "-W", "-E", "-q", "-b", "html", "-c", str(DOCS), "-d", str(work / "doctrees"), str(SITE), str(made)]
+    command = [
+        sys.executable, "-m", "sphinx", "-W", "-E", "-q", "-b", "html", "-c", str(DOCS), "-d",
+        str(work / "doctrees"), str(SITE), str(made),
+    ]
     if (code := subprocess.run(command).returncode): return code
     broken = broken_links(made)
     for line in broken: print("broken link:", line, file=sys.stderr)
     if broken: return 1
     if out.exists(): shutil.rmtree(out)
     made.rename(out)
-    print(f"{pages} pages in {time.perf_counter() - begin:.0f} s, all links hold: {out / 'index.html' if argv else '_docs/index.html'}")
+    print(
+        f"{pages} pages in {time.perf_counter() - begin:.0f} s, all links hold: "
+        f"{out / 'index.html' if argv else '_docs/index.html'}"
+    )
     return 0
 
 

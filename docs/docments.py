@@ -85,8 +85,14 @@ def _said(rows: list[Row], indent: str) -> list[str]:
     lines: list[str] = []
     for name, _, _, note in rows:
         if note:
-            lines += textwrap.wrap(f"{name}: {note}", WIDTH, initial_indent=indent + "    ", subsequent_indent=indent + "        ",
-                                   break_long_words=False, break_on_hyphens=False)
+            lines += textwrap.wrap(
+                f"{name}: {note}",
+                WIDTH,
+                initial_indent=indent + "    ",
+                subsequent_indent=indent + "        ",
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
     return lines
 
 
@@ -96,7 +102,11 @@ def _wrapped(doc: str, indent: str) -> list[str]:
     for number, line in enumerate(doc.splitlines()):
         full = line if number else indent + line
         wide = len(full) > WIDEST
-        lines += textwrap.wrap(full, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False) if wide else [full]
+        lines += (
+            textwrap.wrap(full, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+            if wide
+            else [full]
+        )
     return [lines[0].removeprefix(indent), *lines[1:]]
 
 
@@ -122,7 +132,9 @@ def _bases(tree: ast.Module) -> dict[str, ast.ClassDef]:
 
 def lineage(node: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> list[ast.ClassDef]:
     "A class after the private bases of its module that it is put together from."
-    private = [base.id for base in node.bases if isinstance(base, ast.Name) and base.id.startswith("_") and base.id in classes]
+    private = [
+        base.id for base in node.bases if isinstance(base, ast.Name) and base.id.startswith("_") and base.id in classes
+    ]
     found = [each for name in private for each in lineage(classes[name], classes)]
     return list(dict.fromkeys([*found, node]))
 
@@ -146,7 +158,9 @@ def _targets(tree: ast.Module, notes: dict[int, str]) -> Iterator[tuple[ast.AST,
             if not node.name.startswith("_"):
                 yield node, _explained(node, classes, notes), None
             for each in node.body:
-                if isinstance(each, (ast.FunctionDef, ast.AsyncFunctionDef)) and (not each.name.startswith("_") or each.name == "__call__"):
+                if isinstance(each, (ast.FunctionDef, ast.AsyncFunctionDef)) and (
+                    not each.name.startswith("_") or each.name == "__call__"
+                ):
                     yield each, arguments(each, notes), returned(each, notes)
 
 
@@ -185,5 +199,7 @@ def without_parameters(source: str) -> str:
     tree, lines = ast.parse(source), source.split("\n")
     parts = [part for node in ast.walk(tree) if (part := _docstring(node)) is not None and _alone(part, lines)]
     for part in sorted(parts, key=lambda each: -each.lineno):
-        lines[part.lineno - 1:part.end_lineno] = [" " * part.col_offset + repr(" ".join(plain_docstring(part.value.value).split()))]
+        lines[part.lineno - 1 : part.end_lineno] = [
+            " " * part.col_offset + repr(" ".join(plain_docstring(part.value.value).split()))
+        ]
     return "\n".join(lines)

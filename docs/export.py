@@ -71,7 +71,13 @@ class Module:
         "Names that the module gives a value, once."
         given: dict[str, list[ast.expr]] = {}
         for node in self.tree.body:
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+            targets = (
+                node.targets
+                if isinstance(node, ast.Assign)
+                else [node.target]
+                if isinstance(node, ast.AnnAssign)
+                else []
+            )
             for target in targets:
                 if isinstance(target, ast.Name) and node.value is not None:
                     given.setdefault(target.id, []).append(node.value)
@@ -162,7 +168,9 @@ class Table:
                 seen += self._note(module, node)
             except Unreadable:
                 continue
-        mentioned = sum(bool(module.enrols(node)) for node in ast.walk(module.tree) if isinstance(node, (ast.Name, ast.Attribute)))
+        mentioned = sum(
+            bool(module.enrols(node)) for node in ast.walk(module.tree) if isinstance(node, (ast.Name, ast.Attribute))
+        )
         if mentioned > seen:
             self.unread.append(module.name)
 
@@ -195,16 +203,22 @@ class Table:
         if kind == "register":
             self._put(self.methods, name, (module.name, self._pairs(module, given), self._needs(module, given)))
         check = given.get("check")
-        if kind == "register_check" or (check is not None and not (isinstance(check, ast.Constant) and check.value is None)):
+        if kind == "register_check" or (
+            check is not None and not (isinstance(check, ast.Constant) and check.value is None)
+        ):
             self._put(self.checks, name, module.name)
 
     def _pairs(self, module: Module, given: dict[str, ast.expr]) -> tuple | None:
         "(noise, norm) pairs of a registration, None where they cannot be read."
         try:
-            value = {key: self.house.value(module, given[key]) for key in ("noises", "norms", "certifies") if key in given}
+            value = {
+                key: self.house.value(module, given[key]) for key in ("noises", "norms", "certifies") if key in given
+            }
         except Unreadable:
             return None
-        wanted = {noise: value.get("norms", ()) for noise in value.get("noises", ())} | dict(value.get("certifies") or {})
+        wanted = {noise: value.get("norms", ()) for noise in value.get("noises", ())} | dict(
+            value.get("certifies") or {}
+        )
         return tuple(sorted((noise, norm) for noise, norms in wanted.items() for norm in norms))
 
     def _needs(self, module: Module, given: dict[str, ast.expr]) -> tuple:
@@ -259,13 +273,18 @@ def table_text(house: House, table: Table) -> str:
     "core/_table.py."
     parts = {
         "METHODS: dict[str, tuple[str, tuple[tuple[str, str], ...] | None, tuple[str, ...]]]": (
-            table.methods, "name -> module, (noise, norm) pairs or None where they cannot be read, and what votes must hold"),
+            table.methods,
+            "name -> module, (noise, norm) pairs or None where they cannot be read, and what votes must hold",
+        ),
         "CHECKS: dict[str, str]": (table.checks, "what certificates call their method -> module that re-proves them"),
         "NOISES: dict[str, str]": (table.noises, "class name -> module"),
         "UNREAD: tuple[str, ...]": (tuple(table.unread), "modules whose registrations could not be read"),
         "NAMES: dict[str, str]": (front(house, table), "name of the front -> module"),
         "ROOMS: dict[str, str]": (rooms(house), "name of the front -> module that it is"),
-        "FACES: dict[str, dict[str, str]]": ({wing: faces(house, wing) for wing in FACES}, "wing -> name that it shows -> room"),
+        "FACES: dict[str, dict[str, str]]": (
+            {wing: faces(house, wing) for wing in FACES},
+            "wing -> name that it shows -> room",
+        ),
     }
     lines = ['"Who registers what, and where the names of the front are at home; written by `make export`."', ""]
     for head, (value, meaning) in parts.items():
@@ -295,7 +314,11 @@ def _import(path: str, name: str) -> str:
 def front_stub(house: House, table: Table) -> str:
     "__init__.pyi of the package."
     names, places = front(house, table), rooms(house)
-    lines = ["# Written by `make export`: what `import robust_smooth as rs` brings, for editors and type checkers.", "from pathlib import Path", ""]
+    lines = [
+        "# Written by `make export`: what `import robust_smooth as rs` brings, for editors and type checkers.",
+        "from pathlib import Path",
+        "",
+    ]
     lines += [_import(path, name) for name, path in sorted(places.items())]
     lines += [f"from .{room} import {name} as {name}" for name, room in sorted(names.items())]
     lines += ["", "__version__: str", "__all__: list[str]", "", "def load(path: str | Path) -> Record: ...", ""]

@@ -18,17 +18,24 @@ ROOMS = dict(  # key -> the rooms that a paper's mathematics lives in; the first
     gaussian="methods.gaussian noise.additive maths.bounds",
     exact="methods.exact maths.two_sided methods.draws",
     adre="methods.tcertify methods.sequential maths.looks training.adre training.smoothadv",
-    bernstein="methods.bernstein methods.bernstein_heads methods.bernstein_paper methods.bernstein_regression maths.polynomials maths.nearest "
-              "maths.boxes maths.curves maths.quick training.lipschitz lab.bernstein_networks lab.bernstein_models",
+    bernstein="methods.bernstein methods.bernstein_heads methods.bernstein_paper methods.bernstein_regression "
+              "maths.polynomials maths.nearest "
+    "maths.boxes maths.curves maths.quick training.lipschitz lab.bernstein_networks lab.bernstein_models",
     dssn="methods.uniform methods.splitting methods.splitting_runs noise.grid",
-    higher_order="methods.higher_order methods.moments methods.gradient methods.regions maths.slabs maths.dual maths.dual_solver maths.first_order "
-                 "maths.gradient_bounds",
-    soap_bubbles="methods.soap_bubbles methods.sampled_ratios noise.shells maths.shells maths.truncated_sums maths.corners maths.shell_values "
-                 "maths.shell_radii")
+    higher_order="methods.higher_order methods.moments methods.gradient methods.regions maths.slabs maths.dual "
+                 "maths.dual_solver maths.first_order "
+    "maths.gradient_bounds",
+    soap_bubbles="methods.soap_bubbles methods.sampled_ratios noise.shells maths.shells maths.truncated_sums "
+                 "maths.corners maths.shell_values "
+    "maths.shell_radii",
+)
 WITH_SEE_ALSO = ("methods", "maths", "noise", "training")  # wings whose chapters say who uses them
 MOST = 12  # names in one line of "See also"
 KINDS = "Theorem|Lemma|Proposition|Corollary|Appendix"
-CITED = re.compile(rf"\b(?P<kind>{KINDS})(?P<many>e?s|ies)?\s+(?P<first>\d+(?:\.\d+)?|[A-Z]\b)(?P<rest>(?:(?:, | and )(?:\d+(?:\.\d+)?|[A-Z]\b))*)")
+CITED = re.compile(
+    rf"\b(?P<kind>{KINDS})(?P<many>e?s|ies)?\s+(?P<first>\d+(?:\.\d+)?|[A-Z]\b)(?P<rest>(?:(?:, "
+    r"| and )(?:\d+(?:\.\d+)?|[A-Z]\b))*)"
+)
 NUMBER = re.compile(r"\d+(?:\.\d+)?|[A-Z]\b")
 BOLD = re.compile(rf"(?:\*\*|\()({KINDS}) (\d+(?:\.\d+)?|[A-Z]\b)")
 ROOM = re.compile(r"\b(room|rooms|notebook|chapter|wing) $")
@@ -75,7 +82,9 @@ class Map:
     @cached_property
     def papers(self) -> dict[Path, str]:
         "Chapter -> key of the paper whose mathematics it holds."
-        return {self.modules[room]: key for key, rooms in ROOMS.items() for room in rooms.split() if room in self.modules}
+        return {
+            self.modules[room]: key for key, rooms in ROOMS.items() for room in rooms.split() if room in self.modules
+        }
 
     def key(self, path: Path) -> str:
         "The paper that a notebook belongs to, or ''."
@@ -118,7 +127,12 @@ class Map:
         return [pair for words in title(path) for pair in citations(words)]
 
     def _by_statement(self, path: Path) -> list[tuple[str, str]]:
-        return [(kind, number) for cell in self.contents[path].cells if cell.cell_type == "markdown" for kind, number in BOLD.findall(cell.source)]
+        return [
+            (kind, number)
+            for cell in self.contents[path].cells
+            if cell.cell_type == "markdown"
+            for kind, number in BOLD.findall(cell.source)
+        ]
 
     @cached_property
     def names(self) -> dict[str, Path]:
@@ -138,7 +152,11 @@ class Map:
         "What a room is called -> its notebook; names that two rooms have are left out."
         every = [(name.rpartition(".")[2], path) for name, path in self.modules.items()]
         once = {name: path for name, path in every if [other for other, _ in every].count(name) == 1}
-        return once | {name: path for name, path in self.modules.items()} | {name.replace(".", "/"): path for name, path in self.modules.items()}
+        return (
+            once
+            | {name: path for name, path in self.modules.items()}
+            | {name.replace(".", "/"): path for name, path in self.modules.items()}
+        )
 
     # ---- the text of a page ----
 
@@ -190,7 +208,10 @@ class Map:
             lines.append(("Chapters", list(dict.fromkeys(begin + rooms))))
             other = "experiments" if wing == "proofs" else "proofs"
             names = {"experiments": "Tables and figures", "proofs": "Proofs"}
-            lines += [(names[other], self.of(key, other)), (f"Other {names[wing].lower()} of this paper", [p for p in self.of(key, wing) if p != path])]
+            lines += [
+                (names[other], self.of(key, other)),
+                (f"Other {names[wing].lower()} of this paper", [p for p in self.of(key, wing) if p != path]),
+            ]
         elif wing in WITH_SEE_ALSO:
             users = [user for user, rooms in self.used.items() if path in rooms]
             for words, kind in (("Proofs", "proofs"), ("Tables and figures", "experiments")):
@@ -198,21 +219,35 @@ class Map:
                 if key:
                     mine = [user for user in mine if self.key(user) == key] or self.of(key, kind)
                 lines.append((words, sorted(mine, key=natural)))
-            lines.append(("Chapters that build on this one", [u for u in users if u.parent.name in WITH_SEE_ALSO][:MOST]))
+            lines.append(
+                ("Chapters that build on this one", [u for u in users if u.parent.name in WITH_SEE_ALSO][:MOST])
+            )
             lines.append(("It builds on", [room for room in self.used[path] if room.parent.name in WITH_SEE_ALSO]))
         body = [f"- **{words}**: {self.listed(paths, path)}" for words, paths in lines if paths]
         if key and wing in ("proofs", "experiments"):
             tables = "gaussian" if key == "exact" else key
-            body.append(f"- **Measured and printed numbers**: [tables]({posixpath.relpath(f'tables/{tables}.md', wing)})")
+            body.append(
+                f"- **Measured and printed numbers**: [tables]({posixpath.relpath(f'tables/{tables}.md', wing)})"
+            )
         return "\n".join(["## See also", "", *body]) if body else ""
 
     def page(self, papers: dict[str, str], wings: dict[str, str]) -> str:
         "The page that shows all notebooks: by paper, and wing by wing."
         here = NBS / "map.ipynb"
-        lines = ["# Map", "", "From each paper to the chapters that hold its mathematics, the proofs of its statements, its tables and figures; then the house, wing by wing.", ""]
+        lines = [
+            "# Map",
+            "",
+            "From each paper to the chapters that hold its mathematics, the proofs of its statements, "
+            "its tables and figures; then the house, wing by wing.",
+            "",
+        ]
         for key, words in papers.items():
             lines += [f"## {key}", "", f"*{words}*", ""]
-            for kind, paths in (("Chapters", self.chapters(key)), ("Proofs", self.of(key, "proofs")), ("Tables and figures", self.of(key, "experiments"))):
+            for kind, paths in (
+                ("Chapters", self.chapters(key)),
+                ("Proofs", self.of(key, "proofs")),
+                ("Tables and figures", self.of(key, "experiments")),
+            ):
                 if paths: lines += [f"**{kind}.** {self.listed(paths, here)}", ""]
         lines += ["## The house", "", "Each wing imports from those above it only.", ""]
         for wing, words in {"guide": "Guide", **wings, "": "The front"}.items():
@@ -228,7 +263,11 @@ def natural(path: Path) -> list:
 
 def citations(words: str) -> list[tuple[str, str]]:
     "(kind, number) of all statements that a text names."
-    return [(hit["kind"], number) for hit in CITED.finditer(words) for number in [hit["first"], *NUMBER.findall(hit["rest"])]]
+    return [
+        (hit["kind"], number)
+        for hit in CITED.finditer(words)
+        for number in [hit["first"], *NUMBER.findall(hit["rest"])]
+    ]
 
 
 def imports(source: str) -> str:
@@ -252,11 +291,17 @@ def dotted(code: str) -> set[str]:
 
 def unlinked(text: str, path: Path, tree: Map) -> list[str]:
     "Theorems and notebooks that Markdown of the notebook at `path` names, and that are neither stated there nor a link."
-    own = {pair for cell in tree.contents[path].cells if cell.cell_type == "markdown" for pair in BOLD.findall(cell.source)}
+    own = {
+        pair for cell in tree.contents[path].cells if cell.cell_type == "markdown" for pair in BOLD.findall(cell.source)
+    }
     found = []
     for kind, words in pieces(text):
         if kind == "text":
-            found += [f"{k} {n}" for k, n in citations(words) if (k, n) not in own and tree.stated.get((tree.key(path), k, n)) != path]
+            found += [
+                f"{k} {n}"
+                for k, n in citations(words)
+                if (k, n) not in own and tree.stated.get((tree.key(path), k, n)) != path
+            ]
         elif kind == "code" and (place := tree.names.get(words.strip("`"))) and place != path:
             found.append(words)
     return found

@@ -25,7 +25,9 @@ WIDEST = 96 # characters of a line beyond which its comment is shown above it
 def read(path: Path) -> nbformat.NotebookNode:
     "A notebook, with the language that `nbdev_clean` removes and fenced code needs."
     notebook = nbformat.read(path, as_version=4)
-    notebook.metadata["language_info"] = nbformat.NotebookNode(name="python", pygments_lexer="ipython3", file_extension=".py")
+    notebook.metadata["language_info"] = nbformat.NotebookNode(
+        name="python", pygments_lexer="ipython3", file_extension=".py"
+    )
     return notebook
 
 
@@ -46,9 +48,14 @@ def defined(source: str) -> list[str]:
     "The public names that a cell defines; empty for a cell of imports."
     names = []
     for node in ast.parse(source).body:
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef)): names.append(node.name)
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef)):
+            names.append(node.name)
         elif isinstance(node, (ast.Assign, ast.AnnAssign)):
-            names += [t.id for t in (node.targets if isinstance(node, ast.Assign) else [node.target]) if isinstance(t, ast.Name)]
+            names += [
+                t.id
+                for t in (node.targets if isinstance(node, ast.Assign) else [node.target])
+                if isinstance(t, ast.Name)
+            ]
     return list(dict.fromkeys(names))
 
 
@@ -57,13 +64,21 @@ def only_checks(source: str) -> bool:
     try: tree = ast.parse(source)
     except SyntaxError: return False # a magic
     called = {getattr(node.func, "id", "") for node in ast.walk(tree) if isinstance(node, ast.Call)}
-    return any(isinstance(node, ast.Assert) for node in ast.walk(tree)) or any(name.startswith("test_") or name == "expect_fail" for name in called)
+    return any(isinstance(node, ast.Assert) for node in ast.walk(tree)) or any(
+        name.startswith("test_") or name == "expect_fail" for name in called
+    )
 
 
 def comments_above(source: str, widest: int = WIDEST) -> str:
     "Code whose long lines have their comments above them, where a reader need not scroll sideways."
-    try: found = {token.start[0]: token for token in tokenize.generate_tokens(io.StringIO(source).readline) if token.type == tokenize.COMMENT}
-    except (tokenize.TokenError, SyntaxError, IndentationError): found = {} # a magic, a prompt, a part of something
+    try:
+        found = {
+            token.start[0]: token
+            for token in tokenize.generate_tokens(io.StringIO(source).readline)
+            if token.type == tokenize.COMMENT
+        }
+    except (tokenize.TokenError, SyntaxError, IndentationError):
+        found = {}  # a magic, a prompt, a part of something
     lines = []
     for number, line in enumerate(source.splitlines(), 1):
         comment = found.get(number)
@@ -78,7 +93,9 @@ def comments_above(source: str, widest: int = WIDEST) -> str:
 def plain_numbers(text: str) -> str:
     "Numbers as numbers, where NumPy shows their types."
     text = re.sub(r"np\.(?:float|int|uint)\d+\(([^()]*)\)", r"\1", text)
-    text = re.sub(r"\barray\((\[.*?\])(?:, dtype=\w+)?\)", lambda found: re.sub(r"\n {6}", "\n", found[1]), text, flags=re.S)
+    text = re.sub(
+        r"\barray\((\[.*?\])(?:, dtype=\w+)?\)", lambda found: re.sub(r"\n {6}", "\n", found[1]), text, flags=re.S
+    )
     text = re.sub(r"np\.str_\(([^()]*)\)", r"\1", text)
     return re.sub(r"np\.(True|False)_", r"\1", text)
 
@@ -88,7 +105,9 @@ VERDICTS = ("proved false", "holds", "does not hold here", "not decided", "not t
 def noise_in(text: str) -> bool:
     "Whether an output is what a call for its effect returns, and no more: a plot, a method that was registered, the verdict of a claim (its table says it)."
     said = text.strip()
-    returned = re.match(r"^[\[(]?(?:<[\w.]+(?: object)?[^>]* at 0x|<Axes|<Figure|Text\(|\[<matplotlib|Method\(name=)", said)
+    returned = re.match(
+        r"^[\[(]?(?:<[\w.]+(?: object)?[^>]* at 0x|<Axes|<Figure|Text\(|\[<matplotlib|Method\(name=)", said
+    )
     return bool(returned) or said.strip("'") in VERDICTS
 
 
@@ -106,7 +125,8 @@ def shown_text(output: nbformat.NotebookNode) -> str:
 
 def tell_plainly(output: nbformat.NotebookNode) -> None:
     if "text" in output: output["text"] = plain_numbers(output["text"])
-    for kind in set(output.get("data", {})) & {"text/plain", "text/html"}: output["data"][kind] = plain_numbers(output["data"][kind])
+    for kind in set(output.get("data", {})) & {"text/plain", "text/html"}:
+        output["data"][kind] = plain_numbers(output["data"][kind])
 
 
 def visible(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
@@ -121,7 +141,11 @@ def visible(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
             cell.source = DIRECTIVE.sub("", cell.source).strip("\n")
             if not cell.source.strip(): continue
             cell.metadata["directives"] = names
-            cell.outputs = [] if "hide_output" in names else [o for o in cell.outputs if not (o.output_type == "stream" and o.name == "stderr")]
+            cell.outputs = (
+                []
+                if "hide_output" in names
+                else [o for o in cell.outputs if not (o.output_type == "stream" and o.name == "stderr")]
+            )
             cell.execution_count = None
             cell.outputs = [o for o in cell.outputs if not noise_in(shown_text(o))]
             for output in cell.outputs: tell_plainly(output)
@@ -159,7 +183,9 @@ class _Table(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         if tag == "tr": self.rows.append([])
-        if tag in ("td", "th"): self.open, self.span = True, int(dict(attributes).get("colspan") or 1); self.rows[-1].append("")
+        if tag in ("td", "th"):
+            self.open, self.span = True, int(dict(attributes).get("colspan") or 1)
+            self.rows[-1].append("")
 
     def handle_endtag(self, tag):
         if tag in ("td", "th"): self.open = False; self.rows[-1] += [""] * (self.span - 1)
@@ -174,6 +200,8 @@ def markdown_table(html: str) -> str:
     parser = _Table()
     parser.feed(html[html.index("<table"):html.index("</table>")])
     head, body = parser.rows[:parser.head], parser.rows[parser.head:]
-    names = [" ".join(filter(None, (row[i].strip() for row in head if i < len(row)))) for i in range(max(map(len, head)))]
+    names = [
+        " ".join(filter(None, (row[i].strip() for row in head if i < len(row)))) for i in range(max(map(len, head)))
+    ]
     line = lambda cells: "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |"
     return "\n".join([line(names), line(["---"] * len(names)), *map(line, body)])

@@ -26,28 +26,39 @@ def render() -> dict[str, bytes]:
     def from_root(target: str, words: str) -> str:
         path, mark, fragment = target.partition("#")
         moved = posixpath.normpath(posixpath.join("nbs", path))
-        if not (ROOT / moved).exists(): raise FileNotFoundError(f"{SOURCE.name} links to {target}, which does not exist")
+        if not (ROOT / moved).exists():
+            raise FileNotFoundError(f"{SOURCE.name} links to {target}, which does not exist")
         return moved + mark + fragment
     for cell in notebook.cells:
-        if cell.cell_type == "markdown": cell.source = rewrite_links(cell.source, from_root)
+        if cell.cell_type == "markdown":
+            cell.source = rewrite_links(cell.source, from_root)
         else:
-            if "hide_input" in cell.metadata["directives"]: cell.metadata["transient"] = {"remove_source": True}
+            if "hide_input" in cell.metadata["directives"]:
+                cell.metadata["transient"] = {"remove_source": True}
             for output in cell.outputs:
                 data = output.get("data", {})
-                if "<table" in data.get("text/html", ""): output["data"] = nbformat.NotebookNode({"text/markdown": markdown_table(data["text/html"])})
-                elif "text/markdown" in data: data["text/markdown"] = rewrite_links(data["text/markdown"], from_root)
-    text, resources = MarkdownExporter().from_notebook_node(notebook, resources=dict(output_files_dir="index_files", unique_key="index"))
+                if "<table" in data.get("text/html", ""):
+                    output["data"] = nbformat.NotebookNode({"text/markdown": markdown_table(data["text/html"])})
+                elif "text/markdown" in data:
+                    data["text/markdown"] = rewrite_links(data["text/markdown"], from_root)
+    text, resources = MarkdownExporter().from_notebook_node(
+        notebook, resources=dict(output_files_dir="index_files", unique_key="index")
+    )
     text = text.replace("![png](", "![image, noisy copies, votes, what they prove, radius](")
     text = re.sub(r"\n{3,}", "\n\n", "\n".join(line.rstrip() for line in text.splitlines())).strip() + "\n"
     note = "<!-- Made from nbs/index.ipynb by docs/readme.py: change the notebook. -->\n\n"
-    return {"README.md": (note + text).encode()} | {Path(name).as_posix(): content for name, content in resources["outputs"].items()}
+    return {"README.md": (note + text).encode()} | {
+        Path(name).as_posix(): content for name, content in resources["outputs"].items()
+    }
 
 
 def stale() -> list[str]:
     "What differs between the files here and those that the notebook gives."
     wanted = render()
     have = {path.relative_to(ROOT).as_posix() for path in (ROOT / "index_files").glob("*")}
-    changed = [name for name, content in wanted.items() if not (ROOT / name).is_file() or (ROOT / name).read_bytes() != content]
+    changed = [
+        name for name, content in wanted.items() if not (ROOT / name).is_file() or (ROOT / name).read_bytes() != content
+    ]
     return changed + sorted(have - set(wanted))
 
 
@@ -63,7 +74,11 @@ def execute() -> None:
 
 def clean() -> None:
     "Bring the notebook to the form in which notebooks are committed."
-    subprocess.run([sys.executable, "-c", "from nbdev.clean import nbdev_clean; nbdev_clean()", "--fname", str(SOURCE)], check=True, cwd=ROOT)
+    subprocess.run(
+        [sys.executable, "-c", "from nbdev.clean import nbdev_clean; nbdev_clean()", "--fname", str(SOURCE)],
+        check=True,
+        cwd=ROOT,
+    )
 
 
 def main(arguments: list[str]) -> int:
@@ -75,7 +90,9 @@ def main(arguments: list[str]) -> int:
     if "--check" in arguments:
         changed = stale()
         if changed:
-            print(f"not in step with nbs/index.ipynb: {', '.join(changed)}; run: python docs/readme.py", file=sys.stderr)
+            print(
+                f"not in step with nbs/index.ipynb: {', '.join(changed)}; run: python docs/readme.py", file=sys.stderr
+            )
         return 1 if changed else 0
     files = render()
     for name in stale(): (ROOT / name).unlink(missing_ok=True)

@@ -30,12 +30,18 @@ def registered(output: dict) -> bool:
 def drop_warnings(cell: dict) -> None:
     "Forget outputs that tell of the machine that ran the notebook, and methods that were registered."
     if "outputs" in cell:
-        cell["outputs"] = [output for output in cell["outputs"] if not tells_of_a_machine(output) and not registered(output)]
+        cell["outputs"] = [
+            output for output in cell["outputs"] if not tells_of_a_machine(output) and not registered(output)
+        ]
 
 
 def collapse_imports(cell: dict) -> None:
     "Collapse a code cell that holds imports, or nothing but directives, and shows nothing."
-    if cell["cell_type"] == "code" and not cell.get("outputs") and only_imports(DIRECTIVE.sub("", "".join(cell["source"]))):
+    if (
+        cell["cell_type"] == "code"
+        and not cell.get("outputs")
+        and only_imports(DIRECTIVE.sub("", "".join(cell["source"])))
+    ):
         cell["metadata"]["jupyter"] = COLLAPSED
 
 

@@ -21,7 +21,8 @@ def root() -> Path: return ROOT
 def shared() -> Path:
     "Folder with published logs, printed tables and data sets; tests that need it skip where it is absent."
     folder = Path(os.environ.get("ROBUST_SMOOTH_SHARED", ROOT.parent / "shared"))
-    if not folder.is_dir(): pytest.skip(f"needs the folder of published material, absent at {folder.name} beside the checkout")
+    if not folder.is_dir():
+        pytest.skip(f"needs the folder of published material, absent at {folder.name} beside the checkout")
     return folder
 
 

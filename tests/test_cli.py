@@ -34,8 +34,19 @@ def test_the_version_is_told(capsys):
 
 
 def test_python_m_is_the_command(capfd, outside):
-    for argv in (["--version"], [], ["methods", "--noise", "Splitting"], ["certify"], ["certify", "--votes", "nowhere.votes"]):
-        done = subprocess.run([sys.executable, "-m", "robust_smooth", *argv], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    for argv in (
+        ["--version"],
+        [],
+        ["methods", "--noise", "Splitting"],
+        ["certify"],
+        ["certify", "--votes", "nowhere.votes"],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "robust_smooth", *argv],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
         try: code = cli.main(argv)
         except SystemExit as stop: code = stop.code
         told = capfd.readouterr()
@@ -47,32 +58,65 @@ def test_python_m_is_the_command(capfd, outside):
 def test_who_reads_a_list_may_leave_early(unbuffered, outside):
     "`robust-smooth reproduce --list | head` ended in '[Errno 32] Broken pipe'."
     env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": unbuffered}
-    listing = subprocess.Popen([sys.executable, "-m", "robust_smooth", "methods"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)
+    listing = subprocess.Popen(
+        [sys.executable, "-m", "robust_smooth", "methods"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
+    )
     listing.stdout.close()
     assert (listing.stderr.read(), listing.wait(60)) == (b"", 141)
     listing.stderr.close()
 
 
 def test_help_imports_nothing_heavy():
-    code = "import sys, robust_smooth.cli as cli\ntry: cli.main(['--help'])\nexcept SystemExit: pass\nprint([m for m in ('torch', 'pandas', 'numpy', 'matplotlib', 'papermill') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=60)
+    code = (
+        "import sys, robust_smooth.cli as cli\ntry: cli.main(['--help'])\nexcept SystemExit: "
+        "pass\nprint([m for m in ('torch', 'pandas', 'numpy', 'matplotlib', 'papermill') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        timeout=60,
+    )
     assert done.stdout.strip().endswith("[]"), done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("argv, said", [
-    (["reproduce", "gaussian_tabel1"], "did you mean 'gaussian_table1'"), (["reproduce", "gaussian_table1", "-p", "sigmma=1"], "did you mean 'sigma'"),
-    (["reproduce", "gaussian_table1", "-p", "sigma"], "name=value"), (["reproduce", "gaussian_table1", "--budget", "quikc", "--dry-run"], "quikc"),
-    (["reproduce", "gaussian_table1", "-p", "seed=one", "--dry-run"], "seed"), (["reproduce", "gaussian_table1", "-p", "seed=1", "-p", "seed=2"], "twice"),
-    (["sweep", "nowhere.yaml"], "nowhere.yaml"), (["certify"], "--model"), (["certify", "--model", "os.system"], "package.module:factory"),
-    (["certify", "--model", "no_such_module:make"], "no_such_module"), (["certify", "--model", "os:nothing"], "nothing"), (["certify", "--votes", "nowhere.votes"], "nowhere.votes"), (["report"], "no run to report"),
-    (["reproduce", "gaussian_table1", "-p", "dataset=mnist"], "give it as --dataset mnist"), (["reproduce", "gaussian_table1", "-p", "budget=cpu", "--dry-run"], "give it as --budget cpu"),
-    (["reproduce", "gaussian_table1", "-p", "images=0", "--dry-run"], "images must be a whole number >= 1"), (["reproduce", "gaussian_table1", "-p", "n=1e3"], "n must be a whole number"),
-    (["reproduce", "gaussian_table1", "-p", "alpha=2", "--dry-run"], "alpha must be"), (["reproduce", "gaussian_table1", "-p", "seed=-1", "--dry-run"], "seed must be a whole number >= 0"),
-    (["reproduce", "gaussian_table1", "-p", "sigma=half", "--dry-run"], "sigma must be of the kind of sigmas"), (["reproduce", "gaussian_table1", "--jobs", "0", "--dry-run"], "jobs must be at least 1"),
-    (["reproduce", "gaussian_table1", "--limit", "-1", "--dry-run"], "limit must be"), (["reproduce", "gaussian_table1", "--out", "/dev/null/x"], "choose another folder with --out"),
-    (["certify", "--model", "nets.py:make"], "--model nets:make"), (["report", "--page", "/dev/null/x.html"], "/dev/null/x.html"),
-    (["zoo", "--sigma", "0.3"], "with --train"), (["zoo", "--budget", "cpu"], "with --train"), (["zoo", "--folder", "x"], "set ROBUST_SMOOTH_ZOO"), (["zoo", "--replace"], "for --train and --int8"),
-    (["zoo", "--train", "digits", "--clean", "--sigma", "1"], "give one of them"), (["doctor", "--compiled"], "give --speed")])
+@pytest.mark.parametrize(
+    "argv, said",
+    [
+        (["reproduce", "gaussian_tabel1"], "did you mean 'gaussian_table1'"),
+        (["reproduce", "gaussian_table1", "-p", "sigmma=1"], "did you mean 'sigma'"),
+        (["reproduce", "gaussian_table1", "-p", "sigma"], "name=value"),
+        (["reproduce", "gaussian_table1", "--budget", "quikc", "--dry-run"], "quikc"),
+        (["reproduce", "gaussian_table1", "-p", "seed=one", "--dry-run"], "seed"),
+        (["reproduce", "gaussian_table1", "-p", "seed=1", "-p", "seed=2"], "twice"),
+        (["sweep", "nowhere.yaml"], "nowhere.yaml"),
+        (["certify"], "--model"),
+        (["certify", "--model", "os.system"], "package.module:factory"),
+        (["certify", "--model", "no_such_module:make"], "no_such_module"),
+        (["certify", "--model", "os:nothing"], "nothing"),
+        (["certify", "--votes", "nowhere.votes"], "nowhere.votes"),
+        (["report"], "no run to report"),
+        (["reproduce", "gaussian_table1", "-p", "dataset=mnist"], "give it as --dataset mnist"),
+        (["reproduce", "gaussian_table1", "-p", "budget=cpu", "--dry-run"], "give it as --budget cpu"),
+        (["reproduce", "gaussian_table1", "-p", "images=0", "--dry-run"], "images must be a whole number >= 1"),
+        (["reproduce", "gaussian_table1", "-p", "n=1e3"], "n must be a whole number"),
+        (["reproduce", "gaussian_table1", "-p", "alpha=2", "--dry-run"], "alpha must be"),
+        (["reproduce", "gaussian_table1", "-p", "seed=-1", "--dry-run"], "seed must be a whole number >= 0"),
+        (["reproduce", "gaussian_table1", "-p", "sigma=half", "--dry-run"], "sigma must be of the kind of sigmas"),
+        (["reproduce", "gaussian_table1", "--jobs", "0", "--dry-run"], "jobs must be at least 1"),
+        (["reproduce", "gaussian_table1", "--limit", "-1", "--dry-run"], "limit must be"),
+        (["reproduce", "gaussian_table1", "--out", "/dev/null/x"], "choose another folder with --out"),
+        (["certify", "--model", "nets.py:make"], "--model nets:make"),
+        (["report", "--page", "/dev/null/x.html"], "/dev/null/x.html"),
+        (["zoo", "--sigma", "0.3"], "with --train"),
+        (["zoo", "--budget", "cpu"], "with --train"),
+        (["zoo", "--folder", "x"], "set ROBUST_SMOOTH_ZOO"),
+        (["zoo", "--replace"], "for --train and --int8"),
+        (["zoo", "--train", "digits", "--clean", "--sigma", "1"], "give one of them"),
+        (["doctor", "--compiled"], "give --speed"),
+    ],
+)
 def test_mistakes_are_named(argv, said, outside, capsys):
     assert cli.main(argv) == 2
     assert said in capsys.readouterr().err
@@ -93,16 +137,28 @@ def test_no_command_shows_the_help(capsys):
 def test_messages_speak_of_options(outside, capsys, monkeypatch):
     import numpy as np
     monkeypatch.setattr(sys, "path", [str(outside), *sys.path])
-    (outside / "cli_nets.py").write_text("import torch\ndef make():\n    return torch.nn.Sequential(torch.nn.Conv2d(1, 2, 2), torch.nn.Flatten(), torch.nn.Linear(2, 2))\n")
-    (outside / "three.py").write_text("import torch\ndef make():\n    return torch.nn.Sequential(torch.nn.Conv2d(3, 2, 2), torch.nn.Flatten(), torch.nn.Linear(2, 2))\n")
+    (outside / "cli_nets.py").write_text(
+        "import torch\ndef make():\n    return torch.nn.Sequential(torch.nn.Conv2d(1, 2, 2), torch.nn.Flatten(), "
+        "torch.nn.Linear(2, 2))\n"
+    )
+    (outside / "three.py").write_text(
+        "import torch\ndef make():\n    return torch.nn.Sequential(torch.nn.Conv2d(3, 2, 2), torch.nn.Flatten(), "
+        "torch.nn.Linear(2, 2))\n"
+    )
     np.save("nhwc.npy", np.zeros((3, 2, 2, 3), np.float32)); np.save("good.npy", np.full((3, 1, 2, 2), 0.5, np.float32))
     settings = ["--sigma", "0.5", "--n", "50", "--n0", "10", "--batch-size", "10", "--quiet"]
     said = lambda *argv: (cli.main(["certify", *argv]), capsys.readouterr().err)[1]
-    assert "note: " in (text := said("--model", "cli_nets:make", "--data", "good.npy", *settings)) and "--mean" in text and "cli.py" not in text
+    assert (
+        "note: " in (text := said("--model", "cli_nets:make", "--data", "good.npy", *settings))
+        and "--mean" in text
+        and "cli.py" not in text
+    )
     assert "there is no nowhere.npy" in said("--model", "cli_nets:make", "--data", "nowhere.npy", *settings)
     text = said("--model", "three:make", "--data", "nhwc.npy", "--mean", "0", "--std", "1", *settings)
     assert "images.transpose(0, 3, 1, 2)" in text and np.load("nhwc.npy").transpose(0, 3, 1, 2).shape == (3, 3, 2, 2)
-    assert "--noise-option q=VALUE" in said("--model", "cli_nets:make", "--data", "good.npy", "--noise", "Splitting", "--sigma", "1")
+    assert "--noise-option q=VALUE" in said(
+        "--model", "cli_nets:make", "--data", "good.npy", "--noise", "Splitting", "--sigma", "1"
+    )
     assert "--data-dir" in said("--model", "cli_nets:make", "--data", "cifar10", *settings)
     assert "open it first" in str(pytest.raises(TypeError, rs_source, "good.npy").value)
     assert "open it first" in str(pytest.raises(TypeError, rs_source, [Path("a.png"), Path("b.png")]).value)
@@ -115,13 +171,19 @@ def rs_source(data):
 
 def test_values_are_never_evaluated():
     read = options.read_value
-    assert [read(t) for t in ("1", "1e-3", "[1, 2.5]", "007", "True", "none", "x", "__import__('os').getcwd()", "1+1", "(" * 5000)] == [1, 0.001, [1, 2.5], "007", True, None, "x", "__import__('os').getcwd()", "1+1", "(" * 5000]
+    assert [
+        read(t)
+        for t in ("1", "1e-3", "[1, 2.5]", "007", "True", "none", "x", "__import__('os').getcwd()", "1+1", "(" * 5000)
+    ] == [1, 0.001, [1, 2.5], "007", True, None, "x", "__import__('os').getcwd()", "1+1", "(" * 5000]
 
 
 def test_a_dry_run_of_a_grid_refuses_what_its_runs_would(outside, capsys):
     for wrong in ("sigma: [0.5, half]", "images: [10, 0]", "alpha: [0.001, 1.5]"):
         Path("grid.yaml").write_text(f"experiment: gaussian_table1\nparameters: {{budget: smoke}}\ngrid:\n  {wrong}\n")
-        assert cli.main(["sweep", "grid.yaml", "--dry-run"]) == 2 and wrong.split(":")[0] + " must be" in capsys.readouterr().err
+        assert (
+            cli.main(["sweep", "grid.yaml", "--dry-run"]) == 2
+            and wrong.split(":")[0] + " must be" in capsys.readouterr().err
+        )
     Path("grid.yaml").write_text("experiment: gaussian_table1\ngrid: {seed: [0, 1]}\n")
     for option in ("--jobs", "--shards", "--limit"):
         assert cli.main(["sweep", "grid.yaml", "--dry-run", option, "0"]) == 2 and option[2:] in capsys.readouterr().err
@@ -158,21 +220,29 @@ def test_a_parameter_of_a_run_is_not_called_an_option(outside, capsys):
 def test_dry_run_and_list(outside, capsys):
     assert cli.main(["reproduce", "--list"]) == 0
     told = capsys.readouterr().out
-    assert "gaussian_table1        Certified accuracy of Gaussian smoothing\n" in told # a name alone says nothing to a newcomer
+    # a name alone says nothing to a newcomer
+    assert "gaussian_table1        Certified accuracy of Gaussian smoothing\n" in told
     listed = told.split()
     assert listed[0] == "gaussian_table1" and listed.index("bernstein_figure3") < listed.index("bernstein_figure10")
     assert cli.main(["reproduce", "gaussian_table1", "--dry-run"]) == 0
     assert "1 to run, 0 cached" in capsys.readouterr().out
-    Path("grid.yaml").write_text("experiment: gaussian_table1\nparameters: {budget: smoke}\ngrid: {sigma: [0.25, 0.5], seed: [0, 1]}\n")
+    Path("grid.yaml").write_text(
+        "experiment: gaussian_table1\nparameters: {budget: smoke}\ngrid: {sigma: [0.25, 0.5], seed: [0, 1]}\n"
+    )
     assert cli.main(["sweep", "grid.yaml", "--dry-run"]) == 0
     assert "4 to run, 0 cached" in capsys.readouterr().out and not list(outside.glob("home/runs/*"))
 
 
 def test_certify_a_network_of_ones_own_and_again_without_it(outside, capsys, monkeypatch):
-    Path("my_little_nets.py").write_text("import torch\nfrom robust_smooth.training.models import mlp\ndef make():\n    torch.manual_seed(0)\n    return mlp(64, 10)\n")
+    Path("my_little_nets.py").write_text(
+        "import torch\nfrom robust_smooth.training.models import mlp\ndef make():\n    torch.manual_seed(0)\n    "
+        "return mlp(64, 10)\n"
+    )
     monkeypatch.setattr(sys, "path", list(sys.path))
     common = ["--subset", "3", "--sigma", "0.25", "--n", "500", "--save", "my.votes"]
-    assert cli.main(["certify", "--model", "my_little_nets:make", *common, "--out", "mine.csv", "--log", "mine.tsv"]) == 0
+    assert (
+        cli.main(["certify", "--model", "my_little_nets:make", *common, "--out", "mine.csv", "--log", "mine.tsv"]) == 0
+    )
     assert "certified accuracy" in capsys.readouterr().out
     from robust_smooth.lab import results
     table, log = results.load("mine.csv"), results.read_certification_log("mine.tsv")
@@ -206,24 +276,47 @@ def test_doctor_says_what_is_here(outside, capsys, monkeypatch):
 def test_the_console_script_works_outside_a_checkout(outside):
     script = Path(sys.executable).parent / "robust-smooth"
     if not script.exists(): pytest.skip("the console script is not installed in this environment")
-    done = subprocess.run([script, "reproduce", "nothing_here"], capture_output=True, text=True, cwd=outside, timeout=60, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    done = subprocess.run(
+        [script, "reproduce", "nothing_here"],
+        capture_output=True, text=True, cwd=outside, timeout=60,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     assert done.returncode == 2 and "unknown" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_certify_refuses_before_the_vote_and_collects_moments(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    Path("somenets.py").write_text("import torch\nfrom robust_smooth.training.models import mlp\ndef make():\n    torch.manual_seed(0)\n    return mlp(64, 10)\n")
+    Path("somenets.py").write_text(
+        "import torch\nfrom robust_smooth.training.models import mlp\ndef make():\n    torch.manual_seed(0)\n    "
+        "return mlp(64, 10)\n"
+    )
     base = ["certify", "--model", "somenets:make", "--subset", "3", "--n", "1000", "--n0", "10", "--save", "a.votes"]
-    for extra, words in ((["--noise", "Uniform", "--lam", "1.0", "--norm", "l2"], "no method certifies 'l2'"), ([], "give --sigma"), (["--noise", "Uniform"], "give --lam"),
-                         (["--sigma", "0.25", "--batch-size", "0"], "--batch-size must"), (["--sigma", "0.25", "--data", "nothing"], "FILE.npz"),
-                         (["--sigma", "0.25", "--data", "somenets:nothing"], "--data: somenets has no"), (["--sigma", "0.25", "--weights", "no.pt"], "no.pt"), (["--sigma", "0.25", "--method", "gausian"], "method must be one of"),
-                         (["--sigma", "0.25", "--option", "foo=1"], "foo"), (["--sigma", "0.25", "--norm", "l1", "--method", "higher_order"], "--moments")):
+    for extra, words in (
+        (["--noise", "Uniform", "--lam", "1.0", "--norm", "l2"], "no method certifies 'l2'"),
+        ([], "give --sigma"),
+        (["--noise", "Uniform"], "give --lam"),
+        (["--sigma", "0.25", "--batch-size", "0"], "--batch-size must"),
+        (["--sigma", "0.25", "--data", "nothing"], "FILE.npz"),
+        (["--sigma", "0.25", "--data", "somenets:nothing"], "--data: somenets has no"),
+        (["--sigma", "0.25", "--weights", "no.pt"], "no.pt"),
+        (["--sigma", "0.25", "--method", "gausian"], "method must be one of"),
+        (["--sigma", "0.25", "--option", "foo=1"], "foo"),
+        (["--sigma", "0.25", "--norm", "l1", "--method", "higher_order"], "--moments"),
+    ):
         assert cli.main(base + extra) == 2 and words in capsys.readouterr().err and not Path("a.votes").exists()
     assert cli.main([*base, "--sigma", "0.25", "--moments"]) == 0
     assert cli.main(["certify", "--votes", "a.votes", "--norm", "l1", "--method", "higher_order"]) == 0
     said = capsys.readouterr().out
     assert "higher_order" in said and "Gaussian(sigma=0.25)" in said
-    assert cli.main(["certify", "--model", "somenets:make", "--subset", "2", "--noise", "Splitting", "--sigma", "0.5", "--noise-option", "q=16", "--norm", "l1"]) == 0
+    assert (
+        cli.main(
+            [
+                "certify", "--model", "somenets:make", "--subset", "2", "--noise", "Splitting",
+                "--sigma", "0.5", "--noise-option", "q=16", "--norm", "l1",
+            ]
+        )
+        == 0
+    )
 
 
 def test_certify_without_a_line_of_python(outside, capsys, monkeypatch):
@@ -231,31 +324,65 @@ def test_certify_without_a_line_of_python(outside, capsys, monkeypatch):
     import torch
     from PIL import Image
     import robust_smooth as rs
-    Path("ownnets.py").write_text("import torch\nfrom torch.utils.data import TensorDataset\nfrom robust_smooth.training.models import mlp\n"
-                                  "def make():\n    torch.manual_seed(0)\n    return mlp(64, 10)\n"
-                                  "def data():\n    return TensorDataset(torch.arange(320).reshape(5, 1, 8, 8) / 320, torch.arange(5))\nfixed = data()\n")
+    Path("ownnets.py").write_text(
+        "import torch\nfrom torch.utils.data import TensorDataset\nfrom robust_smooth.training.models import mlp\n"
+        "def make():\n    torch.manual_seed(0)\n    return mlp(64, 10)\n"
+        "def data():\n    return TensorDataset(torch.arange(320).reshape(5, 1, 8, 8) / 320, "
+        "torch.arange(5))\nfixed = data()\n"
+    )
     monkeypatch.setattr(sys, "path", list(sys.path))
     images = (np.arange(320).reshape(5, 1, 8, 8) / 320).astype(np.float32)
     np.save("a.npy", images)
     np.savez("a.npz", images=images, labels=np.arange(5))
     for i in range(5):
         Path("photos", f"class{i}").mkdir(parents=True)
-        Image.fromarray(np.repeat((images[i, 0] * 255).round().astype(np.uint8)[..., None], 3, 2)).save(Path("photos", f"class{i}", "a.png"))
+        Image.fromarray(np.repeat((images[i, 0] * 255).round().astype(np.uint8)[..., None], 3, 2)).save(
+            Path("photos", f"class{i}", "a.png")
+        )
     common = ["--sigma", "0.25", "--n", "200", "--batch-size", "100", "--quiet"]
     for data in ("a.npz", "ownnets:data", "ownnets:fixed", "a.npy"):
-        assert cli.main(["certify", "--model", "ownnets:make", "--data", data, "--save", f"{data.replace(':', '.')}.votes", *common]) == 0
+        assert (
+            cli.main(
+                [
+                    "certify", "--model", "ownnets:make", "--data", data, "--save",
+                    f"{data.replace(':', '.')}.votes",
+                    *common,
+                ]
+            )
+            == 0
+        )
         said = capsys.readouterr()
         assert ("certified accuracy" in said.out) == (data != "a.npy") and "vote" not in said.err
     votes = [rs.load(f"{name}.votes") for name in ("a.npz", "ownnets.data", "ownnets.fixed", "a.npy")]
-    assert all((record.counts == votes[0].counts).all() for record in votes) and votes[0].labels.tolist() == list(range(5)) and votes[3].labels is None
+    assert (
+        all((record.counts == votes[0].counts).all() for record in votes)
+        and votes[0].labels.tolist() == list(range(5))
+        and votes[3].labels is None
+    )
     assert cli.main(["certify", "--votes", "a.npz.votes"]) == 0 and "certified accuracy" in capsys.readouterr().out
-    assert cli.main(["certify", "--votes", "a.npy.votes", "--log", "x"]) == 2 and "true classes" in capsys.readouterr().err
-    torch.save({"state_dict": {f"module.{name}": value for name, value in rs.models.mlp(192, 10).state_dict().items()}}, "w.pt")
+    assert (
+        cli.main(["certify", "--votes", "a.npy.votes", "--log", "x"]) == 2 and "true classes" in capsys.readouterr().err
+    )
+    torch.save(
+        {"state_dict": {f"module.{name}": value for name, value in rs.models.mlp(192, 10).state_dict().items()}}, "w.pt"
+    )
     Path("colour.py").write_text("from robust_smooth.training.models import mlp\ndef make(): return mlp(192, 10)\n")
-    folder = ["certify", "--model", "colour:make", "--weights", "w.pt", "--data", "photos", "--subset", "every 2", "--save", "f.votes", *common]
-    assert cli.main(folder) == 0 and rs.load("f.votes").index.tolist() == [0, 2, 4] and rs.load("f.votes").labels.tolist() == [0, 2, 4]
+    folder = [
+        "certify", "--model", "colour:make", "--weights", "w.pt", "--data", "photos", "--subset",
+        "every 2", "--save", "f.votes", *common,
+    ]
+    assert (
+        cli.main(folder) == 0
+        and rs.load("f.votes").index.tolist() == [0, 2, 4]
+        and rs.load("f.votes").labels.tolist() == [0, 2, 4]
+    )
     capsys.readouterr()
-    assert cli.main(["certify", "--model", "ownnets:make", "--data", "a.npz", "--noise", "Uniform", "--lam", "1.0", *common[2:]]) == 0
+    assert (
+        cli.main(
+            ["certify", "--model", "ownnets:make", "--data", "a.npz", "--noise", "Uniform", "--lam", "1.0", *common[2:]]
+        )
+        == 0
+    )
     assert ", l1," in capsys.readouterr().out # the noise's own norm
 
 
@@ -264,7 +391,8 @@ def test_the_doctor_is_green_without_the_extras(outside, capsys, monkeypatch):
     here = metadata.version
 
     def version(name):
-        if name in ("papermill", "ipykernel", "jinja2", "pyyaml", "distributed"): raise metadata.PackageNotFoundError(name)
+        if name in ("papermill", "ipykernel", "jinja2", "pyyaml", "distributed"):
+            raise metadata.PackageNotFoundError(name)
         return here(name)
 
     monkeypatch.setattr(metadata, "version", version)
@@ -277,7 +405,10 @@ def test_a_missing_extra_is_named(outside, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "papermill", None)
     def run(*given, **more): import papermill
     monkeypatch.setattr("robust_smooth.lab.reproduce.run", run)
-    assert cli.main(["reproduce", "gaussian_table1"]) == 2 and "pip install 'robust_smooth[repro]'" in capsys.readouterr().err
+    assert (
+        cli.main(["reproduce", "gaussian_table1"]) == 2
+        and "pip install 'robust_smooth[repro]'" in capsys.readouterr().err
+    )
 
 
 def test_a_network_whose_classes_follow_from_the_size_of_its_images(outside, capsys, monkeypatch):
@@ -287,7 +418,10 @@ def test_a_network_whose_classes_follow_from_the_size_of_its_images(outside, cap
                                      "    return torch.nn.Sequential(torch.nn.Conv2d(1, 5, 20), torch.nn.Flatten())\n")
     monkeypatch.syspath_prepend(str(outside))
     np.savez("twenty.npz", images=np.full((2, 1, 20, 20), 0.5, np.float32), labels=np.array([0, 1]))
-    common = ["certify", "--model", "sized_nets:make", "--data", "twenty.npz", "--sigma", "0.5", "--n", "1000", "--n0", "10", "--quiet"]
+    common = [
+        "certify", "--model", "sized_nets:make", "--data", "twenty.npz", "--sigma", "0.5", "--n",
+        "1000", "--n0", "10", "--quiet",
+    ]
     assert cli.main([*common, "--save", "a.votes"]) == 0
     assert cli.main([*common, "--num-classes", "5", "--save", "b.votes"]) == 0
     found, told = load("a.votes"), load("b.votes")
@@ -303,7 +437,10 @@ def test_what_fails_after_a_vote_loses_no_votes(last, outside, capsys, monkeypat
     from robust_smooth.core.record import Record
     from robust_smooth.lab import results
 
-    Path("my_net.py").write_text("import torch\nfrom robust_smooth.training.models import mlp\ndef make():\n    torch.manual_seed(0)\n    return mlp(64, 10)\n")
+    Path("my_net.py").write_text(
+        "import torch\nfrom robust_smooth.training.models import mlp\ndef make():\n    torch.manual_seed(0)\n    "
+        "return mlp(64, 10)\n"
+    )
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setenv("TMPDIR", str(outside))
     monkeypatch.setattr("tempfile.tempdir", None)
@@ -324,7 +461,13 @@ def test_files_that_no_system_can_write_are_refused_before_the_vote(option, outs
     assert "a path must be a name" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("option, name", [("--save", "file/a.votes"), ("--log", "file/a.tsv"), ("--out", "file/a"), ("--log", "x" * 300), ("--save", "photos"), ("--out", "/proc/a")])
+@pytest.mark.parametrize(
+    "option, name",
+    [
+        ("--save", "file/a.votes"), ("--log", "file/a.tsv"), ("--out", "file/a"), ("--log", "x" * 300),
+        ("--save", "photos"), ("--out", "/proc/a"),
+    ],
+)
 def test_places_that_take_no_files_are_refused_before_a_network_is_looked_for(option, name, outside, capsys):
     "They came to light after the vote (--log, --out), or after its trial (--save)."
     (outside / "file").touch()
@@ -340,30 +483,54 @@ def test_a_log_without_true_classes_is_refused_before_the_vote(outside, capsys, 
     Path("lognets.py").write_text("from robust_smooth.training.models import mlp\ndef make(): return mlp(64, 10)\n")
     monkeypatch.setattr(sys, "path", list(sys.path))
     np.save("a.npy", np.zeros((5, 1, 8, 8), np.float32))
-    assert cli.main(["certify", "--model", "lognets:make", "--data", "a.npy", "--sigma", "0.25", "--save", "a.votes", "--log", "a.tsv"]) == 2
+    assert (
+        cli.main(
+            [
+                "certify", "--model", "lognets:make", "--data", "a.npy", "--sigma", "0.25", "--save",
+                "a.votes", "--log", "a.tsv",
+            ]
+        )
+        == 2
+    )
     assert "true classes" in capsys.readouterr().err and not Path("a.votes").exists()
 
 
 @pytest.fixture
 def small_vote(outside, monkeypatch):
     "A network and a command that votes on three images."
-    Path("tinynets.py").write_text("import torch\nfrom robust_smooth.training.models import mlp\ndef make():\n    torch.manual_seed(0)\n    return mlp(64, 10)\n"
-                                   "def sized(x): return mlp(64, x)\nnumber = 3\n")
+    Path("tinynets.py").write_text(
+        "import torch\nfrom robust_smooth.training.models import mlp\ndef make():\n    torch.manual_seed(0)\n    "
+        "return mlp(64, 10)\n"
+        "def sized(x): return mlp(64, x)\nnumber = 3\n"
+    )
     monkeypatch.setattr(sys, "path", list(sys.path))
-    return ["certify", "--model", "tinynets:make", "--subset", "3", "--sigma", "0.25", "--n", "200", "--batch-size", "100", "--quiet"]
+    return [
+        "certify", "--model", "tinynets:make", "--subset", "3", "--sigma", "0.25", "--n", "200",
+        "--batch-size", "100", "--quiet",
+    ]
 
 
 def test_votes_are_not_overwritten_nor_contradicted(small_vote, capsys):
     assert cli.main([*small_vote, "--save", "a.votes", "--out", "o/c.csv", "--log", "a.tsv"]) == 0
     assert "written: o/c.csv, o/c.md, o/c.json, a.tsv" in capsys.readouterr().out
     kept = Path("a.votes").read_bytes()
-    for extra, words in ((["--log", "a.votes"], "choose another name"), (["--sigma", "0.5"], "votes by sigma 0.25"), (["--n", "300"], "votes by n 200"),
-                         (["--noise", "Uniform"], "votes by noise Gaussian"), (["--seed", "3"], "votes by seed 0"), (["--data", "mnist"], "--data is for a vote"),
-                         (["--num-classes", "9"], "--num-classes is for a vote"), (["--noise-option", "q16"], "--noise-option needs name=value"),
-                         (["--noise-option", "q=16"], "votes by q None")):
+    for extra, words in (
+        (["--log", "a.votes"], "choose another name"),
+        (["--sigma", "0.5"], "votes by sigma 0.25"),
+        (["--n", "300"], "votes by n 200"),
+        (["--noise", "Uniform"], "votes by noise Gaussian"),
+        (["--seed", "3"], "votes by seed 0"),
+        (["--data", "mnist"], "--data is for a vote"),
+        (["--num-classes", "9"], "--num-classes is for a vote"),
+        (["--noise-option", "q16"], "--noise-option needs name=value"),
+        (["--noise-option", "q=16"], "votes by q None"),
+    ):
         assert cli.main(["certify", "--votes", "a.votes", *extra]) == 2 and words in capsys.readouterr().err, extra
     assert cli.main(["certify", "--votes", "a.votes", "--sigma", "0.25", "--n", "200", "--quiet"]) == 0
-    assert cli.main([*small_vote, "--save", "b.votes", "--log", "b.votes"]) == 2 and "different files" in capsys.readouterr().err
+    assert (
+        cli.main([*small_vote, "--save", "b.votes", "--log", "b.votes"]) == 2
+        and "different files" in capsys.readouterr().err
+    )
     assert cli.main([*small_vote, "--save", "a.votes", "--seed", "1"]) == 2
     said = capsys.readouterr().err
     assert "a.votes holds votes of another setting: seed differs" in said and "another name for --save" in said
@@ -377,16 +544,32 @@ def test_the_certified_accuracy_is_told_at_round_radii(small_vote, capsys):
     line = next(each for each in capsys.readouterr().out.splitlines() if each.startswith("certified accuracy"))
     radii = [float(word) for word in re.findall(r" at ([\d.]+)", line)]
     steps = np.diff(radii)
-    assert radii[0] == 0 and np.allclose(radii, steps[0] * np.arange(len(radii))) and all(len(f"{radius:g}") <= 4 for radius in radii)
+    assert (
+        radii[0] == 0
+        and np.allclose(radii, steps[0] * np.arange(len(radii)))
+        and all(len(f"{radius:g}") <= 4 for radius in radii)
+    )
     assert radii == round_radii(radii[-1]).tolist()
 
 
-@pytest.mark.parametrize("extra, words", [
-    (["--model", "tinynets:sized"], "--model: tinynets:sized needs x"), (["--model", "tinynets:number"], "must be a function"), (["--n", "5"], "--n must be at least"),
-    (["--n", "-3"], "--n must be a whole number >= 1"), (["--option", "foo=1"], "its options: ["), (["--lam", "1"], "takes no --lam; its settings: ['sigma']"),
-    (["--data", "high.npy"], "save images / 255"), (["--data", "text.npy"], "text.npy must be a file of numbers"), (["--data", "objects.npz"], "holds Python objects"),
-    (["--weights", "junk.pt"], "junk.pt"), (["--device", "nowhere"], "--device nowhere:"), (["--data", "mixed", "--subset", "2"], "--data imagefolder --data-dir FOLDER"),
-    (["--data", "split", "--split", "tset"], "there are test, val")])
+@pytest.mark.parametrize(
+    "extra, words",
+    [
+        (["--model", "tinynets:sized"], "--model: tinynets:sized needs x"),
+        (["--model", "tinynets:number"], "must be a function"),
+        (["--n", "5"], "--n must be at least"),
+        (["--n", "-3"], "--n must be a whole number >= 1"),
+        (["--option", "foo=1"], "its options: ["),
+        (["--lam", "1"], "takes no --lam; its settings: ['sigma']"),
+        (["--data", "high.npy"], "save images / 255"),
+        (["--data", "text.npy"], "text.npy must be a file of numbers"),
+        (["--data", "objects.npz"], "holds Python objects"),
+        (["--weights", "junk.pt"], "junk.pt"),
+        (["--device", "nowhere"], "--device nowhere:"),
+        (["--data", "mixed", "--subset", "2"], "--data imagefolder --data-dir FOLDER"),
+        (["--data", "split", "--split", "tset"], "there are test, val"),
+    ],
+)
 def test_mistakes_are_told_in_the_words_of_a_shell(extra, words, small_vote, capsys):
     import numpy as np
     from PIL import Image
@@ -394,7 +577,10 @@ def test_mistakes_are_told_in_the_words_of_a_shell(extra, words, small_vote, cap
     Path("text.npy").write_text("0 1 2")
     np.savez("objects.npz", images=np.array([{}, None], dtype=object))
     Path("junk.pt").write_bytes(b"nothing of the kind")
-    for name, size in (("mixed/a/0.png", 9), ("mixed/a/1.png", 8), ("split/test/a/0.png", 8), ("split/test/b/0.png", 8), ("split/val/a/0.png", 8)):
+    for name, size in (
+        ("mixed/a/0.png", 9), ("mixed/a/1.png", 8), ("split/test/a/0.png", 8),
+        ("split/test/b/0.png", 8), ("split/val/a/0.png", 8),
+    ):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (size, size)).save(name)
     assert cli.main([*small_vote, *extra]) == 2
@@ -405,7 +591,10 @@ def test_mistakes_are_told_in_the_words_of_a_shell(extra, words, small_vote, cap
 def test_an_interrupted_vote_says_whether_it_is_kept(small_vote, capsys, monkeypatch):
     def stop(args): raise KeyboardInterrupt
     monkeypatch.setitem(cli.COMMANDS, "certify", stop)
-    for extra, words in (([], "nothing is kept of this vote: with --save FILE"), (["--save", "a.votes"], "what was finished is kept")):
+    for extra, words in (
+        ([], "nothing is kept of this vote: with --save FILE"),
+        (["--save", "a.votes"], "what was finished is kept"),
+    ):
         assert cli.main([*small_vote, *extra]) == 130 and words in capsys.readouterr().err
 
 

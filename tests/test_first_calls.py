@@ -24,9 +24,17 @@ def record(smooth):
     return smooth.vote((IMAGES, LABELS), **QUICK)
 
 
-@pytest.mark.parametrize("call", [
-    lambda s: s.vote(IMAGES, LABELS, progress=False), lambda s: s.vote(IMAGES, torch.tensor(LABELS)), lambda s: s.vote(IMAGES, np.array(LABELS)),
-    lambda s: s.vote(IMAGES, labels=LABELS, **QUICK), lambda s: s.predict(IMAGES, labels=LABELS), lambda s: s.estimate(IMAGES, labels=LABELS)])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda s: s.vote(IMAGES, LABELS, progress=False),
+        lambda s: s.vote(IMAGES, torch.tensor(LABELS)),
+        lambda s: s.vote(IMAGES, np.array(LABELS)),
+        lambda s: s.vote(IMAGES, labels=LABELS, **QUICK),
+        lambda s: s.predict(IMAGES, labels=LABELS),
+        lambda s: s.estimate(IMAGES, labels=LABELS),
+    ],
+)
 def test_labels_go_beside_the_images(smooth, call):
     with pytest.raises(TypeError, match=r"labels go beside the images.*\(images, labels\)"):
         call(smooth)

@@ -30,13 +30,20 @@ def test_no_module_is_long(root):
         docments = importlib.import_module("docments")
     finally:
         sys.path.pop(0)
-    lines = {path.name: docments.without_parameters(path.read_text(encoding="utf-8")).splitlines() for path in paths(root)}
+    lines = {
+        path.name: docments.without_parameters(path.read_text(encoding="utf-8")).splitlines() for path in paths(root)
+    }
     long = {name: len(each) for name, each in lines.items() if len(each) > MOST_LINES}
     assert not long, long
 
 
 def test_lines_fit_a_page(root):
-    lines = [(path.stem, line) for path in paths(root) for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("__all__")]
+    lines = [
+        (path.stem, line)
+        for path in paths(root)
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if not line.startswith("__all__")
+    ]
     wide = [(name, len(line)) for name, line in lines if len(line) > PAGE]
     assert not [each for each in wide if each[1] > WIDEST], [each for each in wide if each[1] > WIDEST][:10]
     assert len(wide) <= WIDE_SHARE * len(lines), f"{len(wide)} of {len(lines)} lines are wider than {PAGE}"
@@ -74,11 +81,16 @@ def test_exported_cells_fit_half_a_screen(root):
             source = "".join(cell["source"])
             if cell["cell_type"] == "code" and re.search(r"^#\|\s*export\s*$", source, re.M):
                 explained = signature_lines(source)
-                sizes[path.stem, cell["id"]] = sum(bool(line.strip()) and not line.startswith("#|") and number not in explained
-                                                   for number, line in enumerate(source.splitlines(), 1))
+                sizes[path.stem, cell["id"]] = sum(
+                    bool(line.strip()) and not line.startswith("#|") and number not in explained
+                    for number, line in enumerate(source.splitlines(), 1)
+                )
     assert len(sizes) >= 400, f"only {len(sizes)} exported cells were seen"
     long = {name: size for name, size in sizes.items() if size > LONG}
-    assert statistics.median(sizes.values()) <= HALF_A_SCREEN and len(long) <= LONG_CELLS, (statistics.median(sizes.values()), long)
+    assert statistics.median(sizes.values()) <= HALF_A_SCREEN and len(long) <= LONG_CELLS, (
+        statistics.median(sizes.values()),
+        long,
+    )
 
 
 def test_modules_compile_without_a_warning(root):
@@ -96,10 +108,17 @@ def test_names_in_signatures_are_known(root):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         nodes = list(ast.walk(tree))
         bound = set(dir(builtins)) | {node.name for node in nodes if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
-        bound |= {(name.asname or name.name).partition(".")[0] for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom)) for name in node.names}
+        bound |= {
+            (name.asname or name.name).partition(".")[0]
+            for node in nodes
+            if isinstance(node, (ast.Import, ast.ImportFrom))
+            for name in node.names
+        }
         bound |= {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
         said = [getattr(node, field, None) for node in nodes for field in ("annotation", "returns")]
-        names = [name for part in said if isinstance(part, ast.AST) for name in ast.walk(part) if isinstance(name, ast.Name)]
+        names = [
+            name for part in said if isinstance(part, ast.AST) for name in ast.walk(part) if isinstance(name, ast.Name)
+        ]
         unknown += [(path.name, name.lineno, name.id) for name in names if name.id not in bound]
     assert not unknown, unknown
 

@@ -13,7 +13,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
 NOTEBOOKS = ("methods/00_gaussian.ipynb", "proofs/gaussian_radius.ipynb", "experiments/gaussian_table1.ipynb")
 TOKEN, PATIENCE = "0123456789abcdef", 240 # seconds per notebook before the test gives up; they take a few each
 
@@ -50,13 +52,36 @@ def lab(root, copies, tmp_path):
     "A JupyterLab server on the copies, with settings and results of its own; its port."
     pytest.importorskip("jupyterlab", reason="JupyterLab is not installed")
     port = free_port()
-    own = {name: str(tmp_path / name.lower()) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR", "ROBUST_SMOOTH_HOME")}
-    env = {**os.environ, **own, "PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH", "")])), "OMP_NUM_THREADS": "1"}
-    options = [f"--ServerApp.root_dir={copies}", f"--ServerApp.port={port}", "--ServerApp.port_retries=0", "--ServerApp.ip=127.0.0.1", f"--IdentityProvider.token={TOKEN}",
-               "--ServerApp.allow_root=True", "--ServerApp.open_browser=False", "--LabApp.extension_manager=readonly", "--LabApp.news_url=None",
-               "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    own = {
+        name: str(tmp_path / name.lower())
+        for name in (
+            "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR",
+            "ROBUST_SMOOTH_HOME",
+        )
+    }
+    env = {
+        **os.environ,
+        **own,
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH", "")])),
+        "OMP_NUM_THREADS": "1",
+    }
+    options = [
+        f"--ServerApp.root_dir={copies}",
+        f"--ServerApp.port={port}",
+        "--ServerApp.port_retries=0",
+        "--ServerApp.ip=127.0.0.1",
+        f"--IdentityProvider.token={TOKEN}",
+        "--ServerApp.allow_root=True",
+        "--ServerApp.open_browser=False",
+        "--LabApp.extension_manager=readonly",
+        "--LabApp.news_url=None",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+    ]
     with open(tmp_path / "server.log", "wb") as log:
-        server = subprocess.Popen([sys.executable, "-m", "jupyterlab", *options], env=env, cwd=copies, stdout=log, stderr=log, start_new_session=True)
+        server = subprocess.Popen(
+            [sys.executable, "-m", "jupyterlab", *options],
+            env=env, cwd=copies, stdout=log, stderr=log, start_new_session=True,
+        )
         try:
             end = time.monotonic() + 120
             while True:
@@ -67,7 +92,14 @@ def lab(root, copies, tmp_path):
         finally:
             try:
                 for kernel in ask(port, "kernels"):
-                    urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{port}/api/kernels/{kernel['id']}", method="DELETE", headers={"Authorization": f"token {TOKEN}"}), timeout=20)
+                    urllib.request.urlopen(
+                        urllib.request.Request(
+                            f"http://127.0.0.1:{port}/api/kernels/{kernel['id']}",
+                            method="DELETE",
+                            headers={"Authorization": f"token {TOKEN}"},
+                        ),
+                        timeout=20,
+                    )
             except OSError: pass
             if server.poll() is None: os.killpg(server.pid, signal.SIGTERM)
             try: server.wait(5)
@@ -109,7 +141,9 @@ def run_all(page, port: int, folder: Path, name: str) -> tuple[int, int]:
 def test_notebooks_run_in_jupyterlab(lab, copies, tmp_path):
     driver = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     with driver.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"])
+        browser = play.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        )
         page = browser.new_page(viewport=dict(width=1400, height=1000))
         try:
             for name in NOTEBOOKS:

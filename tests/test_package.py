@@ -19,8 +19,13 @@ QUIET = dict(PIP_DISABLE_PIP_VERSION_CHECK="1", PIP_NO_INPUT="1", OMP_NUM_THREAD
 
 def call(*command, cwd: Path, **env: str) -> str:
     "The output of a command; fails with what it said."
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "ROBUST_SMOOTH", "PIP_"))}
-    done = subprocess.run([str(part) for part in command], cwd=cwd, env={**clean, **QUIET, **env}, capture_output=True, text=True, timeout=300)
+    clean = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "ROBUST_SMOOTH", "PIP_"))
+    }
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd, env={**clean, **QUIET, **env}, capture_output=True, text=True, timeout=300,
+    )
     assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
     return done.stdout
 
@@ -38,7 +43,10 @@ def package(root, tmp_path_factory):
     folder = tmp_path_factory.mktemp("package")
     copy = folder / "checkout"
     if (root / ".git").exists():
-        names = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=root, capture_output=True, text=True, check=True).stdout.split("\0")
+        names = subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=root, capture_output=True, text=True, check=True,
+        ).stdout.split("\0")
         names = [name for name in names if name and (root / name).is_file()]
     else: names = [p.relative_to(root).as_posix() for top in ("*", "robust_smooth/**/*", "data/papers/*", "nbs/experiments/*") for p in root.glob(top) if p.is_file()]
     for name in names:
@@ -47,7 +55,10 @@ def package(root, tmp_path_factory):
     call(sys.executable, "-c", f"from setuptools.build_meta import build_sdist; build_sdist({str(folder)!r})", cwd=copy)
     sdist, = folder.glob("*.tar.gz")
     shutil.rmtree(copy)
-    call(sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps", "--no-index", "-w", folder, sdist, cwd=folder)
+    call(
+        sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps", "--no-index", "-w",
+        folder, sdist, cwd=folder,
+    )
     wheel, = folder.glob("*.whl")
     return SimpleNamespace(folder=folder, sdist=sdist, wheel=wheel)
 
@@ -60,9 +71,16 @@ def installed(package):
     call(sys.executable, "-m", "venv", "--without-pip", venv, cwd=empty)
     python = venv / ("Scripts" if os.name == "nt" else "bin") / "python"
     own = Path(call(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=empty).strip())
-    (own / "dependencies.pth").write_text("\n".join(dict.fromkeys([sysconfig.get_path("purelib"), sysconfig.get_path("platlib")])) + "\n") # a plain path: an editable install there stays asleep
-    call(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", "--quiet", "--ignore-installed", package.wheel, cwd=empty)
-    return SimpleNamespace(python=python, site=own, empty=empty, script=python.parent / "robust-smooth", home=package.folder / "home")
+    (own / "dependencies.pth").write_text(
+        "\n".join(dict.fromkeys([sysconfig.get_path("purelib"), sysconfig.get_path("platlib")])) + "\n"
+    )  # a plain path: an editable install there stays asleep
+    call(
+        sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index",
+        "--quiet", "--ignore-installed", package.wheel, cwd=empty,
+    )
+    return SimpleNamespace(
+        python=python, site=own, empty=empty, script=python.parent / "robust-smooth", home=package.folder / "home"
+    )
 
 
 def stays(name):
@@ -72,22 +90,36 @@ def stays(name):
 
 def test_sdist_and_wheel_hold_what_they_promise(package, settings, root):
     with tarfile.open(package.sdist) as archive: inside = {name.partition("/")[2] for name in archive.getnames()}
-    assert {"settings.ini", "setup.py", "pyproject.toml", "README.md", "LICENSE", "constraints.txt", "robust_smooth/py.typed"} <= inside
+    assert {
+        "settings.ini", "setup.py", "pyproject.toml", "README.md", "LICENSE", "constraints.txt",
+        "robust_smooth/py.typed",
+    } <= inside
     with zipfile.ZipFile(package.wheel) as archive:
         names = set(archive.namelist())
         meta = Parser().parsestr(archive.read(next(n for n in names if n.endswith(".dist-info/METADATA"))).decode())
         entry = archive.read(next(n for n in names if n.endswith("entry_points.txt"))).decode()
     top = {name.split("/")[0] for name in names}
     assert {name for name in top if not name.endswith(".dist-info")} == {"robust_smooth"}, top
-    assert {p.relative_to(root).as_posix() for p in (root / "robust_smooth").rglob("*.py")} | {"robust_smooth/py.typed"} <= names
-    for kind, files in dict(papers="data/papers/*.csv", experiments="nbs/experiments/*.ipynb", zoo="data/zoo/*.*").items():
+    assert {p.relative_to(root).as_posix() for p in (root / "robust_smooth").rglob("*.py")} | {
+        "robust_smooth/py.typed"
+    } <= names
+    for kind, files in dict(
+        papers="data/papers/*.csv", experiments="nbs/experiments/*.ipynb", zoo="data/zoo/*.*"
+    ).items():
         wanted = {f"robust_smooth/assets/{kind}/{p.name}" for p in root.glob(files) if not stays(p.name)}
         assert wanted and wanted <= names, sorted(wanted - names)
-    assert meta["Version"] == settings["version"] and meta["License-Expression" if meta["License-Expression"] else "License"] == "Apache-2.0"
+    assert (
+        meta["Version"] == settings["version"]
+        and meta["License-Expression" if meta["License-Expression"] else "License"] == "Apache-2.0"
+    )
     extras = {name.removesuffix("_requirements") for name in settings if name.endswith("_requirements")}
     assert set(meta.get_all("Provides-Extra")) == extras >= {"repro", "cluster", "docs", "dev"}
     wanted = {part.split(">")[0].split("=")[0].split("<")[0].lower() for part in settings["requirements"].split()}
-    plain = {line.split(";")[0].strip().split(">")[0].split("=")[0].split("<")[0].lower() for line in meta.get_all("Requires-Dist") if "extra ==" not in line}
+    plain = {
+        line.split(";")[0].strip().split(">")[0].split("=")[0].split("<")[0].lower()
+        for line in meta.get_all("Requires-Dist")
+        if "extra ==" not in line
+    }
     assert plain == wanted
     assert not plain & {"nbdev", "jupyterlab", "papermill", "ipykernel", "pytest"}, "the core carries no notebook stack"
     assert "robust-smooth=robust_smooth.cli:main" in entry.replace(" ", "")
@@ -115,16 +147,27 @@ again = rs.load("some.votes").certify("l2")
 print(json.dumps(dict(file=rs.__file__, typed=files("robust_smooth").joinpath("py.typed").is_file(), bare=bare, heavy=heavy, names=sorted(door), rows=len(papers.printed("adre", "table1")),
     papers=str(places.assets("papers")), experiments=notebooks.experiments(), checkout=str(places.checkout()), certified=len(again), zoo=sorted(rs.models.zoo()), version=rs.__version__)))
 """
-    told = json.loads(call(installed.python, "-W", "ignore", "-c", program, cwd=installed.empty, ROBUST_SMOOTH_HOME=str(installed.home)).splitlines()[-1])
+    told = json.loads(
+        call(
+            installed.python, "-W", "ignore", "-c", program, cwd=installed.empty, ROBUST_SMOOTH_HOME=str(installed.home)
+        ).splitlines()[-1]
+    )
     assert Path(told["file"]).resolve().is_relative_to(installed.site.resolve()), told["file"]
     assert told["checkout"] == "None" and Path(told["papers"]).resolve().is_relative_to(installed.site.resolve())
     assert told["zoo"] == sorted(p.stem for p in (root / "data" / "zoo").glob("*.safetensors") if not stays(p.name))
     assert told["typed"] and told["rows"] > 100 and told["certified"] == 2
-    assert set(told["experiments"]) == {p.stem for p in (root / "nbs" / "experiments").glob("*.ipynb") if not p.stem.startswith("_")}
-    assert {"wrap", "Smoothed", "Record", "load", "Certificates", "ABSTAIN", "Gaussian", "Uniform", "Splitting", "sweep", "reproduce"} <= set(told["names"])
+    assert set(told["experiments"]) == {
+        p.stem for p in (root / "nbs" / "experiments").glob("*.ipynb") if not p.stem.startswith("_")
+    }
+    assert {
+        "wrap", "Smoothed", "Record", "load", "Certificates", "ABSTAIN", "Gaussian", "Uniform",
+        "Splitting", "sweep", "reproduce",
+    } <= set(told["names"])
     foreign = sorted({name.split(".")[0] for name in told["bare"]} - {"robust_smooth"})
     ours = [name for name in told["bare"] if name.startswith("robust_smooth")]
-    assert len(ours) <= 5 and not set(foreign) & {"torch", "numpy", "scipy", "pandas", "matplotlib"}, f"the bare import loads {ours} and {foreign}"
+    assert len(ours) <= 5 and not set(foreign) & {"torch", "numpy", "scipy", "pandas", "matplotlib"}, (
+        f"the bare import loads {ours} and {foreign}"
+    )
     late = {"nbformat", "nbclient", "papermill", "IPython", "distributed", "sklearn", "openvino", "timm"}
     assert not late & set(told["heavy"]), f"the front door loads {sorted(late & set(told['heavy']))}"
 
@@ -132,10 +175,18 @@ print(json.dumps(dict(file=rs.__file__, typed=files("robust_smooth").joinpath("p
 def test_console_script_speaks_from_any_folder(installed):
     said = call(installed.script, "--help", cwd=installed.empty)
     for word in ("reproduce", "sweep", "certify", "report", "doctor"): assert word in said, said
-    done = subprocess.run([installed.script, "reproduce", "no_such_table"], cwd=installed.empty, capture_output=True, text=True, timeout=120,
-                          env={"PATH": os.environ["PATH"], "HOME": str(installed.empty), "ROBUST_SMOOTH_HOME": str(installed.home)})
-    assert done.returncode == 2 and "no_such_table" in done.stderr and "Traceback" not in done.stderr, (done.returncode, done.stderr)
+    done = subprocess.run(
+        [installed.script, "reproduce", "no_such_table"],
+        cwd=installed.empty, capture_output=True, text=True, timeout=120,
+        env={"PATH": os.environ["PATH"], "HOME": str(installed.empty), "ROBUST_SMOOTH_HOME": str(installed.home)},
+    )
+    assert done.returncode == 2 and "no_such_table" in done.stderr and "Traceback" not in done.stderr, (
+        done.returncode,
+        done.stderr,
+    )
 
 
 def test_requirements_fit_together(installed):
-    assert "No broken requirements" in call(sys.executable, "-m", "pip", "--python", installed.python, "check", cwd=installed.empty)
+    assert "No broken requirements" in call(
+        sys.executable, "-m", "pip", "--python", installed.python, "check", cwd=installed.empty
+    )

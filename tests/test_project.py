@@ -16,22 +16,39 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 NBS = ROOT / "nbs"
 LARGEST = 400_000 # bytes of a notebook with its outputs
-MACHINE = re.compile(r"(?<![\w.~$}])/(?:(?:work|root|home/\w+|Users/\w+)/|tmp/(?:ipykernel|[\w.-]+/lib/python))") # a folder of whoever ran it
+# a folder of whoever ran it
+MACHINE = re.compile(r"(?<![\w.~$}])/(?:(?:work|root|home/\w+|Users/\w+)/|tmp/(?:ipykernel|[\w.-]+/lib/python))")
 UNFINISHED = re.compile(r"\b(?:TO" r"DO|FIX" r"ME|Not" r"ImplementedError)\b")
 REGISTRY = re.compile(r"py" r"pi\.org|python" r"hosted|download\.py" r"torch\.org")
-PUBLIC = dict( # what users and later readers rely on
-    core="ABSTAIN register Certificates Record", bounds="binomial_lower binomial_upper runner_up_upper gradient_norm_bounds gradient_linf_bounds gradient_l1_bounds",
-    noise="Gaussian Uniform RadialGaussian MixedNormGaussian LinfGaussian Splitting n_splits offsets split_levels", models="wrap Normalize pretrained optimise", votes="count_votes",
-    gaussian="radius predict certify", tcertify="certify failure_probability", sequential="plan certify", uniform="radius certify", splitting="budget certify audit",
-    soap_bubbles="llr_cdf discrepancy lower_bound p_min radius certify certify_monte_carlo", higher_order="lower_bound directional_radius l2_radius radius certify",
-    bernstein="coefficients evaluate root_radius sound_radius certify lipschitz_bound Smoothed smooth_regression", train="fit Standard NoiseAugmentation Stability PGDAdversarial",
-    adre="ADRE", smoothadv="SmoothAdv", attacks="fgsm pgd", smoothed="Smoothed check", papers="printed", results="save load compare read_certification_log write_certification_log",
-    reproduce="run sweep", cli="main")
+PUBLIC = dict(  # what users and later readers rely on
+    core="ABSTAIN register Certificates Record",
+    bounds="binomial_lower binomial_upper runner_up_upper gradient_norm_bounds gradient_linf_bounds gradient_l1_bounds",
+    noise="Gaussian Uniform RadialGaussian MixedNormGaussian LinfGaussian Splitting n_splits offsets split_levels",
+    models="wrap Normalize pretrained optimise",
+    votes="count_votes",
+    gaussian="radius predict certify",
+    tcertify="certify failure_probability",
+    sequential="plan certify",
+    uniform="radius certify",
+    splitting="budget certify audit",
+    soap_bubbles="llr_cdf discrepancy lower_bound p_min radius certify certify_monte_carlo",
+    higher_order="lower_bound directional_radius l2_radius radius certify",
+    bernstein="coefficients evaluate root_radius sound_radius certify lipschitz_bound Smoothed smooth_regression",
+    train="fit Standard NoiseAugmentation Stability PGDAdversarial",
+    adre="ADRE", smoothadv="SmoothAdv", attacks="fgsm pgd", smoothed="Smoothed check", papers="printed",
+    results="save load compare read_certification_log write_certification_log",
+    reproduce="run sweep",
+    cli="main",
+)
 
 
 def notebooks(folder: str = "") -> list[Path]:
     "Notebooks of a folder of nbs/ ('': all)."
-    return sorted(path for path in (NBS / folder).rglob("*.ipynb") if not any(part.startswith(".") for part in path.relative_to(NBS).parts))
+    return sorted(
+        path
+        for path in (NBS / folder).rglob("*.ipynb")
+        if not any(part.startswith(".") for part in path.relative_to(NBS).parts)
+    )
 
 
 @lru_cache(maxsize=None)
@@ -41,7 +58,8 @@ def content(path: Path) -> dict: return json.loads(path.read_text(encoding="utf-
 def text_of(part) -> str: return "".join(part) if isinstance(part, list) else part
 
 
-def code_cells(path: Path) -> list[dict]: return [cell for cell in content(path)["cells"] if cell["cell_type"] == "code"]
+def code_cells(path: Path) -> list[dict]:
+    return [cell for cell in content(path)["cells"] if cell["cell_type"] == "code"]
 
 
 def name(path: Path) -> str: return path.relative_to(NBS).as_posix()
@@ -62,25 +80,37 @@ def readable(path: Path) -> str:
 def tracked() -> list[Path]:
     try: done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError): pytest.skip("needs git and a checkout")
-    kinds = {".py", ".md", ".ipynb", ".ini", ".toml", ".txt", ".in", ".csv", ".json", ".css", ".yaml", ".yml", ".sh", ""}
-    return [path for line in done.stdout.split("\0") if line and (path := ROOT / line).is_file() and path.suffix in kinds]
+    kinds = {
+        ".py", ".md", ".ipynb", ".ini", ".toml", ".txt", ".in", ".csv", ".json", ".css", ".yaml",
+        ".yml", ".sh", "",
+    }
+    return [
+        path for line in done.stdout.split("\0") if line and (path := ROOT / line).is_file() and path.suffix in kinds
+    ]
 
 
 @pytest.mark.parametrize("path", notebooks(), ids=name)
 def test_notebook_is_clean(path):
     book = content(path)
-    assert set(book["metadata"]) <= {"kernelspec", "language_info"}, f"metadata {sorted(book['metadata'])}: run nbdev_clean"
+    assert set(book["metadata"]) <= {"kernelspec", "language_info"}, (
+        f"metadata {sorted(book['metadata'])}: run nbdev_clean"
+    )
     assert book["metadata"]["kernelspec"]["name"] == "python3"
     ids = [cell.get("id") for cell in book["cells"]]
     assert all(ids) and len(set(ids)) == len(ids), "cells need ids of their own"
     for cell in book["cells"]:
         assert set(cell["metadata"]) <= {"tags", "jupyter"}, f"cell metadata {cell['metadata']}: run nbdev_clean"
-        assert cell["metadata"].get("jupyter", {"source_hidden": True}) == {"source_hidden": True}, cell["metadata"] # cells of imports
+        # cells of imports
+        assert cell["metadata"].get("jupyter", {"source_hidden": True}) == {"source_hidden": True}, cell["metadata"]
         assert cell.get("execution_count") is None, "an execution count is left: run nbdev_clean"
         for output in cell.get("outputs", []):
             assert output["output_type"] != "error", f"{output.get('ename')}: {output.get('evalue')}"
-            assert output.get("name") != "stderr", f"a warning is left, run docs/tidy.py: {text_of(output['text'])[:200]}"
-            assert output.get("execution_count") is None and not output.get("metadata"), "an output has metadata: run nbdev_clean"
+            assert output.get("name") != "stderr", (
+                f"a warning is left, run docs/tidy.py: {text_of(output['text'])[:200]}"
+            )
+            assert output.get("execution_count") is None and not output.get("metadata"), (
+                "an output has metadata: run nbdev_clean"
+            )
     first = text_of(book["cells"][0]["source"])
     assert re.match(r"# \S.*\n+> \S", first), f"begin with '# title' and '> subtitle', got {first[:60]!r}"
     assert path.stat().st_size < LARGEST, f"{path.stat().st_size:,} bytes: make the figures smaller"
@@ -101,7 +131,11 @@ def test_notebooks_show_numbers_not_representations():
 
 def test_figures_name_their_layout():
     "`tight_layout` raises where a colour bar meets another notebook's constrained layout: `nbdev_test` runs many in one process."
-    assert [name(path) for path in notebooks() if any("tight_layout" in text_of(cell["source"]) for cell in code_cells(path))] == []
+    assert [
+        name(path)
+        for path in notebooks()
+        if any("tight_layout" in text_of(cell["source"]) for cell in code_cells(path))
+    ] == []
 
 
 def test_notebooks_open_on_their_question():
@@ -130,7 +164,10 @@ def test_what_may_be_skipped_ends_where_it_says():
             assert len(re.findall("skipped at first reading", text)) == len(SKIP.findall(text)), (path.name, text[:200])
             for place in SKIP.findall(text):
                 seen += 1
-                assert any(re.match(rf"#*\s*{re.escape(place)}", later) for later in texts[number + 1:]), (path.name, place)
+                assert any(re.match(rf"#*\s*{re.escape(place)}", later) for later in texts[number + 1 :]), (
+                    path.name,
+                    place,
+                )
     assert seen >= 7
 
 
@@ -140,13 +177,19 @@ def test_experiment_has_one_parameters_cell_of_plain_literals(path):
     assert len(tagged) == 1, f"{len(tagged)} cells tagged 'parameters'"
     found = {}
     for node in ast.parse(tagged[0]).body:
-        assert isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name), f"not a plain assignment: {ast.unparse(node)}"
+        assert isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name), (
+            f"not a plain assignment: {ast.unparse(node)}"
+        )
         found[node.targets[0].id] = ast.literal_eval(node.value)
     assert {"dataset", "budget", "n", "alpha", "seed", "checkpoint", "data_dir"} <= set(found), sorted(found)
     assert found["budget"] == "quick" and found["checkpoint"] == found["data_dir"] == "" and found["n"] is None
     code = "\n".join(text_of(cell["source"]) for cell in code_cells(path))
-    assert re.search(rf"Experiment\(\s*[\"']{path.stem}[\"']", code), f"reproduce.Experiment must be named {path.stem!r}"
-    assert ".claim(" in code and ".finish()" in text_of(code_cells(path)[-1]["source"]), "claims, and run.finish() in the last cell"
+    assert re.search(rf"Experiment\(\s*[\"']{path.stem}[\"']", code), (
+        f"reproduce.Experiment must be named {path.stem!r}"
+    )
+    assert ".claim(" in code and ".finish()" in text_of(code_cells(path)[-1]["source"]), (
+        "claims, and run.finish() in the last cell"
+    )
 
 
 @pytest.mark.parametrize("path", notebooks("proofs"), ids=name)
@@ -176,7 +219,10 @@ def exported(path: Path) -> tuple[str, dict[str, str]]:
     return module, cells
 
 
-IMPORT = re.compile(r"(?m)^(\s*from) (?:robust_smooth\b\.?|\.+)(?:\w+\.|(?:core|maths|noise|training|voting|methods|lab)\b)*(\w*) import")
+IMPORT = re.compile(
+    r"(?m)^(\s*from) (?:robust_smooth\b\.?|\.+)(?:\w+\.|(?:core|maths|noise|training|voting|methods|lab)\b)*(\w*) "
+    r"import"
+)
 
 
 def tidy(source: str) -> str:
@@ -206,10 +252,18 @@ def test_modules_are_in_step_with_notebooks():
         file = (ROOT / "robust_smooth").joinpath(*module.split(".")).with_suffix(".py")
         assert file.is_file(), f"{name(path)}: run nbdev_export"
         parts = re.split(r"^# %% (.+)\n", file.read_text(encoding="utf-8"), flags=re.M)[1:]
-        there = {head.rpartition("#")[2]: tidy(code) for head, code in zip(parts[::2], parts[1::2]) if head.rpartition(" ")[0].endswith(f"nbs/{name(path)}")}
-        assert set(there) == set(cells), f"{name(path)}: run nbdev_export; cells that differ: {sorted(set(there) ^ set(cells))}"
+        there = {
+            head.rpartition("#")[2]: tidy(code)
+            for head, code in zip(parts[::2], parts[1::2])
+            if head.rpartition(" ")[0].endswith(f"nbs/{name(path)}")
+        }
+        assert set(there) == set(cells), (
+            f"{name(path)}: run nbdev_export; cells that differ: {sorted(set(there) ^ set(cells))}"
+        )
         for ident, source in cells.items():
-            assert there[ident] == tidy(source), f"{file.name} is not what cell {ident} of {name(path)} says: run nbdev_export"
+            assert there[ident] == tidy(source), (
+                f"{file.name} is not what cell {ident} of {name(path)} says: run nbdev_export"
+            )
         written[file] = path
     there = [p for p in (ROOT / "robust_smooth").rglob("*.py") if not p.name.startswith("_")]
     assert len(there) >= 40, f"only {len(there)} modules were seen"
@@ -231,23 +285,37 @@ def test_readme_follows_the_index():
 
 
 def test_notebooks_are_named_as_agreed(shared):
-    with open(shared / "COVERAGE.csv", encoding="utf-8", newline="") as file: agreed = {row["notebook"] for row in csv.DictReader(file)}
+    with open(shared / "COVERAGE.csv", encoding="utf-8", newline="") as file:
+        agreed = {row["notebook"] for row in csv.DictReader(file)}
     have = {f"nbs/{name(path)}" for kind in ("proofs", "experiments") for path in notebooks(kind)}
     assert have <= agreed, f"not in COVERAGE.csv: {sorted(have - agreed)}"
-    if agreed - have: pytest.skip(f"{len(have)} of {len(agreed)} are here; not yet: {', '.join(sorted(Path(n).stem for n in agreed - have))}")
+    if agreed - have:
+        pytest.skip(
+            f"{len(have)} of {len(agreed)} are here; not yet: {', '.join(sorted(Path(n).stem for n in agreed - have))}"
+        )
 
 
 @pytest.mark.parametrize("module", PUBLIC)
 def test_public_names(module):
-    loaded = importlib.import_module("robust_smooth.cli") if module == "cli" else getattr(importlib.import_module("robust_smooth"), module)
+    loaded = (
+        importlib.import_module("robust_smooth.cli")
+        if module == "cli"
+        else getattr(importlib.import_module("robust_smooth"), module)
+    )
     lacking = [each for each in PUBLIC[module].split() if not hasattr(loaded, each)]
     assert not lacking, f"rs.{module} lacks {lacking}"
 
 
-WINGS = dict( # wing -> the wings that it may import
-    core="", maths="core", noise="core maths", training="core maths noise", voting="core noise training", methods="core maths noise training voting",
-    smoothed="core maths noise training voting methods", lab="core maths noise training voting methods smoothed", testing="core noise smoothed",
-    options="core", cli="core maths noise training voting methods smoothed lab testing options")
+WINGS = dict(  # wing -> the wings that it may import
+    core="", maths="core", noise="core maths", training="core maths noise",
+    voting="core noise training",
+    methods="core maths noise training voting",
+    smoothed="core maths noise training voting methods",
+    lab="core maths noise training voting methods smoothed",
+    testing="core noise smoothed",
+    options="core",
+    cli="core maths noise training voting methods smoothed lab testing options",
+)
 
 
 def imported(path: Path) -> set[str]:
@@ -257,7 +325,11 @@ def imported(path: Path) -> set[str]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import): found |= {alias.name for alias in node.names}
         if isinstance(node, ast.ImportFrom):
-            base = ".".join([*package[:len(package) - node.level + 1], *([node.module] if node.module else [])]) if node.level else node.module
+            base = (
+                ".".join([*package[: len(package) - node.level + 1], *([node.module] if node.module else [])])
+                if node.level
+                else node.module
+            )
             found |= {base} if base != "robust_smooth" else {f"{base}.{alias.name}" for alias in node.names}
     return {name.removeprefix("robust_smooth.") for name in found if name.startswith("robust_smooth.")}
 
@@ -269,20 +341,29 @@ def test_wings_import_from_lower_wings_only():
         seen += 1
         wing = path.relative_to(ROOT / "robust_smooth").with_suffix("").parts[0]
         for used in imported(path) - {"__version__"}:
-            if used.split(".")[0] != wing and used.split(".")[0] not in WINGS[wing].split(): wrong.append(f"{path.stem} of {wing} imports {used}")
+            if used.split(".")[0] != wing and used.split(".")[0] not in WINGS[wing].split():
+                wrong.append(f"{path.stem} of {wing} imports {used}")
     assert seen >= 40 and not wrong, wrong
 
 
 def test_only_rooms_on_demand_and_faces_import_by_name():
-    users = {p.relative_to(ROOT / "robust_smooth").as_posix() for p in (ROOT / "robust_smooth").rglob("*.py") if "import_module(" in p.read_text(encoding="utf-8")}
-    assert users <= {"__init__.py", "core/__init__.py", "noise/__init__.py", "core/rooms.py", "training/models.py", "training/vision.py", "cli.py"}, users
+    users = {
+        p.relative_to(ROOT / "robust_smooth").as_posix()
+        for p in (ROOT / "robust_smooth").rglob("*.py")
+        if "import_module(" in p.read_text(encoding="utf-8")
+    }
+    assert users <= {
+        "__init__.py", "core/__init__.py", "noise/__init__.py", "core/rooms.py", "training/models.py",
+        "training/vision.py", "cli.py",
+    }, users
 
 
 def test_no_tracked_file_names_a_machine_or_is_unfinished():
     found = []
     for path in tracked():
         text = readable(path)
-        for what in (MACHINE, UNFINISHED, REGISTRY): found += [f"{path.relative_to(ROOT)}: {hit[0]}" for hit in what.finditer(text)]
+        for what in (MACHINE, UNFINISHED, REGISTRY):
+            found += [f"{path.relative_to(ROOT)}: {hit[0]}" for hit in what.finditer(text)]
     assert not found, found[:20]
 
 
@@ -302,7 +383,12 @@ def test_a_heading_has_something_under_it():
         for cell, after in zip(cells, cells[1:]):
             last, first = text_of(cell["source"]).strip().split("\n")[-1], text_of(after["source"]).split("\n")[0]
             prose = cell["cell_type"] == after["cell_type"] == "markdown"
-            if prose and last.startswith("#") and first.startswith("#") and len(first.split()[0]) <= len(last.split()[0]):
+            if (
+                prose
+                and last.startswith("#")
+                and first.startswith("#")
+                and len(first.split()[0]) <= len(last.split()[0])
+            ):
                 empty.append(f"{name(path)}: {last}")
     assert not empty
 

@@ -73,8 +73,13 @@ def test_a_claim_may_be_cut_but_not_mixed():
     assert not check(replace(table, claim=table[[0, 3]].claim)).any()
 
 
-@pytest.mark.parametrize("method, noise", [("gaussian", "RadialGaussian"), ("tcertify", "RadialGaussian"), ("uniform", "Splitting"), ("uniform", "Gaussian"),
-                                           ("splitting", "Gaussian"), ("splitting", "Uniform")])
+@pytest.mark.parametrize(
+    "method, noise",
+    [
+        ("gaussian", "RadialGaussian"), ("tcertify", "RadialGaussian"), ("uniform", "Splitting"),
+        ("uniform", "Gaussian"), ("splitting", "Gaussian"), ("splitting", "Uniform"),
+    ],
+)
 def test_votes_under_another_noise_are_refused(method, noise):
     entry = load_methods()[method]
     record = Record.from_counts([[1, 0]], [[99, 1]], 100, testing.example(noise), 16)
@@ -103,7 +108,9 @@ def asked(call):
 def test_the_room_and_the_record_answer_alike(case):
     room, name = room_of(case.entry)
     direct = getattr(room, name)
-    assert direct is not case.entry.certify and inspect.unwrap(direct) is case.entry.certify, f"{room.__name__} is not guarded"
+    assert direct is not case.entry.certify and inspect.unwrap(direct) is case.entry.certify, (
+        f"{room.__name__} is not guarded"
+    )
     table = direct(case.votes, norm=case.norm, alpha=case.alpha)
     np.testing.assert_array_equal(table.radius, case.table.radius)
     np.testing.assert_array_equal(table.label, case.table.label)
@@ -115,7 +122,12 @@ def test_the_room_and_the_record_refuse_alike(method):
     case = next(case for case in CASES if case.method == method)
     direct, votes, fine = getattr(*room_of(case.entry)), case.votes, dict(norm=case.norm, alpha=case.alpha)
     other = replace(votes, noise=testing.example("Uniform" if case.noise != "Uniform" else "RadialGaussian"))
-    asks = [(other, fine), (votes, dict(fine, norm="l1.5")), (votes, dict(fine, norm="none")), (replace(votes, domain=(0.0, 2.0)), fine)]
+    asks = [
+        (other, fine),
+        (votes, dict(fine, norm="l1.5")),
+        (votes, dict(fine, norm="none")),
+        (replace(votes, domain=(0.0, 2.0)), fine),
+    ]
     if "mode" in inspect.signature(direct).parameters:
         asks += [(votes, dict(fine, mode=mode)) for mode in ("exact", "verified", 3)]
     if not case.entry.deterministic:
@@ -126,7 +138,9 @@ def test_the_room_and_the_record_refuse_alike(method):
         asks.append((replace(votes, moments={}), fine))
     refused = 0
     for record, options in asks:
-        here, there = (asked(lambda: call(record, **options)) for call in (direct, lambda r, **o: r.certify(method=method, **o)))
+        here, there = (
+            asked(lambda: call(record, **options)) for call in (direct, lambda r, **o: r.certify(method=method, **o))
+        )
         assert isinstance(here, str) == isinstance(there, str), (options, here, there)
         if isinstance(here, str):
             assert here == there
@@ -145,7 +159,9 @@ def test_a_direct_call_is_checked_once(monkeypatch):
 
 def test_a_method_judges_further_norms_when_it_is_asked_by_name():
     "Soap bubbles certify every l_p under radial noise: by either way, and only by name."
-    case = next(case for case in CASES if (case.method, case.noise, case.norm) == ("soap_bubbles", "RadialGaussian", "l2"))
+    case = next(
+        case for case in CASES if (case.method, case.noise, case.norm) == ("soap_bubbles", "RadialGaussian", "l2")
+    )
     direct = getattr(*room_of(case.entry))(case.votes, norm=4, alpha=case.alpha)
     named = case.votes.certify(4, method="soap_bubbles", alpha=case.alpha)
     np.testing.assert_array_equal(named.radius, direct.radius)
@@ -159,7 +175,10 @@ def test_a_method_judges_further_norms_when_it_is_asked_by_name():
 # ---- the choice of a method ----
 
 def test_the_default_depends_on_the_number_of_draws_and_never_on_the_votes():
-    exact = register(name="few_draws", noises=("Gaussian",), norms=("l2",), rank=99, largest_n=1000, certify=load_methods()["gaussian"].certify)
+    exact = register(
+        name="few_draws", noises=("Gaussian",), norms=("l2",), rank=99, largest_n=1000,
+        certify=load_methods()["gaussian"].certify,
+    )
     try:
         assert find_methods("Gaussian", "l2", n=1000)[0] is exact
         assert find_methods("Gaussian", "l2", n=1001)[0].name != "few_draws"

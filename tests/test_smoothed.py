@@ -65,7 +65,10 @@ def test_datasets_and_loaders_give_the_same_record():
     images, labels = torch.rand(5, 1, 4, 4), torch.arange(5) % 3
     dataset = torch.utils.data.TensorDataset(images, labels)
     settings = dict(n=200, batch_size=50, progress=False)
-    counts = [smooth.vote(data, **settings).counts for data in (images, dataset, torch.utils.data.DataLoader(dataset, batch_size=2))]
+    counts = [
+        smooth.vote(data, **settings).counts
+        for data in (images, dataset, torch.utils.data.DataLoader(dataset, batch_size=2))
+    ]
     np.testing.assert_array_equal(counts[0], counts[1])
     np.testing.assert_array_equal(counts[0], counts[2])
 
@@ -81,7 +84,11 @@ def test_the_five_lines_of_the_readme(tmp_path):
     l1 = record.certify("l1", method="higher_order")
     both = record.certify(["l1", "l2"], joint=True)
     assert len(l1) == 4 and [c.norm for c in both] == ["l1", "l2"] and all(c.alpha_scope == "joint" for c in both)
-    dssn = rs.Smoothed(model, rs.Splitting.from_sigma(0.5, q=255)).vote((images * 255).round() / 255, progress=False).certify("l1")
+    dssn = (
+        rs.Smoothed(model, rs.Splitting.from_sigma(0.5, q=255))
+        .vote((images * 255).round() / 255, progress=False)
+        .certify("l1")
+    )
     assert dssn.alpha == 0 and dssn.levels == 255
 
 
@@ -90,7 +97,8 @@ def test_refusals():
     with pytest.raises(TypeError, match="noise"): rs.Smoothed(nn.Identity(), "gaussian")
     with pytest.raises(TypeError, match="model"): rs.Smoothed(3, rs.Gaussian(sigma=1))
     with pytest.raises(ValueError, match="at least 10"): smooth.vote(torch.rand(1, 4), n=3)
-    with pytest.raises(ValueError, match="carry no witness|is not registered"): rs.check(rs.Certificates(label=[0], radius=[1], norm=2, alpha=0, method="x"))
+    with pytest.raises(ValueError, match="carry no witness|is not registered"):
+        rs.check(rs.Certificates(label=[0], radius=[1], norm=2, alpha=0, method="x"))
 
 
 def test_data_as_users_have_it():
@@ -98,7 +106,8 @@ def test_data_as_users_have_it():
     smooth = rs.Smoothed(rs.wrap(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), num_classes=3, mean=0, std=1), noise)
     images = torch.rand(5, 1, 4, 4, generator=torch.Generator().manual_seed(0))
 
-    class Raw(torch.utils.data.Dataset): # the commonest hand-written data set: what counts is what it gives, not what it keeps
+    # the commonest hand-written data set: what counts is what it gives, not what it keeps
+    class Raw(torch.utils.data.Dataset):
         def __init__(self): self.images, self.labels = (images * 255).round().to(torch.uint8), torch.arange(5) % 3
         def __len__(self): return 5
         def __getitem__(self, i): return self.images[i] / 255, int(self.labels[i])
@@ -107,10 +116,22 @@ def test_data_as_users_have_it():
     want = smooth.vote((images * 255).round() / 255, **settings).counts
     loader = torch.utils.data.DataLoader(Raw(), batch_size=2)
     named = [(image, "cat") for image in (images * 255).round() / 255]
-    for data in (Raw(), loader, named, ((images * 255).round() / 255, torch.arange(5) % 3), ((images * 255).round() / 255).requires_grad_(), ((images * 255).round() / 255).double()):
+    for data in (
+        Raw(),
+        loader,
+        named,
+        ((images * 255).round() / 255, torch.arange(5) % 3),
+        ((images * 255).round() / 255).requires_grad_(),
+        ((images * 255).round() / 255).double(),
+    ):
         assert np.array_equal(smooth.vote(data, **settings).counts, want)
     assert smoothed.as_images(named)[1] is None and smoothed.as_images(loader)[1].tolist() == [0, 1, 2, 0, 1]
-    for data, error, match in (([], ValueError, "no images"), ([dict(image=images[0])], TypeError, "dictionaries"), (images.to(torch.uint8), TypeError, "floating point"), (3, TypeError, "Dataset")):
+    for data, error, match in (
+        ([], ValueError, "no images"),
+        ([dict(image=images[0])], TypeError, "dictionaries"),
+        (images.to(torch.uint8), TypeError, "floating point"),
+        (3, TypeError, "Dataset"),
+    ):
         with pytest.raises(error, match=match): smooth.vote(data, **settings)
 
 
@@ -124,22 +145,33 @@ def test_networks_as_users_have_them():
 
     kept = images.clone()
     rs.Smoothed(rs.wrap(InPlace(), mean=0, std=1), noise).vote(images, **settings)
-    assert torch.equal(images, kept)                                                        # the caller's images are the caller's
+    # the caller's images are the caller's
+    assert torch.equal(images, kept)
     torch.manual_seed(0)
     net = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
     for kind in (torch.float16, torch.bfloat16, torch.float64):
-        record = rs.Smoothed(rs.wrap(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).to(kind), mean=0, std=1), noise).vote(images, **settings)
-        assert record.n.tolist() == [200] * 4 and record.provenance["precision"] == {torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float64: "float32"}[kind]
+        record = rs.Smoothed(
+            rs.wrap(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).to(kind), mean=0, std=1), noise
+        ).vote(images, **settings)
+        assert (
+            record.n.tolist() == [200] * 4
+            and record.provenance["precision"]
+            == {torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float64: "float32"}[kind]
+        )
     with pytest.raises(ValueError, match="wrapped already"): rs.wrap(rs.wrap(net, mean=0, std=1), mean=0.5, std=0.25)
-    with pytest.raises(ValueError, match="logits"): rs.Smoothed(lambda x: (x.flatten(1)[:, :2],), noise).vote(images, **settings)
-    with pytest.raises(ValueError, match="move it"): rs.Smoothed(rs.wrap(net, mean=0, std=1), noise).vote(images, device="meta", **settings)
+    with pytest.raises(ValueError, match="logits"):
+        rs.Smoothed(lambda x: (x.flatten(1)[:, :2],), noise).vote(images, **settings)
+    with pytest.raises(ValueError, match="move it"):
+        rs.Smoothed(rs.wrap(net, mean=0, std=1), noise).vote(images, device="meta", **settings)
 
 
 def test_a_plan_for_another_noise_is_refused_before_the_vote():
     images, model = torch.rand(2, 1, 4, 4), rs.wrap(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), mean=0, std=1)
     plan = rs.sequential.plan([0.1, 0.2], 0.5, 0.001)
-    with pytest.raises(ValueError, match="sigma = 0.5"): rs.Smoothed(model, rs.Gaussian(sigma=0.25)).vote(images, stop=plan, progress=False)
-    with pytest.raises(ValueError, match="stopped early"): rs.Smoothed(model, rs.Uniform(lam=0.5)).vote(images, stop=plan, progress=False)
+    with pytest.raises(ValueError, match="sigma = 0.5"):
+        rs.Smoothed(model, rs.Gaussian(sigma=0.25)).vote(images, stop=plan, progress=False)
+    with pytest.raises(ValueError, match="stopped early"):
+        rs.Smoothed(model, rs.Uniform(lam=0.5)).vote(images, stop=plan, progress=False)
 
 
 # ---- what needs no forward pass to be known is refused before one
@@ -183,7 +215,9 @@ def test_labels_that_are_no_classes_are_refused_before_the_first_forward_pass(la
     _refusing(ValueError, "labels must be", (FOUR, torch.tensor(labels)))
     _refusing(ValueError, "labels must be", [FOUR.numpy(), np.array(labels)], index=np.arange(len(labels)) + 7)
     if min(labels) >= 0 and len(labels) == 4:
-        _refusing(ValueError, "labels must be", rs.data.ImageSet(FOUR, torch.tensor(labels), name="mine", num_classes=4))
+        _refusing(
+            ValueError, "labels must be", rs.data.ImageSet(FOUR, torch.tensor(labels), name="mine", num_classes=4)
+        )
 
 
 def test_what_is_asked_before_a_vote_changes_nothing_of_it(tmp_path):
@@ -193,7 +227,8 @@ def test_what_is_asked_before_a_vote_changes_nothing_of_it(tmp_path):
     record = smooth.vote((FOUR, torch.tensor([0, -1, 2, 1])), 200, 10, False, None, 0, path, progress=False)
     again = smooth.vote((FOUR, torch.tensor([0, -1, 2, 1])), n=200, n0=10, save=path, progress=False)
     assert np.array_equal(record.counts, again.counts) and [each.name for each in path.parent.iterdir()] == ["a.votes"]
-    assert smooth.predict((FOUR, torch.tensor([0, 9, 2, 1])), n=200).shape == (4,) # where nothing is certified, no class is asked for
+    # where nothing is certified, no class is asked for
+    assert smooth.predict((FOUR, torch.tensor([0, 9, 2, 1])), n=200).shape == (4,)
     assert smooth.vote.__doc__ and "save" in inspect.signature(rs.Smoothed.vote).parameters
 
 

@@ -45,7 +45,9 @@ def _images():
 
 
 def _monte_carlo():
-    record = Record.from_counts([[1, 0]] * 3, [[950, 50], [990, 10], [500, 500]], 1000, rs.RadialGaussian(sigma=0.5, k=3.0), 16)
+    record = Record.from_counts(
+        [[1, 0]] * 3, [[950, 50], [990, 10], [500, 500]], 1000, rs.RadialGaussian(sigma=0.5, k=3.0), 16
+    )
     return certify_monte_carlo(record, radii=[0.1, 0.2, 0.3], alpha=0.01, draws=5000)
 
 
@@ -74,12 +76,14 @@ def _planned(**options):
     return case.certify(case.votes)
 
 
-BESIDE = { # what the table of properties does not see
+BESIDE = {  # what the table of properties does not see
     "soft votes": lambda: splitting.certify_soft(Line().eval(), _images(), GRID),
     "audit": lambda: splitting.audit(Line().eval(), _images(), GRID),
     "monte carlo": _monte_carlo,
     "bernstein": lambda: bernstein.certify(_head(), [[0.2, 0.3], [0.9, 0.4]], "l2", keep=True),
-    "bernstein in the input": lambda: bernstein.certify(_head(), [[0.2, 0.3], [0.9, 0.4]], "l2", lipschitz=2.0, keep=True),
+    "bernstein in the input": lambda: bernstein.certify(
+        _head(), [[0.2, 0.3], [0.9, 0.4]], "l2", lipschitz=2.0, keep=True
+    ),
     "one direction": lambda: _of("higher_order", "Gaussian", "l2", direction=np.eye(16)[0]),
     "a subspace": lambda: _of("higher_order", "Gaussian", "linf", subspace=np.eye(16)[:2]),
     "jointly": _joint,
@@ -125,12 +129,15 @@ def stronger(t):
     yield dict(levels=(t.levels or 0) + 1)
     yield dict(adversary="quantised" if t.adversary == "continuous" else "continuous")
     yield dict(label=np.where(t.label == ABSTAIN, ABSTAIN, (t.label + 1) % 2))
-    for kind in {"Gaussian", "RoundedGaussian", "Uniform", "Splitting", "RadialGaussian"} - {(t.noise or {}).get("name")}:
+    for kind in {"Gaussian", "RoundedGaussian", "Uniform", "Splitting", "RadialGaussian"} - {
+        (t.noise or {}).get("name")
+    }:
         yield dict(noise={**(t.noise or dict(sigma=9.0)), "name": kind})
     for name, value in (t.noise or {}).items():
         if isinstance(value, (int, float)): yield dict(noise={**t.noise, name: value * 2})
     yield from (dict(dim=(t.dim or 0) + 1), dict(dim=max(1, (t.dim or 4) // 2)), dict(noise=None), dict(dim=None))
-    for method in {"gaussian", "exact", "tcertify", "sequential", "uniform", "soap_bubbles", "splitting"} - {t.method}: yield dict(method=method)
+    for method in {"gaussian", "exact", "tcertify", "sequential", "uniform", "soap_bubbles", "splitting"} - {t.method}:
+        yield dict(method=method)
 
 
 def _differs(t, change):
@@ -157,7 +164,9 @@ def test_nothing_stronger_is_proved(name):
                 assert not proved[certified & (changed.label != ABSTAIN)].any(), (change, again)
 
 
-@pytest.mark.parametrize("name", ["monte carlo", "a plan for any time", "a plan of two sides", "jointly", "audit", "soft votes"])
+@pytest.mark.parametrize(
+    "name", ["monte carlo", "a plan for any time", "a plan of two sides", "jointly", "audit", "soft votes"]
+)
 def test_what_was_kept_in_a_file_is_proved_again_and_nothing_stronger(name, tmp_path):
     again = rs.Certificates.load(table_of(name).save(tmp_path / "kept"))
     certified = (again.label != ABSTAIN) & (again.radius > 0)
@@ -189,7 +198,13 @@ def test_a_file_that_lacks_a_part_is_damaged_and_one_of_before_is_not(missing, t
     with pytest.raises(ValueError, match="is damaged"): rs.Certificates.load(path)
 
 
-@pytest.mark.parametrize("method", ["gaussian", "exact", "tcertify", "sequential", "uniform", "soap_bubbles", "splitting", "higher_order", "bernstein"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "gaussian", "exact", "tcertify", "sequential", "uniform", "soap_bubbles", "splitting",
+        "higher_order", "bernstein",
+    ],
+)
 def test_the_witness_of_another_method_never_meets_a_raw_error(method):
     "Even where somebody made it forget what it was collected for."
     for name in CASES:
@@ -207,17 +222,36 @@ def test_what_a_method_cannot_say_is_refused_even_where_the_witness_forgot(name)
     kept = (t.label != ABSTAIN) & (t.radius > 0)
     on_grid = [dict(levels=(t.levels or 0) + 1)] if "q" in t.noise else []
     unit = [dict(domain=None)] if t.noise["name"].startswith("Rounded") or "Splitting" in t.noise["name"] else []
-    said = [dict(scope="direction"), dict(scope="subspace:x"), dict(alpha_scope="joint"), dict(noise=dict(name=t.noise["name"], unheard=1)),
-            dict(noise=dict(name="Unheard")), dict(alpha=0.0 if t.alpha else 0.5), *on_grid, *unit]
+    said = [
+        dict(scope="direction"),
+        dict(scope="subspace:x"),
+        dict(alpha_scope="joint"),
+        dict(noise=dict(name=t.noise["name"], unheard=1)),
+        dict(noise=dict(name="Unheard")),
+        dict(alpha=0.0 if t.alpha else 0.5),
+        *on_grid,
+        *unit,
+    ]
     for change in said:
         assert not check(replace(t, **change).sealed())[kept].any(), change
 
 
-@pytest.mark.parametrize("name, column, value", [
-    ("one direction", "scale", 1.5), ("one direction", "scale", 1e6), ("jointly", "scale", 1.5), ("higher_order-Gaussian-linf", "scale", 1.0),
-    ("higher_order-Gaussian-l1", "scale", 1.5), ("a subspace", "scale", 6.0), ("uniform-Uniform-l1", "rounded", True),
-    ("uniform-ContinuousSplitting-l1", "rounded", True), ("uniform as printed", "rounded", True), ("exact-Uniform-l1", "s", 0.99),
-    ("exact-RoundedUniform-l1", "s", 0.99)])
+@pytest.mark.parametrize(
+    "name, column, value",
+    [
+        ("one direction", "scale", 1.5),
+        ("one direction", "scale", 1e6),
+        ("jointly", "scale", 1.5),
+        ("higher_order-Gaussian-linf", "scale", 1.0),
+        ("higher_order-Gaussian-l1", "scale", 1.5),
+        ("a subspace", "scale", 6.0),
+        ("uniform-Uniform-l1", "rounded", True),
+        ("uniform-ContinuousSplitting-l1", "rounded", True),
+        ("uniform as printed", "rounded", True),
+        ("exact-Uniform-l1", "s", 0.99),
+        ("exact-RoundedUniform-l1", "s", 0.99),
+    ],
+)
 def test_what_a_witness_derives_is_bounded_by_what_is_known(name, column, value):
     "The scale of a ball, half a step for who rounds, the distance of two probabilities: none of them is free."
     t = table_of(name)
@@ -240,7 +274,9 @@ def test_a_tree_of_boxes_proves_the_norm_it_was_searched_in(name, found):
 
 
 def test_sampled_certificates_say_what_their_inputs_were():
-    record = replace(Record.from_counts([[1, 0]], [[950, 50]], 1000, rs.RadialGaussian(sigma=0.5, k=3.0), 16), domain=None)
+    record = replace(
+        Record.from_counts([[1, 0]], [[950, 50]], 1000, rs.RadialGaussian(sigma=0.5, k=3.0), 16), domain=None
+    )
     assert certify_monte_carlo(record, radii=[0.1], alpha=0.01, draws=2000).domain is None
 
 
@@ -281,7 +317,8 @@ def test_a_class_chosen_from_the_votes_themselves_is_proved_again():
 def _spoiled(column):
     "A column of details with another value in every row."
     column = np.asarray(column)
-    if column.dtype.kind in "fiu": return np.where(np.isnan(column), 0.5, column / 2 + 1e-3) if column.dtype.kind == "f" else column + 1
+    if column.dtype.kind in "fiu":
+        return np.where(np.isnan(column), 0.5, column / 2 + 1e-3) if column.dtype.kind == "f" else column + 1
     return np.full(len(column), "another", object)
 
 
@@ -291,18 +328,33 @@ def test_no_column_of_details_can_be_changed_added_or_dropped(name):
     t = table_of(name)
     changes = {key: dict(details={**t.details, key: _spoiled(column)}) for key, column in t.details.items()}
     changes |= {f"{key} dropped": dict(details={k: v for k, v in t.details.items() if k != key}) for key in t.details}
-    changes |= {"mine": dict(details={**t.details, "mine": np.zeros(len(t))}), "reason": dict(reason=np.full(len(t), "because", object))}
+    changes |= {
+        "mine": dict(details={**t.details, "mine": np.zeros(len(t))}),
+        "reason": dict(reason=np.full(len(t), "because", object)),
+    }
     for key, change in changes.items():
         for again in ({}, dict(claim=None), dict(claim=None, witness=dict(t.witness))):
             with pytest.warns(UserWarning, match=f"{key.partition(' ')[0]}.* is not what was certified"):
                 assert not check(replace(t, **change, **again)).any(), (key, again)
 
 
-@pytest.mark.parametrize("name, column, factor", [
-    ("a plan for any time", "alpha_spent", 0.5), ("a plan by the union bound", "alpha_spent", 0.5), ("a plan of two sides", "alpha_spent", 0.99),
-    ("sequential-Gaussian-l2", "alpha_spent", 0.5), ("sequential-Gaussian-l2", "look", 2), ("tcertify-Gaussian-l2", "level_top", 0.5),
-    ("tcertify with one stage", "level_rival", 3), ("higher_order-Gaussian-linf", "l1_upper", 0.5), ("one direction", "along_lower", 0.5),
-    ("audit", "budget", 100), ("bernstein in the input", "feature_radius", 2), ("bernstein in the input", "lipschitz", 0.5)])
+@pytest.mark.parametrize(
+    "name, column, factor",
+    [
+        ("a plan for any time", "alpha_spent", 0.5),
+        ("a plan by the union bound", "alpha_spent", 0.5),
+        ("a plan of two sides", "alpha_spent", 0.99),
+        ("sequential-Gaussian-l2", "alpha_spent", 0.5),
+        ("sequential-Gaussian-l2", "look", 2),
+        ("tcertify-Gaussian-l2", "level_top", 0.5),
+        ("tcertify with one stage", "level_rival", 3),
+        ("higher_order-Gaussian-linf", "l1_upper", 0.5),
+        ("one direction", "along_lower", 0.5),
+        ("audit", "budget", 100),
+        ("bernstein in the input", "feature_radius", 2),
+        ("bernstein in the input", "lipschitz", 0.5),
+    ],
+)
 def test_details_that_follow_from_the_witness_are_computed_again(name, column, factor):
     "Even where somebody made it forget what was said of it."
     t = table_of(name)
@@ -314,7 +366,9 @@ def test_details_that_follow_from_the_witness_are_computed_again(name, column, f
     assert check(t.sealed()).all()
 
 
-@pytest.mark.parametrize("name", [name for name in [*BESIDE, *CASES] if name not in ("tcertify as printed", "uniform as printed")])
+@pytest.mark.parametrize(
+    "name", [name for name in [*BESIDE, *CASES] if name not in ("tcertify as printed", "uniform as printed")]
+)
 def test_limits_are_proved_where_a_row_abstains_and_on_both_sides(name):
     t = table_of(name)
     for column, value in (("p_lower", 0.999), ("p_upper", 1e-3)):
@@ -328,7 +382,10 @@ def test_details_in_a_file_are_proved_again(tmp_path):
     "Also one from before the witness remembered them."
     t = table_of("a plan for any time")
     again = rs.Certificates.load(t.save(tmp_path / "kept"))
-    assert check(again).all() and not check(replace(again, details={**again.details, "alpha_spent": again.details["alpha_spent"] / 2})).any()
+    assert (
+        check(again).all()
+        and not check(replace(again, details={**again.details, "alpha_spent": again.details["alpha_spent"] / 2})).any()
+    )
     fields = read_certificates(tmp_path / "kept")
     del fields["witness"]["detailed"]
     old = rs.Certificates.load(write_certificates(tmp_path / "old", fields))

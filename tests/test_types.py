@@ -12,14 +12,19 @@ import robust_smooth as rs
 
 LINES = Path(__file__).parent / "typing"
 FLAGS = ("--ignore-missing-imports", "--check-untyped-defs", "--warn-unused-ignores")
-TYPED = ("core", "maths", "noise", "methods", "smoothed.py", "testing.py", "options.py", "cli.py", "__init__.pyi") # without an error; elsewhere ignores carry a reason
+# without an error; elsewhere ignores carry a reason
+TYPED = ("core", "maths", "noise", "methods", "smoothed.py", "testing.py", "options.py", "cli.py", "__init__.pyi")
 
 
 @pytest.fixture(scope="module")
 def errors(root, tmp_path_factory) -> list[str]:
     "What mypy reports of the package and of the README's lines, in one run: most of its time goes into torch."
     pytest.importorskip("mypy", reason="needs mypy (extra [dev])")
-    paths = [*(f"robust_smooth/{part}" for part in TYPED), str(LINES / "readme_lines.py"), str(LINES / "wrong_lines.py")]
+    paths = [
+        *(f"robust_smooth/{part}" for part in TYPED),
+        str(LINES / "readme_lines.py"),
+        str(LINES / "wrong_lines.py"),
+    ]
     command = [sys.executable, "-m", "mypy", *FLAGS, "--cache-dir", str(tmp_path_factory.mktemp("mypy")), *paths]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=1200)
     assert done.returncode in (0, 1), done.stdout + done.stderr
@@ -28,7 +33,9 @@ def errors(root, tmp_path_factory) -> list[str]:
 
 def marked(path: Path) -> set[int]:
     "Numbers of the lines that say they are wrong."
-    return {number for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1) if "# wrong: " in line}
+    return {
+        number for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1) if "# wrong: " in line
+    }
 
 
 def test_the_package_is_typed(errors):
@@ -55,7 +62,9 @@ def pyright(*arguments: str) -> str:
     command = ["pyright"] if shutil.which("pyright") else ["npx", "--yes", "pyright"]
     if shutil.which(command[0]) is None:
         pytest.skip("needs pyright, an npm package, and npm is absent")
-    done = subprocess.run([*command, "--pythonpath", sys.executable, *arguments], capture_output=True, text=True, timeout=900)
+    done = subprocess.run(
+        [*command, "--pythonpath", sys.executable, *arguments], capture_output=True, text=True, timeout=900
+    )
     if not re.search(r"\d+ errors?, \d+ warnings?", done.stdout):
         pytest.skip(f"pyright could not be fetched or run: {(done.stderr or done.stdout)[-200:]}")
     return done.stdout
@@ -71,8 +80,14 @@ def test_pyright_agrees(root, monkeypatch):
     assert found == marked(wrong), (sorted(found ^ marked(wrong)), errors)
 
 
-@pytest.mark.parametrize("function", [rs.Smoothed.vote, rs.Smoothed.estimate, rs.Record.certify, rs.Record.from_counts, rs.wrap, rs.check, rs.gaussian.certify,
-                                      rs.bounds.binomial_lower, rs.testing.check_method], ids=lambda each: each.__qualname__)
+@pytest.mark.parametrize(
+    "function",
+    [
+        rs.Smoothed.vote, rs.Smoothed.estimate, rs.Record.certify, rs.Record.from_counts, rs.wrap,
+        rs.check, rs.gaussian.certify, rs.bounds.binomial_lower, rs.testing.check_method,
+    ],
+    ids=lambda each: each.__qualname__,
+)
 def test_help_explains_every_parameter(function):
     said = inspect.getdoc(function)
     for name in inspect.signature(function).parameters:
@@ -81,6 +96,10 @@ def test_help_explains_every_parameter(function):
 
 
 def test_help_of_a_class_explains_its_settings():
-    for kind, names in ((rs.Gaussian, ("sigma",)), (rs.Certificates, ("label", "radius", "alpha_scope")), (rs.Record, ("selection", "labels", "domain"))):
+    for kind, names in (
+        (rs.Gaussian, ("sigma",)),
+        (rs.Certificates, ("label", "radius", "alpha_scope")),
+        (rs.Record, ("selection", "labels", "domain")),
+    ):
         for name in names:
             assert re.search(rf"^ +{name}: \S", inspect.getdoc(kind), re.M), f"{kind.__name__}.{name}"

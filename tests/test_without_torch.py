@@ -39,7 +39,10 @@ def sampled():
 @pytest.mark.parametrize("case", sampled(), ids=str)
 def test_load_certify_show_and_check(case, tmp_path):
     path = case.votes.save(tmp_path / "some.votes")
-    done = subprocess.run([sys.executable, "-c", PROGRAM, str(path), case.method, case.norm], capture_output=True, text=True, timeout=300, env=dict(os.environ))
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(path), case.method, case.norm],
+        capture_output=True, text=True, timeout=300, env=dict(os.environ),
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     told = json.loads(done.stdout.splitlines()[-1])
     assert told == dict(rows=3, checked=True, method=case.table.method, torch=False)
@@ -50,5 +53,8 @@ def test_a_default_certificate_is_found_without_torch(tmp_path):
     case = testing.Case("gaussian", "Gaussian", "l2", n=1000, rows=3)
     path = case.votes.save(tmp_path / "some.votes")
     program = PROGRAM.replace("method=method, ", "")
-    done = subprocess.run([sys.executable, "-c", program, str(path), "", "l2"], capture_output=True, text=True, timeout=300, env=dict(os.environ))
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(path), "", "l2"],
+        capture_output=True, text=True, timeout=300, env=dict(os.environ),
+    )
     assert done.returncode == 0 and json.loads(done.stdout.splitlines()[-1])["checked"], done.stderr[-2000:]

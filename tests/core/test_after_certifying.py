@@ -21,8 +21,15 @@ import matplotlib.pyplot as plt
 
 def votes(shares=(0.99, 0.8, 0.5, 1.0), n=10_000, labels=(0, 1, 0, 0), noise=None):
     hits = np.array([int(share * n) for share in shares])
-    return rs.Record.from_counts(np.tile([90, 10], (len(hits), 1)), np.stack([hits, n - hits], 1), n, noise or rs.Gaussian(sigma=0.5),
-                                 dim=64, index=np.arange(len(hits))[::-1] * 20, labels=None if labels is None else list(labels))
+    return rs.Record.from_counts(
+        np.tile([90, 10], (len(hits), 1)),
+        np.stack([hits, n - hits], 1),
+        n,
+        noise or rs.Gaussian(sigma=0.5),
+        dim=64,
+        index=np.arange(len(hits))[::-1] * 20,
+        labels=None if labels is None else list(labels),
+    )
 
 
 def cases():
@@ -132,7 +139,10 @@ def test_the_summary_counts_what_is_there():
     said = table.summary()
     np.testing.assert_array_equal(said.accuracy, table.certified_accuracy(radii=said.radii))
     assert said.images == 4 and sum(said.reasons.values()) == (table.label == ABSTAIN).sum() == 1
-    assert said.unanimous == 0.25 and said.p.tolist() == np.quantile([0.99, 0.8, 0.5, 1.0], [0, .25, .5, .75, 1]).tolist()
+    assert (
+        said.unanimous == 0.25
+        and said.p.tolist() == np.quantile([0.99, 0.8, 0.5, 1.0], [0, 0.25, 0.5, 0.75, 1]).tolist()
+    )
     text = repr(said)
     assert "certified accuracy" in text and "abstain: 1" in text and "share of votes" in text
     assert "certified accuracy" not in repr(votes(labels=None).certify().summary())
@@ -149,11 +159,16 @@ def test_the_summary_says_of_which_perturbed_images_it_speaks():
     assert last(on_grid).startswith("perturbed images: on the grid of 1/16;")
     assert last(on_grid, adversary="continuous") == "perturbed images: all, rounded to the grid of 1/16"
     assert "RoundedGaussian" in last(rs.Gaussian(sigma=0.5))
-    for other in (last(rs.Gaussian(sigma=0.5), domain=None), last(rs.Uniform(lam=0.5))): assert other.startswith("share of votes")
+    for other in (last(rs.Gaussian(sigma=0.5), domain=None), last(rs.Uniform(lam=0.5))):
+        assert other.startswith("share of votes")
 
 
 def test_the_picture_is_the_curve():
-    for table in (votes().certify(), votes(labels=None).certify(method="gaussian"), votes().certify(method="tcertify", mode="paper")):
+    for table in (
+        votes().certify(),
+        votes(labels=None).certify(method="gaussian"),
+        votes().certify(method="tcertify", mode="paper"),
+    ):
         axes = table.plot()
         line = axes.lines[0]
         truth = table.label if table.labels is None else table.labels
@@ -182,8 +197,17 @@ def test_top_votes():
     with pytest.raises(ValueError, match="k must be"): votes().top_votes(0)
 
 
-@pytest.mark.parametrize("noise, norm", [(rs.Gaussian(sigma=0.5), "l2"), (rs.Uniform(lam=0.5), "l1"), (rs.RoundedUniform(lam=1.0, q=255), "l1"),
-                                         (rs.LinfGaussian(sigma=0.5, k=4), "linf"), (rs.RadialGaussian(sigma=0.5, k=4), "l2")], ids=repr)
+@pytest.mark.parametrize(
+    "noise, norm",
+    [
+        (rs.Gaussian(sigma=0.5), "l2"),
+        (rs.Uniform(lam=0.5), "l1"),
+        (rs.RoundedUniform(lam=1.0, q=255), "l1"),
+        (rs.LinfGaussian(sigma=0.5, k=4), "linf"),
+        (rs.RadialGaussian(sigma=0.5, k=4), "l2"),
+    ],
+    ids=repr,
+)
 def test_without_a_norm_the_noise_s_own_is_meant(noise, norm):
     record = votes(noise=noise)
     assert own_norms(record)[0] == norm == record.certify().norm
@@ -191,22 +215,31 @@ def test_without_a_norm_the_noise_s_own_is_meant(noise, norm):
 
 
 def test_a_wrong_norm_is_answered_with_the_right_ones():
-    with pytest.raises(ValueError, match=r"norms that are certified: \['l1'\]"): votes(noise=rs.Uniform(lam=0.5)).certify("linf")
+    with pytest.raises(ValueError, match=r"norms that are certified: \['l1'\]"):
+        votes(noise=rs.Uniform(lam=0.5)).certify("linf")
     with pytest.raises(ValueError, match=r"\['l2', 'l1', 'linf'\]"): votes().certify("l3")
-    assert votes().certify(method="tcertify").norm == "l2" and votes(noise=rs.Uniform(lam=0.5)).certify(method="exact").norm == "l1"
+    assert (
+        votes().certify(method="tcertify").norm == "l2"
+        and votes(noise=rs.Uniform(lam=0.5)).certify(method="exact").norm == "l1"
+    )
 
 
 def test_reading_certificates_waits_neither_for_pandas_nor_for_pictures(tmp_path):
     path = votes().certify().save(tmp_path / "a")
-    code = f"import sys, robust_smooth as rs; t = rs.load({str(path)!r}); repr(t.summary()); print([m for m in ('torch', 'pandas', 'matplotlib') if m in sys.modules])"
+    code = (
+        f"import sys, robust_smooth as rs; t = rs.load({str(path)!r}); repr(t.summary()); print([m for m in ('torch', "
+        "'pandas', 'matplotlib') if m in sys.modules])"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
 def test_votes_and_radii_in_the_wrong_place_get_their_line():
     record = rs.Record.from_counts([[90, 10]], [[950, 50]], 1000, rs.Gaussian(sigma=0.5), 4)
     certificates = record.certify()
-    with pytest.raises(ValueError, match=r"labels must be whole numbers.*radii=\.\.\."): certificates.certified_accuracy([0, 0.25, 0.5])
-    with pytest.raises(ValueError, match="labels must be whole numbers") as caught: certificates.certified_accuracy(["cat"])
+    with pytest.raises(ValueError, match=r"labels must be whole numbers.*radii=\.\.\."):
+        certificates.certified_accuracy([0, 0.25, 0.5])
+    with pytest.raises(ValueError, match="labels must be whole numbers") as caught:
+        certificates.certified_accuracy(["cat"])
     assert "radii" not in str(caught.value)
     with pytest.raises(TypeError, match=r"got Record; .*record\.certify"): rs.check(record)
     with pytest.raises(TypeError, match="got int$"): rs.check(5)
@@ -228,7 +261,8 @@ def test_a_file_of_something_else_or_with_more_votes_is_not_lost(tmp_path):
     log, proof = certificates.write_log(tmp_path / "a.tsv"), certificates.save(tmp_path / "a.certificates")
     for write, place in ((certificates.save, log), (certificates.write_log, proof)):
         with pytest.raises(ValueError): write(place)
-    with pytest.warns(UserWarning, match="no votes that can be read"): record.save(tmp_path / shutil.copy(proof, tmp_path / "b.certificates"))
+    with pytest.warns(UserWarning, match="no votes that can be read"):
+        record.save(tmp_path / shutil.copy(proof, tmp_path / "b.certificates"))
     assert rs.load(tmp_path / "b.certificates.before-1").radius.tolist() == certificates.radius.tolist()
     assert rs.load(proof).radius.tolist() == certificates.radius.tolist()
     certificates.write_log(log), certificates.save(proof), record.save(file) # the same kind again, whole
@@ -239,17 +273,33 @@ def test_a_file_of_something_else_or_with_more_votes_is_not_lost(tmp_path):
 
 def test_true_classes_that_are_none_of_the_networks(tmp_path):
     import dataclasses
-    votes = rs.Record.from_counts([[9, 1, 0], [0, 9, 1]], [[990, 10, 0], [0, 980, 20]], 1000, rs.Gaussian(sigma=0.5), 4, index=[5, 8])
+    votes = rs.Record.from_counts(
+        [[9, 1, 0], [0, 9, 1]], [[990, 10, 0], [0, 980, 20]], 1000, rs.Gaussian(sigma=0.5), 4, index=[5, 8]
+    )
     for name in ("exact", "gaussian", "tcertify"):
         table = votes.certify("l2", method=name)
-        for kept in (table, table[[1, 0]][[1, 0]], dataclasses.replace(table, labels=[0, 1]), rs.load(table.save(tmp_path / f"{name}.certificates"))):
-            assert kept.certified_accuracy([0, 1]) == 1 and kept.certified_accuracy([0, -1]) == 0.5 and rs.check(kept).all()
+        for kept in (
+            table,
+            table[[1, 0]][[1, 0]],
+            dataclasses.replace(table, labels=[0, 1]),
+            rs.load(table.save(tmp_path / f"{name}.certificates")),
+        ):
+            assert (
+                kept.certified_accuracy([0, 1]) == 1
+                and kept.certified_accuracy([0, -1]) == 0.5
+                and rs.check(kept).all()
+            )
             for ask in (kept.certified_accuracy, kept.accuracy_interval, kept.summary, kept.plot):
                 for wrong in ([1, 3], [1, -2]):
-                    with pytest.raises(ValueError, match=rf"in \[0, 3\), or -1 where unknown, got {wrong[1]} for dataset index 8 \(1 of 2\)"): ask(wrong)
+                    with pytest.raises(
+                        ValueError,
+                        match=rf"in \[0, 3\), or -1 where unknown, got {wrong[1]} for dataset index 8 \(1 of 2\)",
+                    ):
+                        ask(wrong)
     with pytest.raises(TypeError, match="got Record; write its .labels"): table.certified_accuracy(votes)
     for wrong in ("0.5", None, -1):
         with pytest.raises(ValueError, match="radius must be >= 0"): table.certified_accuracy([0, 1], wrong)
     by_hand = rs.Certificates(label=[0, 1], radius=[1, 1], norm="l2", alpha=0, method="mine")
     assert by_hand.certified_accuracy([0, 12]) == 0.5
-    with pytest.raises(ValueError, match="whole numbers >= 0, or -1 where unknown, got -2"): by_hand.certified_accuracy([0, -2])
+    with pytest.raises(ValueError, match="whole numbers >= 0, or -1 where unknown, got -2"):
+        by_hand.certified_accuracy([0, -2])

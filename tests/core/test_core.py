@@ -16,13 +16,19 @@ from robust_smooth.noise.additive import Gaussian
 
 def record(hits=(900, 700, 400), n=1000, index=None, **more):
     counts = np.array([[h, n - h] for h in hits])
-    return Record(selection=np.tile([80, 20], (len(hits), 1)), counts=counts, n=np.full(len(hits), n), noise=Gaussian(sigma=0.5), dim=12,
-                  index=np.arange(len(hits)) if index is None else np.asarray(index), **more)
+    return Record(
+        selection=np.tile([80, 20], (len(hits), 1)),
+        counts=counts, n=np.full(len(hits), n), noise=Gaussian(sigma=0.5), dim=12,
+        index=np.arange(len(hits)) if index is None else np.asarray(index),
+        **more,
+    )
 
 
 def test_certified_accuracy_counts_label_and_radius():
     table = Certificates(label=[0, 1, ABSTAIN, 2], radius=[0.5, 0.25, 9.0, 0.1], norm="l2", alpha=0.001, method="m")
-    np.testing.assert_array_equal(table.certified_accuracy([0, 1, 2, 0], [0, 0.25, 0.25001, 0.5]), [0.5, 0.5, 0.25, 0.25])
+    np.testing.assert_array_equal(
+        table.certified_accuracy([0, 1, 2, 0], [0, 0.25, 0.25001, 0.5]), [0.5, 0.5, 0.25, 0.25]
+    )
     assert table.certified_accuracy([0, 1, 2, 0], 0.25).shape == ()
     assert table.radius[2] == 0  # an abstention has no radius
     with pytest.raises(ValueError, match="labels must have shape"): table.certified_accuracy([0, 1], [0])
@@ -40,12 +46,21 @@ def test_lattice_radii_are_compared_in_rationals():
     assert not table.certified_at(np.inf)[0]
 
 
-@pytest.mark.parametrize("settings, words", [
-    (dict(radius=[-0.1]), "radius must be"), (dict(radius=[np.nan]), "radius must be"), (dict(alpha=1.0), "alpha"), (dict(norm="l0.5"), "norm"),
-    (dict(alpha_scope="both"), "alpha_scope"), (dict(steps=[1]), "levels"), (dict(witness=dict(lam=np.zeros(3))), "lam must have one row"),
-])
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        (dict(radius=[-0.1]), "radius must be"),
+        (dict(radius=[np.nan]), "radius must be"),
+        (dict(alpha=1.0), "alpha"),
+        (dict(norm="l0.5"), "norm"),
+        (dict(alpha_scope="both"), "alpha_scope"),
+        (dict(steps=[1]), "levels"),
+        (dict(witness=dict(lam=np.zeros(3))), "lam must have one row"),
+    ],
+)
 def test_certificates_refuse(settings, words):
-    with pytest.raises(ValueError, match=words): Certificates(**(dict(label=[0], radius=[0.1], norm=2, alpha=0.1, method="m") | settings))
+    with pytest.raises(ValueError, match=words):
+        Certificates(**(dict(label=[0], radius=[0.1], norm=2, alpha=0.1, method="m") | settings))
 
 
 def test_frame_and_rows():
@@ -57,10 +72,16 @@ def test_frame_and_rows():
 
 
 def test_record_round_trip(tmp_path):
-    whole = record(moments=dict(sums=np.random.rand(3, 2, 12)), provenance=dict(seed=3, model="abc"), images=np.array(["a", "b", "c"]), fragile=[0, 1, 2])
+    whole = record(
+        moments=dict(sums=np.random.rand(3, 2, 12)),
+        provenance=dict(seed=3, model="abc"),
+        images=np.array(["a", "b", "c"]),
+        fragile=[0, 1, 2],
+    )
     whole.save(tmp_path / "r.votes")
     again = rs.load(tmp_path / "r.votes")
-    for name in ("selection", "counts", "n", "index", "fragile", "images"): np.testing.assert_array_equal(getattr(again, name), getattr(whole, name))
+    for name in ("selection", "counts", "n", "index", "fragile", "images"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(whole, name))
     np.testing.assert_array_equal(again.moments["sums"], whole.moments["sums"])
     assert again.noise == whole.noise and again.dim == 12 and again.provenance["model"] == "abc"
     assert len(again[[0, 2]]) == 2 and again[[0, 2]].moments["sums"].shape == (2, 2, 12)
@@ -69,7 +90,8 @@ def test_record_round_trip(tmp_path):
 def test_concat_says_what_only_some_records_hold():
     with_labels = replace(record(index=[0, 1, 2]), labels=np.zeros(3, int))
     without = record(index=[7, 8, 9])
-    with pytest.warns(UserWarning, match="hold no labels: left out"): assert Record.concat([with_labels, without]).labels is None
+    with pytest.warns(UserWarning, match="hold no labels: left out"):
+        assert Record.concat([with_labels, without]).labels is None
     assert len(Record.concat([with_labels, replace(without, labels=np.ones(3, int))]).labels) == 6
 
 
@@ -109,7 +131,9 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 def test_a_radius_written_as_a_double_is_met_by_its_own_step(q):
     "At radius k/q, k steps are enough and k - 1 are not; a hair below, k - 1 are enough."
     steps = np.arange(q + 1)
-    table = Certificates(label=np.zeros(q + 1, int), radius=steps / q, steps=steps, levels=q, norm="l1", alpha=0, method="m")
+    table = Certificates(
+        label=np.zeros(q + 1, int), radius=steps / q, steps=steps, levels=q, norm="l1", alpha=0, method="m"
+    )
     for k in range(q + 1):
         assert table.certified_at(k / q).sum() == q + 1 - k
     for k in range(1, q + 1):
@@ -179,7 +203,9 @@ def test_a_file_that_contradicts_itself_is_refused_by_its_name(tmp_path, header,
 def test_a_radius_is_compared_as_the_number_that_it_is():
     "Before, Fraction(3, 10) became the double below it, which a radius of .3 reaches, and 10**400 an OverflowError."
     table = Certificates(label=[0, 1], radius=[0.3, 1 / 3], norm="l2", alpha=0.001, method="gaussian")
-    for radius, certified in ((0.3, 2), (Fraction(3, 10), 1), (1 / 3, 1), (Fraction(1, 3), 0), (Fraction(0.3), 2), (0, 2), (10**400, 0),
-                              (Fraction(10**400), 0), (np.float32(0.25), 2), (np.inf, 0)):
+    for radius, certified in (
+        (0.3, 2), (Fraction(3, 10), 1), (1 / 3, 1), (Fraction(1, 3), 0), (Fraction(0.3), 2), (0, 2),
+        (10**400, 0), (Fraction(10**400), 0), (np.float32(0.25), 2), (np.inf, 0),
+    ):
         assert table.certified_at(radius).sum() == certified, radius
         assert table.certified_accuracy([0, 1], radius) == certified / 2

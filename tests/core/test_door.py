@@ -34,7 +34,9 @@ def test_certificates_do_not_depend_on_how_the_caller_treats_float_errors(noise)
 @pytest.mark.parametrize("wrong", [2, 12, -2, 2**62])
 def test_labels_that_are_no_classes_of_the_network_are_refused(wrong):
     record = record_of(NOISES[0], labels=[0, 1, wrong, 1])
-    with pytest.raises(ValueError, match=rf"labels must be classes in \[0, 2\), or -1 where unknown, got {wrong} for dataset index 2"):
+    with pytest.raises(
+        ValueError, match=rf"labels must be classes in \[0, 2\), or -1 where unknown, got {wrong} for dataset index 2"
+    ):
         record.certify("l2")
     mended = dataclasses.replace(record, labels=[0, 1, -1, 1]).certify("l2")
     assert mended.certified_accuracy() == 0.5 # the first and the last: what is unknown is never right
@@ -50,18 +52,25 @@ def test_every_method_takes_the_modes_that_it_says():
         modes = method_named(name).modes
         seen.add(modes)
         if "paper" not in modes:
-            with pytest.raises(ValueError, match="mode must be.*mode=.paper. goes with method=.tcertify.$"): record.certify("l2", method=name, mode="paper")
-        with pytest.raises(TypeError, match=rf"{name}.*no option 'foo'; its options: \["): record.certify("l2", method=name, foo=1)
+            with pytest.raises(ValueError, match="mode must be.*mode=.paper. goes with method=.tcertify.$"):
+                record.certify("l2", method=name, mode="paper")
+        with pytest.raises(TypeError, match=rf"{name}.*no option 'foo'; its options: \["):
+            record.certify("l2", method=name, foo=1)
     assert seen == {("sound",), ("sound", "paper")}
 
 
-@pytest.mark.parametrize("call, said", [(lambda: rs.list_methods("gaussian"), "'Gaussian'"), (lambda: rs.list_methods(norm="l7"), "'l1', 'l2', 'linf'")])
+@pytest.mark.parametrize(
+    "call, said",
+    [(lambda: rs.list_methods("gaussian"), "'Gaussian'"), (lambda: rs.list_methods(norm="l7"), "'l1', 'l2', 'linf'")],
+)
 def test_a_list_of_nothing_is_a_question(call, said):
     with pytest.raises(ValueError, match=said): call()
 
 
 def test_a_list_is_asked_for_by_class_and_by_name():
-    assert rs.list_methods(rs.Gaussian).equals(rs.list_methods("Gaussian")) and len(rs.list_methods(rs.Gaussian(sigma=1.0)))
+    assert rs.list_methods(rs.Gaussian).equals(rs.list_methods("Gaussian")) and len(
+        rs.list_methods(rs.Gaussian(sigma=1.0))
+    )
     record = rs.Record.from_counts([[90, 10]], [[900, 100]], 1000, rs.Gaussian(sigma=0.5), dim=8)
     with pytest.raises(ValueError, match="soap_bubbles"): record.methods("l5")
 
@@ -71,7 +80,10 @@ def test_one_stage_is_not_two_however_the_record_was_made(noise):
     "Before, `Record(...)` and `replace` took the same votes for both stages, and certificates erred 1.16 alpha (up to 1.73)."
     counts = np.random.default_rng(0).multinomial(50, [0.5, 0.5], 500)
     apart = rs.Record.from_counts(np.roll(counts, 1, 0), counts, 50, noise, 2)
-    same = dataclasses.replace(apart, selection=apart.counts), rs.Record(selection=counts, counts=counts, n=50, noise=noise, dim=2)
+    same = (
+        dataclasses.replace(apart, selection=apart.counts),
+        rs.Record(selection=counts, counts=counts, n=50, noise=noise, dim=2),
+    )
     for method in find_methods(type(noise).__name__):
         if method.needs:
             continue

@@ -279,7 +279,11 @@ def test_names_that_no_file_can_have_are_refused_by_name(tmp_path, name):
     path = str(tmp_path / name)
     record = rs.Record.from_counts([[3, 0]], [[900, 100]], 1000, rs.Gaussian(sigma=0.5), 4, labels=[0])
     certificates = record.certify("l2")
-    doors = [check_regular, lambda path: write_atomic(path, "x"), Journal, record.save, rs.load, certificates.save, certificates.write_log]
+    doors = [
+        check_regular,
+        lambda path: write_atomic(path, "x"),
+        Journal, record.save, rs.load, certificates.save, certificates.write_log,
+    ]
     for door in doors:
         with pytest.raises(ValueError, match="a path must be a name that this system can write"):
             door(path)

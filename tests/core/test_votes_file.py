@@ -195,15 +195,21 @@ def test_torn_at_every_byte(path, small, monkeypatch):
 def test_what_a_torn_tail_held_is_told(path, small, tmp_path):
     "How many bytes are left out, for how many rows they were begun where their head says it, and how many rows are read."
     ends = [frame.end for frame in frames.split(small, frames.FORMATS[2]).found]
-    for cut, bytes_lost, said in ((ends[-1] - 1, ends[-1] - ends[-2] - 1, "begun for 1 row"), (ends[-2] + 3, 3, "2 whole rows"),
-                                  (ends[1] - 1, ends[1] - ends[0] - 1, "0 whole rows")):
+    for cut, bytes_lost, said in (
+        (ends[-1] - 1, ends[-1] - ends[-2] - 1, "begun for 1 row"),
+        (ends[-2] + 3, 3, "2 whole rows"),
+        (ends[1] - 1, ends[1] - ends[0] - 1, "0 whole rows"),
+    ):
         put(path, small[:cut])
         with pytest.warns(UserWarning, match=f"the last {bytes_lost} bytes.*") as told:
             read_journal(path)
         assert len(told) == 1 and said in str(told[0].message) and str(path) in str(told[0].message)
         if cut > ends[0]:
-            assert convert(path, tmp_path / f"{cut}.votes") == [f"the last {bytes_lost} bytes"
-                + (", begun for 1 row," if cut - ends[-2] > 30 or cut < ends[1] else "") + " are left out: their write was never finished"]
+            assert convert(path, tmp_path / f"{cut}.votes") == [
+                f"the last {bytes_lost} bytes"
+                + (", begun for 1 row," if cut - ends[-2] > 30 or cut < ends[1] else "")
+                + " are left out: their write was never finished"
+            ]
     path.write_bytes(small)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -372,8 +378,13 @@ def test_format_1_is_never_continued(path):
 
 
 def test_format_1_with_columns_that_do_not_fit(path):
-    cases = [(rows(1, 2, counts=[[1, 2]]), "one entry a row"), (rows(1, 1), "index 1"), (rows(1, n=7), "one entry a row"),
-             (rows(1, index=[0.5]), "whole numbers"), ({"counts": [[1, 2]]}, "'index'")]
+    cases = [
+        (rows(1, 2, counts=[[1, 2]]), "one entry a row"),
+        (rows(1, 1), "index 1"),
+        (rows(1, n=7), "one entry a row"),
+        (rows(1, index=[0.5]), "whole numbers"),
+        ({"counts": [[1, 2]]}, "'index'"),
+    ]
     for block, said in cases:
         unchanged_and_refused(path, old_format(HEADER | dict(format=1), block), f"not a votes file.*{said}")
     unchanged_and_refused(path, old_format(HEADER, rows(1)), "format 1")

@@ -27,7 +27,9 @@ KEYS = {
     "votes radial": dict(roots=[VOTE, "robust_smooth.noise.shells:RadialGaussian"]),
     "votes planned": dict(roots=[VOTE, "robust_smooth.noise.additive:Gaussian", PLAN]),
     "network standard": dict(roots=[FIT, "robust_smooth.training.train:Standard", "robust_smooth.training.models:mlp"]),
-    "network noise": dict(roots=[FIT, "robust_smooth.training.train:NoiseAugmentation", "robust_smooth.noise.additive:Gaussian"]),
+    "network noise": dict(
+        roots=[FIT, "robust_smooth.training.train:NoiseAugmentation", "robust_smooth.noise.additive:Gaussian"]
+    ),
     "network adre": dict(roots=[FIT, "robust_smooth.training.adre:ADRE", "robust_smooth.noise.additive:Gaussian"]),
     "run gaussian_table1": dict(source=source_of("gaussian_table1"), registered=True),
     "run bernstein_figure3": dict(source=source_of("bernstein_figure3"), registered=True),
@@ -92,7 +94,9 @@ def one_digit(name):
         if numbers:
             one = max(numbers, key=lambda number: (number.lineno, number.col_offset))
             row = lines[one.lineno - 1].encode()
-            lines[one.lineno - 1] = (row[:one.col_offset] + str(one.value + 1).encode() + row[one.end_col_offset:]).decode()
+            lines[one.lineno - 1] = (
+                row[: one.col_offset] + str(one.value + 1).encode() + row[one.end_col_offset :]
+            ).decode()
         else:
             last = node.body[-1]
             lines.insert(last.end_lineno, f"{' ' * last.col_offset}0 + 1\n")
@@ -152,8 +156,12 @@ def test_what_does_not_compute_changes_no_key(copy):
 def test_a_new_room_changes_no_key(copy):
     folder, before = copy
     room = folder / "robust_smooth" / "noise" / "laplace.py"
-    room.write_text("from ..core.registry import register_noise\n\n@register_noise\nclass Laplace:\n    def sample(self, x): return x + 5\n\n"
-                    "def certify(record): return 7\n\nregister(name='laplace', noises=('Laplace',), norms=('l1',), certify=certify)\n")
+    room.write_text(
+        "from ..core.registry import register_noise\n\n@register_noise\nclass Laplace:\n    def sample(self, x): "
+        "return x + 5\n\n"
+        "def certify(record): return 7\n\nregister(name='laplace', noises=('Laplace',), norms=('l1',), "
+        "certify=certify)\n"
+    )
     try:
         assert {name for name, ask in KEYS.items() if code_of(**ask, folder=folder) != before[name]} == set()
     finally:
@@ -173,7 +181,12 @@ def test_a_definition_may_move_house(tmp_path):
 
 
 def test_every_wing_is_seen_somewhere():
-    rooms = {(name.partition(":")[0] + ".").split(".")[1] for ask in KEYS.values() for name in reached(**ask) if name.startswith("robust_smooth")}
+    rooms = {
+        (name.partition(":")[0] + ".").split(".")[1]
+        for ask in KEYS.values()
+        for name in reached(**ask)
+        if name.startswith("robust_smooth")
+    }
     assert {"core", "maths", "noise", "training", "voting", "methods", "lab"} <= rooms
 
 
@@ -185,4 +198,8 @@ def test_code_counts_and_comments_do_not(tmp_path):
         (place / "extra.py").write_text(text)
         return code_of(["robust_smooth.extra"], folder=place.parent)
     plain = version('def f(x):\n    "Doc."\n    return x + 1\n')
-    assert version('# why\ndef f(x):\n    "Another doc."\n    return x + 1  # because\n') == plain != version("def f(x):\n    return x + 2\n")
+    assert (
+        version('# why\ndef f(x):\n    "Another doc."\n    return x + 1  # because\n')
+        == plain
+        != version("def f(x):\n    return x + 2\n")
+    )

@@ -59,8 +59,14 @@ def test_a_suspended_worker_keeps_its_run_no_longer_than_the_limit_and_no_other(
     "SIGSTOP: the process that would keep the limit sleeps itself, and holds the lock of its run."
     pytest.importorskip("distributed", reason="needs the extra [cluster]")
     monkeypatch.setattr(schedulers, "PATIENCE", 5.0)
-    path = notebook(home, EXPERIMENT, "import os, signal, time\nif seed == 0: os.kill(os.getppid(), signal.SIGSTOP)\ntime.sleep(2)", "run.finish()")
-    outcome = sweep(home, path, dict(seed=list(range(6))), limit=60, jobs=2, scheduler="local") # on a busy machine a kernel needs half of it
+    path = notebook(
+        home,
+        EXPERIMENT,
+        "import os, signal, time\nif seed == 0: os.kill(os.getppid(), signal.SIGSTOP)\ntime.sleep(2)",
+        "run.finish()",
+    )
+    # on a busy machine a kernel needs half of it
+    outcome = sweep(home, path, dict(seed=list(range(6))), limit=60, jobs=2, scheduler="local")
     assert [one["status"] for one in outcome.reports] == ["FAILED"] + ["done"] * 5
     assert "longer than the limit of 60 s, and whoever makes it does not end it" in outcome.reports[0]["error"]
     assert outcome.reports[0]["seconds"] >= 65
@@ -74,7 +80,11 @@ def test_a_flood_of_output_has_its_own_sentence(home, monkeypatch):
     def flooded(*args, **more): raise CellTimeoutError("Timeout waiting for IOPub output.")
     monkeypatch.setattr(papermill, "execute_notebook", flooded)
     report = sweep(home, notebook(home, "pass")).reports[0]
-    assert report["status"] == "FAILED" and "printed more than a notebook can hold" in report["error"] and "space" not in report["error"]
+    assert (
+        report["status"] == "FAILED"
+        and "printed more than a notebook can hold" in report["error"]
+        and "space" not in report["error"]
+    )
 
 
 FORGED = """
@@ -90,7 +100,11 @@ def test_a_forged_file_does_not_kill_the_summary(home):
     outcome = sweep(home, notebook(home, FORGED), dict(seed=[0, 1]))
     assert [one["status"] for one in outcome.reports] == ["done", "done"], outcome
     table = pd.read_csv(home / "out" / "summary.csv")
-    assert table.status.tolist() == ["finished"] * 2 and table.experiment.tolist() == ["tiny"] * 2 and table.c.tolist()[1] == 3
+    assert (
+        table.status.tolist() == ["finished"] * 2
+        and table.experiment.tolist() == ["tiny"] * 2
+        and table.c.tolist()[1] == 3
+    )
     assert len(outcome.claims()) == 1 and "tiny" in repr(outcome.frame()) and repr(outcome)
     assert json.loads((outcome.tasks[1].folder / "result.json").read_text())["tables"] == []
 
@@ -117,11 +131,16 @@ def start(home, path, **more):
     # in /tmp: names of sockets are short
     temporary = tempfile.mkdtemp(prefix="t")
     command = [sys.executable, "-m", "robust_smooth.cli", "sweep", str(home / "grid.yaml"), "--out", str(home / "out")]
-    process = subprocess.Popen(command, env={**os.environ, "TMPDIR": temporary}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, env={**os.environ, "TMPDIR": temporary}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     return process, temporary
 
 
-SLOW = "import os, pathlib, time\npathlib.Path(os.environ['ROBUST_SMOOTH_HOME'], 'pid').write_text(str(os.getpid()))\ntime.sleep(600)"
+SLOW = (
+    "import os, pathlib, time\npathlib.Path(os.environ['ROBUST_SMOOTH_HOME'], "
+    "'pid').write_text(str(os.getpid()))\ntime.sleep(600)"
+)
 
 
 def alive(pid):
@@ -136,7 +155,9 @@ def test_sigterm_comes_to_a_clean_end_with_a_sentence(home):
     assert sockets(temporary)
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 143 and "terminated; what was finished is kept" in said and "Traceback" not in said, said
+    assert process.returncode == 143 and "terminated; what was finished is kept" in said and "Traceback" not in said, (
+        said
+    )
     assert not sockets(temporary) and wait_for(lambda: not alive(pid), 20)
 
 
@@ -167,13 +188,23 @@ def test_a_local_cluster_is_for_its_owner_only(home):
         cluster.close()
 
 
-BOMB = "a: &a [x, x, x, x, x, x, x, x]\n" + "".join(f"{chr(98 + i)}: &{chr(98 + i)} [{', '.join(['*' + chr(97 + i)] * 9)}]\n" for i in range(12))
+BOMB = "a: &a [x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{chr(98 + i)}: &{chr(98 + i)} [{', '.join(['*' + chr(97 + i)] * 9)}]\n" for i in range(12)
+)
 
 
-@pytest.mark.parametrize("text, said", [
-    (BOMB, "aliases"), ("experiment: tiny\nparameters: [1]", "map names to values"), ("experiment: tiny\nparameters: 7", "map names to values"),
-    ("experiment: tiny\nparameters: {<<: {seed: 1}}", "merge keys"), ("experiment: tiny\ngrid: {seed: [1e999]}", "too large"),
-    ("experiment: tiny\n? [1]\n: 2", "must be a word"), ("experiment: tiny\ngrid: 7", "map names to values")])
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        (BOMB, "aliases"),
+        ("experiment: tiny\nparameters: [1]", "map names to values"),
+        ("experiment: tiny\nparameters: 7", "map names to values"),
+        ("experiment: tiny\nparameters: {<<: {seed: 1}}", "merge keys"),
+        ("experiment: tiny\ngrid: {seed: [1e999]}", "too large"),
+        ("experiment: tiny\n? [1]\n: 2", "must be a word"),
+        ("experiment: tiny\ngrid: 7", "map names to values"),
+    ],
+)
 def test_grids_that_are_refused_say_why(home, text, said):
     (home / "grid.yaml").write_text(text)
     with pytest.raises(ValueError, match=said): grids.read_grid(home / "grid.yaml")
@@ -182,13 +213,19 @@ def test_grids_that_are_refused_say_why(home, text, said):
 def test_long_digits_are_read_in_one_pass(home):
     "A pattern that backtracks takes more steps than there are atoms; one that does not is done at once. No clock: the process is given ten seconds."
     (home / "grid.yaml").write_text(f"experiment: tiny\ngrid: {{text: [{'9' * 50_000}x, {'1_' * 25_000}y]}}\n")
-    code = f"from robust_smooth.lab.grids import read_grid\nprint(len(read_grid({str(home / 'grid.yaml')!r})[0]['grid']['text'][0]))"
+    code = (
+        "from robust_smooth.lab.grids import "
+        f"read_grid\nprint(len(read_grid({str(home / 'grid.yaml')!r})[0]['grid']['text'][0]))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "50001", done.stderr
 
 
 def test_a_notebook_reads_its_parameters_from_its_own_cell(home):
-    body = "import json, os, pathlib\npathlib.Path(os.environ['ROBUST_SMOOTH_RUN'], 'said.json').write_text(json.dumps(run.parameters))"
+    body = (
+        "import json, os, pathlib\npathlib.Path(os.environ['ROBUST_SMOOTH_RUN'], "
+        "'said.json').write_text(json.dumps(run.parameters))"
+    )
     path = notebook(home, EXPERIMENT, body, "run.finish()", parameters=PARAMETERS + "\nlevels = [1.0]")
     outcome = sweep(home, path, dict(seed=[3]), parameters=dict(levels=[2.0]))
     assert outcome.reports[0]["status"] == "done", outcome

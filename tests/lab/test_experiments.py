@@ -24,9 +24,11 @@ def test_all_experiments_run_at_smoke(tmp_path, monkeypatch, capsys):
     assert not outcome.failed, "\n".join(f"{r['experiment']}: {r['error']}" for r in outcome.failed)
     for task in outcome.tasks:
         facts = json.loads((task.folder / "result.json").read_text())
-        assert facts["claims"] and (facts["tables"] or facts["figures"]), task.experiment  # each says what it found, and shows it
+        # each says what it found, and shows it
+        assert facts["claims"] and (facts["tables"] or facts["figures"]), task.experiment
         assert {c["verdict"] for c in facts["claims"]} <= set(claims.VERDICTS)
-        assert set(facts["own"]) == set(notebooks.own_sizes(task.experiment)), task.experiment # a page shows these sizes
+        # a page shows these sizes
+        assert set(facts["own"]) == set(notebooks.own_sizes(task.experiment)), task.experiment
     again = reproduce.run("all", budget="smoke", out=tmp_path / "out", jobs=1)
     assert all(r["status"] == "cached" for r in again.reports)
     slow = sorted(((r["seconds"], r["experiment"]) for r in outcome.reports), reverse=True)[:5]
@@ -50,7 +52,9 @@ def test_every_experiment_names_its_method():
     for path in sorted(NOTEBOOKS.glob("*.ipynb")):
         cells = [cell["source"] for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
         for node in ast.walk(ast.parse("\n".join("".join(source) for source in cells))):
-            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "certify"):
+            if not (
+                isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "certify"
+            ):
                 continue
             by = ast.unparse(node.func.value)
             if by in METHODS or by == "net": # a method's own room, or a network that has one certificate
@@ -69,15 +73,21 @@ def test_the_lab_starts_without_what_only_some_need():
     assert done.returncode == 0 and done.stdout == "\n", done
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '"words"', "{\"nbformat\": 4}", '{"nbformat": 4, "cells": [1]}', '{"nbformat": "4", "cells": []}'])
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{}", '"words"', '{"nbformat": 4}', '{"nbformat": 4, "cells": [1]}', '{"nbformat": "4", "cells": []}'],
+)
 def test_what_is_no_notebook_is_refused_by_name(tmp_path, text):
     (tmp_path / "some.ipynb").write_text(text)
-    with pytest.raises(ValueError, match="some.ipynb is not a notebook: "): notebooks.code_cells(tmp_path / "some.ipynb")
+    with pytest.raises(ValueError, match="some.ipynb is not a notebook: "):
+        notebooks.code_cells(tmp_path / "some.ipynb")
 
 
 def test_notebooks_of_an_older_format_are_read(tmp_path):
     import nbformat
-    old = nbformat.v3.new_notebook(worksheets=[nbformat.v3.new_worksheet(cells=[nbformat.v3.new_code_cell("a = 1\nb = 2")])])
+    old = nbformat.v3.new_notebook(
+        worksheets=[nbformat.v3.new_worksheet(cells=[nbformat.v3.new_code_cell("a = 1\nb = 2")])]
+    )
     (tmp_path / "some.ipynb").write_text(nbformat.writes(old, version=3))
     assert notebooks.code_cells(tmp_path / "some.ipynb") == [dict(source="a = 1\nb = 2", tags=[])]
 
@@ -87,7 +97,8 @@ def test_what_papermill_hands_over_is_answered_with_its_own_spelling():
     from robust_smooth.lab.notebooks import default_parameters, find_notebook
     known = default_parameters(find_notebook("gaussian_table1"))
     for value in (0.5, 1, "[0.5]"):
-        with pytest.raises(ValueError, match=r"sigmas must be a list .*-y '\{sigmas: \["): parameters_of("gaussian_table1", known | dict(sigmas=value))
+        with pytest.raises(ValueError, match=r"sigmas must be a list .*-y '\{sigmas: \["):
+            parameters_of("gaussian_table1", known | dict(sigmas=value))
     with pytest.raises(ValueError, match="seed must be a whole number"): Settings(seed="x")
 
 
@@ -109,8 +120,14 @@ def test_a_notebook_lists_the_choices_that_it_takes():
             assert set(words) <= set(CHOICES[parameter]), (name, parameter) # every word of ours is one of several
             asked.add(parameter)
             wrong = ["foo"] if isinstance(value, list) else "foo"
-            for call in (lambda: parameters_of(name, known | {parameter: wrong}), lambda: make_task(name, {parameter: wrong})):
-                with pytest.raises(ValueError, match=f"{parameter} of {name}.ipynb must .* of {', '.join(CHOICES[parameter])}, got 'foo'"):
+            for call in (
+                lambda: parameters_of(name, known | {parameter: wrong}),
+                lambda: make_task(name, {parameter: wrong}),
+            ):
+                with pytest.raises(
+                    ValueError,
+                    match=f"{parameter} of {name}.ipynb must .* of {', '.join(CHOICES[parameter])}, got 'foo'",
+                ):
                     call()
             for one in CHOICES[parameter]:
                 parameters_of(name, known | {parameter: [one] if isinstance(value, list) else one})

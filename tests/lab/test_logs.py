@@ -30,7 +30,11 @@ def test_a_trailing_tab_shifts_no_column(read):
 
 
 def test_a_field_too_many_is_an_error(read):
-    for row in ("0\t3\t5\t0.2\t0\t0:00:15.1\t7\n", "0\t3\t5\t0.2\t0\t0:00:15.1\t\t7\n", "\t0\t3\t5\t0.2\t0\t0:00:15.1\n"):
+    for row in (
+        "0\t3\t5\t0.2\t0\t0:00:15.1\t7\n",
+        "0\t3\t5\t0.2\t0\t0:00:15.1\t\t7\n",
+        "\t0\t3\t5\t0.2\t0\t0:00:15.1\n",
+    ):
         with pytest.raises(ValueError, match="a log, line 3: [78] entries where the header has 6"):
             read(HEADER + "9\t3\t3\t0.2\t1\t1\n" + row)
 
@@ -115,7 +119,11 @@ def test_what_may_be_there_besides(read):
     lines = [b"\xef\xbb\xbfidx\tlabel\tcount\tpredict\tradius_L1\tradius_L2\tname\tcorrect", b"",
              b" 0\t3.0\t1250000.0\t3\tinf\t0\ta b\tTrue", b"1\t2\t7\t-1\t0\t0\t\tFalse", b"", b""]
     log = read(b"\r\n".join(lines))
-    assert log.idx.tolist() == [0, 1] and log["count"].tolist() == [1250000.0, 7.0] and log.correct.tolist() == [True, False]
+    assert (
+        log.idx.tolist() == [0, 1]
+        and log["count"].tolist() == [1250000.0, 7.0]
+        and log.correct.tolist() == [True, False]
+    )
     assert log.radius_L1.tolist() == [np.inf, 0.0] and log.name.tolist() == ["a b", ""] and "seconds" not in log
     assert log_accuracy(log, [0, 1e9], "radius_L1").tolist() == [0.5, 0.5]
 

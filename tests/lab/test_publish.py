@@ -25,8 +25,12 @@ def finished(folder, key, images=10, tables=("table", "table_beside"), figures=(
     for name in figures:
         for ending in ("png", "pdf"):
             (task.folder / f"{name}.{ending}").write_text(key)
-    facts = dict(experiment="one", parameters=dict(dataset="digits", budget="quick", key=key), budget=dict(images=images, n=100, dataset="digits", name="quick"),
-                 tables=list(tables), figures=list(figures), claims=[], values={}, material="used")
+    facts = dict(
+        experiment="one",
+        parameters=dict(dataset="digits", budget="quick", key=key),
+        budget=dict(images=images, n=100, dataset="digits", name="quick"),
+        tables=list(tables), figures=list(figures), claims=[], values={}, material="used",
+    )
     (task.folder / "result.json").write_text(json.dumps(facts))
     return task
 
@@ -57,7 +61,9 @@ def assert_one_run_or_none(root, runs):
     facts = json.loads((runs[name].folder / "result.json").read_text())
     expected = {f"{table}.{ending}" for table in [*facts["tables"], "claims"] for ending in ("csv", "md")}
     expected |= {f"one.{ending}" for ending in ("png", "pdf") if "figure" in facts["figures"]}
-    expected |= {f"one_{figure}.{ending}" for figure in facts["figures"] if figure != "figure" for ending in ("png", "pdf")}
+    expected |= {
+        f"one_{figure}.{ending}" for figure in facts["figures"] if figure != "figure" for ending in ("png", "pdf")
+    }
     there = kept(root)
     assert set(there) == expected and all(name in text for text in there.values())
     return True
@@ -90,7 +96,11 @@ def test_a_publishing_that_is_killed_between_two_files_leaves_no_mixture_that_is
         place = tmp_path / f"{again}{step}"
         for module in (publish, results):
             monkeypatch.setattr(module, "checkout", lambda: place)
-        runs = dict(old=finished(place / "r", "old", 10), new=finished(place / "r", "new", 20, ("table", "third"), ("figure", "other")), small=finished(place / "r", "small", 5))
+        runs = dict(
+            old=finished(place / "r", "old", 10),
+            new=finished(place / "r", "new", 20, ("table", "third"), ("figure", "other")),
+            small=finished(place / "r", "small", 5),
+        )
         assert publish.publish([runs["old"]]) and assert_one_run_or_none(place, runs)
         with monkeypatch.context() as patch, contextlib.suppress(Killed):
             killed_at(step, patch)
@@ -104,7 +114,8 @@ def test_a_publishing_that_is_killed_between_two_files_leaves_no_mixture_that_is
             with pytest.warns(UserWarning, match="left out: it is half written"):
                 assert results._folders("one") == []
         written = publish.publish([runs[again]])
-        assert bool(written) == (again == "new")                             # a smaller run mends nothing, and is refused
+        # a smaller run mends nothing, and is refused
+        assert bool(written) == (again == "new")
         if again == "new":
             assert assert_one_run_or_none(place, runs) and whose(place) == "new"
         step += 1
@@ -142,7 +153,11 @@ def test_what_the_new_run_lacks_does_not_stay(root):
     runs = dict(old=finished(root / "r", "old"), new=finished(root / "r", "new", 20, ("table",), ("figure",)))
     publish.publish([runs["old"]])
     publish.publish([runs["new"]])
-    assert assert_one_run_or_none(root, runs) and not list(root.glob("**/*beside*.csv"))[1:] and not list((root / "figures").glob("*more*"))
+    assert (
+        assert_one_run_or_none(root, runs)
+        and not list(root.glob("**/*beside*.csv"))[1:]
+        and not list((root / "figures").glob("*more*"))
+    )
 
 
 def test_a_process_that_is_really_killed(root):
@@ -184,7 +199,9 @@ def test_a_run_that_lost_a_table_replaces_nothing(root, capsys):
     old, torn = finished(root / "r", "old"), finished(root / "r", "torn", 20)
     publish.publish([old])
     (torn.folder / "table_beside.csv").unlink()
-    assert publish.publish([torn]) == [] and "lacks table_beside.csv" in capsys.readouterr().out and whose(root) == "old"
+    assert (
+        publish.publish([torn]) == [] and "lacks table_beside.csv" in capsys.readouterr().out and whose(root) == "old"
+    )
 
 
 def test_provenance_never_stands_beside_another_table(tmp_path, monkeypatch):

@@ -42,13 +42,29 @@ def test_verdicts_of_older_runs_are_counted_with_todays(tmp_path):
 
 
 BUDGET = dict(dataset="digits", name="quick", images=10, n=100)
-WHOLE = dict(budget=BUDGET, parameters=dict(alpha=0.001), provenance=dict(versions=dict(numpy="2")), claims=[dict(claim="a claim", evidence="", verdict="holds")], tables=["t"])
+WHOLE = dict(
+    budget=BUDGET,
+    parameters=dict(alpha=0.001),
+    provenance=dict(versions=dict(numpy="2")),
+    claims=[dict(claim="a claim", evidence="", verdict="holds")],
+    tables=["t"],
+)
 
 
-@pytest.mark.parametrize("damage, said", [
-    (dict(budget=[1]), "its budget must be a dict"), (dict(budget=dict(dataset="digits", name="quick", images=10)), "must say n"), (dict(budget=BUDGET | dict(n="many")), "must say n"),
-    (dict(claims=3.0), "its claims must be a list"), (dict(claims=["holds"]), "its claims must each be"), (dict(parameters=[]), "its parameters"), (dict(tables="t"), "its tables"),
-    (dict(figures=[[1]]), "its figures"), (dict(provenance=dict(versions=["2"])), "its versions")])
+@pytest.mark.parametrize(
+    "damage, said",
+    [
+        (dict(budget=[1]), "its budget must be a dict"),
+        (dict(budget=dict(dataset="digits", name="quick", images=10)), "must say n"),
+        (dict(budget=BUDGET | dict(n="many")), "must say n"),
+        (dict(claims=3.0), "its claims must be a list"),
+        (dict(claims=["holds"]), "its claims must each be"),
+        (dict(parameters=[]), "its parameters"),
+        (dict(tables="t"), "its tables"),
+        (dict(figures=[[1]]), "its figures"),
+        (dict(provenance=dict(versions=["2"])), "its versions"),
+    ],
+)
 def test_a_run_whose_facts_are_damaged_is_named_and_the_others_are_shown(damage, said, tmp_path):
     "One wrong value in one file, and there was no page at all."
     for name, facts in dict(whole=WHOLE, torn=WHOLE | damage).items():
@@ -68,7 +84,14 @@ def test_a_finished_run_that_says_nothing_of_itself_is_no_finished_run(text, tmp
     assert [entry["experiment"] for entry in collect(tmp_path / "last_run.json")["failed"]] == ["adre_table1"]
 
 
-@pytest.mark.parametrize("text, said", [("a,value\n1,0.25\n2,0.", "last line was cut"), ("a,value\n1,0.25\n2\n", "line 3 has 1 fields"), ("", "empty or damaged")])
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("a,value\n1,0.25\n2,0.", "last line was cut"),
+        ("a,value\n1,0.25\n2\n", "line 3 has 1 fields"),
+        ("", "empty or damaged"),
+    ],
+)
 def test_a_damaged_table_is_not_shown_as_if_it_were_whole(text, said, tmp_path):
     "A number that was cut came out shorter, a field that was cut as none."
     run = write_run(tmp_path, **WHOLE)
@@ -77,7 +100,14 @@ def test_a_damaged_table_is_not_shown_as_if_it_were_whole(text, said, tmp_path):
     assert said in page and "0.25" not in page and str(tmp_path) not in page.replace("robust-smooth", "")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"runs": 3}', '{"runs": [{"experiment": "a"}]}', '{"runs": [{"experiment": "a", "folder": [], "status": "done", "error": "", "notebook": ""}]}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "{", "[]", '{"runs": 3}',
+        '{"runs": [{"experiment": "a"}]}',
+        '{"runs": [{"experiment": "a", "folder": [], "status": "done", "error": "", "notebook": ""}]}',
+    ],
+)
 def test_a_list_of_runs_that_cannot_be_read_is_named(text, tmp_path):
     (tmp_path / "last_run.json").write_text(text)
     with pytest.raises(ValueError, match="last_run.json.*give the command again"):
@@ -94,7 +124,9 @@ def test_the_folder_of_all_runs_may_be_moved(tmp_path):
     run = tmp_path / "before" / "runs" / "adre_table1" / "0123abcd"
     run.mkdir(parents=True)
     (run / "result.json").write_text(json.dumps(dict(claims=[dict(claim="c", evidence="", verdict="holds")])))
-    entry = dict(experiment="adre_table1", folder=str(run), status="done", error="", notebook=str(run / "notebook.ipynb"))
+    entry = dict(
+        experiment="adre_table1", folder=str(run), status="done", error="", notebook=str(run / "notebook.ipynb")
+    )
     (tmp_path / "before" / "last_run.json").write_text(json.dumps(dict(runs=[entry])))
     (tmp_path / "before").rename(tmp_path / "after")
     facts = collect(tmp_path / "after" / "last_run.json")
@@ -106,11 +138,17 @@ def test_runs_of_one_experiment_are_told_apart(tmp_path):
     claims = [dict(claim="noise helps", evidence="0.8 > 0.7", verdict="holds")]
     for seed in (0, 1):
         write_run(tmp_path / str(seed), claims=claims)
-    runs = [json.loads((tmp_path / str(seed) / "last_run.json").read_text())["runs"][0] | dict(chosen=dict(seed=seed)) for seed in (0, 1)]
+    runs = [
+        json.loads((tmp_path / str(seed) / "last_run.json").read_text())["runs"][0] | dict(chosen=dict(seed=seed))
+        for seed in (0, 1)
+    ]
     (tmp_path / "last_run.json").write_text(json.dumps(dict(runs=runs)))
     page = build(tmp_path / "last_run.json", tmp_path / "report.html").read_text()
     name = runs[0]["experiment"]
-    assert page.count(f'id="{name}"') == page.count(f'id="{name}-2"') == 1 and f'href="#{name}-2">{name}, seed = 1</a>' in page
+    assert (
+        page.count(f'id="{name}"') == page.count(f'id="{name}-2"') == 1
+        and f'href="#{name}-2">{name}, seed = 1</a>' in page
+    )
 
 
 def test_a_run_without_provenance_shows_no_empty_words(tmp_path):

@@ -44,7 +44,8 @@ def home(tmp_path, monkeypatch):
 @pytest.mark.parametrize("dataset", ["digits", "mnist", "cifar10", "cifar100", "svhn", "imagenet"])
 def test_budgets_grow(dataset):
     sizes = [budgets.budget_for(name, dataset) for name in budgets.BUDGETS]
-    for small, large in zip(sizes, sizes[1:]): assert small.images <= large.images and small.n <= large.n and small.n0 <= large.n0
+    for small, large in zip(sizes, sizes[1:]):
+        assert small.images <= large.images and small.n <= large.n and small.n0 <= large.n0
     assert sizes[-1].n == 100_000 and sizes[-1].n0 == 100 and sizes[-1].images == 500
 
 
@@ -53,8 +54,20 @@ def test_the_quick_budget_is_the_documented_one():
     assert (b.n0, b.n, b.images, b.train_images) == (100, 10_000, 100, None)
 
 
-@pytest.mark.parametrize("more, said", [(dict(n=0), "n must be"), (dict(n=True), "n must be"), (dict(n=10.5), "n must be"), (dict(budget="huge"), "budget"), (dict(dataset="moons"), "dataset"),
-                                        (dict(alpha=0), "alpha"), (dict(alpha=1.0), "alpha"), (dict(seed=-1), "seed"), (dict(checkpoint="/no/such.pt"), "checkpoint")])
+@pytest.mark.parametrize(
+    "more, said",
+    [
+        (dict(n=0), "n must be"),
+        (dict(n=True), "n must be"),
+        (dict(n=10.5), "n must be"),
+        (dict(budget="huge"), "budget"),
+        (dict(dataset="moons"), "dataset"),
+        (dict(alpha=0), "alpha"),
+        (dict(alpha=1.0), "alpha"),
+        (dict(seed=-1), "seed"),
+        (dict(checkpoint="/no/such.pt"), "checkpoint"),
+    ],
+)
 def test_bad_settings_are_named(home, more, said):
     with pytest.raises(ValueError, match=said): experiment.Experiment("demo", **more)
     with pytest.raises(ValueError, match="name"): experiment.Experiment("../demo")
@@ -75,7 +88,11 @@ def test_processes_that_want_the_same_thing_build_it_once(tmp_path):
     for worker in workers: worker.start()
     hits = sorted(queue.get(timeout=60) for _ in workers)
     for worker in workers: worker.join()
-    assert hits == [False, True, True, True] and (tmp_path / "built").read_text() == "x" and (tmp_path / "thing").read_text() == "whole"
+    assert (
+        hits == [False, True, True, True]
+        and (tmp_path / "built").read_text() == "x"
+        and (tmp_path / "thing").read_text() == "whole"
+    )
 
 
 def _build_and_die(folder):
@@ -115,14 +132,21 @@ def test_training_and_voting_happen_once_and_give_the_same_again(home):
     first, again = run.classifier(recipe), experiment.Experiment("demo", budget="smoke").classifier(recipe)
     assert not first.training and first.num_classes == 10
     assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), again.state_dict().values()))
-    assert len(list((home / "home" / "classifiers").glob("*.safetensors"))) == 1 and not list((home / "home" / "classifiers").glob("*.training"))
+    assert len(list((home / "home" / "classifiers").glob("*.safetensors"))) == 1 and not list(
+        (home / "home" / "classifiers").glob("*.training")
+    )
     for other in (dict(seed=1), dict(epochs=1)): run.classifier(recipe, **other)
     run.classifier(NoiseAugmentation(Gaussian(sigma=0.5)))
     assert len(list((home / "home" / "classifiers").glob("*.safetensors"))) == 4
     votes = run.votes(first, Gaussian(sigma=0.25))
-    assert (run.votes(again, Gaussian(sigma=0.25)).counts == votes.counts).all() and len(votes) == 10 and (votes.n == 1000).all()
+    assert (
+        (run.votes(again, Gaussian(sigma=0.25)).counts == votes.counts).all()
+        and len(votes) == 10
+        and (votes.n == 1000).all()
+    )
     assert (votes.index == run.test.index.numpy()).all()
-    for other in (dict(n=500), dict(seed=1), dict(images=run.data("test", 4))): run.votes(first, Gaussian(sigma=0.25), **other)
+    for other in (dict(n=500), dict(seed=1), dict(images=run.data("test", 4))):
+        run.votes(first, Gaussian(sigma=0.25), **other)
     assert len(list((home / "home" / "votes").glob("*.votes"))) == 4
     assert run.votes(first, Gaussian(sigma=0.25)).certify("l2").alpha == 0.001
 
@@ -135,19 +159,25 @@ def test_shards_merge_to_the_single_vote(home, monkeypatch):
     monkeypatch.setenv("ROBUST_SMOOTH_SHARDS", "1/3")
     merged = run.votes(model, Gaussian(sigma=0.25))
     assert len(list((home / "home" / "votes").glob("*of3.votes"))) == 3
-    for name in ("counts", "selection", "index", "n", "images"): assert (getattr(merged, name) == getattr(single, name)).all()
+    for name in ("counts", "selection", "index", "n", "images"):
+        assert (getattr(merged, name) == getattr(single, name)).all()
 
 
 def test_a_checkpoint_of_ones_own_takes_the_place_of_training_and_cannot_run_code(home):
     run = experiment.Experiment("demo", budget="smoke")
     model = run.classifier(NoiseAugmentation(Gaussian(sigma=0.25)))
     stored = next((home / "home" / "classifiers").glob("*.safetensors"))
-    mine = experiment.Experiment("demo", budget="smoke", checkpoint=str(stored)).classifier(NoiseAugmentation(Gaussian(sigma=9.0)))
+    mine = experiment.Experiment("demo", budget="smoke", checkpoint=str(stored)).classifier(
+        NoiseAugmentation(Gaussian(sigma=9.0))
+    )
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), mine.state_dict().values()))
     class Evil:
         def __reduce__(self): return (os.system, (f"touch {home / 'pwned'}",))
     torch.save({"state_dict": Evil()}, home / "evil.pt")
-    with pytest.raises(Exception, match="(?i)weights"): experiment.Experiment("demo", budget="smoke", checkpoint=str(home / "evil.pt")).classifier(NoiseAugmentation(Gaussian(sigma=0.25)))
+    with pytest.raises(Exception, match="(?i)weights"):
+        experiment.Experiment("demo", budget="smoke", checkpoint=str(home / "evil.pt")).classifier(
+            NoiseAugmentation(Gaussian(sigma=0.25))
+        )
     assert not (home / "pwned").exists()
 
 
@@ -155,16 +185,25 @@ def test_an_experiment_leaves_tables_figures_claims_and_provenance(home):
     from matplotlib import pyplot as plt
     run = experiment.Experiment("demo", budget="smoke", sigmas=[0.25])
     assert "smoke" in repr(run) and "10 test images" in repr(run)
-    both = run.table(pd.DataFrame(dict(method=["basic"], sigma=[0.25], radius=[0.0], value=[0.9])), printed=pd.DataFrame(dict(method=["basic"], sigma=[0.25], radius=[0.0], value=[0.75], dataset="cifar10")))
+    both = run.table(
+        pd.DataFrame(dict(method=["basic"], sigma=[0.25], radius=[0.0], value=[0.9])),
+        printed=pd.DataFrame(dict(method=["basic"], sigma=[0.25], radius=[0.0], value=[0.75], dataset="cifar10")),
+    )
     assert both.difference.round(9).tolist() == [0.15]
-    wide = run.table(pd.DataFrame(dict(sigma=[0.25], r0=[0.9])), name="wide", printed=pd.DataFrame(dict(sigma=[0.25], r0=[0.8])))
+    wide = run.table(
+        pd.DataFrame(dict(sigma=[0.25], r0=[0.9])), name="wide", printed=pd.DataFrame(dict(sigma=[0.25], r0=[0.8]))
+    )
     assert wide.source.tolist() == ["ours", "printed"]
     run.figure(plt.figure()); run.value("best", np.float64(0.5))
     for holds in (True, np.bool_(False), None): run.claim("a claim", "evidence", holds)
     frame = run.finish()
     assert frame.verdict.tolist() == ["holds", "does not hold here", "not testable here"]
     facts = json.loads((run.folder / "finished.json").read_text())
-    assert facts["tables"] == ["table", "table_beside", "wide", "wide_beside"] and facts["figures"] == ["figure"] and facts["values"] == {"best": 0.5}
+    assert (
+        facts["tables"] == ["table", "table_beside", "wide", "wide_beside"]
+        and facts["figures"] == ["figure"]
+        and facts["values"] == {"best": 0.5}
+    )
     assert facts["budget"]["n"] == 1000 and facts["parameters"]["sigmas"] == [0.25] and facts["provenance"]["seed"] == 0
     for bad in ("../x", "a b", ""):
         with pytest.raises(ValueError, match="name"): run.table(frame, name=bad)
@@ -181,7 +220,9 @@ def test_experiment_notebooks_have_one_cell_of_plain_parameters(name):
     sources = "\n".join(cell["source"] for cell in notebooks.code_cells(notebooks.find_notebook(name)))
     cells = json.loads(notebooks.find_notebook(name).read_text())["cells"]
     (cell,) = ["".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
-    assert all(" # " in line for line in cell.splitlines()), "the guide sends readers to the words beside each parameter"
+    assert all(" # " in line for line in cell.splitlines()), (
+        "the guide sends readers to the words beside each parameter"
+    )
     assert f'Experiment("{name}"' in sources.replace("'", '"') and ".finish()" in sources
 
 
@@ -204,9 +245,18 @@ def test_a_run_from_end_to_end_twice_with_report_and_views(home, monkeypatch, ca
     outcome = reproduce.run("gaussian_table1", budget="smoke", out=home / "out", quiet=False, sigmas=[0.25])
     assert [r["status"] for r in outcome.reports] == ["done"], outcome
     said = capsys.readouterr()
-    assert "1 done, 0 cached, 0 FAILED; claims: " in said.out and "[1/1] gaussian_table1" in said.err and "report: " in said.out
+    assert (
+        "1 done, 0 cached, 0 FAILED; claims: " in said.out
+        and "[1/1] gaussian_table1" in said.err
+        and "report: " in said.out
+    )
     page = Path(outcome.report).read_text()
-    assert "gaussian_table1" in page and "data:image/png;base64," in page and "Gaussian smoothing" in page and "https://" not in page
+    assert (
+        "gaussian_table1" in page
+        and "data:image/png;base64," in page
+        and "Gaussian smoothing" in page
+        and "https://" not in page
+    )
     again = reproduce.run("gaussian_table1", budget="smoke", out=home / "out", quiet=True, sigmas=[0.25])
     assert [r["status"] for r in again.reports] == ["cached"]
     assert set(outcome.claims().verdict) <= set(claims.VERDICTS) and len(outcome.table()) == 13
@@ -214,19 +264,32 @@ def test_a_run_from_end_to_end_twice_with_report_and_views(home, monkeypatch, ca
     (home / "lot").mkdir()
     publish.publish(outcome.tasks)
     kept = home / "lot" / "data" / "results" / "gaussian_table1-digits-smoke"
-    assert {"table.csv", "table.md", "claims.csv", "run.json"} <= {p.name for p in kept.iterdir()} and (home / "lot" / "figures" / "gaussian_table1-digits-smoke.png").is_file()
+    assert {"table.csv", "table.md", "claims.csv", "run.json"} <= {p.name for p in kept.iterdir()} and (
+        home / "lot" / "figures" / "gaussian_table1-digits-smoke.png"
+    ).is_file()
 
 
-@pytest.mark.parametrize("call, said", [(lambda: reproduce.run([]), "at least one"), (lambda: reproduce.run("gaussian_table1", nothing=1), "no parameter"),
-                                        (lambda: reproduce.sweep([], {}), "at least one"), (lambda: reproduce.sweep("gaussian_table1", 7), "grid"), (lambda: schedulers.drive([], jobs=-1), "jobs")])
+@pytest.mark.parametrize(
+    "call, said",
+    [
+        (lambda: reproduce.run([]), "at least one"),
+        (lambda: reproduce.run("gaussian_table1", nothing=1), "no parameter"),
+        (lambda: reproduce.sweep([], {}), "at least one"),
+        (lambda: reproduce.sweep("gaussian_table1", 7), "grid"),
+        (lambda: schedulers.drive([], jobs=-1), "jobs"),
+    ],
+)
 def test_bad_calls_are_named_before_anything_runs(home, call, said):
     with pytest.raises(ValueError, match=said): call()
 
 
 @pytest.fixture
 def fast(monkeypatch): # digits, as a budget that trains and votes in bfloat16
-    sizes = budgets._SIZES["smoke", "digits"] | dict(network="small_convnet", epochs=2, images=40, n=2000,
-                                                voting="torch channels-last, bfloat16", training="channels-last, bfloat16")
+    sizes = budgets._SIZES["smoke", "digits"] | dict(
+        network="small_convnet", epochs=2, images=40, n=2000,
+        voting="torch channels-last, bfloat16",
+        training="channels-last, bfloat16",
+    )
     monkeypatch.setitem(budgets._SIZES, ("smoke", "digits"), sizes)
 
 
@@ -237,9 +300,12 @@ def test_fast_budgets_vote_with_the_rebuilt_network_and_keep_float32_for_splits(
     assert record.provenance["precision"] == "bfloat16" and "rebuilt: torch channels-last, bfloat16" in repr(run)
     assert run.votes(model, Splitting.from_sigma(0.5, q=16)).provenance["precision"] == "float32"
     plain = Smoothed(model, noise).vote(run.test, n=2000, n0=20, seed=0, progress=False)
-    difference = np.abs(record.counts - plain.counts).sum(1) / 2 / 2000 # the same weights: rounding moves few votes beyond chance
+    # the same weights: rounding moves few votes beyond chance
+    difference = np.abs(record.counts - plain.counts).sum(1) / 2 / 2000
     assert difference.max() < 0.1 and np.mean(record.selected == plain.selected) > 0.9
-    sizes = budgets._SIZES["smoke", "digits"] | dict(voting="torch channels-last, float32", training="channels-last, float32")
+    sizes = budgets._SIZES["smoke", "digits"] | dict(
+        voting="torch channels-last, float32", training="channels-last, float32"
+    )
     monkeypatch.setitem(budgets._SIZES, ("smoke", "digits"), sizes)
     other = experiment.Experiment("demo", budget="smoke")
     assert other.votes(model, noise).provenance["precision"] == "float32"
@@ -251,8 +317,14 @@ def test_the_zoo_serves_the_budget_that_made_it_and_no_other(home, fast, monkeyp
     monkeypatch.setenv("ROBUST_SMOOTH_ZOO", str(folder))
     path = publish.add_to_zoo("digits", Gaussian(sigma=0.25), "smoke", folder=folder)
     card = models.zoo()[path.stem]
-    assert path.stem == "digits-small_convnet-gaussian-0.25" and 0 <= card["accuracy_without_noise"] <= 1 and card["certified"]["n"] == 2000
-    served = lambda sigma, **more: experiment.Experiment("demo", budget="smoke", **more).classifier(NoiseAugmentation(Gaussian(sigma=sigma)))
+    assert (
+        path.stem == "digits-small_convnet-gaussian-0.25"
+        and 0 <= card["accuracy_without_noise"] <= 1
+        and card["certified"]["n"] == 2000
+    )
+    served = lambda sigma, **more: experiment.Experiment("demo", budget="smoke", **more).classifier(
+        NoiseAugmentation(Gaussian(sigma=sigma))
+    )
     built = lambda: len(list((home / "home" / "classifiers").glob("*.safetensors")))
     before = built()
     assert models.fingerprint(served(0.25).net) == card["fingerprint"] and built() == before
@@ -271,29 +343,47 @@ def test_a_network_of_clean_images_says_nothing_of_noise(home, fast, monkeypatch
     path = publish.add_to_zoo("digits", None, "smoke", folder=folder)
     card = models.zoo()[path.stem]
     assert path.stem == "digits-small_convnet-clean" and not {"noise", "certified"} & set(card)
-    assert card["recipe"] == repr(Standard()) and models.said_of(card).endswith(f"without noise; accuracy {card['accuracy_without_noise']:.2f}")
-    assert models.fingerprint(experiment.Experiment("demo", budget="smoke").classifier(Standard()).net) == card["fingerprint"]
+    assert card["recipe"] == repr(Standard()) and models.said_of(card).endswith(
+        f"without noise; accuracy {card['accuracy_without_noise']:.2f}"
+    )
+    assert (
+        models.fingerprint(experiment.Experiment("demo", budget="smoke").classifier(Standard()).net)
+        == card["fingerprint"]
+    )
     with pytest.raises(ValueError, match="trained with noise"): publish.add_twin(path.stem, folder=folder)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "nbs" / "experiments" / "grids").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "nbs" / "experiments" / "grids").glob("*.yaml")), ids=lambda path: path.stem
+)
 def test_grids_of_real_data_name_experiments_and_parameters_that_exist(home, path):
     entries = grids.read_grid(path)
     frame = reproduce.sweep(entries, dry_run=True)
-    assert len(frame) >= len(entries) >= 1 and {entry["parameters"]["dataset"] for entry in entries} == {path.stem.split("-")[0]} and {budgets.whose_sizes(entry["parameters"]["budget"]) for entry in entries} == {path.stem.split("-")[1]}
+    assert (
+        len(frame) >= len(entries) >= 1
+        and {entry["parameters"]["dataset"] for entry in entries} == {path.stem.split("-")[0]}
+        and {budgets.whose_sizes(entry["parameters"]["budget"]) for entry in entries} == {path.stem.split("-")[1]}
+    )
 
 
 def _finished(folder, experiment, key, chosen, table, images=100, n=1000):
     task = tasks.Task(experiment, "", {}, chosen, key, str(folder), str(folder))
     task.folder.mkdir(parents=True)
     table.to_csv(task.folder / "table.csv", index=False)
-    facts = dict(experiment=experiment, parameters=dict(dataset="digits", budget="quick", **chosen), budget=dict(images=images, n=n), tables=["table"], figures=[], claims=[], values={})
+    facts = dict(
+        experiment=experiment,
+        parameters=dict(dataset="digits", budget="quick", **chosen),
+        budget=dict(images=images, n=n),
+        tables=["table"], figures=[], claims=[], values={},
+    )
     (task.folder / "result.json").write_text(json.dumps(facts))
     return task
 
 
 def test_a_summary_keeps_the_columns_of_the_tables(tmp_path):
-    frame = reproduce.summary([_finished(tmp_path, "degrees", "a", dict(n=1000, seed=1), pd.DataFrame(dict(n=[1, 3], value=[0.1, 0.2])))])
+    frame = reproduce.summary(
+        [_finished(tmp_path, "degrees", "a", dict(n=1000, seed=1), pd.DataFrame(dict(n=[1, 3], value=[0.1, 0.2])))]
+    )
     assert frame.n.tolist() == [1, 3] and frame.parameter_n.tolist() == [1000, 1000] and frame.seed.tolist() == [1, 1]
 
 
@@ -308,13 +398,23 @@ def test_a_parameter_has_one_column_in_a_summary(tmp_path):
 def test_publishing_never_mixes_runs_nor_replaces_a_larger_one(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(publish, "checkout", lambda: tmp_path / "checkout")
     table = pd.DataFrame(dict(value=[1.0]))
-    large, small = (_finished(tmp_path / name, "one", name, dict(seed=number), table, images=images) for number, (name, images) in enumerate(dict(large=100, small=10).items()))
+    large, small = (
+        _finished(tmp_path / name, "one", name, dict(seed=number), table, images=images)
+        for number, (name, images) in enumerate(dict(large=100, small=10).items())
+    )
     with pytest.raises(ValueError, match="share one folder"): publish.publish([large, small])
-    assert len(publish.publish([large])) == 1 and publish.publish([small]) == [] and "keeps its larger run" in capsys.readouterr().out
+    assert (
+        len(publish.publish([large])) == 1
+        and publish.publish([small]) == []
+        and "keeps its larger run" in capsys.readouterr().out
+    )
     assert json.loads((tmp_path / "checkout/data/results/one/run.json").read_text())["parameters"]["seed"] == 0
 
 
-@pytest.mark.parametrize("damaged", ["", "{", "<<<<<<< ours\n{}\n", "[]", '{"budget": "quick"}', '{"budget": {"images": "100", "n": 5}}', "\x00"])
+@pytest.mark.parametrize(
+    "damaged",
+    ["", "{", "<<<<<<< ours\n{}\n", "[]", '{"budget": "quick"}', '{"budget": {"images": "100", "n": 5}}', "\x00"],
+)
 def test_results_whose_facts_cannot_be_read_are_not_replaced(damaged, tmp_path, monkeypatch, capsys):
     "A damaged run.json was taken for none: whatever came next replaced the run that it described."
     monkeypatch.setattr(publish, "checkout", lambda: tmp_path / "checkout")
@@ -332,26 +432,37 @@ def test_a_card_of_the_zoo_that_cannot_be_read_is_not_replaced(home, tmp_path):
     (tmp_path / "zoo").mkdir()
     card = tmp_path / "zoo" / "digits-mlp-gaussian-0.25.json"
     card.write_text("{")
-    with pytest.raises(ValueError, match="card that cannot be read"): publish.add_to_zoo("digits", Gaussian(sigma=0.25), **settings)
-    assert card.read_text() == "{" and publish.add_to_zoo("digits", Gaussian(sigma=0.25), replace=True, **settings).stem == card.stem
+    with pytest.raises(ValueError, match="card that cannot be read"):
+        publish.add_to_zoo("digits", Gaussian(sigma=0.25), **settings)
+    assert (
+        card.read_text() == "{"
+        and publish.add_to_zoo("digits", Gaussian(sigma=0.25), replace=True, **settings).stem == card.stem
+    )
 
 
 def test_names_of_the_zoo_are_exact_and_not_taken_by_another_recipe(home, tmp_path):
     settings = dict(budget="smoke", folder=tmp_path / "zoo", n=100)
     first = publish.add_to_zoo("digits", Gaussian(sigma=0.125), **settings)
-    assert first.stem == "digits-mlp-gaussian-0.125" and publish.add_to_zoo("digits", Gaussian(sigma=0.25), **settings).stem == "digits-mlp-gaussian-0.25"
-    with pytest.raises(ValueError, match="in the zoo with"): publish.add_to_zoo("digits", Gaussian(sigma=0.125), seed=1, **settings)
+    assert (
+        first.stem == "digits-mlp-gaussian-0.125"
+        and publish.add_to_zoo("digits", Gaussian(sigma=0.25), **settings).stem == "digits-mlp-gaussian-0.25"
+    )
+    with pytest.raises(ValueError, match="in the zoo with"):
+        publish.add_to_zoo("digits", Gaussian(sigma=0.125), seed=1, **settings)
     assert publish.add_to_zoo("digits", Gaussian(sigma=0.125), seed=1, replace=True, **settings) == first
 
 
 @pytest.mark.parametrize("wrong", [dict(sigma=-0.5), dict(sigma=0), dict(sigmas=[0.5, -1])])
 def test_a_noise_level_that_no_noise_has_is_refused_before_a_kernel_starts(home, wrong):
-    with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be larger than 0"): tasks.make_task("gaussian_table1", wrong)
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be larger than 0"):
+        tasks.make_task("gaussian_table1", wrong)
 
 
 def test_missing_data_is_answered_by_what_a_run_can_do():
     from robust_smooth.lab.kernels import _in_parameters
-    said = _in_parameters("MissingData: MNIST: x lacks y; give another data_dir (or set ROBUST_SMOOTH_DATA), or download=True")
+    said = _in_parameters(
+        "MissingData: MNIST: x lacks y; give another data_dir (or set ROBUST_SMOOTH_DATA), or download=True"
+    )
     assert said.endswith("(or set ROBUST_SMOOTH_DATA); robust_smooth.data.load(NAME, download=True) fetches it")
 
 
@@ -359,8 +470,11 @@ def test_paths_are_resolved_before_a_notebook_runs_elsewhere(home, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     Path("weights.safetensors").write_bytes(b"x")
     task = tasks.make_task("gaussian_table1", dict(budget="smoke", checkpoint="weights.safetensors", data_dir="sets"))
-    assert task.chosen["checkpoint"] == str(tmp_path / "weights.safetensors") and task.chosen["data_dir"] == str(tmp_path / "sets")
-    with pytest.raises(ValueError, match="file of weights"): tasks.make_task("gaussian_table1", dict(budget="smoke", checkpoint="nowhere.safetensors"))
+    assert task.chosen["checkpoint"] == str(tmp_path / "weights.safetensors") and task.chosen["data_dir"] == str(
+        tmp_path / "sets"
+    )
+    with pytest.raises(ValueError, match="file of weights"):
+        tasks.make_task("gaussian_table1", dict(budget="smoke", checkpoint="nowhere.safetensors"))
 
 
 def test_a_header_shows_the_sizes_a_notebook_chooses(home):
@@ -389,7 +503,10 @@ def test_a_committed_run_stays_where_its_material_is_absent(before, now, kept):
 
 def test_every_budget_says_how_it_trains_and_votes_in_words_that_mean_something():
     for (budget, dataset), sizes in budgets._SIZES.items():
-        words, setting = fast_words.trains_as(sizes["training"]), fast_words.votes_as(sizes["voting"], Gaussian(sigma=0.5))
+        words, setting = (
+            fast_words.trains_as(sizes["training"]),
+            fast_words.votes_as(sizes["voting"], Gaussian(sigma=0.5)),
+        )
         if budget in ("smoke", "quick"):
             assert words == {"float32"} and setting == {}
         if budget == "cpu": # on a processor a precision never changes unasked
@@ -401,19 +518,35 @@ def test_a_budget_reads_no_flag_of_the_machine(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_bf16_supported", asked)
     monkeypatch.setattr("torch.ops.mkldnn._is_mkldnn_bf16_supported", asked, raising=False)
     noise = Gaussian(sigma=0.5)
-    assert fast_words.votes_as("torch compiled, bfloat16", noise) == dict(backend="torch compiled", precision="bfloat16")
-    assert fast_words.uncompiled(fast_words.votes_as("torch compiled, float32", noise), True)["backend"] == "torch folded"
+    assert fast_words.votes_as("torch compiled, bfloat16", noise) == dict(
+        backend="torch compiled", precision="bfloat16"
+    )
+    assert (
+        fast_words.uncompiled(fast_words.votes_as("torch compiled, float32", noise), True)["backend"] == "torch folded"
+    )
     for wrong in ("fast", "torch channels-last", "torch folded, int8"):
         with pytest.raises(ValueError, match="voting must be"): fast_words.votes_as(wrong, noise)
 
 
 def test_the_doctor_measures_and_says_what_to_write(monkeypatch, capsys):
-    rates = {"float32": {"torch plain": 100.0, "torch folded": 250.0, "openvino": "not installed"}, "bfloat16": {"torch folded": 200.0}}
+    rates = {
+        "float32": {"torch plain": 100.0, "torch folded": 250.0, "openvino": "not installed"},
+        "bfloat16": {"torch folded": 200.0},
+    }
     monkeypatch.setattr(machine, "voting_rates", lambda net, sample, seconds: rates)
-    monkeypatch.setattr(machine, "training_rates", lambda *args: {"float32": 10.0, "channels-last, float32": 12.0, "channels-last, bfloat16": 24.0})
-    assert machine.measure() == dict(voting="torch folded, float32", training="channels-last, float32") # never another precision unasked
+    monkeypatch.setattr(
+        machine,
+        "training_rates",
+        lambda *args: {"float32": 10.0, "channels-last, float32": 12.0, "channels-last, bfloat16": 24.0},
+    )
+    # never another precision unasked
+    assert machine.measure() == dict(voting="torch folded, float32", training="channels-last, float32")
     said = capsys.readouterr().out
-    assert 'voting = "torch folded, float32"' in said and '2.00 times as fast: training = "channels-last, bfloat16"' in said and "not installed" in said
+    assert (
+        'voting = "torch folded, float32"' in said
+        and '2.00 times as fast: training = "channels-last, bfloat16"' in said
+        and "not installed" in said
+    )
 
 
 @pytest.mark.parametrize("name", ["radii", "targets"])
@@ -425,7 +558,10 @@ def test_radii_that_a_plan_decided_may_be_reported(name):
     from robust_smooth.noise.additive import Gaussian
     spec = sequential.plan([0, 0.25, 0.5], 0.5, 0.01, n_max=1000).spec()
     spec[name] = spec.pop("radii")
-    record = Record(selection=np.array([[9, 1]]), counts=np.array([[99, 1]]), n=np.array([100]), noise=Gaussian(sigma=0.5), dim=4, plan=spec)
+    record = Record(
+        selection=np.array([[9, 1]]), counts=np.array([[99, 1]]), n=np.array([100]),
+        noise=Gaussian(sigma=0.5), dim=4, plan=spec,
+    )
     check_decided(record, [0.25, 0.5])
     with pytest.raises(ValueError, match="0.4.*were"):
         check_decided(record, [0.25, 0.4])
@@ -434,9 +570,16 @@ def test_radii_that_a_plan_decided_may_be_reported(name):
 def test_the_report_shows_the_run_that_was_made_even_where_a_committed_one_stays(home, monkeypatch):
     "Whoever changes the code and runs again must see the numbers of that run, not those of the repository."
     task = tasks.make_task("gaussian_table1", dict(budget="smoke"))
-    committed = publish.Placed(task, {}, ROOT / "data" / "results" / "gaussian_table1", "keeps its committed run: reference material is not here")
+    committed = publish.Placed(
+        task,
+        {},
+        ROOT / "data" / "results" / "gaussian_table1",
+        "keeps its committed run: reference material is not here",
+    )
     monkeypatch.setattr(reproduce, "placed", lambda made: [committed])
     report = dict(status="done", error="", notebook="", seconds=1.0, overhead=0.0)
     reproduce._remember(reproduce.Outcome([task], [report]), home / "last_run.json", True)
     (shown,) = json.loads((home / "last_run.json").read_text())["runs"]
-    assert (shown["folder"], shown["status"]) == (str(task.folder), "done") and "data/results/gaussian_table1" in shown["note"]
+    assert (shown["folder"], shown["status"]) == (str(task.folder), "done") and "data/results/gaussian_table1" in shown[
+        "note"
+    ]

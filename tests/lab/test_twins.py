@@ -36,7 +36,8 @@ def test_every_network_of_the_zoo_has_a_twin_that_its_run_finds(name, plain_zoo)
     assert twin["original"] == fingerprint(as_runs_wrap(name)) and twin["noise"] == card["noise"]
     assert twin["twin_of"] == name and twin["dataset"] == card["dataset"] and twin["settings"]["precision"] == "int8"
     seen = twin["calibration"]
-    assert seen["data"] == f"{card['dataset']} train" and f"{seen['of']:,} images" in card["data"] # that the budget trains on
+    # that the budget trains on
+    assert seen["data"] == f"{card['dataset']} train" and f"{seen['of']:,} images" in card["data"]
     assert seen["images"] == len(set(twin["settings"]["calibrated"])) == twins.IMAGES and seen["seed"] == twins.SEED
     assert 0.9 < twin["agreement"]["same"] <= 1 and twin["agreement"]["images"] == 1000
     assert "vnni" in twin["optimised"] and len(twin["settings"]["content"]) == 16
@@ -48,7 +49,8 @@ def test_every_network_of_the_zoo_has_a_twin_that_its_run_finds(name, plain_zoo)
     wanted = twins.facts(as_runs_wrap(name), noise_from_spec(card["noise"]), Train())
     assert twins.twin_in_zoo(wanted) == (f"{name}-int8" if openvino.adds_in_32_bits() else "")
     assert seen.items() >= openvino.SCALING.items()
-    for key in openvino.SCALING: # a twin whose scales were found otherwise, or of a card that does not say how, is another one
+    # a twin whose scales were found otherwise, or of a card that does not say how, is another one
+    for key in openvino.SCALING:
         for other in (seen | {key: "otherwise"}, {kept: value for kept, value in seen.items() if kept != key}):
             assert twins.twin_in_zoo(wanted | dict(calibration=other)) == ""
 
@@ -67,7 +69,8 @@ def test_a_twin_computes_about_what_its_original_does(name, plain_zoo):
         assert float((got - want).norm() / (want - want.mean(0)).norm()) < 0.4
         other = zoo.pretrained(next(other for other in ORIGINALS if other != name and other[:5] == name[:5]))
         wrong = wrap(other, num_classes=10)(x)
-    assert float((wrong - want).norm()) > 2 * float((got - want).norm()) # nearer to its original than that is to another
+    # nearer to its original than that is to another
+    assert float((wrong - want).norm()) > 2 * float((got - want).norm())
 
 
 def test_the_twins_stay_out_of_the_wheel():
@@ -80,7 +83,8 @@ def test_calibration_takes_training_images_and_the_very_noise():
     still = twins.calibration(train, Gaussian(sigma=1e-9))
     levels = lambda images: [image.numpy().tobytes() for image in (images * 16).round().to(torch.uint8)]
     assert set(levels(still)) <= set(levels(train.images)) and len(still) == 256 < len(train)
-    assert len(set(levels(still))) > 250 and not set(levels(still)) & set(levels(test.images)) # drawn without replacement
+    # drawn without replacement
+    assert len(set(levels(still))) > 250 and not set(levels(still)) & set(levels(test.images))
     noisy = twins.calibration(train, Gaussian(sigma=0.5))
     spread = float((noisy - still).std())
     assert abs(spread - 0.5) < 5 * 0.5 / (2 * noisy.numel()) ** 0.5
@@ -91,7 +95,9 @@ def test_a_budget_in_int8_differs_in_the_network_that_votes_alone():
     for (name, dataset) in budgets._SIZES:
         plain, whole = budgets.budget_for(name, dataset), budgets.budget_for(f"{name}-int8", dataset)
         different = {part for part in vars(plain) if getattr(plain, part) != getattr(whole, part)}
-        assert different == {"name", "voting", "note"} and "int8" in whole.note and budgets.whose_sizes(whole.name) == name
+        assert (
+            different == {"name", "voting", "note"} and "int8" in whole.note and budgets.whose_sizes(whole.name) == name
+        )
         assert fast.votes_as(whole.voting, Gaussian(sigma=0.5)) == dict(precision="int8", backend="openvino")
         assert fast.votes_as(whole.voting, Splitting.from_sigma(0.5, q=16))["precision"] == "float32"
 
@@ -133,9 +139,13 @@ def test_a_run_votes_by_twins_and_says_so_everywhere(home, capsys):
     assert exact.provenance["optimised"].startswith("openvino, float32")
     run.finish()
     facts = json.loads((run.folder / "finished.json").read_text())
-    assert facts["budget"]["voting"] == "openvino, int8" and any("int8" in voter for voter in facts["provenance"]["voters"])
+    assert facts["budget"]["voting"] == "openvino, int8" and any(
+        "int8" in voter for voter in facts["provenance"]["voters"]
+    )
     again = experiment.Experiment("demo", budget="smoke-int8", n=500, images=5)
-    assert (again.votes(model, noises[0]).counts == records[0].counts).all() and len(list((home / "home" / "twins").glob("*/twin.json"))) == 2
+    assert (again.votes(model, noises[0]).counts == records[0].counts).all() and len(
+        list((home / "home" / "twins").glob("*/twin.json"))
+    ) == 2
 
 
 @needs_nncf
@@ -180,5 +190,6 @@ def test_results_in_int8_have_a_place_of_their_own(tmp_path):
     for name in ("one-mnist-cpu", "one-mnist-cpu-int8", "one-mnist-gpu-int8"):
         (tmp_path / name).mkdir()
     order = [path.name for path in results.published(tmp_path)["one"]]
-    assert order == ["one-mnist-cpu-int8", "one-mnist-cpu", "one-mnist-gpu-int8"] # the original counts as the larger of the two
+    # the original counts as the larger of the two
+    assert order == ["one-mnist-cpu-int8", "one-mnist-cpu", "one-mnist-gpu-int8"]
     assert publish._suffix(dict(parameters=dict(dataset="mnist", budget="cpu-int8"))) == "-mnist-cpu-int8"

@@ -19,7 +19,10 @@ def tables_of(text): return re.findall(r"<table.*?</table>", text, re.S)
 
 def heads(table):
     "What stands above the columns of a table."
-    return [html.unescape(re.sub("<.*?>", "", cell)) for cell in re.findall(r"<th[^>]*>(.*?)</th>", table.split("</thead>")[0], re.S)]
+    return [
+        html.unescape(re.sub("<.*?>", "", cell))
+        for cell in re.findall(r"<th[^>]*>(.*?)</th>", table.split("</thead>")[0], re.S)
+    ]
 
 def raw(names, experiment):
     "Names that have no words, or other words than those that are shown."
@@ -36,17 +39,29 @@ def kept(root):
 def test_every_column_that_is_kept_or_printed_has_words(root):
     lacking = set()
     for experiment, path in kept(root):
-        lacking |= {(experiment, name) for name in pd.read_csv(path, nrows=1).columns if known(re.sub(r"\.\d+$", "", name), experiment) is None and not PLAIN.fullmatch(name)}
+        lacking |= {
+            (experiment, name)
+            for name in pd.read_csv(path, nrows=1).columns
+            if known(re.sub(r"\.\d+$", "", name), experiment) is None and not PLAIN.fullmatch(name)
+        }
     for key in PAPERS:
         for item in printed(key)["item"].unique():
-            lacking |= {(f"{key}_{item}", name) for name in printed(key, item, expand=True).columns if known(name, f"{key}_{item}") is None}
+            lacking |= {
+                (f"{key}_{item}", name)
+                for name in printed(key, item, expand=True).columns
+                if known(name, f"{key}_{item}") is None
+            }
     assert not lacking, sorted(lacking)
 
 
 def test_notebooks_show_words(root):
     seen, wrong = 0, []
     for path in sorted((root / "nbs" / "experiments").glob("*.ipynb")):
-        outputs = [output for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] for output in cell.get("outputs", [])]
+        outputs = [
+            output
+            for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]
+            for output in cell.get("outputs", [])
+        ]
         for table in tables_of("".join("".join(output.get("data", {}).get("text/html", "")) for output in outputs)):
             seen += 1
             wrong += [(path.stem, name) for name in raw(heads(table), path.stem)]
@@ -55,8 +70,15 @@ def test_notebooks_show_words(root):
 
 def test_pages_of_training_and_voting_show_no_short_names(root):
     wrong = []
-    for path in [*sorted((root / "nbs" / "training").glob("*.ipynb")), *sorted((root / "nbs" / "voting").glob("*.ipynb"))]:
-        outputs = [output for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] for output in cell.get("outputs", [])]
+    for path in [
+        *sorted((root / "nbs" / "training").glob("*.ipynb")),
+        *sorted((root / "nbs" / "voting").glob("*.ipynb")),
+    ]:
+        outputs = [
+            output
+            for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]
+            for output in cell.get("outputs", [])
+        ]
         tables = tables_of("".join("".join(output.get("data", {}).get("text/html", "")) for output in outputs))
         wrong += [(path.stem, name) for table in tables for name in heads(table) if "_" in name]
     assert not wrong, wrong
@@ -67,13 +89,20 @@ def test_kept_tables_are_read_in_words(root):
     wrong = []
     for experiment, path in kept(root):
         first = path.with_suffix(".md").read_text(encoding="utf-8").splitlines()[0]
-        wrong += [(path.parent.name, path.stem, name) for name in raw([name.strip() for name in first.strip("|").split("|")], experiment)]
+        wrong += [
+            (path.parent.name, path.stem, name)
+            for name in raw([name.strip() for name in first.strip("|").split("|")], experiment)
+        ]
     assert not wrong, wrong
 
 
 def test_report_shows_words(root, tmp_path):
     page = build(root / "data" / "results", tmp_path / "report.html").read_text(encoding="utf-8")
-    found = [(part[1], table) for part in re.finditer(r'<div id="(\w+)"></div>(.*?)(?=<div id="|<h2 )', page, re.S) for table in tables_of(part[2])]
+    found = [
+        (part[1], table)
+        for part in re.finditer(r'<div id="(\w+)"></div>(.*?)(?=<div id="|<h2 )', page, re.S)
+        for table in tables_of(part[2])
+    ]
     assert len(found) > 100
     wrong = [(experiment, name) for experiment, table in found for name in raw(heads(table), experiment)]
     assert not wrong, wrong
@@ -88,18 +117,30 @@ def test_pages_of_results_show_words(root, monkeypatch):
     for experiment, path in kept(root):
         lines = site.shown(pd.read_csv(path).head(50), experiment)
         first = next((line for line in "\n".join(lines).splitlines() if line.startswith("|")), "")
-        wrong += [(path.parent.name, path.stem, name) for name in raw([name.strip() for name in first.strip("|").replace("\\", "").split("|")], experiment)]
+        wrong += [
+            (path.parent.name, path.stem, name)
+            for name in raw([name.strip() for name in first.strip("|").replace("\\", "").split("|")], experiment)
+        ]
     assert not wrong, wrong
 
 
 def test_a_table_keeps_its_kind_numbers_and_names():
-    frame = Claims([dict(claim="x " * 60, evidence="a_file", verdict="holds", dataset="digits", whose="ours")], columns=list(COLUMNS))
+    frame = Claims(
+        [dict(claim="x " * 60, evidence="a_file", verdict="holds", dataset="digits", whose="ours")],
+        columns=list(COLUMNS),
+    )
     shown = in_words(frame, "gaussian_table1")
     assert isinstance(shown, Claims) and "..." not in shown._repr_html_() and "data set" in shown.columns
     assert shown["evidence"][0] == "a_file" and list(frame.columns) == list(COLUMNS)
-    numbers = pd.DataFrame({("certified_accuracy", 0.5): [0.25]}, index=pd.MultiIndex.from_tuples([("dssn", 1)], names=["method", "k"]))
+    numbers = pd.DataFrame(
+        {("certified_accuracy", 0.5): [0.25]}, index=pd.MultiIndex.from_tuples([("dssn", 1)], names=["method", "k"])
+    )
     shown = in_words(numbers, "dssn_table1")
-    assert shown.columns.tolist() == [("certified accuracy", 0.5)] and shown.index.tolist() == [("DSSN", 1)] and shown.iloc[0, 0] == 0.25
+    assert (
+        shown.columns.tolist() == [("certified accuracy", 0.5)]
+        and shown.index.tolist() == [("DSSN", 1)]
+        and shown.iloc[0, 0] == 0.25
+    )
     empty = in_words(pd.DataFrame(columns=["mean_input_radius"]), "bernstein_figure4")
     assert list(empty.columns) == ["mean radius in the image"] and not len(empty)
     assert word("mean_input_radius.1", "bernstein_figure4") == "mean radius in the image" and word(None) is None

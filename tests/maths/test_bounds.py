@@ -29,7 +29,12 @@ def exact_lower(k: int, n: int, alpha: float, start: float) -> tuple[mpmath.mpf,
         return p, 1 - p
 
 
-CASES = [(k, n, alpha) for n in (10, 1000, 100_000, 1_000_000) for k in sorted({1, n // 50 + 1, n // 2, n - n // 100 - 1, n - 1}) for alpha in (1e-9, 0.0005, 0.001, 0.05)]
+CASES = [
+    (k, n, alpha)
+    for n in (10, 1000, 100_000, 1_000_000)
+    for k in sorted({1, n // 50 + 1, n // 2, n - n // 100 - 1, n - 1})
+    for alpha in (1e-9, 0.0005, 0.001, 0.05)
+]
 
 
 @pytest.mark.parametrize("k, n, alpha", CASES)
@@ -84,7 +89,11 @@ def test_refusals_name_the_argument(call, words):
 
 
 def test_limits_stay_in_the_unit_interval_where_densities_vanish():
-    for value in (binomial_lower(5, 10, 1e-100, complement=True), binomial_upper(5, 10, 1e-100), binomial_lower(2, 10**12, 0.001, complement=True)):
+    for value in (
+        binomial_lower(5, 10, 1e-100, complement=True),
+        binomial_upper(5, 10, 1e-100),
+        binomial_lower(2, 10**12, 0.001, complement=True),
+    ):
         assert 1 - 1e-9 <= value <= 1
     assert 0 <= binomial_lower(5, 10, 1e-100) < 1e-19
     for alpha in (1e-150, 1e-300):
@@ -123,29 +132,49 @@ def test_a_lower_limit_of_a_handful_of_votes_is_on_the_safe_side(n):
         assert binomial_lower(1, 1, alpha) <= alpha and binomial_upper(0, 1, alpha, complement=True) <= alpha
 
 
-@pytest.mark.parametrize("n, alpha", [(144_682, 0.001), (578_933, 0.001), (17_612, 0.021454608107337927), (73_417, 9.88056753474615e-05), (537_053_960, 1.8185696096861673e-71)])
+@pytest.mark.parametrize(
+    "n, alpha",
+    [
+        (144_682, 0.001), (578_933, 0.001), (17_612, 0.021454608107337927),
+        (73_417, 9.88056753474615e-05),
+        (537_053_960, 1.8185696096861673e-71),
+    ],
+)
 def test_an_inverse_that_goes_astray_is_not_believed(n, alpha):
     "SciPy's inverse fails where a parameter is exactly 1000: a limit of .9985 where the votes' own share was .9931."
     k = n - 999
     for complement in (False, True):
-        before, here, after = (float(bounds.binomial_lower(j, n, alpha, complement=complement)) for j in (k - 1, k, k + 1))
-        assert min(before, after) < here < max(before, after) and abs(before - 2 * here + after) < 0.01 * abs(after - before)
+        before, here, after = (
+            float(bounds.binomial_lower(j, n, alpha, complement=complement)) for j in (k - 1, k, k + 1)
+        )
+        assert min(before, after) < here < max(before, after) and abs(before - 2 * here + after) < 0.01 * abs(
+            after - before
+        )
     assert bounds.binomial_lower(k, n, alpha) < k / n < bounds.binomial_upper(k, n, alpha)
     assert bounds.binomial_lower(1000, n, alpha) < 1000 / n < bounds.binomial_upper(999, n, alpha)
-    table = Record.from_counts([[1, 0]] * 2, [[k, 999], [k - 1, 1000]], n, Gaussian(sigma=0.5), 4).certify("l2", method="gaussian", alpha=alpha)
+    table = Record.from_counts([[1, 0]] * 2, [[k, 999], [k - 1, 1000]], n, Gaussian(sigma=0.5), 4).certify(
+        "l2", method="gaussian", alpha=alpha
+    )
     assert 0 < table.radius[0] - table.radius[1] < 1e-3 and check(table).all()
 
 
 @pytest.mark.parametrize("n", [10**9, 10**11, 10**12])
 def test_many_draws_at_tiny_levels_stay_on_the_safe_side(n):
     "One step of Newton's method left tails up to .5 % above their level."
-    k, alpha = (np.array([0.02, 0.163, 0.185, 0.6, 0.97]) * n).astype(np.int64), np.array([1e-97, 4e-31, 3e-82, 1e-53, 1e-9])
+    k, alpha = (
+        (np.array([0.02, 0.163, 0.185, 0.6, 0.97]) * n).astype(np.int64),
+        np.array([1e-97, 4e-31, 3e-82, 1e-53, 1e-9]),
+    )
     assert np.all(bounds.tail_at_least(k, n, bounds.binomial_lower(k, n, alpha)) <= alpha)
     assert np.all(bounds.tail_at_most(n - k, n, bounds.binomial_lower(k, n, alpha, complement=True)) <= alpha)
 
 
 def test_honest_certificates_of_many_draws_pass_their_check():
     "Next to 1 a limit has lost the digits that its tail needs; the check reads its complement."
-    for n, k, alpha in ((82_043_976, 82_043_976, 5e-53), (23_547_414_694, 23_547_414_687, 9e-56), (2_201_606_901, 2_201_606_873, 0.8)):
+    for n, k, alpha in (
+        (82_043_976, 82_043_976, 5e-53),
+        (23_547_414_694, 23_547_414_687, 9e-56),
+        (2_201_606_901, 2_201_606_873, 0.8),
+    ):
         votes = Record.from_counts([[1, 0]], [[k, n - k]], n, Gaussian(sigma=0.5), 4)
         assert all(check(votes.certify("l2", method=method, alpha=alpha)).all() for method in ("gaussian", "tcertify"))

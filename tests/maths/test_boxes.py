@@ -127,7 +127,10 @@ def test_rational_points_inside_the_ball_keep_the_class():
 
 def elevated(table, n):
     "The same polynomials, as of one degree more along the first axis."
-    rows = [((n + 1 - k) * np.take(table, min(k, n), 1) + k * np.take(table, max(k - 1, 0), 1)) / (n + 1) for k in range(n + 2)]
+    rows = [
+        ((n + 1 - k) * np.take(table, min(k, n), 1) + k * np.take(table, max(k - 1, 0), 1)) / (n + 1)
+        for k in range(n + 2)
+    ]
     return np.stack(rows, 1)
 
 

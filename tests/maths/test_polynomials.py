@@ -47,9 +47,13 @@ def test_degree_2000():
         assert abs(evaluate(table, [x])[0] - exact) < 1e-11
 
 
-@pytest.mark.parametrize("n, k, t", [
-    (7, 3, 0.3), (60, 20, 0.3), (60, 60, 1e-3), (400, 0, 0.01), (2000, 1000, 0.5), (2000, 100, 0.0625), (2000, 1990, 0.999),
-])
+@pytest.mark.parametrize(
+    "n, k, t",
+    [
+        (7, 3, 0.3), (60, 20, 0.3), (60, 60, 1e-3), (400, 0, 0.01), (2000, 1000, 0.5),
+        (2000, 100, 0.0625), (2000, 1990, 0.999),
+    ],
+)
 def test_basis_against_mpmath(n, k, t):
     with mpmath.workdps(50):
         exact = mpmath.binomial(n, k) * mpmath.mpf(t) ** k * (1 - mpmath.mpf(t)) ** (n - k)
@@ -116,5 +120,8 @@ def test_bad_input(call, error, words):
 
 def test_the_mathematics_needs_no_torch():
     rooms = "polynomials nearest boxes quick"
-    code = f"import sys, importlib\nfor room in '{rooms}'.split(): importlib.import_module('robust_smooth.maths.' + room)\n"
+    code = (
+        f"import sys, importlib\nfor room in '{rooms}'.split(): importlib.import_module('robust_smooth.maths.' + "
+        "room)\n"
+    )
     subprocess.run([sys.executable, "-c", code + "assert 'torch' not in sys.modules"], check=True)

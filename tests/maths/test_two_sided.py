@@ -89,9 +89,14 @@ def plain_limit(curve, a, b, n, alpha, roots, points):
 
 
 @pytest.mark.parametrize("curve", CURVES)
-@pytest.mark.parametrize("a, b, n, s", [(12, 2, 20, 0.4), (20, 0, 20, 0.7), (9, 8, 20, 0.1), (15, 0, 20, 0.6), (70, 25, 100, 0.9), (3, 1, 50, 0.02)])
+@pytest.mark.parametrize(
+    "a, b, n, s",
+    [(12, 2, 20, 0.4), (20, 0, 20, 0.7), (9, 8, 20, 0.1), (15, 0, 20, 0.6), (70, 25, 100, 0.9), (3, 1, 50, 0.02)],
+)
 def test_signed_root_agrees_with_a_plain_search(curve, a, b, n, s):
-    root, _ = signed_root(CURVES[curve], np.array([[a], [b], [n - a - b]], float), np.array([s]), np.array([0.5 * s - 0.1]))
+    root, _ = signed_root(
+        CURVES[curve], np.array([[a], [b], [n - a - b]], float), np.array([s]), np.array([0.5 * s - 0.1])
+    )
     assert root[0] == pytest.approx(plain_root(curve, a, b, n, s), abs=1e-6)
 
 
@@ -101,7 +106,9 @@ def test_signed_root_respects_the_order_of_counts(curve):
     counts = outcomes(25, 3).T.astype(float)
     previous = None
     for s in (0.05, 0.3, 0.7):
-        roots, _ = signed_root(CURVES[curve], counts, np.full(counts.shape[1], s), np.full(counts.shape[1], s / 2 - 0.01))
+        roots, _ = signed_root(
+            CURVES[curve], counts, np.full(counts.shape[1], s), np.full(counts.shape[1], s / 2 - 0.01)
+        )
         table = np.full((26, 26), np.nan)
         table[counts[0].astype(int), counts[1].astype(int)] = roots
         assert np.nanmin(np.diff(table, axis=0)) > -1e-7
@@ -162,7 +169,10 @@ def test_tail_probability_with_forty_digits(curve, a, b, n):
 
 
 @pytest.mark.parametrize("curve", CURVES)
-@pytest.mark.parametrize("a, b, n", [(17, 2, 25), (98, 0, 100), (60, 25, 100), (700, 200, 1000), (990, 10, 1000), (100, 20, 1000), (9000, 500, 10_000)])
+@pytest.mark.parametrize(
+    "a, b, n",
+    [(17, 2, 25), (98, 0, 100), (60, 25, 100), (700, 200, 1000), (990, 10, 1000), (100, 20, 1000), (9000, 500, 10_000)],
+)
 def test_branch_and_bound_is_never_below_a_dense_grid(curve, a, b, n):
     t = float(statistic(CURVES[curve], a, b, n, critical_root(0.01)))
     stairs = staircase(Question(CURVES[curve], a, n, 0.01, 1e-4, t))
@@ -182,7 +192,11 @@ def test_branch_and_bound_is_never_below_a_dense_grid(curve, a, b, n):
 
 def test_an_unbounded_cell_is_never_taken_for_a_low_one():
     "A cell over the whole curve, where both bounds are infinite, must not come out as its ends."
-    stairs = staircase(Question(CURVES["uniform"], 30, 40, 0.01, 1e-4, float(statistic(CURVES["uniform"], 30, 4, 40, critical_root(0.01)))))
+    stairs = staircase(
+        Question(
+            CURVES["uniform"], 30, 40, 0.01, 1e-4, float(statistic(CURVES["uniform"], 30, 4, 40, critical_root(0.01)))
+        )
+    )
     s = 0.3
     _, roofs = two_sided._roofs(stairs, s, np.array([0.3, 0.65]))
     inside = tail_probability(stairs, s, np.linspace(0.3, 0.65, 500)).max()
@@ -228,7 +242,10 @@ def test_witness():
     beta = np.full(3, 1e-5)
     assert prove(top, rival, 1000, 0.001, beta, s, t).all()
     assert prove(top, rival, 1000, 0.001, beta, s * 0.9, t).all() # less is also true
-    for change in (dict(s=s + 2e-4), dict(t=t + 1e-6), dict(s=-s), dict(s=s * np.inf), dict(t=t * np.nan), dict(beta=0 * beta), dict(beta=beta * 200)):
+    for change in (
+        dict(s=s + 2e-4), dict(t=t + 1e-6), dict(s=-s), dict(s=s * np.inf), dict(t=t * np.nan),
+        dict(beta=0 * beta), dict(beta=beta * 200),
+    ):
         changed = dict(beta=beta, s=s, t=t) | change
         assert not prove(top, rival, 1000, 0.001, **changed).any(), change
     assert not prove(top - 1, rival, 1000, 0.001, beta, s, t).any()
@@ -294,11 +311,19 @@ def test_windows_leave_out_what_they_say():
         assert binom.cdf(low - 1, n, p) <= eps and binom.sf(high, n, p) <= eps
 
 
-@pytest.mark.parametrize("given, words", [
-    (dict(top=60, rival=50, n=100), "top \\+ rival"), (dict(top=-1, rival=0, n=10), "top"), (dict(top=5.5, rival=0, n=10), "top"),
-    (dict(top=5, rival=np.nan, n=10), "rival"), (dict(top=0, rival=0, n=0), "n must"), (dict(top=5, rival=1, n=10, alpha=0.0), "alpha"),
-    (dict(top=5, rival=1, n=10, alpha=1.5), "alpha"), (dict(top=5, rival=1, n=10, curve="laplace"), "curve"),
-])
+@pytest.mark.parametrize(
+    "given, words",
+    [
+        (dict(top=60, rival=50, n=100), "top \\+ rival"),
+        (dict(top=-1, rival=0, n=10), "top"),
+        (dict(top=5.5, rival=0, n=10), "top"),
+        (dict(top=5, rival=np.nan, n=10), "rival"),
+        (dict(top=0, rival=0, n=0), "n must"),
+        (dict(top=5, rival=1, n=10, alpha=0.0), "alpha"),
+        (dict(top=5, rival=1, n=10, alpha=1.5), "alpha"),
+        (dict(top=5, rival=1, n=10, curve="laplace"), "curve"),
+    ],
+)
 def test_bad_input(given, words):
     with pytest.raises(ValueError, match=words):
         limit(**given)
@@ -324,7 +349,9 @@ def test_more_draws_than_limits_are_safe_for_are_refused(n):
 
 def test_the_most_draws_are_certified():
     n = 10**12
-    certificates = rs.Record.from_counts([[1, 0]], [[n, 0]], n=n, noise=rs.Gaussian(sigma=1.0), dim=3).certify(method="exact")
+    certificates = rs.Record.from_counts([[1, 0]], [[n, 0]], n=n, noise=rs.Gaussian(sigma=1.0), dim=3).certify(
+        method="exact"
+    )
     assert certificates.radius > 0 and rs.check(certificates).all()
 
 
@@ -350,7 +377,10 @@ def test_without_a_vote_for_the_rival_the_statistic_has_a_closed_form(n, alpha):
 def test_millions_of_draws_prove_what_two_limits_prove(curve):
     "Rounding grows with n; it may cost digits, never all."
     n = np.array([8_870_923, 9_165_335, 10_000_000, 10_000_000])
-    top, rival = np.array([3_303_023, 1_722_782, 9_000_000, 3_400_000]), np.array([3_022_447, 717_915, 500_000, 3_300_000])
+    top, rival = (
+        np.array([3_303_023, 1_722_782, 9_000_000, 3_400_000]),
+        np.array([3_022_447, 717_915, 500_000, 3_300_000]),
+    )
     assert np.all(limit(top, rival, n, 0.001, curve) >= separate_limits(CURVES[curve], top, rival, n, 0.001) - 5e-5)
 
 

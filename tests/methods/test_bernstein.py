@@ -146,7 +146,8 @@ def test_images_that_are_none():
     head = bernstein_models.head(2, 3)
     smooth = bernstein.Smoothed(nn.Sequential(nn.Flatten(), nn.Linear(4, 2), nn.Sigmoid()), head, 2).eval()
     with pytest.raises(ValueError, match="lie in"): smooth.certify(torch.full((1, 4), 2.0), progress=False)
-    with pytest.raises(TypeError, match="floating point"): smooth.certify(torch.zeros(1, 4, dtype=torch.uint8), progress=False)
+    with pytest.raises(TypeError, match="floating point"):
+        smooth.certify(torch.zeros(1, 4, dtype=torch.uint8), progress=False)
     for wrong in (dict(scope="pixels"), dict(mode="verified")):
         with pytest.raises(ValueError, match="must be"): smooth.certify(torch.zeros(1, 4), progress=False, **wrong)
 

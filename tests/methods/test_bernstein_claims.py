@@ -49,7 +49,9 @@ def swap_container(model): model.features = Shifted(*model.features)
 
 TAMPER = {
     "pre-hook of the container": lambda m: m.features.register_forward_pre_hook(lambda _, a: ((a[0] - 0.85) / 0.1,)),
-    "hook of the container": lambda m: m.features.register_forward_hook(lambda _, a, out: torch.sigmoid(20 * (out - 0.7))),
+    "hook of the container": lambda m: m.features.register_forward_hook(
+        lambda _, a, out: torch.sigmoid(20 * (out - 0.7))
+    ),
     "forward of the container": lambda m: own_forward(m.features),
     "subclass of the container": swap_container,
     "subclass of the sigmoid": swap_sigmoid,
@@ -63,7 +65,11 @@ TAMPER = {
 
 def test_the_radius_in_one_dimension():
     certificates = one_dimensional().certify(torch.tensor([[0.9]]), progress=False)
-    assert certificates.label[0] == 0 and certificates.radius[0] == pytest.approx(0.9, rel=2e-3) and certificates.radius[0] <= 0.9
+    assert (
+        certificates.label[0] == 0
+        and certificates.radius[0] == pytest.approx(0.9, rel=2e-3)
+        and certificates.radius[0] <= 0.9
+    )
 
 @pytest.mark.parametrize("what", TAMPER)
 def test_what_hangs_on_the_pipeline_is_refused(what):
@@ -93,9 +99,13 @@ def random_pipeline(seed: int) -> tuple[bernstein.Smoothed, torch.Tensor]:
     with torch.no_grad(): head[0].weight.mul_(4)
     return bernstein.Smoothed(features, head, 3).eval(), torch.rand(6, 1, 2, 3)
 
-def pre_hook(module): module.register_forward_pre_hook(lambda _, inputs: (30 * (inputs[0] - inputs[0].mean(1, keepdim=True)),))
+def pre_hook(module):
+    module.register_forward_pre_hook(lambda _, inputs: (30 * (inputs[0] - inputs[0].mean(1, keepdim=True)),))
 
-def hook(module): module.register_forward_hook(lambda _, inputs, out: torch.sigmoid(20 * (out - out.mean())) if out.shape[1] == 2 else 20 * out)
+def hook(module):
+    module.register_forward_hook(
+        lambda _, inputs, out: torch.sigmoid(20 * (out - out.mean())) if out.shape[1] == 2 else 20 * out
+    )
 
 def method(module):
     inner = type(module).forward
@@ -152,8 +162,13 @@ def add_inner_pre_hook(head): head.layers[2].register_forward_pre_hook(lambda mo
 
 def replace_weights(head): head.layers[0].weight.data.mul_(-3.0)
 
-@pytest.mark.parametrize("change", [swap_activation, swap_slope, set_class_attribute, set_attribute, set_private_attribute,
-                                    set_instance_forward, add_hook, add_inner_pre_hook, replace_weights])
+@pytest.mark.parametrize(
+    "change",
+    [
+        swap_activation, swap_slope, set_class_attribute, set_attribute, set_private_attribute,
+        set_instance_forward, add_hook, add_inner_pre_hook, replace_weights,
+    ],
+)
 def test_the_table_follows_every_change_of_the_head(change, monkeypatch):
     monkeypatch.setattr(Tuned, "scale", 1.0)
     torch.manual_seed(0)
@@ -163,7 +178,9 @@ def test_the_table_follows_every_change_of_the_head(change, monkeypatch):
     before, logits = model.coefficients, model(images)
     assert model.coefficients is before
     change(head)
-    assert np.array_equal(model.coefficients, bernstein.coefficients(head, 2, (2, 3))) and not np.array_equal(model.coefficients, before)
+    assert np.array_equal(model.coefficients, bernstein.coefficients(head, 2, (2, 3))) and not np.array_equal(
+        model.coefficients, before
+    )
     assert not torch.equal(model(images), logits)
     kept = model.coefficients
     assert model.coefficients is kept
@@ -172,7 +189,9 @@ def test_another_head_or_degree_is_another_table():
     model, _ = random_pipeline(0)
     before = model.coefficients
     model.head = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 3))
-    assert np.array_equal(model.coefficients, bernstein.coefficients(model.head, 2, 3)) and not np.array_equal(model.coefficients, before)
+    assert np.array_equal(model.coefficients, bernstein.coefficients(model.head, 2, 3)) and not np.array_equal(
+        model.coefficients, before
+    )
     model.degrees = (1, 1)
     assert model.coefficients.shape == (3, 2, 2)
 
@@ -199,7 +218,9 @@ LIES = {
     "alpha": lambda c: dict(alpha=0.01),
     "joint": lambda c: dict(alpha_scope="joint"),
     "index": lambda c: dict(index=c.index + 7),
-    "lipschitz": lambda c: dict(radius=c.radius * 2, witness=dict(c.witness, lipschitz=c.witness["lipschitz"] * 0.4999, scope=c.witness["norm"])),
+    "lipschitz": lambda c: dict(
+        radius=c.radius * 2, witness=dict(c.witness, lipschitz=c.witness["lipschitz"] * 0.4999, scope=c.witness["norm"])
+    ),
 }
 
 @pytest.mark.parametrize("lie", LIES)
@@ -214,7 +235,9 @@ def test_a_witness_is_needed_and_must_be_the_rows_own(kept):
     with pytest.raises(ValueError, match="witness"): rs.check(model.certify(images, progress=False))
     certificates = kept["l2", "input"]
     rolled = {name: np.roll(column, 1, axis=0) for name, column in certificates.witness.items()}
-    assert not rs.check(replace(certificates, witness=rolled))[certificates.radius > np.roll(certificates.radius, 1)].any()
+    assert not rs.check(replace(certificates, witness=rolled))[
+        certificates.radius > np.roll(certificates.radius, 1)
+    ].any()
 
 def test_a_constant_extractor_moves_nothing():
     table = np.array([[0.0, 1.0], [0.5, 0.5]])
@@ -237,17 +260,27 @@ class _Features(nn.Module):
 
 
 @pytest.mark.parametrize("scope", ["features", "input"])
-@pytest.mark.parametrize("kind, said", [("coins", "two answers"), ("memory", "two answers"), ("company", "depend on each other")])
+@pytest.mark.parametrize(
+    "kind, said", [("coins", "two answers"), ("memory", "two answers"), ("company", "depend on each other")]
+)
 def test_features_are_a_function_of_each_image_alone(kind, said, scope):
     torch.manual_seed(0)
     images = torch.rand(3, 4)
     layer_bound.register(_Features)(lambda layer, shape: (1.0, 1.0, 1.0))
     smooth = bernstein.Smoothed(_Features(kind), nn.Linear(2, 3), degree=2)
     with pytest.raises(ValueError, match=said): smooth.certify(images, scope=scope, progress=False)
-    assert len(bernstein.Smoothed(_Features("none"), nn.Linear(2, 3), degree=2).certify(images, scope=scope, progress=False)) == 3
+    assert (
+        len(
+            bernstein.Smoothed(_Features("none"), nn.Linear(2, 3), degree=2).certify(
+                images, scope=scope, progress=False
+            )
+        )
+        == 3
+    )
 
 
 def test_features_that_look_at_the_batch_are_named():
     features = nn.Sequential(nn.Linear(4, 2), nn.BatchNorm1d(2, track_running_stats=False), nn.Sigmoid())
     smooth = bernstein.Smoothed(features, nn.Linear(2, 3), degree=2)
-    with pytest.raises(ValueError, match="keeps no running statistics"): smooth.certify(torch.rand(3, 4), scope="features", progress=False)
+    with pytest.raises(ValueError, match="keeps no running statistics"):
+        smooth.certify(torch.rand(3, 4), scope="features", progress=False)

@@ -27,7 +27,9 @@ FIRST = np.array([[-18 / 125, 52 / 125, 107 / 750, 9 / 250], [0] * 4])
 SECOND = np.array([[-9 / 25, 28 / 75, 161 / 25, -54 / 25], [0] * 4])
 
 
-@pytest.mark.parametrize("table, x0, printed, true", [(FIRST, 0.5, 0.5, 0.4), (FIRST, 0.8, 0.2, 0.7), (SECOND, 0.54, 0.44, 0.36)])
+@pytest.mark.parametrize(
+    "table, x0, printed, true", [(FIRST, 0.5, 0.5, 0.4), (FIRST, 0.8, 0.2, 0.7), (SECOND, 0.54, 0.44, 0.36)]
+)
 def test_exact_witnesses(table, x0, printed, true):
     assert abs(root_radius(table, [x0]) - printed) < 1e-5
     result = sound_radius(table, [x0], rtol=1e-8)

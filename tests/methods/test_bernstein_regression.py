@@ -25,7 +25,9 @@ def test_affine_functions_spikes_and_what_hides_between_the_lattice():
     model = smooth_regression(lambda x: 2 * x[:, 0] - x[:, 1], (3, 5), [(0, 2), (-1, 1)])
     X = np.random.default_rng(0).uniform([0, -1], [2, 1], size=(20, 2))
     assert np.abs(model.predict(X) - 2 * X[:, 0] + X[:, 1]).max() < 1e-13
-    at = lambda place: smooth_regression(lambda x: (np.abs(x[:, 0] - place) < 0.01).astype(float), 10, (0, 1)).predict([place])[0]
+    at = lambda place: smooth_regression(lambda x: (np.abs(x[:, 0] - place) < 0.01).astype(float), 10, (0, 1)).predict(
+        [place]
+    )[0]
     assert abs(at(0.3) - 0.2668279) < 1e-6 and at(0.25) == 0
     with pytest.raises(ValueError, match="extrapolation"): model.predict([[3.0, 0.0]])
     with pytest.raises(ValueError, match="interval"): smooth_regression(lambda x: x[:, 0], 3, (1, 0))
@@ -67,12 +69,17 @@ def test_outside_the_interval(data):
     clipped = SmoothedRegressor(TREE, outside="clip").fit(X, y)
     assert clipped.predict([[2.0]])[0] == clipped.predict([[X.max()]])[0]
     with pytest.raises(ValueError, match="outside must"): SmoothedRegressor(TREE, outside="wrap").fit(X, y)
-    with pytest.raises(ValueError, match="one pair per input"): SmoothedRegressor(TREE, interval=[(0, 1), (0, 1)]).fit(X, y)
+    with pytest.raises(ValueError, match="one pair per input"):
+        SmoothedRegressor(TREE, interval=[(0, 1), (0, 1)]).fit(X, y)
 
 def test_a_column_of_targets_is_a_vector(data):
     X, y = data
     vector = cross_validate_degree(TREE, X, y, (5, 20))
-    assert cross_validate_degree(TREE, X, y[:, None], (5, 20)) == vector == cross_validate_degree(TREE, X[:, 0], y, (5, 20))
+    assert (
+        cross_validate_degree(TREE, X, y[:, None], (5, 20))
+        == vector
+        == cross_validate_degree(TREE, X[:, 0], y, (5, 20))
+    )
     assert set(vector) == {0, 5, 20}
 
 @pytest.mark.parametrize("degrees", [(2.5,), (0,), (-1,), (np.nan,), (np.inf,), ("3",), (True and 2.0001,)])
@@ -81,14 +88,16 @@ def test_degrees_are_whole_numbers(data, degrees):
 
 @pytest.mark.parametrize("shape", [(41,), (39,), (40, 2), (1, 40), ()])
 def test_targets_must_fit_the_inputs(data, shape):
-    with pytest.raises(ValueError, match="y must have one number per row"): cross_validate_degree(TREE, data[0], np.ones(shape), (3,))
+    with pytest.raises(ValueError, match="y must have one number per row"):
+        cross_validate_degree(TREE, data[0], np.ones(shape), (3,))
 
 def test_other_bad_data(data):
     X, y = data
     for folds in (1, 41, 2.5, True):
         with pytest.raises(ValueError, match="folds"): cross_validate_degree(TREE, X, y, (3,), folds=folds)
     with pytest.raises(ValueError, match="X must"): cross_validate_degree(TREE, X[None], y, (3,))
-    with pytest.raises(ValueError, match="y must be finite"): cross_validate_degree(TREE, X, np.where(y > 0, np.nan, y), (3,))
+    with pytest.raises(ValueError, match="y must be finite"):
+        cross_validate_degree(TREE, X, np.where(y > 0, np.nan, y), (3,))
 
 
 class _Column(LinearRegression):
@@ -102,11 +111,14 @@ def test_predictions_of_one_column_are_no_broadcast():
     rng = np.random.default_rng(0)
     X = rng.random((60, 2))
     y = np.sin(3 * X[:, 0]) + 0.1 * rng.standard_normal(60)
-    assert cross_validate_degree(_Column(), X, y, degrees=(2,)) == cross_validate_degree(LinearRegression(), X, y, degrees=(2,))
+    assert cross_validate_degree(_Column(), X, y, degrees=(2,)) == cross_validate_degree(
+        LinearRegression(), X, y, degrees=(2,)
+    )
 
 
 def test_a_model_of_two_outputs_is_refused():
     X = np.random.default_rng(0).random((30, 2))
     fitted = LinearRegression().fit(X, np.c_[X[:, 0], X[:, 1]])
     with pytest.raises(ValueError, match="one number per row"): smooth_regression(fitted, 2, [[0, 1], [0, 1]])
-    with pytest.raises(ValueError, match="one number per row"): smooth_regression(lambda x: x[:1, 0], 2, [[0, 1], [0, 1]])
+    with pytest.raises(ValueError, match="one number per row"):
+        smooth_regression(lambda x: x[:1, 0], 2, [[0, 1], [0, 1]])

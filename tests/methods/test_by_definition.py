@@ -14,11 +14,19 @@ def tail(k: int, n: int, p: mpmath.mpf, q: mpmath.mpf) -> mpmath.mpf:
     if k <= 0 or q <= 0: return mpmath.mpf(1)
     if p * (n + 3) > k + 1: return 1 - tail(n - k + 1, n, q, p)
     a, b = mpmath.mpf(k), mpmath.mpf(n - k + 1)
-    front = mpmath.exp(a * mpmath.log(p) + b * mpmath.log(q) + mpmath.loggamma(a + b) - mpmath.loggamma(a) - mpmath.loggamma(b)) / a
+    front = (
+        mpmath.exp(
+            a * mpmath.log(p) + b * mpmath.log(q) + mpmath.loggamma(a + b) - mpmath.loggamma(a) - mpmath.loggamma(b)
+        )
+        / a
+    )
     fraction, upper, lower, m = mpmath.mpf(0), mpmath.mpf(1), 1 / (1 - (a + b) * p / (a + 1)), 1
     fraction = lower
     while True:
-        for step in (m * (b - m) * p / ((a + 2 * m - 1) * (a + 2 * m)), -(a + m) * (a + b + m) * p / ((a + 2 * m) * (a + 2 * m + 1))):
+        for step in (
+            m * (b - m) * p / ((a + 2 * m - 1) * (a + 2 * m)),
+            -(a + m) * (a + b + m) * p / ((a + 2 * m) * (a + 2 * m + 1)),
+        ):
             lower, upper = 1 / (1 + step * lower), 1 + step / upper
             fraction *= lower * upper
         if abs(lower * upper - 1) < mpmath.mpf(10) ** (3 - DIGITS): return front * fraction
@@ -32,14 +40,21 @@ def questions(count: int):
         n = int(10 ** rng.uniform(0.7, 7))
         few, half = n - int(rng.integers(0, 20)), n // 2 + int(rng.integers(0, 8) * n**0.5 / 2) + 1
         k = int(rng.choice([n, max(few, 0), min(half, n), rng.integers(0, n + 1)]))
-        yield k, n, float(rng.choice([10 ** -rng.uniform(0.1, 6), 10 ** -rng.uniform(6, 60), rng.uniform(0.3, 0.99)])), float(10 ** rng.uniform(-5, 5))
+        yield (
+            k,
+            n,
+            float(rng.choice([10 ** -rng.uniform(0.1, 6), 10 ** -rng.uniform(6, 60), rng.uniform(0.3, 0.99)])),
+            float(10 ** rng.uniform(-5, 5)),
+        )
 
 
 def test_gaussian_radii():
     with mpmath.workdps(DIGITS):
         for j, (k, n, alpha, sigma) in enumerate(questions(35)):
             norm, d = ("l2", "l1", "linf")[j % 3], 10 ** (j % 7)
-            table = rs.Record.from_counts([[1, 0]], [[k, n - k]], n, rs.Gaussian(sigma=sigma), d).certify(norm, method="gaussian", alpha=alpha)
+            table = rs.Record.from_counts([[1, 0]], [[k, n - k]], n, rs.Gaussian(sigma=sigma), d).certify(
+                norm, method="gaussian", alpha=alpha
+            )
             z = mpmath.mpf(float(table.radius[0])) / mpmath.mpf(sigma) * (mpmath.sqrt(d) if norm == "linf" else 1)
             p, q = (mpmath.erfc(sign * z / mpmath.sqrt(2)) / 2 for sign in (-1, 1))
             if table.label[0] == ABSTAIN: p, q = mpmath.mpf(1) / 2, mpmath.mpf(1) / 2

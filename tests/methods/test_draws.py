@@ -14,7 +14,9 @@ def test_typical_radius_is_what_the_method_certifies(method, p, n):
     others = np.full(20, (n - top - rival) // 20)
     others[0] += n - top - rival - others.sum()
     record = Record.from_counts([9, 1, *[0] * 20], [top, rival, *others], n, Gaussian(sigma=0.5), 10)
-    assert typical_radius(n, 0.5, p, method=method) == pytest.approx(record.certify("l2", method=method).radius[0], rel=1e-12)
+    assert typical_radius(n, 0.5, p, method=method) == pytest.approx(
+        record.certify("l2", method=method).radius[0], rel=1e-12
+    )
 
 
 @pytest.mark.parametrize("method", RADII)
@@ -36,10 +38,19 @@ def test_only_the_ratio_of_radius_and_sigma_counts_and_alpha_costs():
     assert draws_needed(0.5, 1.0, (0.8, 0.1), alpha=1e-4) > draws_needed(0.5, 1.0, (0.8, 0.1), alpha=1e-2)
 
 
-@pytest.mark.parametrize("change, words", [
-    (dict(radius=-1.0), "radius"), (dict(radius=0.69), "infinitely many"), (dict(radius=0.68301), "more than"), (dict(sigma=0.0), "sigma"), (dict(p=(0.2, 0.7)), "p must"),
-    (dict(p=(0.8, 0.3)), "p must"), (dict(p=0.4), "p must"), (dict(p=(0.5, 0.2, 0.1)), "p must"), (dict(alpha=0.0), "alpha"), (dict(method="uniform"), "method"),
-])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (dict(radius=-1.0), "radius"),
+        (dict(radius=0.69), "infinitely many"),
+        (dict(radius=0.68301), "more than"),
+        (dict(sigma=0.0), "sigma"), (dict(p=(0.2, 0.7)), "p must"), (dict(p=(0.8, 0.3)), "p must"),
+        (dict(p=0.4), "p must"),
+        (dict(p=(0.5, 0.2, 0.1)), "p must"),
+        (dict(alpha=0.0), "alpha"),
+        (dict(method="uniform"), "method"),
+    ],
+)
 def test_bad_input(change, words):
     with pytest.raises(ValueError, match=words):
         draws_needed(**(dict(radius=0.5, sigma=1.0, p=(0.7, 0.2)) | change))
@@ -67,6 +78,11 @@ def test_the_command_line_and_estimate_ask_the_same(capsys):
     assert cli.main(["draws", "--sigma", "0.5", "--p", "0.4", "0.5", "--n", "1000"]) != 0
     net, images = models.wrap(models.mlp(4, 3)), torch.zeros(2, 1, 2, 2)
     found = Smoothed(net, Gaussian(sigma=0.5)).estimate(images, seconds=0.01, batch_size=50, radius=0.5, p=[0.9, 0.05])
-    assert found.draws == needed and found.typical_radius == pytest.approx(float(typical_radius(needed, 0.5, [0.9, 0.05], 0.001))) and "typical" in repr(found)
+    assert (
+        found.draws == needed
+        and found.typical_radius == pytest.approx(float(typical_radius(needed, 0.5, [0.9, 0.05], 0.001)))
+        and "typical" in repr(found)
+    )
     with pytest.raises(ValueError, match="needs p"): Smoothed(net, Gaussian(sigma=0.5)).estimate(images, radius=0.5)
-    with pytest.raises(ValueError, match="Gaussian noise"): Smoothed(net, Uniform(lam=0.5)).estimate(images, p=[0.9, 0.05])
+    with pytest.raises(ValueError, match="Gaussian noise"):
+        Smoothed(net, Uniform(lam=0.5)).estimate(images, p=[0.9, 0.05])

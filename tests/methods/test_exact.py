@@ -19,13 +19,17 @@ from robust_smooth.smoothed import check
 def votes(counts, noise=None, selection=None):
     counts = np.atleast_2d(counts)
     first = np.eye(counts.shape[1], dtype=int)[np.zeros(len(counts), int)]
-    return Record.from_counts(first if selection is None else selection, counts, counts.sum(1), noise or Gaussian(sigma=1.0), 10)
+    return Record.from_counts(
+        first if selection is None else selection, counts, counts.sum(1), noise or Gaussian(sigma=1.0), 10
+    )
 
 
 def random_votes(seed, images=40, classes=6, n=1000, noise=None):
     rng = np.random.default_rng(seed)
     masses = rng.dirichlet(np.full(classes, 0.5), images)
-    return Record.from_counts(rng.multinomial(100, masses), rng.multinomial(n, masses), n, noise or Gaussian(sigma=0.5), 64)
+    return Record.from_counts(
+        rng.multinomial(100, masses), rng.multinomial(n, masses), n, noise or Gaussian(sigma=0.5), 64
+    )
 
 
 def lattice(n):
@@ -44,7 +48,10 @@ def lattice(n):
 def test_at_least_every_other_proved_method(n):
     counts = lattice(n)
     assert len(counts) > 15
-    for noise, norm, others in ((Gaussian(sigma=1.0), "l2", ("gaussian", "tcertify")), (Uniform(lam=1.0), "l1", ("uniform",))):
+    for noise, norm, others in (
+        (Gaussian(sigma=1.0), "l2", ("gaussian", "tcertify")),
+        (Uniform(lam=1.0), "l1", ("uniform",)),
+    ):
         record = votes(counts, noise)
         mine = record.certify(norm).radius
         for name in others:
@@ -52,8 +59,14 @@ def test_at_least_every_other_proved_method(n):
             assert gain.min() > -1e-3 and gain.mean() > 0, (name, counts[gain.argmin()])
 
 
-@pytest.mark.parametrize("noise, norm, name", [(Gaussian(sigma=0.5), "l2", "exact"), (RoundedGaussian(sigma=0.5, q=255), "l2", "exact"),
-                                               (Uniform(lam=0.5), "l1", "exact")])
+@pytest.mark.parametrize(
+    "noise, norm, name",
+    [
+        (Gaussian(sigma=0.5), "l2", "exact"),
+        (RoundedGaussian(sigma=0.5, q=255), "l2", "exact"),
+        (Uniform(lam=0.5), "l1", "exact"),
+    ],
+)
 def test_it_is_the_default(noise, norm, name):
     assert find_methods(type(noise).__name__, norm)[0].name == name
     table = random_votes(0, noise=noise).certify(norm)
@@ -113,14 +126,23 @@ def test_abstentions_say_why():
 def test_minimum_n():
     for alpha in (0.3, 0.01, 0.001, 1e-6):
         n = exact.minimum_n(alpha)
-        assert exact.certify(votes([n, 0]), alpha=alpha).radius[0] > 0 == exact.certify(votes([n - 1, 0]), alpha=alpha).radius[0]
+        assert (
+            exact.certify(votes([n, 0]), alpha=alpha).radius[0]
+            > 0
+            == exact.certify(votes([n - 1, 0]), alpha=alpha).radius[0]
+        )
 
 
 def test_largest_radius():
     noise = Gaussian(sigma=0.5)
     assert exact.largest_radius(noise, 1000, 0.001) == exact.certify(votes([1000, 0, 0], noise)).radius[0]
-    assert exact.largest_radius(noise, 1000, 0.001) == pytest.approx(gaussian.largest_radius(noise, 1000, 0.001), abs=4e-4)
-    assert exact.largest_radius(Uniform(lam=0.5), 1000, 0.001, "l1") == exact.certify(votes([1000, 0], Uniform(lam=0.5)), norm="l1").radius[0]
+    assert exact.largest_radius(noise, 1000, 0.001) == pytest.approx(
+        gaussian.largest_radius(noise, 1000, 0.001), abs=4e-4
+    )
+    assert (
+        exact.largest_radius(Uniform(lam=0.5), 1000, 0.001, "l1")
+        == exact.certify(votes([1000, 0], Uniform(lam=0.5)), norm="l1").radius[0]
+    )
 
 
 @pytest.mark.parametrize("p", [(0.42, 0.33, 0.25), (0.34, 0.33, 0.33), (0.5, 0.5, 0.0)])
@@ -141,7 +163,9 @@ def test_whole_steps_under_uniform_noise():
     table, plain = exact.certify(record, norm="l1", levels=255), exact.certify(record, norm="l1")
     kept = table.label != ABSTAIN
     assert check(table).all() and np.array_equal(kept, plain.label != ABSTAIN) and kept.sum() > 20
-    assert np.all(table.steps[kept] < plain.radius[kept] * 255) and np.all(table.steps[kept] + 1 >= plain.radius[kept] * 255 - 1e-9)
+    assert np.all(table.steps[kept] < plain.radius[kept] * 255) and np.all(
+        table.steps[kept] + 1 >= plain.radius[kept] * 255 - 1e-9
+    )
     assert np.array_equal(table.radius[kept], table.steps[kept] / 255)
     assert not check(replace(table, steps=table.steps + 1, radius=(table.steps + 1) / 255))[kept].any()
     for levels in (0, 2.5, True):
@@ -167,7 +191,10 @@ def test_rounded_uniform_noise_in_whole_steps(n):
     counts = lattice(n)
     record, plain = votes(counts, RoundedUniform(lam=1.0, q=255)), votes(counts, Uniform(lam=1.0)).certify("l1")
     for adversary in ("quantised", "continuous"):
-        mine, other = record.certify("l1", adversary=adversary), record.certify("l1", method="uniform", adversary=adversary)
+        mine, other = (
+            record.certify("l1", adversary=adversary),
+            record.certify("l1", method="uniform", adversary=adversary),
+        )
         assert mine.method == "exact" and check(mine).all() and np.array_equal(mine.label, plain.label)
         assert (mine.radius - other.radius).min() > -1e-3 - 1 / 255 and (mine.radius - other.radius).mean() > 0
     steps, kept = record.certify("l1").steps, plain.label != ABSTAIN
@@ -175,7 +202,9 @@ def test_rounded_uniform_noise_in_whole_steps(n):
     assert np.array_equal(mine.radius[kept], (steps[kept] + 1) / 510) and mine.steps is None
 
 
-@pytest.mark.parametrize("noise, norm", [(RoundedUniform(lam=1.0, q=255), "l1"), (RoundedGaussian(sigma=0.5, q=255), "l2")])
+@pytest.mark.parametrize(
+    "noise, norm", [(RoundedUniform(lam=1.0, q=255), "l1"), (RoundedGaussian(sigma=0.5, q=255), "l2")]
+)
 def test_a_claim_against_real_changes_is_checked_as_one(noise, norm):
     table = random_votes(8, noise=noise)
     real, on_grid = (table.certify(norm, adversary=adversary) for adversary in ("continuous", "quantised"))
@@ -184,7 +213,8 @@ def test_a_claim_against_real_changes_is_checked_as_one(noise, norm):
     assert not check(replace(real, adversary="quantised"))[kept].any()
     assert not check(replace(on_grid, adversary="continuous"))[kept].any()
     assert not check(replace(real, radius=real.radius + 1 / 510))[kept].any()
-    assert not exact.check(replace(real, radius=real.radius * (1 + 1e-9)))[kept].any() # the method itself, without the seal
+    # the method itself, without the seal
+    assert not exact.check(replace(real, radius=real.radius * (1 + 1e-9)))[kept].any()
     with pytest.raises(ValueError, match="levels"):
         table.certify(norm, levels=16)
     with pytest.raises(ValueError, match="adversary"):
@@ -193,7 +223,12 @@ def test_a_claim_against_real_changes_is_checked_as_one(noise, norm):
 
 def test_refusals_name_what_is_wrong():
     record = votes([70, 20, 10])
-    for change, words in ((dict(norm=3), "norm"), (dict(norm="l1", levels=255), "levels"), (dict(alpha=1.0), "alpha"), (dict(alpha=float("nan")), "alpha")):
+    for change, words in (
+        (dict(norm=3), "norm"),
+        (dict(norm="l1", levels=255), "levels"),
+        (dict(alpha=1.0), "alpha"),
+        (dict(alpha=float("nan")), "alpha"),
+    ):
         with pytest.raises(ValueError, match=words):
             exact.certify(record, **change)
     with pytest.raises(ValueError, match="l1.*under Uniform"):

@@ -59,7 +59,11 @@ def test_no_attack_succeeds_inside_the_radius(half_space):
 
 def test_predict_is_the_smoothed_class(half_space):
     model = half_space(np.array([1.0, 0.0]), 0.5)
-    record = vote(model, torch.tensor([[0.9, 0.5], [0.1, 0.5], [0.5, 0.5]]), Gaussian(sigma=0.3), 1000, num_classes=2, seed=0, progress=False)
+    record = vote(
+        model,
+        torch.tensor([[0.9, 0.5], [0.1, 0.5], [0.5, 0.5]]),
+        Gaussian(sigma=0.3), 1000, num_classes=2, seed=0, progress=False,
+    )
     assert predict(record, 0.001).tolist() == [1, 0, ABSTAIN]
 
 

@@ -121,12 +121,36 @@ L2_RADII = [
     (0.99999999, 5.78034420712237e-08, 5.6120012433753182411),
 ] # q, s, radius (bisection with 40 digits)
 NORM_BOUNDS = [
-    (1, 0.05, 5.0205238796911356083, 0.17163512966222910962, 0.17945364918659332582, 0.17072375606846530477, 0.18040928726539795482, 0.094736369542202911672, 0.10553510009771186032, 0.093487849667774641678, 0.1069254761803676769),
-    (2, 0.001, 10.287223810439300443, 0.1699423965299000672, 0.18123593704239767573, 0.16862951843308651587, 0.18263993922388868889, 0.092416243386109732123, 0.1081419975024767553, 0.090609302037227760912, 0.11023976379742063484),
-    (64, 0.001, 32.883048733397663761, 0.16968325671270939854, 0.18149434823298698713, 0.16823437880718273895, 0.18303338768385942224, 0.091582372273740523134, 0.10896282735180397976, 0.08933493870692576184, 0.11148395900732965642),
-    (64, 0.00025, 36.062080851113828986, 0.16917958483740345829, 0.18202960779854284612, 0.16760659140285253459, 0.18370917362126978102, 0.090862012154454509022, 0.10978218785102170414, 0.088425924793809688852, 0.11254134864581291532),
-    (3072, 0.00025, 235.32650489076123872, 0.16687723717605959748, 0.18429156082084917648, 0.16408195067807415934, 0.18714003383687450471, 0.083174009608831355004, 0.11674154193194028298, 0.076364871835469798159, 0.12289695390442670084),
-    (150528, 1e-06, 2090.0572813638807416, 0.14220627258815888688, 0.20579317132247356596, 0.12502706159048785709, 0.21847835752111863414, 0.0, 0.16988548352328966732, 0.0, 0.19594317677168130971),
+    (
+        1, 0.05, 5.0205238796911356083, 0.17163512966222910962, 0.17945364918659332582,
+        0.17072375606846530477, 0.18040928726539795482, 0.094736369542202911672, 0.10553510009771186032,
+        0.093487849667774641678, 0.1069254761803676769,
+    ),
+    (
+        2, 0.001, 10.287223810439300443, 0.1699423965299000672, 0.18123593704239767573,
+        0.16862951843308651587, 0.18263993922388868889, 0.092416243386109732123, 0.1081419975024767553,
+        0.090609302037227760912, 0.11023976379742063484,
+    ),
+    (
+        64, 0.001, 32.883048733397663761, 0.16968325671270939854, 0.18149434823298698713,
+        0.16823437880718273895, 0.18303338768385942224, 0.091582372273740523134, 0.10896282735180397976,
+        0.08933493870692576184, 0.11148395900732965642,
+    ),
+    (
+        64, 0.00025, 36.062080851113828986, 0.16917958483740345829, 0.18202960779854284612,
+        0.16760659140285253459, 0.18370917362126978102, 0.090862012154454509022, 0.10978218785102170414,
+        0.088425924793809688852, 0.11254134864581291532,
+    ),
+    (
+        3072, 0.00025, 235.32650489076123872, 0.16687723717605959748, 0.18429156082084917648,
+        0.16408195067807415934, 0.18714003383687450471, 0.083174009608831355004, 0.11674154193194028298,
+        0.076364871835469798159, 0.12289695390442670084,
+    ),
+    (
+        150528, 1e-06, 2090.0572813638807416, 0.14220627258815888688, 0.20579317132247356596,
+        0.12502706159048785709, 0.21847835752111863414, 0.0, 0.16988548352328966732, 0.0,
+        0.19594317677168130971,
+    ),
 ]
 # d, alpha, T(d, log(2 / alpha)), then lower and upper bounds at (xy, n1, n2) = (0.030801, 1e5, 1e5) sharp, paper and at (0.01, 5e4, 6e4) sharp, paper
 
@@ -142,7 +166,8 @@ class TestPrecision:
         found = ho.solve_direction(q, m1, m2)
         clear = found.status == "converged"
         assert clear.sum() >= len(q) - 1  # the one within 1e-8 of saturation need not be
-        assert np.abs(found.radius - radius)[clear].max() < 8e-9 and np.abs(found.radius - radius).max() < 1e-4 # the margin near saturation is wide
+        # the margin near saturation is wide
+        assert np.abs(found.radius - radius)[clear].max() < 8e-9 and np.abs(found.radius - radius).max() < 1e-4
         assert np.median(np.abs(found.radius - radius)) < 1e-10
         assert np.all(found.radius <= radius)  # to the safe side
 
@@ -195,7 +220,12 @@ class TestPrecision:
         def bracket(x):
             g = l0 + l1 * x - mp.exp(r * x - r * r / 2)
             return pdf(x) * (g * mp.ncdf(g / l2) + l2 * pdf(g / l2))
-        exact = l0 * mp.mpf(float(q)) + l1 * mp.mpf(float(m1)) + l2 * mp.mpf(float(m2)) - mp.quad(bracket, list(np.arange(-11.0, 12.0)))
+        exact = (
+            l0 * mp.mpf(float(q))
+            + l1 * mp.mpf(float(m1))
+            + l2 * mp.mpf(float(m2))
+            - mp.quad(bracket, list(np.arange(-11.0, 12.0)))
+        )
         assert exact > 0.5 and abs(exact - ho.dual_value(q, m1, m2, found.radius, *found.multipliers)) < 1e-13
 
 
@@ -206,7 +236,12 @@ class TestPrecision:
             q, m1, m2 = scaled(q, share, cosine)
             value = ho.lower_bound(q, m1, m2, r, form="relaxed")
             assert value < ho.lower_bound(q, m1, m2, r) - 1e-6
-            best = minimize(lambda v: -ho.dual_value(q, m1, m2, r, np.exp(v[0]), 0.0, np.exp(v[1])), [0.5, 0.5], method="Nelder-Mead", options=dict(xatol=1e-9, fatol=1e-14, maxiter=150))
+            best = minimize(
+                lambda v: -ho.dual_value(q, m1, m2, r, np.exp(v[0]), 0.0, np.exp(v[1])),
+                [0.5, 0.5],
+                method="Nelder-Mead",
+                options=dict(xatol=1e-9, fatol=1e-14, maxiter=150),
+            )
             assert -1e-13 < value + best.fun < 1e-9
 
     @pytest.mark.parametrize("form", ["equality", "relaxed"])
@@ -228,7 +263,10 @@ class TestPrecision:
         pytest.importorskip("mpmath")
         found = ho.solve_direction(*scaled(0.95, 0.99, -0.4))
         arguments = (*scaled(0.95, 0.99, -0.4), found.radius, *found.multipliers)
-        assert abs(ho.exact_dual_value(*arguments) - ho.dual_value(*arguments)) < 1e-13 and ho.exact_dual_value(*arguments) > 0.5
+        assert (
+            abs(ho.exact_dual_value(*arguments) - ho.dual_value(*arguments)) < 1e-13
+            and ho.exact_dual_value(*arguments) > 0.5
+        )
         with pytest.raises(ValueError, match="must be > 0"): ho.exact_dual_value(0.9, 0, 0.1, 1, 1, 0, 0)
 
 
@@ -236,7 +274,9 @@ class TestProperties:
     def test_spec_examples(self):
         cases = [(0.9, 0.99, -0.5), (0.99, 0.999, -0.3), (0.99, 0.95, -0.3)]
         assert np.allclose([ho.directional_radius(*scaled(*c)) for c in cases], [1.9964, 3.9003, 3.0515], atol=5e-5)
-        assert np.allclose([ho.directional_radius(*scaled(*c), form="relaxed") for c in cases], [1.8811, 3.2243, 3.0245], atol=5e-5)
+        assert np.allclose(
+            [ho.directional_radius(*scaled(*c), form="relaxed") for c in cases], [1.8811, 3.2243, 3.0245], atol=5e-5
+        )
         assert ho.directional_radius(*scaled(0.9, 1.0, -0.1), form="relaxed") == pytest.approx(2.9925, abs=5e-5)
         assert ho.directional_radius(*scaled(0.9, 1.0, -0.1)) == pytest.approx(12.8155, abs=5e-5)
 
@@ -244,12 +284,17 @@ class TestProperties:
         rng = np.random.default_rng(0)
         arguments = scaled(rng.uniform(0.55, 0.999, 60), rng.uniform(0.1, 0.9999, 60), rng.uniform(-1, 0.6, 60))
         relaxed = ho.solve_direction(*arguments, form="relaxed")
-        assert np.all(relaxed.radius <= ho.directional_radius(*arguments) * (1 + 1e-10)) and np.all(relaxed.multipliers[:, 1] >= 0)
+        assert np.all(relaxed.radius <= ho.directional_radius(*arguments) * (1 + 1e-10)) and np.all(
+            relaxed.multipliers[:, 1] >= 0
+        )
 
     def test_relaxed_beyond_the_largest_norm(self):
         most = ho.largest_norm(0.9)
         inside = ho.directional_radius(0.9, -0.3 * most, 0.9 * most, form="relaxed")
-        assert ho.directional_radius(0.9, -0.9 * most, 0.9 * most, form="relaxed") == pytest.approx(inside, abs=1e-3) or inside > 0
+        assert (
+            ho.directional_radius(0.9, -0.9 * most, 0.9 * most, form="relaxed") == pytest.approx(inside, abs=1e-3)
+            or inside > 0
+        )
         assert np.isinf(ho.directional_radius(0.9, -0.1, 2 * most, form="relaxed"))
         assert ho.lower_bound(0.9, -0.1, 2 * most, 3.0, form="relaxed") == 0.9
 
@@ -276,13 +321,27 @@ class TestProperties:
         assert np.all(ho.radius(q, 0.5, "l2", lower) <= l1)
         assert np.allclose(ho.radius(q, 0.5, 1, lower, 0.3 * lower), l1) and ho.radius(0.4, 1.0, "l2", 0.1) == 0
 
-    @pytest.mark.parametrize("call, message", [
-        (lambda: ho.lower_bound(1.0, 0, 0, 1), "q must be"), (lambda: ho.lower_bound(0.9, np.nan, 0, 1), "m1"), (lambda: ho.lower_bound(0.9, 0, -0.1, 1), "m2"),
-        (lambda: ho.lower_bound(0.9, 0, 0.1, -1), "r must be"), (lambda: ho.lower_bound(0.9, 0.3, 0.3, 1), "largest is"),
-        (lambda: ho.directional_radius(0.9, 0.15, 0.15, form="relaxed"), "largest is"), (lambda: ho.directional_radius(0.9, 0, 0.1, form="joint"), "form"),
-        (lambda: ho.l2_radius(0.9, -0.1), "s_upper"), (lambda: ho.l2_radius(np.nan, 0.1), "q must be"), (lambda: ho.radius(0.9, 0, "l2", 0.1), "sigma"),
-        (lambda: ho.radius(0.9, 1, "l1", 0.1), "grad_dual"), (lambda: ho.radius(0.9, 1, "linf", 0.1, 0.1), "needs d"), (lambda: ho.radius(0.9, 1, "l3", 0.1, 0.1), "norm must be"),
-        (lambda: ho.dual_value(0.9, 0, 0, 1, 1, 0, -1), "l2 must be"), (lambda: ho.region_slice(0.9, 1.5), "share"), (lambda: ho.channel_mask((3, 2, 2), 3), "channel")])
+    @pytest.mark.parametrize(
+        "call, message",
+        [
+            (lambda: ho.lower_bound(1.0, 0, 0, 1), "q must be"),
+            (lambda: ho.lower_bound(0.9, np.nan, 0, 1), "m1"),
+            (lambda: ho.lower_bound(0.9, 0, -0.1, 1), "m2"),
+            (lambda: ho.lower_bound(0.9, 0, 0.1, -1), "r must be"),
+            (lambda: ho.lower_bound(0.9, 0.3, 0.3, 1), "largest is"),
+            (lambda: ho.directional_radius(0.9, 0.15, 0.15, form="relaxed"), "largest is"),
+            (lambda: ho.directional_radius(0.9, 0, 0.1, form="joint"), "form"),
+            (lambda: ho.l2_radius(0.9, -0.1), "s_upper"),
+            (lambda: ho.l2_radius(np.nan, 0.1), "q must be"),
+            (lambda: ho.radius(0.9, 0, "l2", 0.1), "sigma"),
+            (lambda: ho.radius(0.9, 1, "l1", 0.1), "grad_dual"),
+            (lambda: ho.radius(0.9, 1, "linf", 0.1, 0.1), "needs d"),
+            (lambda: ho.radius(0.9, 1, "l3", 0.1, 0.1), "norm must be"),
+            (lambda: ho.dual_value(0.9, 0, 0, 1, 1, 0, -1), "l2 must be"),
+            (lambda: ho.region_slice(0.9, 1.5), "share"),
+            (lambda: ho.channel_mask((3, 2, 2), 3), "channel"),
+        ],
+    )
     def test_bad_input(self, call, message):
         with pytest.raises(ValueError, match=message): call()
 
@@ -308,7 +367,9 @@ class TestKnownClassifiers:
             value = lambda t: ndtr(w1 + t * np.cos(angle)) - ndtr(w2 + t * np.cos(angle))
             truth = brentq(lambda t: value(t) - 0.5, 0.0, 60) if abs(np.cos(angle)) > 0.1 else np.inf
             assert certified <= truth * (1 + 1e-12)
-        assert ho.l2_radius(p, abs(s)) == pytest.approx(brentq(lambda t: ndtr(w1 - t) - ndtr(w2 - t) - 0.5, 0, 5, xtol=1e-14), abs=1e-12)
+        assert ho.l2_radius(p, abs(s)) == pytest.approx(
+            brentq(lambda t: ndtr(w1 - t) - ndtr(w2 - t) - 0.5, 0, 5, xtol=1e-14), abs=1e-12
+        )
 
     def test_half_space(self):
         q = np.array([0.6, 0.9, 0.999])
@@ -318,7 +379,11 @@ class TestKnownClassifiers:
         shares = 1 - 10.0 ** -np.arange(2, 12, 3)
         for cosine, limit in ((-0.5, -ndtri(0.1) / 0.5), (0.5, np.inf)):
             radii = ho.directional_radius(*scaled(0.9, shares, cosine))
-            assert np.all(np.diff(radii) > 0) and radii[-1] < limit and (radii[-1] > 0.99 * limit or limit == np.inf and radii[-1] > 6)
+            assert (
+                np.all(np.diff(radii) > 0)
+                and radii[-1] < limit
+                and (radii[-1] > 0.99 * limit or limit == np.inf and radii[-1] > 6)
+            )
 
 
 class Plane(torch.nn.Module):
@@ -336,8 +401,14 @@ def plane_record(n=4000, d=16, points=3, sigma=0.25, batch_size=None, **options)
     noise = Gaussian(sigma=sigma)
     normal = np.full(d, d**-0.5)
     x = torch.full((points, 1, d), 0.5) + 0.015 * torch.arange(1, points + 1)[:, None, None]
-    record = vote(Plane(normal, 0.5 * d**0.5).eval(), x, noise, n, num_classes=2, observers={"moments": lambda: ho.GradientMoments(noise, d)}, progress=False,
-                  batch_size=batch_size, **options)
+    record = vote(
+        Plane(normal, 0.5 * d**0.5).eval(),
+        x, noise, n, num_classes=2,
+        observers={"moments": lambda: ho.GradientMoments(noise, d)},
+        progress=False,
+        batch_size=batch_size,
+        **options,
+    )
     return record, (x.numpy().reshape(points, d) - 0.5) @ normal
 
 
@@ -350,7 +421,9 @@ class TestRecord:
         whole, _ = plane_record(batch_size=512)
         for batch_size in (97, 1000):
             other, _ = plane_record(batch_size=batch_size)
-            assert np.array_equal(whole.moments["moments"], other.moments["moments"]) and np.array_equal(whole.moments["moments_n"], other.moments["moments_n"])
+            assert np.array_equal(whole.moments["moments"], other.moments["moments"]) and np.array_equal(
+                whole.moments["moments_n"], other.moments["moments_n"]
+            )
         noise, file = Gaussian(sigma=0.25), tmp_path / "cut.votes"
         plane_record(batch_size=512, points=3, save=file)
         data = file.read_bytes()
@@ -363,7 +436,12 @@ class TestRecord:
         d = record.dim
         for norm, true in (("l2", distance), ("l1", distance * d**0.5), ("linf", distance * d**-0.5)):
             made = ho.certify(record, norm=norm)
-            assert np.all(made.radius <= true) and np.all(ho.check(made, record)) and made.alpha_scope == "single" and np.all(made.radius[made.label != ABSTAIN] > 0)
+            assert (
+                np.all(made.radius <= true)
+                and np.all(ho.check(made, record))
+                and made.alpha_scope == "single"
+                and np.all(made.radius[made.label != ABSTAIN] > 0)
+            )
         assert np.all(ho.certify(record, norm="linf").radius <= ho.certify(record, norm="l2").radius + 1e-12)
 
     def test_batch_is_loop(self, plane):
@@ -375,12 +453,22 @@ class TestRecord:
     def test_scaling_with_sigma(self, plane):
         record, _ = plane
         other = replace(record, noise=Gaussian(sigma=0.5))
-        for norm in ("l1", "l2", "linf"): assert np.allclose(ho.certify(other, norm=norm).radius, 2 * ho.certify(record, norm=norm).radius, rtol=1e-14)
+        for norm in ("l1", "l2", "linf"):
+            assert np.allclose(
+                ho.certify(other, norm=norm).radius, 2 * ho.certify(record, norm=norm).radius, rtol=1e-14
+            )
 
     def test_tampering_is_noticed(self, plane):
         made = ho.certify(plane[0], norm="l1")
         for key, change in (("r", 1.001), ("q", 1.001), ("m2", 1.01), ("sigma", 0.9), ("scale", 0.9)):
-            assert not ho.check(replace(made, witness=dict(made.witness, **{key: made.witness[key] * change}), radius=made.radius * (1.001 if key == "r" else 1)), plane[0]).any(), key
+            assert not ho.check(
+                replace(
+                    made,
+                    witness=dict(made.witness, **{key: made.witness[key] * change}),
+                    radius=made.radius * (1.001 if key == "r" else 1),
+                ),
+                plane[0],
+            ).any(), key
         assert not ho.check(replace(made, radius=made.radius * 1.0001)).any()
         assert not ho.check(replace(made, witness=dict(made.witness, l0=np.full(len(made), np.nan)))).any()
 
@@ -388,7 +476,11 @@ class TestRecord:
         record, _ = plane
         l1, l2, linf = record.certify(["l1", "l2", "linf"], joint=True)
         assert {c.alpha_scope for c in (l1, l2, linf)} == {"joint"}
-        assert np.all(linf.radius <= l2.radius) and np.all(l2.radius <= l1.radius) and np.all(linf.radius >= l2.radius / record.dim**0.5 * (1 - 1e-12))
+        assert (
+            np.all(linf.radius <= l2.radius)
+            and np.all(l2.radius <= l1.radius)
+            and np.all(linf.radius >= l2.radius / record.dim**0.5 * (1 - 1e-12))
+        )
         assert all(ho.check(c, record).all() for c in (l1, l2, linf))
         levels = ho._levels(("a", "b", "c"), 0.01, "sound")
         assert sum(levels.values()) + 0.005 == pytest.approx(0.01)
@@ -399,18 +491,27 @@ class TestRecord:
         d = record.dim
         mask = ho.channel_mask((2, d // 2), 0)
         in_mask = {norm: ho.certify(record, norm=norm, subspace=("half", mask)) for norm in ("l1", "l2", "linf")}
-        assert in_mask["l2"].scope == "subspace:half" and all(ho.check(c, record).all() and ho.check(c, record, subspace=("half", mask)).all() for c in in_mask.values())
+        assert in_mask["l2"].scope == "subspace:half" and all(
+            ho.check(c, record).all() and ho.check(c, record, subspace=("half", mask)).all() for c in in_mask.values()
+        )
         easier = replace(in_mask["l1"], witness=dict(in_mask["l1"].witness, m1=in_mask["l1"].witness["m1"] - 1e-3))
-        assert not ho.check(easier, record, subspace=("half", mask)).any()       # a gradient bound that the votes do not give
+        # a gradient bound that the votes do not give
+        assert not ho.check(easier, record, subspace=("half", mask)).any()
         with pytest.raises(ValueError, match="scope"): ho.check(in_mask["l1"], record, direction=np.ones(d))
-        assert np.all(in_mask["l2"].radius <= distance * 2**0.5) and np.all(in_mask["linf"].radius <= in_mask["l2"].radius)
-        assert np.allclose(ho.certify(record, norm="l2", subspace=3 * np.eye(d)[:d // 2]).radius, in_mask["l2"].radius, rtol=1e-9)
+        assert np.all(in_mask["l2"].radius <= distance * 2**0.5) and np.all(
+            in_mask["linf"].radius <= in_mask["l2"].radius
+        )
+        assert np.allclose(
+            ho.certify(record, norm="l2", subspace=3 * np.eye(d)[: d // 2]).radius, in_mask["l2"].radius, rtol=1e-9
+        )
         generic = ho.certify(record, norm="linf", subspace=np.ones((1, d)))      # dimension 1, factor d
         assert np.all(generic.radius <= distance / d**0.5)
         v = np.ones(d)
         for sign in (1, -1):
             made = {norm: ho.certify(record, norm=norm, direction=sign * v) for norm in ("l1", "l2", "linf")}
-            assert np.allclose(made["l1"].radius, d**0.5 * made["l2"].radius) and np.allclose(made["linf"].radius, made["l2"].radius / d**0.5)
+            assert np.allclose(made["l1"].radius, d**0.5 * made["l2"].radius) and np.allclose(
+                made["linf"].radius, made["l2"].radius / d**0.5
+            )
             if sign < 0: assert np.all(made["l2"].radius <= distance)
             assert all(ho.check(c, record, direction=sign * v).all() for c in made.values())
             assert not ho.check(made["l2"], record, direction=-sign * v)[made["l2"].label >= 0].any()
@@ -423,9 +524,15 @@ class TestRecord:
         angles, radii = ho.image_region(record, angles=4)
         assert radii.shape == (2, 4) and np.all(np.diff(radii, axis=1) <= 1e-6)
         floor = 0.25 * -ndtri(1 - bounds.binomial_lower(record.hits, record.n, 0.0005))
-        assert np.all(radii >= floor[:, None] * (1 - 1e-9)) and np.all(radii[:, -1] <= distance) and np.all(radii[:, 0] > floor)
+        assert (
+            np.all(radii >= floor[:, None] * (1 - 1e-9))
+            and np.all(radii[:, -1] <= distance)
+            and np.all(radii[:, 0] > floor)
+        )
         for row, (q, share) in enumerate([(0.7, 0.8)]):  # one norm of the interval cannot beat the region
-            _, slice_ = ho.region_slice(bounds.binomial_lower(record.hits[row], record.n[row], 0.0005), 0.999999, angles)
+            _, slice_ = ho.region_slice(
+                bounds.binomial_lower(record.hits[row], record.n[row], 0.0005), 0.999999, angles
+            )
             assert np.all(radii[row] <= 0.25 * slice_ * (1 + 1e-6))
 
     @pytest.mark.parametrize("angles", [[-np.pi / 2], [3 * np.pi / 2], [np.nan], np.int64(4), True, 0, 2.5])
@@ -445,17 +552,31 @@ class TestRecord:
             counts = np.array([[hits, n - hits]])
             for size in (0.0, 1.0, 300.0):
                 moments = np.full((1, 2, d), size) * np.array([1, -1])[None, :, None] ** (hits % 7)
-                record = Record(selection=[[10, 0]], counts=counts, n=n, noise=Gaussian(sigma=1.0), dim=d, index=[0], moments=dict(moments=moments, moments_n=np.array([[500, 500]])))
+                record = Record(
+                    selection=[[10, 0]], counts=counts, n=n, noise=Gaussian(sigma=1.0), dim=d,
+                    index=[0],
+                    moments=dict(moments=moments, moments_n=np.array([[500, 500]])),
+                )
                 for norm in ("l1", "l2", "linf"):
                     made = ho.certify(record, norm=norm)
-                    assert np.isfinite(made.radius).all() and ho.check(made, record).all() and (made.radius[0] > 0) == (hits >= 600)
+                    assert (
+                        np.isfinite(made.radius).all()
+                        and ho.check(made, record).all()
+                        and (made.radius[0] > 0) == (hits >= 600)
+                    )
 
     def test_bad_records(self, plane):
         record, _ = plane
         plain = Record.from_counts([[10, 0]], [[90, 10]], 100, Gaussian(sigma=1.0), 4)
         with pytest.raises(ValueError, match="moments=True"): ho.certify(plain, norm="l1")
-        with pytest.raises(ValueError, match="add up to n"): ho.certify(replace(record, moments=dict(record.moments, moments_n=record.moments["moments_n"] + 1)), norm="l1")
-        with pytest.raises(ValueError, match="both halves"): ho.certify(replace(record, moments=dict(record.moments, moments_n=record.moments["moments_n"] * 0)), norm="l1")
+        with pytest.raises(ValueError, match="add up to n"):
+            ho.certify(
+                replace(record, moments=dict(record.moments, moments_n=record.moments["moments_n"] + 1)), norm="l1"
+            )
+        with pytest.raises(ValueError, match="both halves"):
+            ho.certify(
+                replace(record, moments=dict(record.moments, moments_n=record.moments["moments_n"] * 0)), norm="l1"
+            )
         with pytest.raises(ValueError, match="plan"): ho.certify(replace(record, plan=dict(name="x")), norm="l1")
         with pytest.raises(ValueError, match="alpha"): ho.certify(record, norm="l1", alpha=0)
 
@@ -463,7 +584,11 @@ class TestRecord:
         for alpha in (0.1, 0.001):
             n = ho.minimum_n(alpha)
             assert (alpha / 2)**(1 / n) > 0.5 >= (alpha / 2)**(1 / (n - 1))
-        assert 0 < ho.largest_radius(Gaussian(sigma=0.5), 1000, 0.001, "linf", 64) < ho.largest_radius(Gaussian(sigma=0.5), 1000, 0.001)
+        assert (
+            0
+            < ho.largest_radius(Gaussian(sigma=0.5), 1000, 0.001, "linf", 64)
+            < ho.largest_radius(Gaussian(sigma=0.5), 1000, 0.001)
+        )
 
 
 def halves(kind, runs, n, d, rng):
@@ -496,7 +621,9 @@ class TestCoverage:
         # p near 1: u (f - 1/2) is almost exactly u / 2. Normal halves, norm 0, d = 3072: the deviation of Table 1 misses the sqrt(d).
         d, n, alpha, runs = 3072, 100_000, 0.001, 400
         rng = np.random.default_rng(5)
-        inner = np.concatenate([(rng.standard_normal((200, d)) * rng.standard_normal((200, d))).sum(1) for _ in range(runs // 200)]) / (4 * n)
+        inner = np.concatenate(
+            [(rng.standard_normal((200, d)) * rng.standard_normal((200, d))).sum(1) for _ in range(runs // 200)]
+        ) / (4 * n)
         t = bounds.SUB_GAUSSIAN["paper"] / n * np.sqrt(np.sqrt(2 * d) * np.log(2 / alpha))
         assert (inner > t).mean() > 20 * alpha                       # lower bound positive though the norm is 0
         assert (bounds.gradient_norm_bounds(inner, n, n, d, alpha)[0] > 0).sum() <= 5
@@ -513,8 +640,12 @@ class TestCoverage:
         rotation = np.linalg.qr(rng.standard_normal((d, d)))[0]
         sums = np.concatenate([first[..., None], rest], -1) @ rotation
         k = hits.sum(1)
-        record = Record(selection=np.tile([[1, 0]], (runs, 1)), counts=np.stack([k, n - k], 1), n=n, noise=Gaussian(sigma=sigma), dim=d, index=np.arange(runs),
-                        moments=dict(moments=sums, moments_n=np.full((runs, 2), n // 2)))
+        record = Record(
+            selection=np.tile([[1, 0]], (runs, 1)),
+            counts=np.stack([k, n - k], 1), n=n, noise=Gaussian(sigma=sigma), dim=d,
+            index=np.arange(runs),
+            moments=dict(moments=sums, moments_n=np.full((runs, 2), n // 2)),
+        )
         normal = np.abs(rotation[0])
         for norm, true in (("l2", z), ("l1", z / normal.max()), ("linf", z / normal.sum())):
             assert (ho.certify(record, norm=norm, alpha=alpha).radius > true).mean() <= alpha
@@ -524,11 +655,15 @@ class TestCoverage:
         normal = np.full(d, d**-0.5)
         z, images = 1.9, 24
         x = torch.full((1, d), 0.5) + torch.as_tensor(normal * z * sigma, dtype=torch.float32) + torch.zeros(images, 1)
-        record = ho.vote_adaptive(Plane(normal, 0.5 * d**0.5).eval(), x, noise, 4000, num_classes=2, n0=400, progress=False)
+        record = ho.vote_adaptive(
+            Plane(normal, 0.5 * d**0.5).eval(), x, noise, 4000, num_classes=2, n0=400, progress=False
+        )
         truth = ho.largest_norm(ndtr(z))
         found = ho.gradient_statistics(record, dict(l2_lower=0.05, linf_upper=0.05), "adaptive")
         assert (found["l2_lower"] > truth).sum() <= 4 and (found["linf_upper"] < truth * normal[0]).sum() <= 4
-        assert np.median(found["l2_lower"]) > 1.5 * np.median(ho.gradient_statistics(record, dict(l2_lower=0.05))["l2_lower"])
+        assert np.median(found["l2_lower"]) > 1.5 * np.median(
+            ho.gradient_statistics(record, dict(l2_lower=0.05))["l2_lower"]
+        )
         made = ho.certify(record, norm="l1", estimator="adaptive")
         assert ho.check(made, record, estimator="adaptive").all() and np.all(made.radius <= z * sigma * d**0.5)
 
@@ -542,11 +677,19 @@ class TestCoverage:
 
 
 def shared_logs():
-    folder = Path(os.environ.get("ROBUST_SMOOTH_SHARED", Path(__file__).resolve().parents[2] / "shared")) / "reference_logs" / "JeetMo_HigherOrderCertification" / "data" / "certify"
+    folder = (
+        Path(os.environ.get("ROBUST_SMOOTH_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+        / "reference_logs"
+        / "JeetMo_HigherOrderCertification"
+        / "data"
+        / "certify"
+    )
     return folder if folder.is_dir() else None
 
 
-@pytest.mark.skipif(shared_logs() is None, reason="the authors' published logs are not beside this checkout (../shared/reference_logs)")
+@pytest.mark.skipif(
+    shared_logs() is None, reason="the authors' published logs are not beside this checkout (../shared/reference_logs)"
+)
 def test_published_counts_give_the_published_radii():
     """Their counts, our radius: all 4,613 correct rows agree after rounding to the three digits that they print."""
     rows = 0
@@ -557,7 +700,14 @@ def test_published_counts_give_the_published_radii():
         counts = np.array([int(float(row["count"])) for row in table])
         n = 1_250_000 if "imagenet" in str(file) else 4_000_000 if "lInf" in file.name else 200_000
         sigma = float(file.parent.name.split("_")[1])
-        found = np.maximum(gaussian.radius(bounds.binomial_lower(counts, n, 0.001), sigma, p_lower_complement=bounds.binomial_lower(counts, n, 0.001, complement=True)), 0)
+        found = np.maximum(
+            gaussian.radius(
+                bounds.binomial_lower(counts, n, 0.001),
+                sigma,
+                p_lower_complement=bounds.binomial_lower(counts, n, 0.001, complement=True),
+            ),
+            0,
+        )
         for value, row in zip(found, table): assert float(f"{value:.3g}") == float(row["radius_cohen"]), (file, row)
         rows += len(table)
     assert rows == 4613
@@ -565,17 +715,28 @@ def test_published_counts_give_the_published_radii():
 
 def test_rows_of_a_subspace_are_compared_by_direction_and_checks_know_class_and_scale():
     rng, noise = np.random.default_rng(0), Gaussian(sigma=0.5)
-    votes = lambda v: torch.stack([1.5 * 0.5 - v[:, 1], v[:, 1] - 1.5 * 0.5], 1)  # class 0 below 0.75 along the second axis
-    record = vote(votes, torch.zeros(1, 20), noise, 40_000, num_classes=2, observers={"moments": lambda: ho.GradientMoments(noise, 20)}, progress=False)
+    # class 0 below 0.75 along the second axis
+    votes = lambda v: torch.stack([1.5 * 0.5 - v[:, 1], v[:, 1] - 1.5 * 0.5], 1)
+    record = vote(
+        votes, torch.zeros(1, 20), noise, 40_000, num_classes=2,
+        observers={"moments": lambda: ho.GradientMoments(noise, 20)},
+        progress=False,
+    )
     rows = np.zeros((2, 20))
     rows[0, 0], rows[1, 1] = 1, 1e-11
     table = ho.certify(record, norm="l2", subspace=rows)
-    assert 0 < table.radius[0] <= 0.75 and table.radius[0] == pytest.approx(ho.certify(record, norm="l2", subspace=np.eye(20)[:2]).radius[0])
-    with pytest.raises(ValueError, match="nearly dependent"): ho.certify(record, norm="l2", subspace=np.stack([rows[0], rows[0] + np.eye(20)[3] * 1e-10]))
+    assert 0 < table.radius[0] <= 0.75 and table.radius[0] == pytest.approx(
+        ho.certify(record, norm="l2", subspace=np.eye(20)[:2]).radius[0]
+    )
+    with pytest.raises(ValueError, match="nearly dependent"):
+        ho.certify(record, norm="l2", subspace=np.stack([rows[0], rows[0] + np.eye(20)[3] * 1e-10]))
     plain = ho.certify(record, norm="l1")
     w = plain.witness
-    bad = [replace(plain, label=1 - plain.label), replace(plain, radius=plain.radius * 1e6, witness=dict(w, sigma=w["sigma"] * np.inf)),
-           replace(plain, radius=plain.radius * 10, witness=dict(w, scale=w["scale"] * 10))]
+    bad = [
+        replace(plain, label=1 - plain.label),
+        replace(plain, radius=plain.radius * 1e6, witness=dict(w, sigma=w["sigma"] * np.inf)),
+        replace(plain, radius=plain.radius * 10, witness=dict(w, scale=w["scale"] * 10)),
+    ]
     assert ho.check(plain).all() and not any(ho.check(one).any() for one in bad)
     assert not ho.check(replace(plain, radius=plain.radius * 10, witness=dict(w, sigma=w["sigma"] * 10)), record).any()
     assert ho.radius([0.9, 0.2], 1.0, "l1", [0.1, 0.1], [0.39, 0.39])[1] == 0
@@ -584,8 +745,14 @@ def test_rows_of_a_subspace_are_compared_by_direction_and_checks_know_class_and_
 def test_votes_just_above_one_half_pass_their_own_check():
     hits = np.arange(5100, 5250)
     sums = np.full((len(hits), 2, 16), 3000.0) # as large as a gradient can be
-    record = Record(selection=[[3, 1]] * len(hits), counts=np.stack([hits, 10_000 - hits], 1), n=10_000, noise=Gaussian(sigma=0.5), dim=16,
-                    moments=dict(moments=sums, moments_n=np.full((len(hits), 2), 5_000)))
+    record = Record(
+        selection=[[3, 1]] * len(hits),
+        counts=np.stack([hits, 10_000 - hits], 1),
+        n=10_000,
+        noise=Gaussian(sigma=0.5),
+        dim=16,
+        moments=dict(moments=sums, moments_n=np.full((len(hits), 2), 5_000)),
+    )
     for norm in ("l1", "l2", "linf"):
         table = ho.certify(record, norm=norm)
         assert ho.check(table, record).all() and 0 < np.sum(table.label != ABSTAIN) < len(table)
@@ -602,13 +769,26 @@ def test_bounds_of_few_draws_at_a_large_level_keep_it(n, tau):
     hits = u[..., 0] <= 0.3 if tau is None else (u[..., 0] > 0) == (np.abs(u[..., 0]) > tau)
     truth = np.array([-density(0.3) if tau is None else 2 * density(tau) - density(0), 0.0, 0.0])
     signed, odd = np.where(hits, 0.5, -0.5)[..., None] * u, np.arange(n) % 2
-    moments = dict(moments=np.stack([signed[:, odd == half].sum(1) for half in (0, 1)], 1), moments_n=np.tile([(odd == 0).sum(), odd.sum()], (size, 1)))
+    moments = dict(
+        moments=np.stack([signed[:, odd == half].sum(1) for half in (0, 1)], 1),
+        moments_n=np.tile([(odd == 0).sum(), odd.sum()], (size, 1)),
+    )
     counts = np.stack([hits.sum(1), n - hits.sum(1)], 1)
-    record = Record(selection=np.tile([1, 0], (size, 1)), counts=counts, n=np.full(size, n), noise=Gaussian(sigma=0.5), dim=d, moments=moments)
+    record = Record(
+        selection=np.tile([1, 0], (size, 1)),
+        counts=counts, n=np.full(size, n), noise=Gaussian(sigma=0.5), dim=d, moments=moments,
+    )
     part, unit = np.array([True, True, False]), np.array([0.6, 0.8, 0.0])
-    names = ("l2_lower", "l2_upper", "linf_upper", "l1_upper", "along_lower", "sub_l2_upper", "sub_linf_upper", "sub_l1_upper")
+    names = (
+        "l2_lower", "l2_upper", "linf_upper", "l1_upper", "along_lower", "sub_l2_upper",
+        "sub_linf_upper", "sub_l1_upper",
+    )
     found = ho.gradient_statistics(record, dict.fromkeys(names, level), subspace=part, direction=unit)
     size_of = abs(truth[0])
-    false = {name: (bound < size_of if name.endswith("upper") else bound > (truth @ unit if name == "along_lower" else size_of)).mean()
-             for name, bound in found.items()}
+    false = {
+        name: (
+            bound < size_of if name.endswith("upper") else bound > (truth @ unit if name == "along_lower" else size_of)
+        ).mean()
+        for name, bound in found.items()
+    }
     assert max(false.values()) <= level + 3 * np.sqrt(level * (1 - level) / size), false

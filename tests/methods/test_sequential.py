@@ -25,8 +25,12 @@ NOISE = Gaussian(sigma=0.5)
 def record(hits, n, plan=None, noise=NOISE, rival=None):
     hits, n = np.atleast_1d(hits), np.broadcast_to(n, np.shape(np.atleast_1d(hits))).copy()
     rival = n - hits if rival is None else np.atleast_1d(rival)
-    return Record(selection=np.tile([90, 10, 0], (len(hits), 1)), counts=np.stack([hits, rival, n - hits - rival], axis=1), n=n, noise=noise, dim=64, index=np.arange(len(hits)),
-                  plan=None if plan is None else plan.spec())
+    return Record(
+        selection=np.tile([90, 10, 0], (len(hits), 1)),
+        counts=np.stack([hits, rival, n - hits - rival], axis=1),
+        n=n, noise=noise, dim=64, index=np.arange(len(hits)),
+        plan=None if plan is None else plan.spec(),
+    )
 
 def simulate(plan, p, rng):
     counts, n, active = np.zeros((len(p), 3), np.int64), np.zeros(len(p), np.int64), np.arange(len(p))
@@ -34,33 +38,53 @@ def simulate(plan, p, rng):
         counts[active] += rng.multinomial(now - before, p[active])
         n[active] = now
         active = active[~plan(counts[active], n[active], np.zeros(len(active), int))]
-    return Record(selection=np.tile([90, 10, 0], (len(p), 1)), counts=counts, n=n, noise=NOISE, dim=64, index=np.arange(len(p)), plan=plan.spec())
+    return Record(
+        selection=np.tile([90, 10, 0], (len(p), 1)),
+        counts=counts, n=n, noise=NOISE, dim=64, index=np.arange(len(p)), plan=plan.spec(),
+    )
 
-@pytest.mark.parametrize("n, p0, alpha", [(20, Fraction(1, 2), Fraction(1, 5)), (24, Fraction(7, 10), Fraction(1, 20)), (28, Fraction(9, 10), Fraction(1, 3))])
+@pytest.mark.parametrize(
+    "n, p0, alpha",
+    [
+        (20, Fraction(1, 2), Fraction(1, 5)),
+        (24, Fraction(7, 10), Fraction(1, 20)),
+        (28, Fraction(9, 10), Fraction(1, 3)),
+    ],
+)
 def test_boundaries_and_error_in_rational_arithmetic(n, p0, alpha):
     looks = [n // 4, n // 2, n]
-    boundary, spent = rounds._exact_boundaries(np.array(looks), float(p0), np.array([float(alpha) / 4, float(alpha) / 2, float(alpha)]))
+    boundary, spent = rounds._exact_boundaries(
+        np.array(looks), float(p0), np.array([float(alpha) / 4, float(alpha) / 2, float(alpha)])
+    )
     law, before, used = {0: Fraction(1)}, 0, Fraction(0)
     for k, (look, allowed) in enumerate(zip(looks, (alpha / 4, alpha / 2, alpha))):
         m, moved = look - before, {}
         for h, weight in law.items():
-            for j in range(m + 1): moved[h + j] = moved.get(h + j, 0) + weight * math.comb(m, j) * p0**j * (1 - p0) ** (m - j)
+            for j in range(m + 1):
+                moved[h + j] = moved.get(h + j, 0) + weight * math.comb(m, j) * p0**j * (1 - p0) ** (m - j)
         c = next(c for c in range(look + 2) if sum(w for h, w in moved.items() if h >= c) <= allowed - used)
         used += sum(w for h, w in moved.items() if h >= c)
         law, before = {h: w for h, w in moved.items() if h < c}, look
         assert c == boundary[k]
         assert spent[k] == pytest.approx(float(used), rel=1e-12)
 
-FIRST_LOOKS = [100, 141, 200, 283, 400, 566, 800, 1131, 1600, 2263, 3200, 4525, 6400, 9051, 12800, 18102, 25600, 36204, 51200, 72408, 100000]
+FIRST_LOOKS = [
+    100, 141, 200, 283, 400, 566, 800, 1131, 1600, 2263, 3200, 4525, 6400, 9051, 12800, 18102, 25600,
+    36204, 51200, 72408, 100000,
+]
 
 def test_worked_values_of_the_first_edition():
     plan = sequential.plan([0.5], 0.5, 0.001, ratio=rounds.FIRST_EDITION)
     assert plan.looks.tolist() == FIRST_LOOKS
     assert plan.boundaries[0, [0, 1, 2, 3, 4, -2, -1]].tolist() == [98, 135, 187, 261, 365, 61310, 84512]
     assert plan.spent[0] == pytest.approx(0.00099582, abs=5e-9)
-    assert sequential.plan([0.5], 0.5, 0.001, gamma=0, ratio=rounds.FIRST_EDITION).operate(0.9)[0] == pytest.approx(676.33, abs=0.005)
+    assert sequential.plan([0.5], 0.5, 0.001, gamma=0, ratio=rounds.FIRST_EDITION).operate(0.9)[0] == pytest.approx(
+        676.33, abs=0.005
+    )
 
-@pytest.mark.parametrize("n1, n_max", [(100, 100_000), (50, 50), (10, 4000), (95, 100 * 2**7), (1, 1), (7, 123_456), (100, 105)])
+@pytest.mark.parametrize(
+    "n1, n_max", [(100, 100_000), (50, 50), (10, 4000), (95, 100 * 2**7), (1, 1), (7, 123_456), (100, 105)]
+)
 def test_looks_of_the_first_edition_are_powers_of_root_two(n1, n_max):
     early = [round(n1 * 2 ** (j / 2)) for j in range(60) if n1 * 2 ** (j / 2) < 0.95 * n_max]
     assert rounds.look_times(n1, n_max, rounds.FIRST_EDITION).tolist() == sorted({*early, n_max})
@@ -87,7 +111,9 @@ def test_anytime_is_nearly_the_e_value_at_every_draw():
         law[over] = 0
         law = law * (1 - p) + np.concatenate([[0.0], law[:-1]]) * p
     assert law.sum() < 1e-6
-    plan, first = (sequential.plan([0.5], 0.5, 0.001, spending="anytime", gamma=0, ratio=r) for r in (None, rounds.FIRST_EDITION))
+    plan, first = (
+        sequential.plan([0.5], 0.5, 0.001, spending="anytime", gamma=0, ratio=r) for r in (None, rounds.FIRST_EDITION)
+    )
     assert draws < plan.operate(p)[0] < 1.04 * draws and 1.11 * draws < first.operate(p)[0]
 
 @pytest.mark.parametrize("spending", sequential.SPENDINGS)
@@ -100,7 +126,9 @@ def test_error_at_the_edge_is_below_alpha(spending, sigma, alpha):
     again = [rounds.crossing(plan.looks, b, p)[-1] for b, p in zip(plan.boundaries, edge)]
     assert np.allclose(again, plan.spent, rtol=1e-9, atol=0)
     if spending == "exact":
-        unused = np.array([rounds.crossing(plan.looks, np.append(b[:-1], b[-1] - 1), p)[-1] for b, p in zip(plan.boundaries, edge)])
+        unused = np.array(
+            [rounds.crossing(plan.looks, np.append(b[:-1], b[-1] - 1), p)[-1] for b, p in zip(plan.boundaries, edge)]
+        )
         assert np.all(unused > alpha) # one hit less at the last look would be too much: nothing is wasted
 
 def test_false_claims_along_p():
@@ -147,7 +175,11 @@ def test_certify_is_a_pure_function_of_counts_n_and_plan(tmp_path):
     plan = sequential.plan([0, 0.5, 1.0], 0.5, 0.001)
     stopped = record([100, 188, 700, 99_000], [100, 195, 1083, 100_000], plan)
     result = stopped.certify("l2")
-    assert result.method == "sequential" and result.radius.tolist() == [0.5, 0.5, 0.0, 1.0] and result.label.tolist() == [0, 0, 0, 0]
+    assert (
+        result.method == "sequential"
+        and result.radius.tolist() == [0.5, 0.5, 0.0, 1.0]
+        and result.label.tolist() == [0, 0, 0, 0]
+    )
     assert Record.load(stopped.save(tmp_path / "a.votes")).certify("l2").radius.tolist() == result.radius.tolist()
     assert np.array_equal(result.radius, np.concatenate([sequential.certify(stopped[i]).radius for i in range(4)]))
     assert np.all(sequential.certify(stopped, alpha=1e-9).radius <= result.radius)
@@ -181,7 +213,9 @@ def test_futility_never_gives_up_what_is_within_reach():
     for g in range(3):
         for k in range(len(plan.looks) - 1):
             h, n = plan.futility[g, k], plan.looks[k]
-            reachable = lambda hits: any(hits + m - n >= c for m, c in zip(plan.looks[k + 1:], plan.boundaries[g, k + 1:]))
+            reachable = lambda hits: any(
+                hits + m - n >= c for m, c in zip(plan.looks[k + 1 :], plan.boundaries[g, k + 1 :])
+            )
             assert (h < 0 or not reachable(h)) and (h >= n or reachable(h + 1))
     eager = sequential.plan([0, 0.5, 1.0], 0.5, 0.001, n_max=5000, gamma=0.05)
     assert np.all(eager.futility >= plan.futility) and eager.operate(0.83)[0] < plan.operate(0.83)[0]
@@ -190,16 +224,20 @@ class Slab(nn.Module):
     "Class 0 left of a plane through the first coordinate; a known smoothed classifier."
     num_classes = 3
     def forward(self, x):
-        self._left = getattr(self, "_left", 0) - 1 # calls until it is interrupted: state, which is no part of what it is
+        # calls until it is interrupted: state, which is no part of what it is
+        self._left = getattr(self, "_left", 0) - 1
         if self._left == 0: raise KeyboardInterrupt
         s = x.flatten(1)[:, 0]
         return torch.stack([0.8 - s, s - 0.8, torch.full_like(s, -9.0)], dim=1)
 
 def test_votes_with_a_plan_stop_early_and_resume_bit_for_bit(tmp_path):
     images = torch.zeros(6, 1, 2, 2)
-    images[:, 0, 0, 0] = torch.tensor([0.0, 0.3, 0.5, 0.55, 0.79, 1.0]) # distances to the plane: 0.8, 0.5, 0.3, 0.25, 0.01; the last is class 1 by 0.2
+    # distances to the plane: 0.8, 0.5, 0.3, 0.25, 0.01; the last is class 1 by 0.2
+    images[:, 0, 0, 0] = torch.tensor([0.0, 0.3, 0.5, 0.55, 0.79, 1.0])
     plan = sequential.plan([0, 0.25, 0.5], 0.5, 0.001, n_max=8000)
-    vote = lambda model, save=None, batch=500: Smoothed(model.eval(), NOISE).vote(images, stop=plan, seed=3, save=save, batch_size=batch, progress=False)
+    vote = lambda model, save=None, batch=500: Smoothed(model.eval(), NOISE).vote(
+        images, stop=plan, seed=3, save=save, batch_size=batch, progress=False
+    )
     whole = vote(Slab())
     assert set(whole.n) <= set(plan.looks) and whole.n.min() < 500 and whole.plan == plan.spec()
     result, truth = whole.certify("l2"), np.abs(images[:, 0, 0, 0].double().numpy() - 0.8)
@@ -210,20 +248,27 @@ def test_votes_with_a_plan_stop_early_and_resume_bit_for_bit(tmp_path):
     with pytest.raises(KeyboardInterrupt): vote(broken, path)
     resumed = vote(Slab(), path)
     assert np.array_equal(resumed.counts, whole.counts) and np.array_equal(resumed.n, whole.n)
-    loaded = Record.load(path) # rows of a file may stand in the order in which images were decided: `index` says which is which
+    # rows of a file may stand in the order in which images were decided: `index` says which is which
+    loaded = Record.load(path)
     assert np.array_equal(loaded[np.argsort(loaded.index)].counts, whole.counts)
     other = vote(Slab(), batch=1700)
     assert np.array_equal(other.counts, whole.counts) and np.array_equal(other.n, whole.n)
 
 @pytest.mark.parametrize("two_sided", [False, True])
 def test_records_of_the_first_edition_still_certify(two_sided, tmp_path):
-    spec = dict(targets=[0.0, 0.5, 1.0], sigma=0.5, alpha=0.001, n1=100, n_max=100_000, spending="union" if two_sided else "exact", two_sided=two_sided, gamma=0.01)
+    spec = dict(
+        targets=[0.0, 0.5, 1.0], sigma=0.5, alpha=0.001, n1=100, n_max=100_000,
+        spending="union" if two_sided else "exact",
+        two_sided=two_sided,
+        gamma=0.01,
+    )
     stopped = replace(record([100, 193, 700, 99_000], [100, 200, 1131, 100_000]), plan=spec)
     result = Record.load(stopped.save(tmp_path / "first.votes")).certify("l2")
     assert result.method == "sequential" and result.label.tolist()[:2] == [0, 0] and sequential.check(result).all()
     if not two_sided: assert result.radius.tolist() == [0.5, 0.5, 0.0, 1.0]
     else: assert np.all(result.radius >= [0.5, 0.5, 0.0, 1.0]) # continuous
-    with pytest.raises(ValueError, match="looks"): sequential.certify(replace(stopped[:1], n=np.array([110]), counts=np.array([[100, 10, 0]])))
+    with pytest.raises(ValueError, match="looks"):
+        sequential.certify(replace(stopped[:1], n=np.array([110]), counts=np.array([[100, 10, 0]])))
 
 @pytest.mark.parametrize("votes, n", [((195, 5, 4), 204), ((2000, 150, 50), 2200)])
 def test_two_sided_claims_are_exact_limits_at_the_level_of_the_look(votes, n):
@@ -238,17 +283,35 @@ def test_check_accepts_the_real_and_rejects_the_tampered():
     rng = np.random.default_rng(4)
     p = rng.dirichlet([6, 1, 0.5], 25)
     for options in (dict(), dict(spending="union"), dict(spending="anytime"), dict(two_sided=True)):
-        good = sequential.certify(simulate(sequential.plan([0, 0.25, 0.5], 0.5, 0.001, n_max=10_000, **options), p, rng))
+        good = sequential.certify(
+            simulate(sequential.plan([0, 0.25, 0.5], 0.5, 0.001, n_max=10_000, **options), p, rng)
+        )
         kept = good.label != ABSTAIN
         assert kept.sum() > 10 and sequential.check(good).all(), options
         assert not sequential.check(replace(good, radius=good.radius + 1.0))[kept].any(), options
         assert not sequential.check(replace(good, n=good.n + 1))[kept].any(), options
 
-@pytest.mark.parametrize("options, words", [(dict(radii=[]), "radii"), (dict(radii=[-1.0]), "radii"), (dict(radii=[np.nan]), "radii"), (dict(radii=[9.0]), "certify, at most"), (dict(sigma=0.0), "sigma"),
-                                            (dict(alpha=0.0), "alpha"), (dict(alpha=1.5), "alpha"), (dict(n1=0), "n1"), (dict(n1=200, n_max=100), "n1"), (dict(n1=5, n_max=9), "at least 10 draws"),
-                                            (dict(spending="all"), "spending"), (dict(gamma=1.0), "gamma"), (dict(ratio=1.0), "ratio"), (dict(ratio=np.inf), "ratio"), (dict(two_sided=True, spending="anytime"), "two_sided")])
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (dict(radii=[]), "radii"),
+        (dict(radii=[-1.0]), "radii"),
+        (dict(radii=[np.nan]), "radii"),
+        (dict(radii=[9.0]), "certify, at most"),
+        (dict(sigma=0.0), "sigma"), (dict(alpha=0.0), "alpha"), (dict(alpha=1.5), "alpha"),
+        (dict(n1=0), "n1"),
+        (dict(n1=200, n_max=100), "n1"),
+        (dict(n1=5, n_max=9), "at least 10 draws"),
+        (dict(spending="all"), "spending"),
+        (dict(gamma=1.0), "gamma"),
+        (dict(ratio=1.0), "ratio"),
+        (dict(ratio=np.inf), "ratio"),
+        (dict(two_sided=True, spending="anytime"), "two_sided"),
+    ],
+)
 def test_bad_plans_are_refused(options, words):
-    with pytest.raises(ValueError, match=words): sequential.plan(**{**dict(radii=[0.0], sigma=0.5, alpha=0.001), **options})
+    with pytest.raises(ValueError, match=words):
+        sequential.plan(**{**dict(radii=[0.0], sigma=0.5, alpha=0.001), **options})
 
 def test_bad_records_are_refused():
     plan = sequential.plan([0.0], 0.5, 0.001)
@@ -257,8 +320,10 @@ def test_bad_records_are_refused():
     with pytest.raises(ValueError, match="sigma"): sequential.certify(replace(good, noise=Gaussian(sigma=1.0)))
     with pytest.raises(ValueError, match="Gaussian"): sequential.certify(replace(good, noise=Uniform(lam=1.0)))
     with pytest.raises(ValueError, match="l2"): sequential.certify(good, norm="l1")
-    with pytest.raises(ValueError, match="spec of a sequential plan"): sequential.certify(replace(good, plan=dict(name="other")))
-    with pytest.raises(ValueError, match="another kind, 'splitting early exit'"): sequential.certify(replace(good, plan=dict(kind="splitting early exit", radius=1.0, parts=4)))
+    with pytest.raises(ValueError, match="spec of a sequential plan"):
+        sequential.certify(replace(good, plan=dict(name="other")))
+    with pytest.raises(ValueError, match="another kind, 'splitting early exit'"):
+        sequential.certify(replace(good, plan=dict(kind="splitting early exit", radius=1.0, parts=4)))
     assert sequential.minimum_n(0.001) == 10 and sequential.plan([0, 7.0], 0.5, 0.001).dropped.tolist() == [7.0]
 
 

@@ -20,9 +20,17 @@ from robust_smooth.maths import corners, shell_radii, shell_values, shells
 
 # 1 - p_min of the family l2, by mpmath with 25 to 30 digits: adaptive quadrature of the Gamma and Beta laws, split at the kinks
 REFERENCES = [
-    (2, 1.0, 0.7, 0.104610498496341482), (5, 3.0, 0.5, 0.158416099223065933), (16, 8.0, 1.25, 0.0354606535237066829), (64, 50.0, 1.5, 0.000620526504243436734),
-    (64, 30.0, 0.25, 0.364449123969774037), (64, 20.0, 4.5, 5.98565493934871957e-8), (784, 700.0, 1.0, 0.00106688414184821144), (3072, 500.0, 0.5, 0.292372444434688514),
-    (3072, 500.0, 3.0, 0.000522080721832146176), (3072, 3000.0, 0.5, 0.000490546473792286908), (150_528, 50_000.0, 2.0, 0.00719569938851346751),
+    (2, 1.0, 0.7, 0.104610498496341482),
+    (5, 3.0, 0.5, 0.158416099223065933),
+    (16, 8.0, 1.25, 0.0354606535237066829),
+    (64, 50.0, 1.5, 0.000620526504243436734),
+    (64, 30.0, 0.25, 0.364449123969774037),
+    (64, 20.0, 4.5, 5.98565493934871957e-8),
+    (784, 700.0, 1.0, 0.00106688414184821144),
+    (3072, 500.0, 0.5, 0.292372444434688514),
+    (3072, 500.0, 3.0, 0.000522080721832146176),
+    (3072, 3000.0, 0.5, 0.000490546473792286908),
+    (150_528, 50_000.0, 2.0, 0.00719569938851346751),
 ]
 
 
@@ -76,7 +84,13 @@ def test_mixed_against_simulation_in_fourteen_dimensions():
     for t in (-0.3, 0.2): assert abs(np.mean(L <= t) - law(t)[0]) < 4 * 0.5 / math.sqrt(len(L))
 
 
-@pytest.mark.parametrize("family, d, k", [("l2", 2, 1.0), ("l2", 5, 4.5), ("linf", 3, 2.0), ("mixed", 3, 2.0), ("mixed", 64, 30.0), ("linf", 200, 50.0), ("l2", 200, 150.0)])
+@pytest.mark.parametrize(
+    "family, d, k",
+    [
+        ("l2", 2, 1.0), ("l2", 5, 4.5), ("linf", 3, 2.0), ("mixed", 3, 2.0), ("mixed", 64, 30.0),
+        ("linf", 200, 50.0), ("l2", 200, 150.0),
+    ],
+)
 def test_laws_are_laws(family, d, k):
     R = 0.4 if family == "l2" else 0.4 / math.sqrt(d)
     t = np.linspace(-4, 4, 9)
@@ -103,19 +117,34 @@ def test_edges():
     assert np.all(np.diff(grid) < 0)
 
 
-@pytest.mark.parametrize("call, text", [
-    (lambda: sb.radius(0.9, 5, 5, "l2"), r"k must be in \[0, d\) = \[0, 5\)"), (lambda: sb.radius(0.9, 5, -1, "l2"), "got -1"),
-    (lambda: sb.radius(0.9, 5, float("nan"), "l2"), "k must"), (lambda: sb.radius(0.9, 5, 1, "l2", sigma=0), "sigma"),
-    (lambda: sb.radius(1.2, 5, 1, "l2"), r"p must be in \[0, 1\], got 1.2"), (lambda: sb.radius(float("nan"), 5, 1, "l2"), "p must"),
-    (lambda: sb.radius(1.0, 5, 1, "l2"), "one_minus_p"), (lambda: sb.p_min(-0.1, 5, 1, "l2"), r"R must be in \[0, .*got -0.1"),
-    (lambda: sb.p_min(0.1, 5.5, 1, "l2"), "d must"), (lambda: sb.p_min(0.1, 5, 1, "l3"), "family must"), (lambda: sb.discrepancy(-1, 0.1, 5, 1, "l2"), "lam must"),
-    (lambda: sb.certify(record(MixedNormGaussian(sigma=1.0, k=3)), norm="l2"), "linf"), (lambda: sb.certify(record(LinfGaussian(sigma=1.0, k=3)), norm="l1"), "linf"),
-    (lambda: sb.certify(record(RadialGaussian(sigma=1.0, k=64))), "no integral"), (lambda: sb.certify(record(), mode="exact"), "mode"),
-    (lambda: sb.certify(record(), alpha=0), "alpha"), (lambda: sb.certify(replace(record(), plan=dict(looks=[1]))), "stopped early"),
-    (lambda: Record.from_counts([[1, 0]], [[0.5, 0.5]], 1, RadialGaussian(sigma=1.0, k=3), 4), "whole numbers"),
-    (lambda: RadialGaussian(sigma=0.0, k=1), "sigma"), (lambda: LinfGaussian(sigma=1.0, k=-0.5), "k must"), (lambda: MixedNormGaussian.matched(1.0, 5, 5), "k must"),
-    (lambda: RadialGaussian.matched(1.0, 4, 5), "k < d - 1"), (lambda: RadialGaussian.matched(1.0, 1, 5, how="median"), "how must"),
-])
+@pytest.mark.parametrize(
+    "call, text",
+    [
+        (lambda: sb.radius(0.9, 5, 5, "l2"), r"k must be in \[0, d\) = \[0, 5\)"),
+        (lambda: sb.radius(0.9, 5, -1, "l2"), "got -1"),
+        (lambda: sb.radius(0.9, 5, float("nan"), "l2"), "k must"),
+        (lambda: sb.radius(0.9, 5, 1, "l2", sigma=0), "sigma"),
+        (lambda: sb.radius(1.2, 5, 1, "l2"), r"p must be in \[0, 1\], got 1.2"),
+        (lambda: sb.radius(float("nan"), 5, 1, "l2"), "p must"),
+        (lambda: sb.radius(1.0, 5, 1, "l2"), "one_minus_p"),
+        (lambda: sb.p_min(-0.1, 5, 1, "l2"), r"R must be in \[0, .*got -0.1"),
+        (lambda: sb.p_min(0.1, 5.5, 1, "l2"), "d must"),
+        (lambda: sb.p_min(0.1, 5, 1, "l3"), "family must"),
+        (lambda: sb.discrepancy(-1, 0.1, 5, 1, "l2"), "lam must"),
+        (lambda: sb.certify(record(MixedNormGaussian(sigma=1.0, k=3)), norm="l2"), "linf"),
+        (lambda: sb.certify(record(LinfGaussian(sigma=1.0, k=3)), norm="l1"), "linf"),
+        (lambda: sb.certify(record(RadialGaussian(sigma=1.0, k=64))), "no integral"),
+        (lambda: sb.certify(record(), mode="exact"), "mode"),
+        (lambda: sb.certify(record(), alpha=0), "alpha"),
+        (lambda: sb.certify(replace(record(), plan=dict(looks=[1]))), "stopped early"),
+        (lambda: Record.from_counts([[1, 0]], [[0.5, 0.5]], 1, RadialGaussian(sigma=1.0, k=3), 4), "whole numbers"),
+        (lambda: RadialGaussian(sigma=0.0, k=1), "sigma"),
+        (lambda: LinfGaussian(sigma=1.0, k=-0.5), "k must"),
+        (lambda: MixedNormGaussian.matched(1.0, 5, 5), "k must"),
+        (lambda: RadialGaussian.matched(1.0, 4, 5), "k < d - 1"),
+        (lambda: RadialGaussian.matched(1.0, 1, 5, how="median"), "how must"),
+    ],
+)
 def test_bad_input(call, text):
     with pytest.raises(ValueError, match=text): call()
 
@@ -125,14 +154,31 @@ def record(noise=RadialGaussian(sigma=0.5, k=20), hits=(10_000, 9990, 9900, 9000
     return Record.from_counts(np.tile([100, 0], (len(hits), 1)), counts, n, noise, dim)
 
 
-@pytest.mark.parametrize("noise, norm, dim", [(RadialGaussian(sigma=0.5, k=20), "l2", 64), (RadialGaussian(sigma=0.5, k=500), 4, 3072), (RadialGaussian(sigma=0.5, k=2), "l1", 3),
-                                              (MixedNormGaussian(sigma=0.5, k=5), "linf", 64), (LinfGaussian(sigma=0.5, k=5), "linf", 64), (Gaussian(sigma=0.5), "linf", 64)])
+@pytest.mark.parametrize(
+    "noise, norm, dim",
+    [
+        (RadialGaussian(sigma=0.5, k=20), "l2", 64),
+        (RadialGaussian(sigma=0.5, k=500), 4, 3072),
+        (RadialGaussian(sigma=0.5, k=2), "l1", 3),
+        (MixedNormGaussian(sigma=0.5, k=5), "linf", 64),
+        (LinfGaussian(sigma=0.5, k=5), "linf", 64),
+        (Gaussian(sigma=0.5), "linf", 64),
+    ],
+)
 def test_certify_check_and_tamper(noise, norm, dim):
     r = record(noise, dim=dim)
     found = sb.certify(r, norm=norm)
     family, k, size = sb.worst_shift(noise, norm, dim)
-    exact = sb.radius(None, dim, k, family, noise.sigma, one_minus_p=binomial_lower(r.hits, r.n, 0.001, complement=True)) / size
-    assert np.all(found.radius <= exact) and np.all(found.radius >= exact * (1 - 1e-7) - 1e-7) and found.label[-1] == ABSTAIN and found.radius[-1] == 0
+    exact = (
+        sb.radius(None, dim, k, family, noise.sigma, one_minus_p=binomial_lower(r.hits, r.n, 0.001, complement=True))
+        / size
+    )
+    assert (
+        np.all(found.radius <= exact)
+        and np.all(found.radius >= exact * (1 - 1e-7) - 1e-7)
+        and found.label[-1] == ABSTAIN
+        and found.radius[-1] == 0
+    )
     assert sb.check(found).all() and not sb.check(replace(found, radius=found.radius + 1e-3))[:5].any()
     assert not sb.check(replace(found, witness={**found.witness, "hits": found.witness["hits"] - 50}))[:5].any()
     if norm == "linf" and dim == 64: return
@@ -160,7 +206,8 @@ def test_never_above_the_truth_on_known_classifiers():
         assert sb.radius(inside(0.0), d, k, "l2") <= margin
         assert abs(inside(margin) - 0.5) < 1e-9
         for R in (0.1, 0.3): assert sb.lower_bound(inside(0.0), R, d, k, "l2") <= inside(R) + 1e-6
-    k, d, c = 1.0, 3, 1.5                                        # ball of radius c: probability at shift R by simulation of the exact sampler
+    # ball of radius c: probability at shift R by simulation of the exact sampler
+    k, d, c = 1.0, 3, 1.5
     z = RadialGaussian(sigma=1.0, k=k).sample(torch.empty(200_000, d), torch.Generator().manual_seed(0)).numpy()
     p = gammainc((d - k) / 2, c * c / 2)
     R = sb.radius(p, d, k, "l2")
@@ -183,13 +230,17 @@ def test_coverage_and_attacks_on_votes():
     noise, shift = RadialGaussian(sigma=1.0, k=k), R * np.eye(1, d)[0]
     t = shell_values.values(np.array([ndtri(p)]), np.array([R]), d, k, "l2")[0][0]
     z = noise.sample(torch.empty(40_000, d), torch.Generator().manual_seed(2))
-    kept = lambda s: np.mean(noise.log_density_ratio(z + torch.as_tensor(s * shift, dtype=torch.float32), torch.as_tensor(shift)).numpy() <= t)
+    kept = lambda s: np.mean(
+        noise.log_density_ratio(z + torch.as_tensor(s * shift, dtype=torch.float32), torch.as_tensor(shift)).numpy()
+        <= t
+    )
     assert abs(kept(0.0) - p) < 0.012 and kept(0.9) > 0.5 > kept(1.1)
 
 
 def test_paper_mode_is_marked_warned_and_never_better_here():
     r = record()
-    with pytest.warns(UserWarning, match="Algorithm 2"): paper = sb.certify(r, mode="paper", radii=[0.2, 0.4, 0.8], draws=20_000, pilot=2000)
+    with pytest.warns(UserWarning, match="Algorithm 2"):
+        paper = sb.certify(r, mode="paper", radii=[0.2, 0.4, 0.8], draws=20_000, pilot=2000)
     sound = sb.certify(r)
     assert paper.mode == "paper" and set(paper.radius) <= {0.0, 0.2, 0.4, 0.8} and np.all(paper.radius <= sound.radius)
     with pytest.raises(ValueError, match="no proof"): sb.check(paper)
@@ -200,14 +251,19 @@ def test_paper_mode_is_marked_warned_and_never_better_here():
         warnings.simplefilter("ignore")
         for r, passes in ((0.3, True), (1.2, False)):
             shift = r * np.eye(1, 64)[0]
-            assert sb.algorithm1(vote, noise, shift, **options)[0] is passes and sb.algorithm2(vote, noise, shift, **options)[0] is passes
+            assert (
+                sb.algorithm1(vote, noise, shift, **options)[0] is passes
+                and sb.algorithm2(vote, noise, shift, **options)[0] is passes
+            )
 
 
 def test_monte_carlo_is_sound_and_close():
     r = record()
     radii = np.linspace(0.2, 1.6, 5)
     sampled, sound = sb.certify_monte_carlo(r, radii=radii, draws=20_000), sb.certify(r)
-    assert np.all(sampled.radius <= sound.radius) and sampled.radius[1] > 0.5 * sound.radius[1] and sampled.alpha == 0.001
+    assert (
+        np.all(sampled.radius <= sound.radius) and sampled.radius[1] > 0.5 * sound.radius[1] and sampled.alpha == 0.001
+    )
     custom = sb.certify_monte_carlo(r, radii=radii, draws=20_000, shift=lambda r: r * np.eye(1, 64)[0])
     assert np.array_equal(custom.radius, sampled.radius)
 
@@ -238,8 +294,13 @@ def test_sampler_laws(kind, d, share):
     assert abs((z**2).mean() / second - 1) < 5 * float((z**2).mean(1).std() / (z**2).mean()) / math.sqrt(m) + 1e-6
     if d > 1:
         first = (z[:, 0] / size).numpy()
-        if kind is RadialGaussian: assert stats.kstest(first, lambda c: betainc((d - 1) / 2, (d - 1) / 2, np.clip((1 + c) / 2, 0, 1))).pvalue > 1e-3
-        if kind is LinfGaussian: assert stats.kstest(first[np.abs(first) < 1 - 1e-6], stats.uniform(-1, 2).cdf).pvalue > 1e-3
+        if kind is RadialGaussian:
+            assert (
+                stats.kstest(first, lambda c: betainc((d - 1) / 2, (d - 1) / 2, np.clip((1 + c) / 2, 0, 1))).pvalue
+                > 1e-3
+            )
+        if kind is LinfGaussian:
+            assert stats.kstest(first[np.abs(first) < 1 - 1e-6], stats.uniform(-1, 2).cdf).pvalue > 1e-3
         assert abs(np.corrcoef(np.abs(first), x)[0, 1]) < 4 / math.sqrt(m)  # direction independent of radius
     R = (0.3 if kind is not LinfGaussian or d == 1 else 0.1 / d) * 0.5
     delta = torch.full((d,), R / math.sqrt(d) * (0.5 if d > 2 else 0.1), dtype=torch.float64)
@@ -250,7 +311,12 @@ def test_sampler_laws(kind, d, share):
 def test_mixed_direction_in_the_plane():
     "d = 2: the angle's density is proportional to |u|_inf^-k."
     k = 1.2
-    z = MixedNormGaussian(sigma=1.0, k=k).sample(torch.empty(40_000, 2), torch.Generator().manual_seed(0)).double().numpy()
+    z = (
+        MixedNormGaussian(sigma=1.0, k=k)
+        .sample(torch.empty(40_000, 2), torch.Generator().manual_seed(0))
+        .double()
+        .numpy()
+    )
     angle = np.arctan2(np.minimum(abs(z[:, 0]), abs(z[:, 1])), np.maximum(abs(z[:, 0]), abs(z[:, 1])))  # in [0, pi/4]
     whole = quad(lambda a: np.cos(a)**-k, 0, np.pi / 4)[0]
     cdf = np.vectorize(lambda a: quad(lambda u: np.cos(u)**-k, 0, a)[0] / whole)
@@ -262,11 +328,14 @@ def test_log_ratio_corner_cases(kind):
     noise, delta = kind(sigma=0.3, k=0.7), torch.tensor([0.2, -0.1, 0.0], dtype=torch.float64)
     z = torch.stack([0 * delta, delta, torch.tensor([1.0, 2.5, -2.0], dtype=torch.float64), delta + 1e-7])
     ratio = noise.log_density_ratio(z, delta)
-    assert ratio[0] == -math.inf and ratio[1] == math.inf and ratio[2:].isfinite().all() and ratio.dtype == torch.float64
+    assert (
+        ratio[0] == -math.inf and ratio[1] == math.inf and ratio[2:].isfinite().all() and ratio.dtype == torch.float64
+    )
     assert torch.equal(noise.log_density_ratio(z, 0 * delta), torch.zeros(4, dtype=torch.float64))
     flipped = noise.log_density_ratio(delta - z[2:3], delta)
     assert abs(flipped + ratio[2]) < 1e-12 * (1 + abs(ratio[2]))  # the reflection
-    for extreme in (1e-150, 1e150): assert not noise.log_density_ratio(torch.full((1, 3), extreme, dtype=torch.float64), delta).isnan().any()
+    for extreme in (1e-150, 1e150):
+        assert not noise.log_density_ratio(torch.full((1, 3), extreme, dtype=torch.float64), delta).isnan().any()
 
 
 def test_tiny_shapes_and_reproducibility():
@@ -278,11 +347,23 @@ def test_tiny_shapes_and_reproducibility():
         assert image.shape == (4, 1, 3, 1)
 
 
-@pytest.mark.parametrize("d, k, q", [(64, 22.0, 0.005), (499, 174.0, 0.005), (64, 45.0, 0.005), (64, 55.0, 0.005), (784, 300.0, 1e-5), (20, 12.0, 0.01),
-                                     (12, 10.8, 0.3), (16, 14.4, 1e-4), (20, 18.0, 0.3), (30, 27.0, 0.3)])
+@pytest.mark.parametrize(
+    "d, k, q",
+    [
+        (64, 22.0, 0.005), (499, 174.0, 0.005), (64, 45.0, 0.005), (64, 55.0, 0.005),
+        (784, 300.0, 1e-5), (20, 12.0, 0.01), (12, 10.8, 0.3), (16, 14.4, 1e-4), (20, 18.0, 0.3),
+        (30, 27.0, 0.3),
+    ],
+)
 def test_mixed_with_a_steep_law_is_never_above_a_finer_quadrature(d, k, q, monkeypatch):
     "k close to d: at the certified radius the worst case, by a much finer quadrature, still has the class above one half."
-    record = Record.from_counts([[100, 0]], [[int(round((1 - q / 2) * 10**7)), int(round(q / 2 * 10**7))]], 10**7, MixedNormGaussian(sigma=1.0, k=k), d)
+    record = Record.from_counts(
+        [[100, 0]],
+        [[int(round((1 - q / 2) * 10**7)), int(round(q / 2 * 10**7))]],
+        10**7,
+        MixedNormGaussian(sigma=1.0, k=k),
+        d,
+    )
     table = sb.certify(record, norm="linf")
     assert table.radius[0] > 0 and sb.check(table).all()
     finer = corners.Resolution(24, 18, 22, 4, 0.7)
@@ -296,12 +377,20 @@ def test_checks_compare_class_scale_and_bound_with_the_witness():
     record = Record.from_counts([[100, 0]] * 2, [[990, 10], [900, 100]], 1000, RadialGaussian(sigma=0.5, k=3), 64)
     for table in (sb.certify(record, norm="l2"), sb.certify(record, norm="l2", bilateral=True)):
         assert sb.check(table).all()
-        bad = [replace(table, label=1 - table.label), replace(table, radius=table.radius * np.inf), replace(table, radius=table.radius * 5, witness=dict(table.witness, sigma=table.witness["sigma"] * np.inf)),
-               replace(table, witness=dict(table.witness, sigma=-table.witness["sigma"])), replace(table, witness=dict(table.witness, lam=table.witness["lam"] * np.nan))]
+        bad = [
+            replace(table, label=1 - table.label),
+            replace(table, radius=table.radius * np.inf),
+            replace(table, radius=table.radius * 5, witness=dict(table.witness, sigma=table.witness["sigma"] * np.inf)),
+            replace(table, witness=dict(table.witness, sigma=-table.witness["sigma"])),
+            replace(table, witness=dict(table.witness, lam=table.witness["lam"] * np.nan)),
+        ]
         assert not any(sb.check(one).any() for one in bad)
     assert not sb.check(replace(sb.certify(record, norm="l2"), p_lower=np.full(2, 0.99999))).any()
     with pytest.raises(ValueError, match="bilateral"): sb.certify(record, norm="l2", mode="paper", bilateral=True)
-    assert sb.radius([0.5 + 1e-14, 0.5 + 1e-12], 64, 1, "l2").tolist() == [0.0, 0.0] and sb.verified_radius(np.array([0.5 - 1e-13]), 5, 2, "l2")[0][0] == 0
+    assert (
+        sb.radius([0.5 + 1e-14, 0.5 + 1e-12], 64, 1, "l2").tolist() == [0.0, 0.0]
+        and sb.verified_radius(np.array([0.5 - 1e-13]), 5, 2, "l2")[0][0] == 0
+    )
 
 
 @pytest.mark.parametrize("d, k", [(40, 7.9), (64, 12.7), (200, 39.9), (499, 99.0), (500, 59.0), (3072, 367.0)])
@@ -317,10 +406,18 @@ def test_mixed_below_the_steep_laws_keeps_its_stated_accuracy(d, k, monkeypatch)
 
 # ---- laws, where they were inexact
 
-KINKED = [ # 1 - p_min in one dimension, by mpmath with 30 digits: masses of the Gamma law between exact kinks
-    (2.31e-8, 0.5, 0.49990029604123771), (1e-3, 0.5, 0.47926999180431716277), (0.4, 0.5, 0.16672898444144044172), (2.0, 0.5, 0.0070201043930529391486),
-    (1e-6, 0.9, 0.26745515819614376088), (1e-3, 0.9, 0.046004357316811003228), (1e-12, 0.9, 0.44158725146713325471), (1e-3, 0.1, 0.4991165038474125386),
-    (1.0, 0.95, 3.085525990320816621e-8), (1e-20, 0.95, 0.40373482200646981497), (3.0, 0.3, 0.00069732211539409570715),
+KINKED = [  # 1 - p_min in one dimension, by mpmath with 30 digits: masses of the Gamma law between exact kinks
+    (2.31e-8, 0.5, 0.49990029604123771),
+    (1e-3, 0.5, 0.47926999180431716277),
+    (0.4, 0.5, 0.16672898444144044172),
+    (2.0, 0.5, 0.0070201043930529391486),
+    (1e-6, 0.9, 0.26745515819614376088),
+    (1e-3, 0.9, 0.046004357316811003228),
+    (1e-12, 0.9, 0.44158725146713325471),
+    (1e-3, 0.1, 0.4991165038474125386),
+    (1.0, 0.95, 3.085525990320816621e-8),
+    (1e-20, 0.95, 0.40373482200646981497),
+    (3.0, 0.3, 0.00069732211539409570715),
 ]
 
 
@@ -330,7 +427,15 @@ def test_one_dimension_to_the_last_digits(R, k, tail, family):
     assert abs(sb.p_min(R, 1, k, family, complement=True) - tail) < 1e-15
 
 
-@pytest.mark.parametrize("R, d, k, tail", [(1e-4, 2, 1.5, 0.4890800842330778650), (1e-8, 2, 1.5, 0.4998904993507799), (0.3, 2, 1.8, 0.00096456405004947995), (1e-3, 3, 2.5, 0.45899177010141427)])
+@pytest.mark.parametrize(
+    "R, d, k, tail",
+    [
+        (1e-4, 2, 1.5, 0.4890800842330778650),
+        (1e-8, 2, 1.5, 0.4998904993507799),
+        (0.3, 2, 1.8, 0.00096456405004947995),
+        (1e-3, 3, 2.5, 0.45899177010141427),
+    ],
+)
 def test_a_density_with_a_pole_is_integrated_exactly(R, d, k, tail):
     "By mpmath: the density rho^(d - k - 1) has a pole at 0."
     assert abs(sb.p_min(R, d, k, "l2", complement=True) - tail) < 1e-15
@@ -347,8 +452,14 @@ def test_slopes_at_zero(d, k):
         if d > 2: assert abs((0.5 - sb.p_min(R, d, k, "l2", complement=True)) / R / (mean / 2 * angle) - 1) < 2e-4
 
 
-@pytest.mark.parametrize("family, d, k, p", [("l2", 1, 0.5, 0.50001), ("l2", 1, 0.5, 0.5001), ("l2", 1, 0.9, 0.55), ("l2", 2, 1.5, 0.501), ("linf", 19, 5.0, 0.500001), ("linf", 3, 1.0, 0.500001),
-                                             ("linf", 2, 1.9, 0.6), ("mixed", 2, 0.5, 0.50001), ("mixed", 5, 0.5, 0.50001)])
+@pytest.mark.parametrize(
+    "family, d, k, p",
+    [
+        ("l2", 1, 0.5, 0.50001), ("l2", 1, 0.5, 0.5001), ("l2", 1, 0.9, 0.55), ("l2", 2, 1.5, 0.501),
+        ("linf", 19, 5.0, 0.500001), ("linf", 3, 1.0, 0.500001), ("linf", 2, 1.9, 0.6),
+        ("mixed", 2, 0.5, 0.50001), ("mixed", 5, 0.5, 0.50001),
+    ],
+)
 def test_certified_radii_next_to_one_half_need_no_more_than_they_have(family, d, k, p):
     (R,), (lam,) = shell_radii.verified_radius(np.array([1 - p]), d, k, family)
     assert R > 0 and sb.p_min(R, d, k, family) < p
@@ -358,12 +469,25 @@ def test_certified_radii_next_to_one_half_need_no_more_than_they_have(family, d,
 def test_certificates_next_to_one_half_pass_their_own_check():
     hits = np.array([501_550, 501_545, 501_600, 502_000, 510_000])
     counts = np.stack([hits, 10**6 - hits], 1)
-    for noise, norm, dim in ((LinfGaussian(sigma=1.0, k=5), "linf", 19), (LinfGaussian(sigma=1.0, k=1), "linf", 3), (RadialGaussian(sigma=1.0, k=0.5), "l2", 1), (RadialGaussian(sigma=1.0, k=1.9), "l2", 2)):
+    for noise, norm, dim in (
+        (LinfGaussian(sigma=1.0, k=5), "linf", 19),
+        (LinfGaussian(sigma=1.0, k=1), "linf", 3),
+        (RadialGaussian(sigma=1.0, k=0.5), "l2", 1),
+        (RadialGaussian(sigma=1.0, k=1.9), "l2", 2),
+    ):
         table = sb.certify(Record.from_counts(np.tile([100, 0], (5, 1)), counts, 10**6, noise, dim), norm=norm)
         assert table.radius[-1] > 0 and sb.check(table).all()
-        exact = sb.radius(None, dim, noise.k, "linf" if norm == "linf" else "l2", one_minus_p=binomial_lower(hits, 10**6, 0.001, complement=True))
+        exact = sb.radius(
+            None,
+            dim,
+            noise.k,
+            "linf" if norm == "linf" else "l2",
+            one_minus_p=binomial_lower(hits, 10**6, 0.001, complement=True),
+        )
         assert np.all(table.radius <= exact)
-    found = sb.certify(Record.from_counts([[100, 0]], [[501_550, 498_450]], 10**6, LinfGaussian(sigma=1.0, k=5), 19), norm="linf").radius[0]
+    found = sb.certify(
+        Record.from_counts([[100, 0]], [[501_550, 498_450]], 10**6, LinfGaussian(sigma=1.0, k=5), 19), norm="linf"
+    ).radius[0]
     assert 1.70e-6 < found < 1.724e-6 # slope 2.54457, p - 1/2 = 4.385e-6
 
 
@@ -372,11 +496,23 @@ def test_mixed_in_few_dimensions():
     assert abs(sb.p_min(0.4, 4, 2.0, "mixed", complement=True) - 0.0941096527) < 3e-10
     assert abs(sb.discrepancy(3.0, 0.4, 2, 1.5, "mixed") - 2.41385583) < 1e-8
     q = binomial_lower(9100, 10_000, 0.001, complement=True)
-    table = sb.certify(Record.from_counts([[100, 0]], [[9100, 900]], 10_000, MixedNormGaussian(sigma=1.0, k=0.5), 2), norm="linf")
-    assert sb.check(table).all() and sb.lower_bound(1 - q, table.radius[0], 2, 0.5, "mixed") > 0.5 and table.radius[0] < 0.75663942
+    table = sb.certify(
+        Record.from_counts([[100, 0]], [[9100, 900]], 10_000, MixedNormGaussian(sigma=1.0, k=0.5), 2), norm="linf"
+    )
+    assert (
+        sb.check(table).all()
+        and sb.lower_bound(1 - q, table.radius[0], 2, 0.5, "mixed") > 0.5
+        and table.radius[0] < 0.75663942
+    )
 
 
-@pytest.mark.parametrize("d, k", [(2, 0.5), (2, 1.5), (3, 1.0), (4, 2.0), (5, 3.0), (7, 2.0), (8, 3.0), (12, 6.0), (24, 10.0), (64, 30.0), (784, 300.0)])
+@pytest.mark.parametrize(
+    "d, k",
+    [
+        (2, 0.5), (2, 1.5), (3, 1.0), (4, 2.0), (5, 3.0), (7, 2.0), (8, 3.0), (12, 6.0), (24, 10.0),
+        (64, 30.0), (784, 300.0),
+    ],
+)
 def test_mixed_is_accurate_in_any_dimension(d, k, monkeypatch):
     "Many more nodes of every kind change no tail by more than a part of the accuracy that certificates count on."
     more = corners.Resolution(24, 16, 22, 4, 0.9)
@@ -416,7 +552,10 @@ def test_one_pass_over_the_places_proves_a_mixed_radius(monkeypatch):
 @pytest.mark.parametrize("d", [2, 3, 4, 5, 6, 7, 8, 11, 16, 30, 40, 41, 64])
 def test_mixed_at_k_zero_in_few_dimensions(d):
     for z in (0.1, 3.0):
-        below, above = corners.corner_law(-z * z / 2, z / math.sqrt(d), d, 0.0)[0], corners.corner_law(z * z / 2, z / math.sqrt(d), d, 0.0)[1]
+        below, above = (
+            corners.corner_law(-z * z / 2, z / math.sqrt(d), d, 0.0)[0],
+            corners.corner_law(z * z / 2, z / math.sqrt(d), d, 0.0)[1],
+        )
         assert abs(below - 0.5) < 1e-11 and abs(above - ndtr(-z)) < 1e-11
 
 
@@ -425,15 +564,20 @@ def test_far_tails_and_refusals():
     for d in (64, 3072):
         for z in (8.0, 12.0, 30.0): assert abs(shells.shell_law(z * z / 2, z, d, 0.0, "l2")[1] / ndtr(-z) - 1) < 1e-12
         assert abs(sb.radius(None, d, 1e-9, "l2", one_minus_p=ndtr(-12.0)) / 12 - 1) < 1e-7
-    for call, text in ((lambda: sb.radius(None, 3072, 500, "l2", one_minus_p=1e-301), "at least 1e-250"), (lambda: sb.radius(None, 10, 2, "mixed", one_minus_p=1e-15), "at least 1e-10"),
-                       (lambda: sb.radius(0.9, 64, 60, "mixed"), "at most 0.9 d"), (lambda: sb.radius(None, 5, 1, "l2"), "p must")):
+    for call, text in (
+        (lambda: sb.radius(None, 3072, 500, "l2", one_minus_p=1e-301), "at least 1e-250"),
+        (lambda: sb.radius(None, 10, 2, "mixed", one_minus_p=1e-15), "at least 1e-10"),
+        (lambda: sb.radius(0.9, 64, 60, "mixed"), "at most 0.9 d"),
+        (lambda: sb.radius(None, 5, 1, "l2"), "p must"),
+    ):
         with pytest.raises(ValueError, match=text): call()
     few, many = (shell_radii.verified_radius(np.array([q]), 8, 2.0, "mixed")[0][0] for q in (1e-15, 1e-10))
     assert few == many > 0 # a smaller 1 - p certifies no less
 
 
 def test_laws_of_linf_at_k_zero_add_up():
-    for R, t, d in ((0.00274, 0.000685, 3), (0.0892, 0.104, 3), (0.000178, 0.000117, 2)): assert abs(sum(shells.shell_law(t, R, d, 0.0, "linf")) - 1) < 1e-14
+    for R, t, d in ((0.00274, 0.000685, 3), (0.0892, 0.104, 3), (0.000178, 0.000117, 2)):
+        assert abs(sum(shells.shell_law(t, R, d, 0.0, "linf")) - 1) < 1e-14
 
 
 # ---- claims
@@ -445,8 +589,15 @@ def test_a_certificate_with_another_claim_fails(bilateral):
     assert sb.check(table).all()
     sealed = replace(table, noise=dict(name="RadialGaussian", sigma=0.5, k=20), dim=64)
     assert sb.check(sealed).all()
-    changes = [dict(norm="linf"), dict(norm="l3"), dict(scope="direction"), dict(scope="features"), dict(alpha=1e-90), dict(alpha=0.5), dict(alpha_scope="joint"), dict(n=table.n * 2), dict(n=np.ones(len(table), int)),
-               dict(noise=dict(name="RadialGaussian", sigma=1.0, k=20)), dict(noise=dict(name="LinfGaussian", sigma=0.5, k=20)), dict(noise=dict(name="Gaussian", sigma=0.5)), dict(dim=63)]
+    changes = [
+        dict(norm="linf"), dict(norm="l3"), dict(scope="direction"), dict(scope="features"),
+        dict(alpha=1e-90), dict(alpha=0.5), dict(alpha_scope="joint"), dict(n=table.n * 2),
+        dict(n=np.ones(len(table), int)),
+        dict(noise=dict(name="RadialGaussian", sigma=1.0, k=20)),
+        dict(noise=dict(name="LinfGaussian", sigma=0.5, k=20)),
+        dict(noise=dict(name="Gaussian", sigma=0.5)),
+        dict(dim=63),
+    ]
     for change in changes: assert not sb.check(replace(sealed, **change))[kept].any(), change
 
 
@@ -454,11 +605,18 @@ def test_monte_carlo_certificates_are_proved_again_from_counts():
     table = sb.certify_monte_carlo(record(), radii=np.linspace(0.2, 1.6, 5), draws=20_000)
     kept = table.label != ABSTAIN
     assert sb.check_monte_carlo(table).all() and kept.sum() >= 4
-    changes = [dict(alpha=1e-4), dict(alpha=1e-12), dict(scope="direction"), dict(alpha_scope="joint"), dict(radius=table.radius * 1.01), dict(n=np.full(len(table), 100)), dict(label=1 - table.label),
-               dict(p_lower=np.full(len(table), 0.99999))]
+    changes = [
+        dict(alpha=1e-4), dict(alpha=1e-12), dict(scope="direction"), dict(alpha_scope="joint"),
+        dict(radius=table.radius * 1.01),
+        dict(n=np.full(len(table), 100)),
+        dict(label=1 - table.label),
+        dict(p_lower=np.full(len(table), 0.99999)),
+    ]
     for change in changes: assert not sb.check_monte_carlo(replace(table, **change))[kept].any(), change
     for name, value in dict(share=0.9, rank=20_000, radii=0, draws=100, above=0).items():
-        assert not sb.check_monte_carlo(replace(table, witness={**table.witness, name: np.full(len(table), value)}))[kept].any(), name
+        assert not sb.check_monte_carlo(replace(table, witness={**table.witness, name: np.full(len(table), value)}))[
+            kept
+        ].any(), name
 
 
 def test_a_law_that_is_not_resolved_is_refused_with_its_reason(monkeypatch):
@@ -480,7 +638,9 @@ def test_where_secants_wander_the_quantile_is_bracketed(d, k, p, monkeypatch):
 
 # ---- work, counted: no call may take a minute
 
-@pytest.mark.parametrize("d, k, q", [(1, 0.995, 1e-9), (1, 0.995, 0.1), (2, 1.98, 0.01), (12, 11.995, 0.1), (784, 783.2, 1e-4)])
+@pytest.mark.parametrize(
+    "d, k, q", [(1, 0.995, 1e-9), (1, 0.995, 0.1), (2, 1.98, 0.01), (12, 11.995, 0.1), (784, 783.2, 1e-4)]
+)
 @pytest.mark.parametrize("family", ["l2", "linf"])
 def test_next_to_the_pole_a_radius_takes_hundreds_of_laws_not_thousands(d, k, q, family, monkeypatch):
     laws, law = [], shell_values.shell_law
@@ -504,7 +664,9 @@ def test_a_steep_mixed_radius_takes_a_dozen_laws(d, k, q, monkeypatch):
     assert R > 0 and len(laws) <= 24 # 37 before
 
 
-@pytest.mark.parametrize("d, k, q", [(2, 1.0, 0.3), (3, 1.5, 0.45), (16, 14.4, 0.49), (30, 27.0, 0.49), (300, 240.0, 0.45)])
+@pytest.mark.parametrize(
+    "d, k, q", [(2, 1.0, 0.3), (3, 1.5, 0.45), (16, 14.4, 0.49), (30, 27.0, 0.49), (300, 240.0, 0.45)]
+)
 def test_a_mixed_radius_is_the_root_of_its_law_to_the_stated_accuracy(d, k, q):
     "The class of probability p keeps one half at its radius to 1e-9, at the quantile itself and by the law of certificates."
     R = float(sb.radius(None, d, k, "mixed", one_minus_p=q))
@@ -522,12 +684,23 @@ def test_a_quantile_out_of_reach_is_refused_with_its_reason():
         shells.log_gamma_range(0.01, 1e304)
 
 
-ASKED = dict(radius=lambda f, *law: f(None, *law, one_minus_p=[0.3, 1e-3, 1e-15]), p_min=lambda f, *law: f([0.01, 0.7, 3.0], *law),
-             bilateral_radius=lambda f, *law: f([0.7, 0.999], [0.15, 5e-4], *law), llr_cdf=lambda f, *law: f([-1.0, 0.1, 3.0], 0.5, *law),
-             discrepancy=lambda f, *law: f([0.5, 2.0], 0.5, *law), lower_bound=lambda f, *law: f([0.6, 0.9], 0.5, *law))
+ASKED = dict(
+    radius=lambda f, *law: f(None, *law, one_minus_p=[0.3, 1e-3, 1e-15]),
+    p_min=lambda f, *law: f([0.01, 0.7, 3.0], *law),
+    bilateral_radius=lambda f, *law: f([0.7, 0.999], [0.15, 5e-4], *law),
+    llr_cdf=lambda f, *law: f([-1.0, 0.1, 3.0], 0.5, *law),
+    discrepancy=lambda f, *law: f([0.5, 2.0], 0.5, *law),
+    lower_bound=lambda f, *law: f([0.6, 0.9], 0.5, *law),
+)
 
 
-@pytest.mark.parametrize("d, k, family", [(9, 2.0, "mixed"), (5, 0.5, "mixed"), (19, 5.0, "linf"), (3, 1.0, "linf"), (1, 0.5, "linf"), (64, 0.9, "l2"), (7, 5.0, "l2"), (1, 0.5, "l2")])
+@pytest.mark.parametrize(
+    "d, k, family",
+    [
+        (9, 2.0, "mixed"), (5, 0.5, "mixed"), (19, 5.0, "linf"), (3, 1.0, "linf"), (1, 0.5, "linf"),
+        (64, 0.9, "l2"), (7, 5.0, "l2"), (1, 0.5, "l2"),
+    ],
+)
 @pytest.mark.parametrize("name", ASKED)
 def test_the_mathematics_does_not_depend_on_the_callers_float_setting(name, d, k, family):
     "Every tail that underflowed raised FloatingPointError; bit for bit the same, and the caller's setting stays."
@@ -543,11 +716,16 @@ def test_the_mathematics_does_not_depend_on_the_callers_float_setting(name, d, k
     assert (found == want) if isinstance(want, str) else np.array_equal(found, want, equal_nan=True)
 
 
-@pytest.mark.parametrize("family, d, k, R, t, tail", [ # by other ways: rays through the faces of the square; mpmath over the norm, cut at every kink
-    ("mixed", 2, 0.5, 0.6, 0.1, 0.26625333062668), ("mixed", 2, 1.5, 0.4, 0.3, 0.14848842330588), ("mixed", 2, 0.0, 1.0, 0.3, 0.17898533632216),
-    ("linf", 2, 1.0, 0.0033786113893950207, 0.006757445565275801, 0.489999937893647),
-    ("linf", 7, 3.5, 0.05375672432395527, 0.20115105651670442, 0.399999879900974),
-])
+@pytest.mark.parametrize(
+    "family, d, k, R, t, tail",
+    [  # by other ways: rays through the faces of the square; mpmath over the norm, cut at every kink
+        ("mixed", 2, 0.5, 0.6, 0.1, 0.26625333062668),
+        ("mixed", 2, 1.5, 0.4, 0.3, 0.14848842330588),
+        ("mixed", 2, 0.0, 1.0, 0.3, 0.17898533632216),
+        ("linf", 2, 1.0, 0.0033786113893950207, 0.006757445565275801, 0.489999937893647),
+        ("linf", 7, 3.5, 0.05375672432395527, 0.20115105651670442, 0.399999879900974),
+    ],
+)
 def test_laws_found_by_other_ways(family, d, k, R, t, tail):
     assert sum(shell_values.law_at(t, R, d, k, family)) == pytest.approx(1, abs=1e-14)
     assert shell_values.law_at(t, R, d, k, family)[1] == pytest.approx(tail, abs=2e-13)

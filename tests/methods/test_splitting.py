@@ -63,10 +63,17 @@ def test_visits_are_bit_exact_for_all_pieces(count, q):
     generator = torch.Generator().manual_seed(0)
     levels = torch.randint(q + 1, (3, 5, 4), generator=generator)
     image = (levels / q).float()
-    expected = split_levels(levels.numpy().ravel(), (np.arange(count)[:, None] + offsets(3, count, 60)) % count, count, q)
+    expected = split_levels(
+        levels.numpy().ravel(), (np.arange(count)[:, None] + offsets(3, count, 60)) % count, count, q
+    )
     expected = (expected.astype(np.float32) / np.float32(4 * q)).reshape(count, 3, 5, 4)
     for piece in (1, 7, count):
-        got = np.concatenate([noise.visit(image, start, torch.empty(min(piece, count - start), 3, 5, 4)).numpy() for start in range(0, count, piece)])
+        got = np.concatenate(
+            [
+                noise.visit(image, start, torch.empty(min(piece, count - start), 3, 5, 4)).numpy()
+                for start in range(0, count, piece)
+            ]
+        )
         assert np.array_equal(got, expected)
     layout = torch.empty(count, 3, 5, 4).contiguous(memory_format=torch.channels_last)
     assert np.array_equal(noise.visit(image, 0, layout).numpy(), expected)
@@ -78,7 +85,9 @@ def test_table_and_arithmetic_give_the_same_bits(monkeypatch):
     results = []
     for limit in (2**22, 0):
         monkeypatch.setattr(module, "TABLE_LIMIT", limit)
-        results.append([Splitting(n_splits=count, q=16).visit(image, 0, torch.empty(count, 1, 17)) for count in (1, 5, 16, 55)])
+        results.append(
+            [Splitting(n_splits=count, q=16).visit(image, 0, torch.empty(count, 1, 17)) for count in (1, 5, 16, 55)]
+        )
     assert all(torch.equal(a, b) for a, b in zip(*results))
 
 def test_sixteen_bit_images():
@@ -91,15 +100,26 @@ def test_sixteen_bit_images():
     assert expected.dtype == np.int32
     got = noise.visit(image, 35_000, torch.empty(100, 6)).numpy()
     assert np.array_equal(got, (expected[35_000:35_100] / (4 * 65535)).astype(np.float32))
-    for q in (16, 255, 65535):                                              # distinct numerators stay distinct in float32
+    # distinct numerators stay distinct in float32
+    for q in (16, 255, 65535):
         values = (np.arange(4 * q + 1) / (4 * q)).astype(np.float32)
         assert len(np.unique(values)) == 4 * q + 1
 
 def test_noise_levels_are_exact():
     sigmas = ["0.15"] + [Fraction(k, 4) for k in range(1, 15)]
-    assert [n_splits(255, sigma=s) for s in sigmas] == [132, 220, 441, 662, 883, 1104, 1325, 1545, 1766, 1987, 2208, 2429, 2650, 2870, 3091]
-    assert [n_splits(16, sigma=float(s)) for s in map(Fraction, sigmas)] == [8, 13, 27, 41, 55, 69, 83, 96, 110, 124, 138, 152, 166, 180, 193]
-    assert n_splits(50, lam=0.29) == n_splits(50, lam="29/100") == n_splits(50, lam=Fraction(29, 100)) == 29 != int(2 * 0.29 * 50)
+    assert [n_splits(255, sigma=s) for s in sigmas] == [
+        132, 220, 441, 662, 883, 1104, 1325, 1545, 1766, 1987, 2208, 2429, 2650, 2870, 3091,
+    ]
+    assert [n_splits(16, sigma=float(s)) for s in map(Fraction, sigmas)] == [
+        8, 13, 27, 41, 55, 69, 83, 96, 110, 124, 138, 152, 166, 180, 193,
+    ]
+    assert (
+        n_splits(50, lam=0.29)
+        == n_splits(50, lam="29/100")
+        == n_splits(50, lam=Fraction(29, 100))
+        == 29
+        != int(2 * 0.29 * 50)
+    )
     assert n_splits(2, sigma=Fraction(1, 4)) == 1 and n_splits(4, lam="0.6875") == 5
     for q in (16, 50, 255, 256):
         for hundredths in range(1, 400, 7):
@@ -117,7 +137,10 @@ def test_published_noise_levels(request):
         assert n_splits(int(setting["q"]), sigma=str(setting["sigma"])) == int(float(value))
 
 def test_offsets_are_the_same_everywhere():
-    assert offsets(0, 441, 3072)[:8].tolist() == [172, 47, 117, 192, 323, 251, 195, 359] and offsets(0, 441, 3072).sum() == 674994
+    assert (
+        offsets(0, 441, 3072)[:8].tolist() == [172, 47, 117, 192, 323, 251, 195, 359]
+        and offsets(0, 441, 3072).sum() == 674994
+    )
     assert offsets(0, 27, 64)[:8].tolist() == [12, 15, 21, 0, 3, 3, 7, 9] and offsets(0, 27, 64).sum() == 818
     noise = Splitting(n_splits=27, q=16)
     own = Splitting(n_splits=27, q=16, shifts=tuple(int(v) + 27 for v in offsets(0, 27, 64)))
@@ -130,7 +153,9 @@ def test_moments_of_the_quantised_law():
     q = 16
     for count in (16, 17, 40, 193): # lam' >= 1/2: mean 1/2 + (x - 1/2) / 4 lam'
         means = split_levels(np.arange(q + 1), np.arange(count)[:, None], count, q).sum(0)
-        assert [Fraction(int(m), 4 * q * count) for m in means] == [Fraction(1, 2) + (Fraction(x, q) - Fraction(1, 2)) * Fraction(q, 2 * count) for x in range(q + 1)]
+        assert [Fraction(int(m), 4 * q * count) for m in means] == [
+            Fraction(1, 2) + (Fraction(x, q) - Fraction(1, 2)) * Fraction(q, 2 * count) for x in range(q + 1)
+        ]
     for count in range(1, 9):       # cells that are not cut off: mean x, variance (N^2 - 1) / 12 q^2
         for x in range(count, q - count + 1):
             values = [Fraction(int(z), 4 * q) for z in split_levels(x, np.arange(count), count, q)]
@@ -138,7 +163,9 @@ def test_moments_of_the_quantised_law():
             assert sum((v - Fraction(x, q))**2 for v in values) / count == Fraction(count**2 - 1, 12 * q**2)
     for count in (3, 9, 30):        # the law of q - X mirrors the law of X
         for x in range(q + 1):
-            assert sorted(split_levels(x, np.arange(count), count, q)) == sorted(4 * q - split_levels(q - x, np.arange(count), count, q))
+            assert sorted(split_levels(x, np.arange(count), count, q)) == sorted(
+                4 * q - split_levels(q - x, np.arange(count), count, q)
+            )
 
 def test_training_noise_comes_from_the_visited_splits():
     noise, generator = Splitting(n_splits=9, q=4, seed=1), torch.Generator().manual_seed(0)
@@ -154,15 +181,31 @@ def test_training_noise_comes_from_the_visited_splits():
     possible = split_levels((images[0].view(-1) * 4).int().numpy(), np.arange(9)[:, None], 9, 4) / 16
     assert all(np.isin(free.view(50, 4)[:, i].numpy(), possible[:, i]).all() for i in range(4))
 
-@pytest.mark.parametrize("spoil, entry", [
-    (lambda x: x + 0.003, "0, 0, 0, 0"), (lambda x: (x - 0.5) / 0.3, "0, 0, 0, 0"), (lambda x: x * float("nan"), "nan"), (lambda x: x + 1, "0, 0, 0, 1"),
-    (lambda x: x.index_put((torch.tensor([1]), torch.tensor([0]), torch.tensor([2]), torch.tensor([3])), torch.tensor(0.3)), "1, 0, 2, 3")])
+@pytest.mark.parametrize(
+    "spoil, entry",
+    [
+        (lambda x: x + 0.003, "0, 0, 0, 0"),
+        (lambda x: (x - 0.5) / 0.3, "0, 0, 0, 0"),
+        (lambda x: x * float("nan"), "nan"),
+        (lambda x: x + 1, "0, 0, 0, 1"),
+        (
+            lambda x: x.index_put(
+                (torch.tensor([1]), torch.tensor([0]), torch.tensor([2]), torch.tensor([3])), torch.tensor(0.3)
+            ),
+            "1, 0, 2, 3",
+        ),
+    ],
+)
 def test_off_grid_images_are_refused_with_the_mending_line(spoil, entry):
     images = (torch.arange(32).view(2, 1, 4, 4) % 17) / 16
     noise = Splitting(n_splits=27, q=16)
     noise.check_images(images)
-    for call in (lambda x: noise.check_images(x), lambda x: noise.visit(x[0], 0, torch.empty(3, 1, 4, 4)) if entry[0] != "1" else noise.check_images(x),
-                 lambda x: IndependentSplitting(n_splits=27, q=16).check_images(x), lambda x: audit(_tiny(16, 3), x, noise)):
+    for call in (
+        lambda x: noise.check_images(x),
+        lambda x: noise.visit(x[0], 0, torch.empty(3, 1, 4, 4)) if entry[0] != "1" else noise.check_images(x),
+        lambda x: IndependentSplitting(n_splits=27, q=16).check_images(x),
+        lambda x: audit(_tiny(16, 3), x, noise),
+    ):
         with pytest.raises(ValueError, match=r"\.round\(\) / 16"): call(spoil(images))
     with pytest.raises(ValueError, match=entry): noise.check_images(spoil(images))
 
@@ -174,8 +217,10 @@ def test_bad_settings_are_named():
     with pytest.raises(ValueError, match="at least 1"): Splitting.from_lam("0.03", q=16)
     with pytest.raises(ValueError, match="above 0"): n_splits(16, sigma=-1)
     with pytest.raises(TypeError, match="lam"): n_splits(16, lam=True)
-    with pytest.raises(ValueError, match="splits must lie"): Splitting(n_splits=5, q=4).visit(torch.zeros(2), 4, torch.empty(2, 2))
-    with pytest.raises(ValueError, match="images must be floats"): Splitting(n_splits=5, q=4).check_images(torch.zeros(1, 2, dtype=torch.int64))
+    with pytest.raises(ValueError, match="splits must lie"):
+        Splitting(n_splits=5, q=4).visit(torch.zeros(2), 4, torch.empty(2, 2))
+    with pytest.raises(ValueError, match="images must be floats"):
+        Splitting(n_splits=5, q=4).check_images(torch.zeros(1, 2, dtype=torch.int64))
     assert Splitting(n_splits=5, q=255).levels(torch.tensor([[0, 255]], dtype=torch.uint8)).tolist() == [[0, 255]]
 
 
@@ -186,7 +231,14 @@ def _rewritable(counts):
     start, winner, steps = tuple(counts), int(np.argmax(counts)), 0
     reach, classes = {start}, range(len(counts))
     while steps < sum(counts):
-        reach |= {tuple(c[i] - (i == a) + (i == b) for i in classes) for c in reach for a in classes if c[a] for b in classes if b != a}
+        reach |= {
+            tuple(c[i] - (i == a) + (i == b) for i in classes)
+            for c in reach
+            for a in classes
+            if c[a]
+            for b in classes
+            if b != a
+        }
         if any(np.argmax(c) != winner for c in reach): return steps
         steps += 1
     return steps
@@ -200,12 +252,17 @@ def test_budget_equals_exhaustive_rewriting():
 
 def test_budget_by_hand():
     assert budget([6, 4]) == (0, 1) and budget([4, 6]) == (1, 0)
-    assert budget([5, 5]) == (0, 0) and budget([0, 7]) == (1, 3) and budget([8, 0]) == (0, 4) and budget([0, 8]) == (1, 3)
+    assert (
+        budget([5, 5]) == (0, 0) and budget([0, 7]) == (1, 3) and budget([8, 0]) == (0, 4) and budget([0, 8]) == (1, 3)
+    )
     assert budget([1]+[0]*9) == (0, 0)
     labels, L = budget(np.array([[[3, 9], [9, 3]], [[6, 6], [12, 0]]]))
     assert labels.tolist() == [[1, 0], [0, 0]] and L.tolist() == [[2, 3], [0, 6]]
     assert L.dtype == np.int64
-    for bad, word in (([3], "two classes"), ([1.5, 2], "whole"), ([-1, 4], "whole"), ([[]], "two classes"), ([np.nan, 1], "whole")):
+    for bad, word in (
+        ([3], "two classes"), ([1.5, 2], "whole"), ([-1, 4], "whole"), ([[]], "two classes"),
+        ([np.nan, 1], "whole"),
+    ):
         with pytest.raises(ValueError, match=word): budget(bad)
 
 def test_fragile_votes_belong_to_the_attacker():
@@ -225,7 +282,11 @@ def test_partial_budget_bounds_all_completions():
     rng = np.random.default_rng(1)
     for _ in range(150):
         counts, missing = rng.integers(0, 6, 3), int(rng.integers(0, 5))
-        ends = np.array([counts + np.bincount(rest, minlength=3) for rest in product(range(3), repeat=missing)] if missing else [counts])
+        ends = np.array(
+            [counts + np.bincount(rest, minlength=3) for rest in product(range(3), repeat=missing)]
+            if missing
+            else [counts]
+        )
         labels, budgets = budget(ends)
         label, low, high = partial_budget(counts, missing)
         assert (label == labels[0]) if len(set(labels)) == 1 else label == ABSTAIN
@@ -239,7 +300,10 @@ def test_soft_budget_against_the_worst_rewriting():
         if label == ABSTAIN: continue
         def overturned(chosen):
             changed = scores.copy()
-            return any((np.where(np.isin(np.arange(6), chosen)[:, None], np.eye(3)[rival], changed).sum(0)).argmax() != label for rival in range(3))
+            return any(
+                (np.where(np.isin(np.arange(6), chosen)[:, None], np.eye(3)[rival], changed).sum(0)).argmax() != label
+                for rival in range(3)
+            )
         subsets = lambda size: combinations(range(6), size)
         assert not any(overturned(list(s)) for s in subsets(L))
         if L < 6: assert any(overturned(list(s)) for s in subsets(L + 1))
@@ -251,14 +315,24 @@ def test_soft_budget_against_the_worst_rewriting():
 # ---------------------------------------------------------------- certificates
 
 def _record(counts, count, q=16, **more):
-    return Record(selection=np.atleast_2d(counts), counts=np.atleast_2d(counts), n=np.atleast_2d(counts).sum(1), noise=Splitting(n_splits=count, q=q), dim=64, index=None, **more)
+    return Record(
+        selection=np.atleast_2d(counts),
+        counts=np.atleast_2d(counts),
+        n=np.atleast_2d(counts).sum(1),
+        noise=Splitting(n_splits=count, q=q),
+        dim=64,
+        index=None,
+        **more,
+    )
 
 def test_certified_at_is_decided_in_whole_steps():
     table = certify(_record([[0, 255], [128, 127]], 255, q=255))
     assert table.steps.tolist() == [127, 0] and table.levels == 255 and table.alpha == 0
-    assert table.radius[0] == 127 / 255 < 0.5 and table.certified_at(0.5)[0]          # a perturbation of norm 0.5 has at most 127 steps
+    # a perturbation of norm 0.5 has at most 127 steps
+    assert table.radius[0] == 127 / 255 < 0.5 and table.certified_at(0.5)[0]
     assert not certify(_record([[0, 255], [128, 127]], 255, q=255), mode="paper").certified_at(0.5)[0]
-    assert table.certified_at(0).all()                                                # never abstains: rho = 0 is clean accuracy
+    # never abstains: rho = 0 is clean accuracy
+    assert table.certified_at(0).all()
     accuracy = table.certified_accuracy([1, 0], np.linspace(0, 1, 40))
     assert (np.diff(accuracy) <= 0).all() and accuracy[0] == 1
     for L in (357, 459, 663, 714, 918, 969): # 1.4, 1.8, ...: float32 radii fail there
@@ -289,8 +363,13 @@ def test_real_valued_counterexample():
         return np.bincount(vote_of(torch.tensor(values, dtype=torch.float32)).numpy(), minlength=2).argmax()
     assert smoothed(x.numpy()) == 1
     grid = np.arange(-6, 7)
-    found = [sum(map(abs, step)) for step in product(grid, repeat=3)
-             if sum(map(abs, step)) <= 6 and (point := x.numpy().astype(float) + np.array(step) / 20 * 1.0001).min() >= 0 and smoothed(point) != 1]
+    found = [
+        sum(map(abs, step))
+        for step in product(grid, repeat=3)
+        if sum(map(abs, step)) <= 6
+        and (point := x.numpy().astype(float) + np.array(step) / 20 * 1.0001).min() >= 0
+        and smoothed(point) != 1
+    ]
     assert min(found) == 6 # 6 twentieths = 0.3
 
 def test_nominal_noise_level_would_be_wrong():
@@ -304,10 +383,17 @@ def test_record_is_checked():
     with pytest.raises(ValueError, match="l1"): certify(_record([5, 4], 9), norm="l2")
     with pytest.raises(ValueError, match="mode"): certify(_record([5, 4], 9), mode="fast")
     with pytest.raises(ValueError, match="adversary"): certify(_record([5, 4], 9), adversary="any")
-    with pytest.raises(ValueError, match="offsets differ"): certify(_record([5, 4], 9, provenance=dict(offsets="0" * 64)))
-    assert certify(_record([5, 4], 9, provenance=dict(offsets=Splitting(n_splits=9, q=16).fingerprint(64)))).steps[0] == 0
+    with pytest.raises(ValueError, match="offsets differ"):
+        certify(_record([5, 4], 9, provenance=dict(offsets="0" * 64)))
+    assert (
+        certify(_record([5, 4], 9, provenance=dict(offsets=Splitting(n_splits=9, q=16).fingerprint(64)))).steps[0] == 0
+    )
     early = _record([5, 0], 9, plan=dict(kind="early exit"))
-    assert certify(early).label[0] == 0 and certify(early).steps[0] == 0 and certify(_record([3, 0], 9, plan=dict())).label[0] == ABSTAIN
+    assert (
+        certify(early).label[0] == 0
+        and certify(early).steps[0] == 0
+        and certify(_record([3, 0], 9, plan=dict())).label[0] == ABSTAIN
+    )
 
 def test_registered():
     method = find_methods("Splitting", "l1")[0]
@@ -333,7 +419,9 @@ def test_counts_do_not_depend_on_the_batch_size(digits):
     noise, net = Splitting.from_sigma(1, q=16), models.seeded(lambda: models.mlp(64, 10)).eval()
     settings = dict(num_classes=10, seed=0, progress=False)
     first = count_votes(net, digits.images, noise, 1, batch_size=512, **settings)
-    own = np.array([np.bincount(net(noise.visit(x, 0, torch.empty(55, 1, 8, 8))).argmax(1), minlength=10) for x in digits.images])
+    own = np.array(
+        [np.bincount(net(noise.visit(x, 0, torch.empty(55, 1, 8, 8))).argmax(1), minlength=10) for x in digits.images]
+    )
     for size in (1, 37, 55):
         other = count_votes(net, digits.images, noise, 1, batch_size=size, **settings)
         assert (np.abs(first.counts - other.counts).sum(1) <= 2 * np.maximum(first.fragile, other.fragile)).all()
@@ -343,20 +431,26 @@ def test_early_exit_agrees_with_the_full_vote(digits):
     noise, net = Splitting.from_sigma(1, q=16), models.seeded(lambda: models.mlp(64, 10)).eval()
     settings = dict(num_classes=10, batch_size=64, progress=False)
     full = vote(net, digits.images, noise, **settings)
-    assert full.provenance["offsets"] == noise.fingerprint(64) and (full.n == 55).all() and check(full.certify("l1")).all()
+    assert (
+        full.provenance["offsets"] == noise.fingerprint(64) and (full.n == 55).all() and check(full.certify("l1")).all()
+    )
     for radius in (0, 0.25, 1.0, 5.0):
         early = vote(net, digits.images, noise, stop=EarlyExit(radius=radius, noise=noise), **settings)
         assert np.array_equal(early.certify("l1").certified_at(radius), full.certify("l1").certified_at(radius))
         assert (early.n <= 55).all() and (early.n < 55).any()
         assert (early.certify("l1").steps <= full.certify("l1").steps).all()
-    with pytest.raises(ValueError, match="deterministic"): vote(net, digits.images, Uniform(lam=1.0), 100, stop=EarlyExit(radius=1, noise=noise), **settings)
+    with pytest.raises(ValueError, match="deterministic"):
+        vote(net, digits.images, Uniform(lam=1.0), 100, stop=EarlyExit(radius=1, noise=noise), **settings)
 
 def test_engine_refuses_what_would_be_unsound(digits):
     noise, net = Splitting.from_sigma(1, q=16), models.seeded(lambda: models.mlp(64, 10))
-    with pytest.raises(ValueError, match="training"): vote(net.train(), digits.images, noise, num_classes=10, progress=False)
+    with pytest.raises(ValueError, match="training"):
+        vote(net.train(), digits.images, noise, num_classes=10, progress=False)
     with pytest.raises(ValueError, match="evaluation mode"): audit(net, digits.images, noise)
-    with pytest.raises(ValueError, match="grid"): vote(net.eval(), digits.images * 0.99, noise, num_classes=10, progress=False)
-    with pytest.raises(ValueError, match=r"of shape \(1, classes\)"): audit(nn.Sequential(nn.Flatten(), nn.Linear(64, 1)).eval(), digits.images, noise)
+    with pytest.raises(ValueError, match="grid"):
+        vote(net.eval(), digits.images * 0.99, noise, num_classes=10, progress=False)
+    with pytest.raises(ValueError, match=r"of shape \(1, classes\)"):
+        audit(nn.Sequential(nn.Flatten(), nn.Linear(64, 1)).eval(), digits.images, noise)
 
 class DropsRows(nn.Module):
     "Answers half of the rows where there are many: a trial of a few does not see it."
@@ -403,7 +497,10 @@ def test_closed_form_of_the_knapsack():
 def _domains():
     "Tiny domains with arbitrary random classifiers: d, q, N, classes."
     rng = np.random.default_rng(4)
-    for d, q, repeats in ((1, 4, 60), (1, 8, 40), (2, 2, 160), (2, 3, 160), (2, 4, 140), (2, 6, 60), (3, 2, 160), (3, 3, 80), (4, 2, 60)):
+    for d, q, repeats in (
+        (1, 4, 60), (1, 8, 40), (2, 2, 160), (2, 3, 160), (2, 4, 140), (2, 6, 60), (3, 2, 160),
+        (3, 3, 80), (4, 2, 60),
+    ):
         for _ in range(repeats):
             yield rng, d, q, int(rng.integers(1, 3 * q + 1)), int(rng.integers(2, 5))
 
@@ -415,8 +512,9 @@ def test_no_certificate_exceeds_the_truth():
         phases = (np.arange(count)[:, None] + rng.integers(0, count, d)) % count
         Z = split_levels(X[:, None], phases[None], count, q).astype(np.int64)           # [points, N, d]
         key = (Z * (4 * q + 1) ** np.arange(d)).sum(-1)
-        if rng.random() < 0.5: table = rng.integers(0, classes, (4 * q + 1) ** d)        # an arbitrary classifier
-        else:                                                                            # a smoother one: random directions
+        if rng.random() < 0.5:
+            table = rng.integers(0, classes, (4 * q + 1) ** d)  # an arbitrary classifier
+        else:  # a smoother one: random directions
             values = np.stack(np.meshgrid(*[np.arange(4 * q + 1)] * d, indexing="ij")[::-1], -1).reshape(-1, d)
             table = (values @ rng.normal(size=(d, classes)) + 2 * q * rng.normal(size=classes)).argmax(1)
         votes = table[key]
@@ -445,7 +543,12 @@ def test_lipschitz_bound_on_all_pairs():
         steps = np.abs(X[:, None] - X[None]).sum(-1)
         for _ in range(repeats):
             count = int(rng.integers(1, 3 * q + 1))
-            key = (split_levels(X[:, None], (np.arange(count)[:, None] + rng.integers(0, count, d)) % count, count, q).astype(int) * (4 * q + 1) ** np.arange(d)).sum(-1)
+            key = (
+                split_levels(
+                    X[:, None], (np.arange(count)[:, None] + rng.integers(0, count, d)) % count, count, q
+                ).astype(int)
+                * (4 * q + 1) ** np.arange(d)
+            ).sum(-1)
             hits = rng.integers(0, 2, (4 * q + 1) ** d)[key].sum(1)
             gap = np.abs(hits[:, None] - hits[None])
             assert (gap <= steps).all()
@@ -458,22 +561,34 @@ def test_audit_of_a_network_against_the_truth():
         X = torch.tensor(list(product(range(q + 1), repeat=d)))
         grid = (X / q).float()
         with torch.inference_mode():
-            counts = np.array([np.bincount(net(noise.visit(x, 0, torch.empty(count, d))).argmax(1), minlength=3) for x in grid])
+            counts = np.array(
+                [np.bincount(net(noise.visit(x, 0, torch.empty(count, d))).argmax(1), minlength=3) for x in grid]
+            )
         label, L = budget(counts)
         distance = (X[:, None] - X[None]).abs().sum(-1).numpy()
         truth = np.where(label[:, None] != label[None], distance, 10**6).min(1) - 1
         table = audit(net, grid, noise)
         kept = table.label != ABSTAIN
-        assert kept.mean() > 0.9 and np.array_equal(table.label[kept], label[kept]) and (table.steps[kept] <= truth[kept]).all() and check(table).all()
+        assert (
+            kept.mean() > 0.9
+            and np.array_equal(table.label[kept], label[kept])
+            and (table.steps[kept] <= truth[kept]).all()
+            and check(table).all()
+        )
         solid = table.details["budget"] == L
         assert (table.steps >= table.details["budget"]).all() and solid.mean() > 0.8
         expected = count + (np.minimum(count, q - X) + np.minimum(count, X)).sum(1).numpy()
-        assert (table.details["evaluations"] <= expected).all() and np.array_equal(table.details["evaluations"][solid], expected[solid])
+        assert (table.details["evaluations"] <= expected).all() and np.array_equal(
+            table.details["evaluations"][solid], expected[solid]
+        )
         full = audit(net, grid, noise, fast=False, batch_size=17)
         assert np.array_equal(full.steps, table.steps) and np.array_equal(full.label, table.label)
         for radius in (1 / q, 2 / q):
             partial = audit(net, grid, noise, radius=radius)
-            assert np.array_equal(partial.certified_at(Fraction(str(radius))), table.certified_at(Fraction(str(radius)))) and (partial.steps <= table.steps).all()
+            assert (
+                np.array_equal(partial.certified_at(Fraction(str(radius))), table.certified_at(Fraction(str(radius))))
+                and (partial.steps <= table.steps).all()
+            )
 
 def test_soft_votes_of_a_network_against_the_truth():
     for seed, (d, q, count) in enumerate([(2, 4, 7), (2, 5, 3), (3, 2, 9)]):
@@ -481,14 +596,25 @@ def test_soft_votes_of_a_network_against_the_truth():
         X = torch.tensor(list(product(range(q + 1), repeat=d)))
         grid = (X / q).float()
         with torch.no_grad(): net[3].weight.mul_(8), net[3].bias.zero_()
-        with torch.inference_mode(): scores = np.stack([net(noise.visit(x, 0, torch.empty(count, d))).softmax(1).double().sum(0).numpy() for x in grid])
+        with torch.inference_mode():
+            scores = np.stack(
+                [net(noise.visit(x, 0, torch.empty(count, d))).softmax(1).double().sum(0).numpy() for x in grid]
+            )
         label, distance = scores.argmax(1), (X[:, None] - X[None]).abs().sum(-1).numpy()
         truth = np.where(label[:, None] != label[None], distance, 10**6).min(1) - 1
         table = splitting.certify_soft(net, grid, noise)
         kept = table.label != ABSTAIN
-        assert kept.mean() > 0.9 and np.array_equal(table.label[kept], label[kept]) and (table.steps[kept] <= truth[kept]).all() and (table.steps > 0).any()
+        assert (
+            kept.mean() > 0.9
+            and np.array_equal(table.label[kept], label[kept])
+            and (table.steps[kept] <= truth[kept]).all()
+            and (table.steps > 0).any()
+        )
         assert (splitting.certify_soft(net, grid, noise, rule="lipschitz").steps <= table.steps).all()
-        assert check(table).all() and not check(replace(table, steps=table.steps + 1, radius=(table.steps + 1) / q))[kept].any()
+        assert (
+            check(table).all()
+            and not check(replace(table, steps=table.steps + 1, radius=(table.steps + 1) / q))[kept].any()
+        )
 
 @pytest.mark.parametrize("change", [
     dict(counts=1),
@@ -515,12 +641,17 @@ def test_soft_record_is_certified_again_from_disk(tmp_path):
     record = splitting.soft_record(net, grid, noise, batch_size=3)
     record.save(tmp_path / "soft.votes")
     again, table = Record.load(tmp_path / "soft.votes").certify(norm="l1"), splitting.certify_soft(net, grid, noise)
-    assert np.array_equal(again.steps, table.steps) and np.array_equal(again.details["budget"], budget(record.counts)[1])
+    assert np.array_equal(again.steps, table.steps) and np.array_equal(
+        again.details["budget"], budget(record.counts)[1]
+    )
     assert np.array_equal(record.certify(norm="l1", soft=False).steps, budget(record.counts)[1])
     continuous = splitting.certify_soft(net, grid, noise, adversary="continuous")
     assert continuous.steps is None and check(continuous).all() and check_any(table).all()
-    assert {table.method, again.method} == {"splitting_soft"} and record.certify(norm="l1", soft=False).method == "splitting" # another classifier, another name
-    with pytest.raises(ValueError, match="holds no scores"): certify(splitting.audit_record(net, grid, noise), audit=False, soft="touched")
+    assert {table.method, again.method} == {"splitting_soft"} and record.certify(
+        norm="l1", soft=False
+    ).method == "splitting"  # another classifier, another name
+    with pytest.raises(ValueError, match="holds no scores"):
+        certify(splitting.audit_record(net, grid, noise), audit=False, soft="touched")
 
 def test_audit_record_is_certified_again_from_disk(tmp_path):
     net, noise = _tiny(2, 3), Splitting(n_splits=7, q=4)
@@ -529,7 +660,11 @@ def test_audit_record_is_certified_again_from_disk(tmp_path):
     again = Record.load(record.save(tmp_path / "audit.votes"))
     direct = audit(net, grid, noise)
     for table in (record.certify("l1"), again.certify("l1"), again.certify("l1", audit=True)):
-        assert np.array_equal(table.steps, direct.steps) and np.array_equal(table.label, direct.label) and check(table).all()
+        assert (
+            np.array_equal(table.steps, direct.steps)
+            and np.array_equal(table.label, direct.label)
+            and check(table).all()
+        )
     assert np.array_equal(again.certify("l1", audit=False).steps, direct.details["budget"])
     half = audit(net, grid, noise, adversary="continuous")
     kept = direct.label != ABSTAIN
@@ -597,7 +732,9 @@ class _Odd(torch.nn.Module):
         return torch.cat([m, -m], 1)
 
 
-@pytest.mark.parametrize("kind, said", [("coins", "two answers"), ("memory", "two answers"), ("company", "depend on each other")])
+@pytest.mark.parametrize(
+    "kind, said", [("coins", "two answers"), ("memory", "two answers"), ("company", "depend on each other")]
+)
 def test_exact_certificates_are_of_functions(kind, said):
     "What a vote refuses, an audit and soft votes refuse as well: no alpha pays for a network that is no function."
     noise, x = Splitting(n_splits=8, q=16), torch.arange(16).reshape(4, 4) / 16
@@ -617,6 +754,14 @@ def test_images_with_their_axes_moved():
     for each in (noise, IndependentSplitting(n_splits=8, q=16)):
         smooth = rs.Smoothed(rs.wrap(net, mean=0, std=1), each)
         want = smooth.vote(moved.contiguous(), n=100, n0=10, progress=False).counts
-        for given in (moved, (moved, torch.zeros(2, dtype=torch.int64)), rs.data.ImageSet(moved, torch.zeros(2, dtype=torch.int64)), list(moved)):
+        for given in (
+            moved,
+            (moved, torch.zeros(2, dtype=torch.int64)),
+            rs.data.ImageSet(moved, torch.zeros(2, dtype=torch.int64)),
+            list(moved),
+        ):
             assert np.array_equal(smooth.vote(given, n=100, n0=10, progress=False).counts, want)
-        assert smooth.predict(moved, n=100, progress=False).shape == (2,) and smooth.estimate(moved, n=100, seconds=0.01).images == 2
+        assert (
+            smooth.predict(moved, n=100, progress=False).shape == (2,)
+            and smooth.estimate(moved, n=100, seconds=0.01).images == 2
+        )

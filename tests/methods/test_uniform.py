@@ -21,17 +21,26 @@ from robust_smooth.voting.votes import vote
 
 # k, n, alpha, one-sided Clopper-Pearson limit and radius at lam = 1.5, from the binomial sum at 60 digits
 REFERENCE = [
-    (990, 1000, 0.001, 0.97603618715531137319, 1.4281085614659341196), (1000, 1000, 0.001, 0.99311604842093377158, 1.4793481452628013147),
-    (550, 1000, 0.001, 0.50067596009255776156, 0.0020278802776732846793), (600, 1000, 0.05, 0.57382341333530854608, 0.22147024000592563823),
-    (99, 100, 0.001, 0.91137311129604242868, 1.234119333888127286), (51000, 100000, 0.001, 0.50510934924405594449, 0.01532804773216783346),
-    (99990, 100000, 0.001, 0.99975867734359116249, 1.4992760320307734875), (100000, 100000, 0.0005, 0.99992399386401730181, 1.4997719815920519054),
-    (75000, 100000, 0.001, 0.74574684213556671313, 0.73724052640670013939), (10, 10, 0.001, 0.501187233627272285, 0.0035617008818168550047),
-    (50500, 100000, 0.001, 0.50010895173958784012, 0.00032685521876352034945)]
+    (990, 1000, 0.001, 0.97603618715531137319, 1.4281085614659341196),
+    (1000, 1000, 0.001, 0.99311604842093377158, 1.4793481452628013147),
+    (550, 1000, 0.001, 0.50067596009255776156, 0.0020278802776732846793),
+    (600, 1000, 0.05, 0.57382341333530854608, 0.22147024000592563823),
+    (99, 100, 0.001, 0.91137311129604242868, 1.234119333888127286),
+    (51000, 100000, 0.001, 0.50510934924405594449, 0.01532804773216783346),
+    (99990, 100000, 0.001, 0.99975867734359116249, 1.4992760320307734875),
+    (100000, 100000, 0.0005, 0.99992399386401730181, 1.4997719815920519054),
+    (75000, 100000, 0.001, 0.74574684213556671313, 0.73724052640670013939),
+    (10, 10, 0.001, 0.501187233627272285, 0.0035617008818168550047),
+    (50500, 100000, 0.001, 0.50010895173958784012, 0.00032685521876352034945),
+]
 
 def _record(hits, n, noise, selected=0, **more):
     hits = np.atleast_1d(hits)
     counts = np.stack([hits, n - hits], 1) if selected == 0 else np.stack([n - hits, hits], 1)
-    return Record(selection=np.tile([10, 0] if selected == 0 else [0, 10], (len(hits), 1)), counts=counts, n=n, noise=noise, dim=8, index=None, **more)
+    return Record(
+        selection=np.tile([10, 0] if selected == 0 else [0, 10], (len(hits), 1)),
+        counts=counts, n=n, noise=noise, dim=8, index=None, **more,
+    )
 
 @pytest.mark.parametrize("hits, n, alpha, lower, reach", REFERENCE)
 def test_precision(hits, n, alpha, lower, reach):
@@ -53,7 +62,12 @@ def test_radius_function():
 
 def test_edges_of_the_confidence_bound():
     table = _record([0, 100], 100, Uniform(lam=1.0)).certify("l1", method="uniform")
-    assert table.label.tolist() == [ABSTAIN, 0] and table.radius[0] == 0 and table.radius[1] == pytest.approx(2 * (0.001**0.01 - 0.5), rel=1e-12) and table.radius[1] < 2 * (0.001**0.01 - 0.5)
+    assert (
+        table.label.tolist() == [ABSTAIN, 0]
+        and table.radius[0] == 0
+        and table.radius[1] == pytest.approx(2 * (0.001**0.01 - 0.5), rel=1e-12)
+        and table.radius[1] < 2 * (0.001**0.01 - 0.5)
+    )
     assert "1/2" in table.reason[0] and table.reason[1] == ""
     assert uniform.minimum_n(0.001) == 10 and uniform.minimum_n(0.6) == 1
     for alpha in (0.3, 0.01, 1e-6):
@@ -64,19 +78,31 @@ def test_edges_of_the_confidence_bound():
 def test_coverage_is_exact(alpha):
     "Over all outcomes, weighted exactly: the radius exceeds the true one with probability at most alpha."
     n, lam, q = 120, 0.5, 16
-    for noise, options in ((Uniform(lam=lam), {}), (Uniform(lam=lam), dict(levels=q)), (IndependentSplitting(n_splits=16, q=q), {}), (ContinuousSplitting(lam=lam), {})):
+    for noise, options in (
+        (Uniform(lam=lam), {}),
+        (Uniform(lam=lam), dict(levels=q)),
+        (IndependentSplitting(n_splits=16, q=q), {}),
+        (ContinuousSplitting(lam=lam), {}),
+    ):
         table = _record(np.arange(n + 1), n, noise).certify("l1", method="uniform", alpha=alpha, **options)
         for p in np.linspace(0.502, 0.998, 60):
-            true_steps = int(np.ceil(2 * lam * q * (p - 0.5) - 1e-9)) - 1                   # whole steps strictly inside 2 lam (p - 1/2)
+            # whole steps strictly inside 2 lam (p - 1/2)
+            true_steps = int(np.ceil(2 * lam * q * (p - 0.5) - 1e-9)) - 1
             wrong = table.steps > true_steps if table.steps is not None else table.radius > 2 * lam * (p - 0.5)
             assert binom.pmf(np.arange(n + 1), n, p)[wrong & (table.label != ABSTAIN)].sum() <= alpha
 
 def test_whole_steps():
     table = _record(REFERENCE[0][0], 1000, IndependentSplitting(n_splits=441, q=255)).certify("l1", method="uniform")
-    assert table.steps[0] == int(np.ceil(441 * (table.p_lower[0] - 0.5))) - 1 and table.levels == 255 and table.radius[0] == table.steps[0] / 255
+    assert (
+        table.steps[0] == int(np.ceil(441 * (table.p_lower[0] - 0.5))) - 1
+        and table.levels == 255
+        and table.radius[0] == table.steps[0] / 255
+    )
     same = _record(REFERENCE[0][0], 1000, Uniform(lam=441 / 510)).certify("l1", method="uniform", levels=255)
     assert same.steps[0] == table.steps[0]
-    rounded = _record(REFERENCE[0][0], 1000, IndependentSplitting(n_splits=441, q=255)).certify("l1", method="uniform", adversary="continuous")
+    rounded = _record(REFERENCE[0][0], 1000, IndependentSplitting(n_splits=441, q=255)).certify(
+        "l1", method="uniform", adversary="continuous"
+    )
     assert rounded.radius[0] == (table.steps[0] + 1) / 510 and rounded.steps is None
 
 def test_paper_mode_is_marked_and_warns():
@@ -88,7 +114,9 @@ def test_paper_mode_is_marked_and_warns():
         assert record.certify("l1", method="uniform").radius[0] > 0
 
 def test_registry_and_check():
-    assert [find_methods(name, "l1")[0].name for name in ("IndependentSplitting", "ContinuousSplitting")] == ["uniform"] * 2
+    assert [find_methods(name, "l1")[0].name for name in ("IndependentSplitting", "ContinuousSplitting")] == [
+        "uniform"
+    ] * 2
     assert "uniform" in [method.name for method in find_methods("Uniform", "l1")]
     for noise in (Uniform(lam=2.0), IndependentSplitting(n_splits=55, q=16), ContinuousSplitting(lam=0.3)):
         assert noise_from_spec(noise_spec(noise)) == noise
@@ -109,8 +137,10 @@ def test_bad_records():
     with pytest.raises(ValueError, match="alpha"): uniform.certify(record, alpha=1.5)
     with pytest.raises(ValueError, match="mode"): uniform.certify(record, mode="exact")
     with pytest.raises(ValueError, match="rounding"): uniform.certify(record, adversary="continuous")
-    with pytest.raises(ValueError, match="grid of the noise"): uniform.certify(_record(900, 1000, IndependentSplitting(n_splits=9, q=16)), levels=255)
-    with pytest.raises(ValueError, match="stopped early"): uniform.certify(_record(900, 1000, Uniform(lam=1.0), plan=dict(kind="x")))
+    with pytest.raises(ValueError, match="grid of the noise"):
+        uniform.certify(_record(900, 1000, IndependentSplitting(n_splits=9, q=16)), levels=255)
+    with pytest.raises(ValueError, match="stopped early"):
+        uniform.certify(_record(900, 1000, Uniform(lam=1.0), plan=dict(kind="x")))
 
 class Threshold(nn.Module):
     "Class 1 where the first feature is above the threshold."
@@ -127,25 +157,39 @@ def test_known_classifier_through_the_engine():
     level = np.array([3, 12])
     lam, q, count = 0.75, 16, 24
     grid = split_levels(level[:, None], np.arange(count), count, q) / (4 * q)
-    cases = [(Uniform(lam=lam), 0.45, (level / q + lam - 0.45) / (2 * lam)), (IndependentSplitting(n_splits=count, q=q), 0.45, (grid > 0.45).mean(1)),
-             (ContinuousSplitting(lam=lam), 0.45, 1 - np.maximum(0.9 - level / q, 0) / (2 * lam)), (Splitting(n_splits=count, q=q), 0.45, (grid > 0.45).mean(1))]
+    cases = [
+        (Uniform(lam=lam), 0.45, (level / q + lam - 0.45) / (2 * lam)),
+        (IndependentSplitting(n_splits=count, q=q), 0.45, (grid > 0.45).mean(1)),
+        (ContinuousSplitting(lam=lam), 0.45, 1 - np.maximum(0.9 - level / q, 0) / (2 * lam)),
+        (Splitting(n_splits=count, q=q), 0.45, (grid > 0.45).mean(1)),
+    ]
     for noise, threshold, share in cases:
         record = vote(Threshold(threshold).eval(), x, noise, n, num_classes=2, n0=50, batch_size=500, progress=False)
         draws = count if noise.deterministic else n
-        assert (np.abs(record.counts[:, 1] / draws - share) <= (0 if noise.deterministic else 4.5 * np.sqrt(0.25 / n))).all(), noise
+        assert (
+            np.abs(record.counts[:, 1] / draws - share) <= (0 if noise.deterministic else 4.5 * np.sqrt(0.25 / n))
+        ).all(), noise
         again = vote(Threshold(threshold).eval(), x, noise, n, num_classes=2, n0=50, batch_size=177, progress=False)
         assert np.array_equal(record.counts, again.counts)                                  # whatever the batch size
         table = record.certify("l1")
         truth = 2 * getattr(noise, "lam") * np.abs(share - 0.5)
-        assert (table.radius <= truth + 1e-12).all() and (table.radius[table.label != ABSTAIN] >= 0).all() and (table.label != ABSTAIN).any()
+        assert (
+            (table.radius <= truth + 1e-12).all()
+            and (table.radius[table.label != ABSTAIN] >= 0).all()
+            and (table.label != ABSTAIN).any()
+        )
 
 def test_noise_of_training():
     generator = torch.Generator().manual_seed(0)
     images = torch.full((4000, 1, 1, 2), 0.25)
     for noise in (IndependentSplitting(n_splits=12, q=8), ContinuousSplitting(lam=0.75)):
         noisy = noise.augment(images, generator).flatten(1)
-        assert torch.allclose(noisy.mean(0), torch.tensor(0.5 - 0.25 / 3), atol=0.01) and abs(np.corrcoef(noisy.T.numpy())[0, 1]) < 0.06
-    with pytest.raises(ValueError, match="0, 1"): ContinuousSplitting(lam=1.0).check_images(torch.tensor([[0.2, float("nan")]]))
+        assert (
+            torch.allclose(noisy.mean(0), torch.tensor(0.5 - 0.25 / 3), atol=0.01)
+            and abs(np.corrcoef(noisy.T.numpy())[0, 1]) < 0.06
+        )
+    with pytest.raises(ValueError, match="0, 1"):
+        ContinuousSplitting(lam=1.0).check_images(torch.tensor([[0.2, float("nan")]]))
     with pytest.raises(ValueError, match="lam"): ContinuousSplitting(lam=-1)
 
 def test_one_ceiling_only():

@@ -15,7 +15,10 @@ def record(noise) -> Record:
     return Record.from_counts(COUNTS // 100, COUNTS, 10_000, noise, 100)
 
 
-PAIRS = [("l2", "gaussian"), ("l2", "tcertify"), ("l2", "exact"), ("l1", "gaussian"), ("linf", "gaussian"), ("l1", "uniform"), ("l1", "exact")]
+PAIRS = [
+    ("l2", "gaussian"), ("l2", "tcertify"), ("l2", "exact"), ("l1", "gaussian"), ("linf", "gaussian"),
+    ("l1", "uniform"), ("l1", "exact"),
+]
 
 
 @pytest.mark.parametrize("norm, method", PAIRS)
@@ -27,7 +30,9 @@ def test_half_the_radius_holds_against_real_perturbations(norm, method):
     assert (plain.adversary, real.adversary, plain.levels, real.levels) == ("quantised", "continuous", 16, 16)
     assert np.array_equal(plain.label, real.label) and (plain.radius > 0).sum() >= 3
     if in_steps:
-        assert np.array_equal(real.radius, np.where(real.label >= 0, (plain.steps + 1) / 32, 0.0)) and real.steps is None
+        assert (
+            np.array_equal(real.radius, np.where(real.label >= 0, (plain.steps + 1) / 32, 0.0)) and real.steps is None
+        )
     else:
         assert np.array_equal(real.radius, plain.radius / 2)
     assert rs.check(plain).all() and rs.check(real).all()
@@ -62,7 +67,9 @@ def test_the_fault_that_asked_for_this():
     first, second = (smooth.vote(point, n=20_000, n0=100, progress=False) for point in (x, shifted))
     assert first.selected != second.selected
     plain, real = first.certify("l2"), first.certify("l2", adversary="continuous")
-    assert plain.radius[0] <= away / 2 and real.radius[0] <= changed / 2 + 1e-9 and real.radius[0] == plain.radius[0] / 2
+    assert (
+        plain.radius[0] <= away / 2 and real.radius[0] <= changed / 2 + 1e-9 and real.radius[0] == plain.radius[0] / 2
+    )
 
 
 def test_rounding_carries_no_further_than_twice():
@@ -80,10 +87,13 @@ def test_rounded_uniform_votes_are_certified_in_l1():
     "A network that looks at one pixel: the exact probability is a ratio of lengths."
     q, lam = 16, 0.5
     noise, images = rs.RoundedUniform(lam=lam, q=q), torch.tensor([[k / q, 0.5] for k in range(17)])
-    record = rs.Smoothed(lambda v: torch.stack([0.47 - v[:, 0], v[:, 0] - 0.47], 1), noise).vote(images, n=20_000, progress=False)
+    record = rs.Smoothed(lambda v: torch.stack([0.47 - v[:, 0], v[:, 0] - 0.47], 1), noise).vote(
+        images, n=20_000, progress=False
+    )
     table = record.certify("l1")
     level = np.arange(17)
-    steps_away = np.where(level >= 8, level - 7, 8 - level) - 1  # steps that certainly do not cross the boundary between 7 and 8
+    # steps that certainly do not cross the boundary between 7 and 8
+    steps_away = np.where(level >= 8, level - 7, 8 - level) - 1
     kept = table.label >= 0
     assert table.method == "exact" and kept.sum() >= 14 and rs.check(table).all()
     assert (table.steps[kept] <= steps_away[kept]).all() and (table.label[kept] == (level >= 8)[kept]).all()
@@ -109,11 +119,17 @@ def _extreme(here: np.ndarray, there: np.ndarray, p: float, most: bool) -> float
     order = np.argsort(-ratio if most else ratio, kind="stable")
     here, there = here[order], there[order]
     before = np.cumsum(here) - here
-    return float((there * np.clip(np.divide(p - before, here, out=np.ones(len(here)), where=here > 0), 0, 1))[(here > 0) | most].sum())
+    return float(
+        (there * np.clip(np.divide(p - before, here, out=np.ones(len(here)), where=here > 0), 0, 1))[
+            (here > 0) | most
+        ].sum()
+    )
 
 
 @pytest.mark.parametrize("adversary", ["quantised", "continuous"])
-@pytest.mark.parametrize("norm, method", [*PAIRS, ("l2", "sequential"), ("l1", "exact of a Gaussian"), ("linf", "exact")])
+@pytest.mark.parametrize(
+    "norm, method", [*PAIRS, ("l2", "sequential"), ("l1", "exact of a Gaussian"), ("linf", "exact")]
+)
 def test_no_classifier_on_a_tiny_grid_changes_within_the_radius(norm, method, adversary):
     "Every pair of points of 3 x 3 levels, and the worst of all classifiers whose probabilities the votes allow."
     q, order = 2, {"l1": 1, "l2": 2, "linf": np.inf}[norm]
@@ -125,7 +141,9 @@ def test_no_classifier_on_a_tiny_grid_changes_within_the_radius(norm, method, ad
         points = [(a, b) for a in range(q + 1) for b in range(q + 1)]
         laws = {point: _law_at(noise, point, -reach, q + reach) for point in points}
         for counts in ([980, 15, 5], [850, 150, 0], [640, 180, 180]):
-            table = Record.from_counts([[1, 0, 0]], [counts], 1000, noise, 2).certify(norm, method=method.split()[0], alpha=0.2, adversary=adversary)
+            table = Record.from_counts([[1, 0, 0]], [counts], 1000, noise, 2).certify(
+                norm, method=method.split()[0], alpha=0.2, adversary=adversary
+            )
             if method.startswith("exact"): # two classes at the distance that was proved
                 s = float(table.witness["s"][0])
                 p = (1 + s) / 2 if in_steps else float(torch.special.ndtr(torch.tensor(s / 2, dtype=torch.float64)))
@@ -134,10 +152,13 @@ def test_no_classifier_on_a_tiny_grid_changes_within_the_radius(norm, method, ad
             for x in points:
                 for y in (y for y in points if y != x):
                     moved = np.abs(np.subtract(x, y))
-                    shortest = moved if adversary == "quantised" else moved - 0.5 # of a real change that is rounded to this one
+                    # of a real change that is rounded to this one
+                    shortest = moved if adversary == "quantised" else moved - 0.5
                     if table.steps is not None: inside = moved.sum() <= table.steps[0]
                     else: inside = np.linalg.norm(np.maximum(shortest, 0), order) / q < table.radius[0] * (1 - 1e-12)
                     if inside and table.label[0] == 0:
                         tried += 1
-                        assert _extreme(laws[x], laws[y], p, False) > _extreme(laws[x], laws[y], rival, True), (noise, counts, x, y)
+                        assert _extreme(laws[x], laws[y], p, False) > _extreme(laws[x], laws[y], rival, True), (
+                            noise, counts, x, y,
+                        )
     assert tried >= 8

@@ -23,7 +23,11 @@ def test_the_alias_table_holds_the_law(sigma, q):
     own, other = alias_table(weights)
     capacity, held = 2**LAW_BITS // len(own), list(own)
     for cell, alias in enumerate(other): held[alias] += capacity - own[cell]
-    assert held[:len(weights)] == weights and not any(held[len(weights):]) and all(0 <= share <= capacity for share in own)
+    assert (
+        held[: len(weights)] == weights
+        and not any(held[len(weights) :])
+        and all(0 <= share <= capacity for share in own)
+    )
     steps = np.arange(len(weights)) - len(weights) // 2
     truth = norm.sf((np.abs(steps) - 0.5) / (q * sigma)) - norm.sf((np.abs(steps) + 0.5) / (q * sigma))
     got = np.array([weight / 2**LAW_BITS for weight in weights])
@@ -46,7 +50,9 @@ def test_draws_follow_the_law_and_are_independent():
     weights = rounded_law(0.02, 255)
     middle, seen = len(weights) // 2, np.bincount(steps.flatten().clamp(-15, 15).numpy() + 15, minlength=31)
     wanted = np.array([w / 2**LAW_BITS for w in weights])
-    wanted = np.concatenate([[wanted[:middle - 14].sum()], wanted[middle - 14:middle + 15], [wanted[middle + 15:].sum()]])
+    wanted = np.concatenate(
+        [[wanted[: middle - 14].sum()], wanted[middle - 14 : middle + 15], [wanted[middle + 15 :].sum()]]
+    )
     assert chisquare(seen, seen.sum() * wanted).pvalue > 0.001
     between = np.corrcoef(steps.double().numpy().T) - np.eye(40)
     assert np.abs(between).max() < 5 / np.sqrt(20_000)
@@ -57,8 +63,11 @@ def test_the_classifier_sees_a_function_of_the_noisy_level_alone():
     noise, seen = RoundedGaussian(sigma=0.3, q=255), {}
     for seed in range(3):
         levels = torch.randint(256, (500,), generator=torch.Generator().manual_seed(seed))
-        views = noise.perturb((levels / 255).float(), torch.Generator().manual_seed(100 + seed), torch.empty(50, 500)).flatten()
-        for level, bits in zip((views.double() * 255).round().long().tolist(), views.view(torch.int32).tolist()): assert seen.setdefault(level, bits) == bits
+        views = noise.perturb(
+            (levels / 255).float(), torch.Generator().manual_seed(100 + seed), torch.empty(50, 500)
+        ).flatten()
+        for level, bits in zip((views.double() * 255).round().long().tolist(), views.view(torch.int32).tolist()):
+            assert seen.setdefault(level, bits) == bits
     assert len(seen) > 600
 
 
@@ -68,9 +77,15 @@ def test_certificates_of_a_half_space_and_batches():
     noise, images = RoundedGaussian(sigma=0.1), torch.full((30, 2, 2), 0.0)
     images[:, 0, 0] = torch.linspace(80, 120, 30).round() / 255
     flat = lambda x: model(x.flatten(1))
-    records = [Smoothed(flat, noise).vote(images, n=20_000, n0=100, seed=1, batch_size=size, progress=False) for size in (250, 999)]
+    records = [
+        Smoothed(flat, noise).vote(images, n=20_000, n0=100, seed=1, batch_size=size, progress=False)
+        for size in (250, 999)
+    ]
     assert np.array_equal(records[0].counts, records[1].counts)
-    truth, method_names = np.abs(images[:, 0, 0].double().numpy() * 255 - 99.5) / 255, [m.name for m in find_methods("RoundedGaussian", "l2")]
+    truth, method_names = (
+        np.abs(images[:, 0, 0].double().numpy() * 255 - 99.5) / 255,
+        [m.name for m in find_methods("RoundedGaussian", "l2")],
+    )
     assert set(method_names) == {"exact", "gaussian", "tcertify", "sequential"}
     for name in method_names:
         table = records[0].certify("l2", method=name)
@@ -85,16 +100,35 @@ def test_certificates_of_a_half_space_and_batches():
 def test_spec_and_refusals(tmp_path):
     noise, images = RoundedGaussian(sigma=0.25, q=16), torch.zeros(2, 3)
     assert noise_from_spec(noise_spec(noise)) == noise
-    record = Smoothed(lambda x: x[:, :2], noise).vote(images, n=100, n0=10, save=tmp_path / "rounded.votes", progress=False)
+    record = Smoothed(lambda x: x[:, :2], noise).vote(
+        images, n=100, n0=10, save=tmp_path / "rounded.votes", progress=False
+    )
     assert Record.load(tmp_path / "rounded.votes").noise == noise and record.n[0] == 100
-    with pytest.raises(ValueError, match="grid"): count_votes(lambda x: x[:, :2], images + 0.01, noise, 10, num_classes=2, seed=0, progress=False)
-    with pytest.raises(ValueError, match="moments"): Smoothed(lambda x: x[:, :2], noise).vote(images, n=100, moments=True, progress=False)
-    for settings, match in ((dict(sigma=0.0), "sigma"), (dict(sigma=1.0, q=0), "q must"), (dict(sigma=1.0, q=5000), "coarser")):
+    with pytest.raises(ValueError, match="grid"):
+        count_votes(lambda x: x[:, :2], images + 0.01, noise, 10, num_classes=2, seed=0, progress=False)
+    with pytest.raises(ValueError, match="moments"):
+        Smoothed(lambda x: x[:, :2], noise).vote(images, n=100, moments=True, progress=False)
+    for settings, match in (
+        (dict(sigma=0.0), "sigma"),
+        (dict(sigma=1.0, q=0), "q must"),
+        (dict(sigma=1.0, q=5000), "coarser"),
+    ):
         with pytest.raises(ValueError, match=match): RoundedGaussian(**settings)
 
 
-@pytest.mark.parametrize("noise", [rs.Gaussian(sigma=0.3), rs.Uniform(lam=0.4), rs.RoundedGaussian(sigma=0.5), rs.RoundedUniform(lam=0.4, q=16),
-                                   rs.RoundedGaussian(sigma=2**-9, q=256), rs.MixedNormGaussian(sigma=0.3, k=1.5), rs.LinfGaussian(sigma=0.2, k=1)], ids=repr)
+@pytest.mark.parametrize(
+    "noise",
+    [
+        rs.Gaussian(sigma=0.3),
+        rs.Uniform(lam=0.4),
+        rs.RoundedGaussian(sigma=0.5),
+        rs.RoundedUniform(lam=0.4, q=16),
+        rs.RoundedGaussian(sigma=2**-9, q=256),
+        rs.MixedNormGaussian(sigma=0.3, k=1.5),
+        rs.LinfGaussian(sigma=0.2, k=1),
+    ],
+    ids=repr,
+)
 @pytest.mark.parametrize("shape", [(3,), (1, 3, 3), (2, 5)])
 def test_many_chunks_of_a_tiny_image_are_what_one_by_one_are(noise, shape):
     "Bit for bit, with one generator that begins anew for every chunk, as the engine's does."

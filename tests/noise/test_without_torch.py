@@ -29,8 +29,16 @@ print("done")
 """
 
 
-@pytest.mark.parametrize("noise", [rs.Gaussian(sigma=0.5), rs.Uniform(lam=0.5), rs.RoundedGaussian(sigma=0.5, q=16), rs.RoundedUniform(lam=0.5, q=16)],
-                         ids=lambda noise: type(noise).__name__)
+@pytest.mark.parametrize(
+    "noise",
+    [
+        rs.Gaussian(sigma=0.5),
+        rs.Uniform(lam=0.5),
+        rs.RoundedGaussian(sigma=0.5, q=16),
+        rs.RoundedUniform(lam=0.5, q=16),
+    ],
+    ids=lambda noise: type(noise).__name__,
+)
 def test_votes_are_read_and_certified_without_torch(noise, tmp_path, root):
     counts = np.array([[995, 5], [10, 990]])
     path = Record.from_counts(counts // 10, counts, 1000, noise, 16).save(tmp_path / "a.votes")

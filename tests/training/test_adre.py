@@ -29,7 +29,10 @@ def net(digits):
     train.fit(made, digits, train.NoiseAugmentation(Gaussian(sigma=0.25)), epochs=15, batch_size=50, progress=False)
     return made
 
-@pytest.mark.parametrize("lam, per, cap, smoothing", [(0.3, "all", None, 0.0), (0.3, "one", 10.0, 0.0), (0.1, "all", 1.0, 0.1), (0.0, "all", 10.0, 0.2)])
+@pytest.mark.parametrize(
+    "lam, per, cap, smoothing",
+    [(0.3, "all", None, 0.0), (0.3, "one", 10.0, 0.0), (0.1, "all", 1.0, 0.1), (0.0, "all", 10.0, 0.2)],
+)
 def test_loss_by_the_definition(lam, per, cap, smoothing):
     z = logits()
     p = z.softmax(-1)
@@ -55,26 +58,45 @@ def test_finite_at_huge_logit_gaps(gap):
     z = torch.tensor([[[gap, 0.0, -gap]]], requires_grad=True) # float32
     value, parts = adre_loss(z, torch.tensor([0]), 0.3, cap=None)
     value.backward()
-    assert float(value.detach()) == pytest.approx(-0.3 * gap, rel=1e-6) and z.grad.flatten().tolist() == pytest.approx([-0.3, 0.3, 0.0], abs=1e-6)
+    assert float(value.detach()) == pytest.approx(-0.3 * gap, rel=1e-6) and z.grad.flatten().tolist() == pytest.approx(
+        [-0.3, 0.3, 0.0], abs=1e-6
+    )
     assert float(parts["logit_gap"]) == gap
     z.grad = None
     value, parts = adre_loss(z, torch.tensor([0]), 0.3)
     value.backward()
-    assert float(value.detach()) == pytest.approx(-3.0, abs=1e-6) and z.grad.abs().max() < 1e-20 and float(parts["capped"]) == 1
+    assert (
+        float(value.detach()) == pytest.approx(-3.0, abs=1e-6)
+        and z.grad.abs().max() < 1e-20
+        and float(parts["capped"]) == 1
+    )
 
 def test_bounded_below_exactly_up_to_the_threshold():
-    def far(lam, smoothing, gap): return float(adre_loss(torch.tensor([[[gap, 0.0, 0.0, 0.0]]], dtype=torch.float64), torch.tensor([0]), lam, cap=None, smoothing=smoothing)[0])
+    def far(lam, smoothing, gap):
+        return float(
+            adre_loss(
+                torch.tensor([[[gap, 0.0, 0.0, 0.0]]], dtype=torch.float64),
+                torch.tensor([0]), lam, cap=None, smoothing=smoothing,
+            )[0]
+        )
     threshold = 0.4 * 3 / 4
     assert far(threshold - 0.01, 0.4, 1e6) > 0 > far(threshold + 0.01, 0.4, 1e6)
     assert far(0.01, 0.0, 1e6) < -9000
     rng = np.random.default_rng(0)
-    smallest = min(float(adre_loss(torch.tensor(rng.normal(0, scale, (1, 2, 4))), torch.tensor([0]), 0.3)[0]) for scale in (1, 10, 1e3, 1e6) for _ in range(20))
+    smallest = min(
+        float(adre_loss(torch.tensor(rng.normal(0, scale, (1, 2, 4))), torch.tensor([0]), 0.3)[0])
+        for scale in (1, 10, 1e3, 1e6)
+        for _ in range(20)
+    )
     assert smallest >= -3.0 - 1e-9
 
 def test_lam_zero_is_cross_entropy_and_ties_go_to_the_smallest_class():
     z = logits(2)
     value, parts = adre_loss(z, LABELS, 0.0)
-    assert float(value) == pytest.approx(float(F.cross_entropy(z.flatten(0, 1), LABELS.repeat_interleave(3))), rel=1e-12) and "adre_term" not in parts
+    assert (
+        float(value) == pytest.approx(float(F.cross_entropy(z.flatten(0, 1), LABELS.repeat_interleave(3))), rel=1e-12)
+        and "adre_term" not in parts
+    )
     tied = torch.zeros(1, 1, 3, dtype=torch.float64, requires_grad=True)
     adre_loss(tied, torch.tensor([0]), 0.5)[0].backward()
     assert tied.grad[0, 0, 1] > tied.grad[0, 0, 2]
@@ -97,7 +119,8 @@ def test_attacks_stay_in_the_ball_and_the_box_and_raise_the_objective(net, digit
     moved = worst_case(net, x, y, noise, 0.5, 4, kind)
     assert (moved - x).flatten(1).norm(dim=1).max() <= 0.5 * (1 + 1e-5) and moved.min() >= 0 and moved.max() <= 1
     def objective(z):
-        with torch.no_grad(): return attacks.attack_objective(net((z[:, None] + noise).flatten(0, 1)).reshape(60, 4, -1), y).mean().item()
+        with torch.no_grad():
+            return attacks.attack_objective(net((z[:, None] + noise).flatten(0, 1)).reshape(60, 4, -1), y).mean().item()
     assert objective(moved) > objective(x) + 0.05
     assert torch.equal(worst_case(net, x, y, noise, 0.0, 4, kind), x)
     assert all(torch.equal(p, before[name]) and p.grad is None for name, p in net.named_parameters())
@@ -111,11 +134,21 @@ def test_a_flat_network_is_not_moved(digits):
     assert torch.equal(worst_case(Flat(), x, y, noise, 0.5, 3), x)
 
 def test_warm_up_grows_eps(net, digits):
-    for recipe in (ADRE(0.25, 0.1, 2, eps=1.0), SmoothAdv(0.25, 1.0, 2)): assert [recipe.at(t, 50).eps for t in (0, 2.5, 10, 49)] == [0, 0.25, 1, 1]
+    for recipe in (ADRE(0.25, 0.1, 2, eps=1.0), SmoothAdv(0.25, 1.0, 2)):
+        assert [recipe.at(t, 50).eps for t in (0, 2.5, 10, 49)] == [0, 0.25, 1, 1]
     assert ADRE(0.25, 0.1, 2, eps=1.0, warmup=0).at(0, 50).eps == 1.0
 
-@pytest.mark.parametrize("recipe", [ADRE(0.25, 0.2, 3), ADRE(0.25, 0.05, 2, cap=None, smoothing=0.2), ADRE(0.25, 0.1, 2, eps=0.3, warmup=1), SmoothAdv(0.25, 0.3, 2, warmup=1),
-                                    SmoothAdv(0.25, 0.3, 2, attack="ddn", warmup=1)], ids=repr)
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        ADRE(0.25, 0.2, 3),
+        ADRE(0.25, 0.05, 2, cap=None, smoothing=0.2),
+        ADRE(0.25, 0.1, 2, eps=0.3, warmup=1),
+        SmoothAdv(0.25, 0.3, 2, warmup=1),
+        SmoothAdv(0.25, 0.3, 2, attack="ddn", warmup=1),
+    ],
+    ids=repr,
+)
 def test_training_learns_and_repeats(recipe, digits):
     def run():
         torch.manual_seed(0)
@@ -131,17 +164,46 @@ def test_the_printed_loss_runs_away_and_the_cap_holds_it(digits):
     for mode in ("paper", "sound"):
         torch.manual_seed(0)
         made = models.mlp(64, 10)
-        rows[mode] = train.fit(made, digits, ADRE(0.12, 0.3, 2, mode=mode), epochs=40, optimizer=lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9), batch_size=50, progress=False).to_frame()
-    assert rows["sound"].logit_gap.max() < 100 and rows["sound"].accuracy.iloc[-1] > 0.9 and rows["sound"].capped.iloc[-1] > 0.1
+        rows[mode] = train.fit(
+            made, digits, ADRE(0.12, 0.3, 2, mode=mode), epochs=40,
+            optimizer=lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9),
+            batch_size=50,
+            progress=False,
+        ).to_frame()
+    assert (
+        rows["sound"].logit_gap.max() < 100
+        and rows["sound"].accuracy.iloc[-1] > 0.9
+        and rows["sound"].capped.iloc[-1] > 0.1
+    )
     assert rows["paper"].logit_gap.max() > 3 * rows["sound"].logit_gap.max()
 
-@pytest.mark.parametrize("settings, words", [(dict(sigma=0.0), "sigma"), (dict(lam=-0.1), "lam"), (dict(k=0), "k must"), (dict(k=1.5), "k must"), (dict(per="two"), "per"), (dict(cap=0.0), "cap"),
-                                             (dict(smoothing=1.0), "smoothing"), (dict(mode="verified"), "mode"), (dict(eps=-1.0), "eps"), (dict(steps=0), "steps"), (dict(cap=None), "bounded below"),
-                                             (dict(cap=None, smoothing=0.1), "bounded below")])
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        (dict(sigma=0.0), "sigma"), (dict(lam=-0.1), "lam"), (dict(k=0), "k must"),
+        (dict(k=1.5), "k must"), (dict(per="two"), "per"), (dict(cap=0.0), "cap"),
+        (dict(smoothing=1.0), "smoothing"),
+        (dict(mode="verified"), "mode"),
+        (dict(eps=-1.0), "eps"),
+        (dict(steps=0), "steps"),
+        (dict(cap=None), "bounded below"),
+        (dict(cap=None, smoothing=0.1), "bounded below"),
+    ],
+)
 def test_bad_settings_of_adre_are_refused(settings, words):
     with pytest.raises(ValueError, match=words): ADRE(**{**dict(sigma=0.25, lam=0.2, k=2), **settings})
 
-@pytest.mark.parametrize("settings, words", [(dict(sigma=-1.0), "sigma"), (dict(eps=float("nan")), "eps"), (dict(k=0), "k must"), (dict(steps=0), "steps"), (dict(attack="fgsm"), "attack"), (dict(warmup=-1.0), "warmup")])
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        (dict(sigma=-1.0), "sigma"),
+        (dict(eps=float("nan")), "eps"),
+        (dict(k=0), "k must"),
+        (dict(steps=0), "steps"),
+        (dict(attack="fgsm"), "attack"),
+        (dict(warmup=-1.0), "warmup"),
+    ],
+)
 def test_bad_settings_of_smoothadv_are_refused(settings, words):
     with pytest.raises(ValueError, match=words): SmoothAdv(**{**dict(sigma=0.25, eps=0.5), **settings})
 
@@ -150,4 +212,7 @@ def test_bad_batches_are_refused(digits):
     with pytest.raises(ValueError, match="shape"): adre_loss(logits()[:, 0], LABELS, 0.1)
     with pytest.raises(ValueError, match="shape"): adre_loss(logits()[..., :1], LABELS, 0.1)
     with pytest.raises(ValueError, match="y must have shape"): adre_loss(logits(), LABELS[:3], 0.1)
-    with pytest.raises(ValueError, match="exceeds"): ADRE(0.25, 0.19, 2, cap=None, smoothing=0.2).loss(models.mlp(64, 10, (8,)), digits.images[:4], digits.labels[:4], seeded())
+    with pytest.raises(ValueError, match="exceeds"):
+        ADRE(0.25, 0.19, 2, cap=None, smoothing=0.2).loss(
+            models.mlp(64, 10, (8,)), digits.images[:4], digits.labels[:4], seeded()
+        )

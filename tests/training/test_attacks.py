@@ -28,8 +28,16 @@ def loss(net, x, y):
 
 
 @pytest.mark.parametrize("norm, order", [("l2", 2), ("linf", math.inf), (2, 2), (math.inf, math.inf)])
-@pytest.mark.parametrize("extra", [dict(), dict(noise=Gaussian(sigma=0.25), draws=3), dict(noise=Gaussian(sigma=0.25), draws=4, lam=0.5),
-                                   dict(random_start=True), dict(normalise=False)])
+@pytest.mark.parametrize(
+    "extra",
+    [
+        dict(),
+        dict(noise=Gaussian(sigma=0.25), draws=3),
+        dict(noise=Gaussian(sigma=0.25), draws=4, lam=0.5),
+        dict(random_start=True),
+        dict(normalise=False),
+    ],
+)
 def test_budget_box_and_gain(net, norm, order, extra):
     x, y = images()
     worse = pgd(net, x, y, eps=0.3, norm=norm, steps=5, **extra)
@@ -118,10 +126,16 @@ def test_network_is_left_as_it_was():
     before = {k: v.clone() for k, v in net.state_dict().items()}
     modes, wants = [m.training for m in net.modules()], [p.requires_grad for p in net.parameters()]
     x, y = images()
-    for attack in (lambda: pgd(net, x, y, eps=0.2, steps=2), lambda: fgsm(net, x, y, 0.2), lambda: ddn(net, x, y, steps=3)):
+    for attack in (
+        lambda: pgd(net, x, y, eps=0.2, steps=2),
+        lambda: fgsm(net, x, y, 0.2),
+        lambda: ddn(net, x, y, steps=3),
+    ):
         attack()
         assert [m.training for m in net.modules()] == modes and [p.requires_grad for p in net.parameters()] == wants
-        assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items()) and all(p.grad is None for p in net.parameters())
+        assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items()) and all(
+            p.grad is None for p in net.parameters()
+        )
     with pytest.raises(RuntimeError), frozen(net):
         raise RuntimeError
     assert [m.training for m in net.modules()] == modes
@@ -159,12 +173,23 @@ def test_ddn_beats_pgd_of_half_its_distance(net):
     torch.testing.assert_close((found - x).flatten(1).norm(dim=1), distance, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("settings, match", [(dict(eps=-1), "eps"), (dict(eps=math.nan), "eps"), (dict(eps=1, norm="l1"), "norm"),
-                                             (dict(eps=1, steps=-1), "steps"), (dict(eps=1, steps=1.5), "steps"),
-                                             (dict(eps=1, lam=-1), "lam"), (dict(eps=1, step=0), "step"), (dict(eps=1, clip=(1, 0)), "clip"),
-                                             (dict(eps=1, noise=Gaussian(sigma=1), draws=0), "draws"),
-                                             (dict(eps=1, draws=2), "draws"), (dict(eps=1, noise=torch.zeros(6, 64)), "noise"),
-                                             (dict(eps=1, noise=torch.zeros(5, 1, 1, 8, 8)), "noise")])
+@pytest.mark.parametrize(
+    "settings, match",
+    [
+        (dict(eps=-1), "eps"),
+        (dict(eps=math.nan), "eps"),
+        (dict(eps=1, norm="l1"), "norm"),
+        (dict(eps=1, steps=-1), "steps"),
+        (dict(eps=1, steps=1.5), "steps"),
+        (dict(eps=1, lam=-1), "lam"),
+        (dict(eps=1, step=0), "step"),
+        (dict(eps=1, clip=(1, 0)), "clip"),
+        (dict(eps=1, noise=Gaussian(sigma=1), draws=0), "draws"),
+        (dict(eps=1, draws=2), "draws"),
+        (dict(eps=1, noise=torch.zeros(6, 64)), "noise"),
+        (dict(eps=1, noise=torch.zeros(5, 1, 1, 8, 8)), "noise"),
+    ],
+)
 def test_pgd_refuses(net, settings, match):
     x, y = images()
     with pytest.raises(ValueError, match=match):

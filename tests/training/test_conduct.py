@@ -114,7 +114,9 @@ def test_a_mask_hides_no_company_and_is_none(mask):
 def test_one_grey_image_many_times_is_enough():
     "All rows of the trial would be equal, were they not noisy."
     with pytest.raises(ValueError, match="in other company"):
-        rs.Smoothed(Company(COMPANY["centred on the batch"]).eval(), rs.Gaussian(sigma=0.2)).vote(torch.full((3, 1, 4, 4), 0.5), **SETTINGS)
+        rs.Smoothed(Company(COMPANY["centred on the batch"]).eval(), rs.Gaussian(sigma=0.2)).vote(
+            torch.full((3, 1, 4, 4), 0.5), **SETTINGS
+        )
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
@@ -123,13 +125,18 @@ def test_rounding_is_no_company(kind):
     assert rs.Smoothed(net, rs.Gaussian(sigma=0.2)).vote(IMAGES, **SETTINGS).n.tolist() == [200] * 5
 
 
-@pytest.mark.parametrize("change", [
-    lambda net: nn.utils.parametrizations.spectral_norm(net[1]), lambda net: nn.utils.parametrizations.weight_norm(net[1]),
-    lambda net: nn.utils.spectral_norm(net[1]), lambda net: nn.utils.weight_norm(net[1]),
-    lambda net: net[1].register_forward_hook(lambda module, given, made: made * 2),
-    lambda net: net.register_forward_pre_hook(lambda module, given: (given[0] - 0.5,)),
-    lambda net: setattr(net[2], "forward", torch.tanh),
-])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda net: nn.utils.parametrizations.spectral_norm(net[1]),
+        lambda net: nn.utils.parametrizations.weight_norm(net[1]),
+        lambda net: nn.utils.spectral_norm(net[1]),
+        lambda net: nn.utils.weight_norm(net[1]),
+        lambda net: net[1].register_forward_hook(lambda module, given, made: made * 2),
+        lambda net: net.register_forward_pre_hook(lambda module, given: (given[0] - 0.5,)),
+        lambda net: setattr(net[2], "forward", torch.tanh),
+    ],
+)
 @pytest.mark.filterwarnings("ignore")
 def test_hooks_and_parametrisations_go_on_voting(change):
     "A vote reads no layer; whatever hangs on one is part of the network."
@@ -200,5 +207,7 @@ def test_the_trial_shrinks_where_memory_is_short(room):
             return net(x)
 
     assert acts_alone(Small().eval(), IMAGES)
-    record = rs.Smoothed(rs.wrap(Small(), num_classes=3, mean=0, std=1), rs.Gaussian(sigma=0.2)).vote(IMAGES, **SETTINGS)
+    record = rs.Smoothed(rs.wrap(Small(), num_classes=3, mean=0, std=1), rs.Gaussian(sigma=0.2)).vote(
+        IMAGES, **SETTINGS
+    )
     assert record.provenance["batch_size"] <= room and np.all(record.n == 200)

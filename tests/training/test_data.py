@@ -19,7 +19,9 @@ from robust_smooth.training.data import ImageSet, load, MissingData, subset_inde
 from robust_smooth.training.vision import torchvision
 
 SHARED = Path(os.environ.get("ROBUST_SMOOTH_SHARED") or Path(__file__).resolve().parents[2] / "shared") / "datasets"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the folder of real data sets (../shared/datasets) is not there")
+needs_shared = pytest.mark.skipif(
+    not SHARED.is_dir(), reason="the folder of real data sets (../shared/datasets) is not there"
+)
 
 
 def test_digits_are_the_agreed_split():
@@ -31,17 +33,26 @@ def test_digits_are_the_agreed_split():
     from sklearn.datasets import load_digits
     assert sorted(map(tuple, whole.astype(int))) == sorted(map(tuple, load_digits().data.astype(int)))
     assert (test.labels.bincount() - 50).abs().max() <= 2
-    assert hashlib.sha256(test.images.numpy().tobytes()).hexdigest() == "ba4f38a3f777500affe8498a0e956a668748f45727cd5bd429aab873825d578d"
+    assert (
+        hashlib.sha256(test.images.numpy().tobytes()).hexdigest()
+        == "ba4f38a3f777500affe8498a0e956a668748f45727cd5bd429aab873825d578d"
+    )
 
 
-@pytest.mark.parametrize("subset, total, want", [(None, 3, [0, 1, 2]), ("every 4", 10, [0, 4, 8]), (3, 10, [0, 3, 6]), (10, 10, list(range(10))),
-                                                 ([5, 2], 10, [5, 2]),
-                                                 (np.array([9]), 10, [9])])
+@pytest.mark.parametrize(
+    "subset, total, want",
+    [
+        (None, 3, [0, 1, 2]), ("every 4", 10, [0, 4, 8]), (3, 10, [0, 3, 6]), (10, 10, list(range(10))),
+        ([5, 2], 10, [5, 2]), (np.array([9]), 10, [9]),
+    ],
+)
 def test_subset_index(subset, total, want):
     assert subset_index(subset, total).tolist() == want
 
 
-@pytest.mark.parametrize("subset", ["every", "every 0", "every x", "20", 0, -1, 11, 2.5, [10], [-1], [1, 1], [0.5], [[1]]])
+@pytest.mark.parametrize(
+    "subset", ["every", "every 0", "every x", "20", 0, -1, 11, 2.5, [10], [-1], [1, 1], [0.5], [[1]]]
+)
 def test_subset_refused(subset):
     with pytest.raises(ValueError, match="subset"):
         subset_index(subset, 10)
@@ -51,11 +62,19 @@ def test_subset_every_20_equals_500_of_10000():
     assert np.array_equal(subset_index("every 20", 10_000), subset_index(500, 10_000))
 
 
-@pytest.mark.parametrize("settings, name", [(dict(images=torch.full((2, 3), 2.0)), "images"),
-                                            (dict(images=torch.zeros(2, 3, dtype=torch.uint8)), "images"),
-                                            (dict(images=torch.full((2, 3), float("nan"))), "images"), (dict(labels=torch.tensor([0])), "labels"),
-                                            (dict(labels=torch.tensor([0.0, 1.0])), "labels"), (dict(labels=torch.tensor([-1, 0])), "labels"),
-                                            (dict(num_classes=1), "labels"), (dict(index=[1]), "index")])
+@pytest.mark.parametrize(
+    "settings, name",
+    [
+        (dict(images=torch.full((2, 3), 2.0)), "images"),
+        (dict(images=torch.zeros(2, 3, dtype=torch.uint8)), "images"),
+        (dict(images=torch.full((2, 3), float("nan"))), "images"),
+        (dict(labels=torch.tensor([0])), "labels"),
+        (dict(labels=torch.tensor([0.0, 1.0])), "labels"),
+        (dict(labels=torch.tensor([-1, 0])), "labels"),
+        (dict(num_classes=1), "labels"),
+        (dict(index=[1]), "index"),
+    ],
+)
 def test_image_set_refuses(settings, name):
     with pytest.raises(ValueError, match=name):
         ImageSet(**dict(images=torch.zeros(2, 3), labels=torch.tensor([0, 1])) | settings)
@@ -64,7 +83,9 @@ def test_image_set_refuses(settings, name):
 def test_image_set_is_a_dataset():
     images = load(subset=8)
     pairs = list(torch.utils.data.DataLoader(images, batch_size=3))
-    assert torch.equal(torch.cat([x for x, _ in pairs]), images.images) and torch.equal(torch.cat([y for _, y in pairs]), images.labels)
+    assert torch.equal(torch.cat([x for x, _ in pairs]), images.images) and torch.equal(
+        torch.cat([y for _, y in pairs]), images.labels
+    )
     mask = images.labels == images.labels[0]
     assert torch.equal(images[mask].index, images.index[mask]) and images[-1][1] == int(images.labels[-1])
     with pytest.raises(IndexError):
@@ -92,8 +113,12 @@ def test_unknown_names_and_missing_files(tmp_path):
         load("imagenet")
     with pytest.raises(ValueError, match="split"):
         load("digits", "validation")
-    for name, lacking in (("mnist", "t10k-images"), ("cifar10", "test_batch"), ("cifar100", "test"), ("svhn", "test_32x32.mat"),
-                          ("imagefolder", "class folders"), ("imagenet_sample", "zip")):
+    for name, lacking in (
+        ("mnist", "t10k-images"), ("cifar10", "test_batch"), ("cifar100", "test"),
+        ("svhn", "test_32x32.mat"),
+        ("imagefolder", "class folders"),
+        ("imagenet_sample", "zip"),
+    ):
         with pytest.raises(MissingData, match=lacking) as caught:
             load(name, data_dir=tmp_path)
         assert str(tmp_path) in str(caught.value)
@@ -127,12 +152,18 @@ def test_cifar_layout_through_torchvision(tmp_path, monkeypatch):
         load("cifar10", "test", data_dir=tmp_path)
     cifar = torchvision().datasets.CIFAR10
     monkeypatch.setattr(cifar, "test_list", [["test_batch", hashlib.md5(batch).hexdigest()]])
-    monkeypatch.setattr(cifar, "meta", dict(filename="batches.meta", key="label_names", md5=hashlib.md5(meta).hexdigest()))
+    monkeypatch.setattr(
+        cifar, "meta", dict(filename="batches.meta", key="label_names", md5=hashlib.md5(meta).hexdigest())
+    )
     got = load("cifar10", "test", data_dir=tmp_path)
-    assert got.labels.tolist() == [3, 1, 4, 1] and torch.equal((got.images * 255).round().to(torch.uint8).reshape(4, -1), torch.tensor(pixels))
+    assert got.labels.tolist() == [3, 1, 4, 1] and torch.equal(
+        (got.images * 255).round().to(torch.uint8).reshape(4, -1), torch.tensor(pixels)
+    )
 
 
-@pytest.mark.parametrize("name, layout", [("mnist", "MNIST"), ("cifar10", "CIFAR10"), ("cifar100", "CIFAR100"), ("svhn", "SVHN")])
+@pytest.mark.parametrize(
+    "name, layout", [("mnist", "MNIST"), ("cifar10", "CIFAR10"), ("cifar100", "CIFAR100"), ("svhn", "SVHN")]
+)
 def test_download_is_asked_of_torchvision(tmp_path, monkeypatch, name, layout):
     asked = {}
 
@@ -205,10 +236,15 @@ def test_picture_folder_matches_torchvision_preprocessing(tmp_path):
 
 
 @needs_shared
-@pytest.mark.parametrize("name, split, count, total, first", [("mnist", "test", 10_000, 264923200, [7, 2, 1, 0, 4]),
-                                                              ("cifar10", "test", 10_000, 3733375634, [3, 8, 8, 0, 6]),
-                                                              ("cifar100", "test", 10_000, 3755249331, [49, 33, 72, 51, 71]),
-                                                              ("svhn", "train_first1083", 1083, 393231963, [1, 9, 2, 3, 2])])
+@pytest.mark.parametrize(
+    "name, split, count, total, first",
+    [
+        ("mnist", "test", 10_000, 264923200, [7, 2, 1, 0, 4]),
+        ("cifar10", "test", 10_000, 3733375634, [3, 8, 8, 0, 6]),
+        ("cifar100", "test", 10_000, 3755249331, [49, 33, 72, 51, 71]),
+        ("svhn", "train_first1083", 1083, 393231963, [1, 9, 2, 3, 2]),
+    ],
+)
 def test_real_files(name, split, count, total, first):
     got = load(name, split, data_dir=SHARED)
     assert len(got) == count and got.labels[:5].tolist() == first
@@ -231,11 +267,18 @@ def test_folders_of_splits_are_never_classes(tmp_path):
             Image.new("RGB", (9, 9)).save(tmp_path / "pics" / split / kind / "0.png")
     from robust_smooth.training.opened import open_data
     pics, size = tmp_path / "pics", dict(resize=8, crop=8)
-    assert load("imagefolder", "val", data_dir=pics, **size).num_classes == 2 == len(open_data(str(pics), "val").classes)
+    assert (
+        load("imagefolder", "val", data_dir=pics, **size).num_classes == 2 == len(open_data(str(pics), "val").classes)
+    )
     for wrong in (lambda: load("imagefolder", split="tset", data_dir=pics), lambda: open_data(str(pics), "tset")):
         with pytest.raises(MissingData, match=r"no folder .*pics/tset; there are test, val"): wrong()
-    assert load("imagefolder", data_dir=pics / "val", **size).num_classes == load("imagefolder", "val", data_dir=pics / "val", **size).num_classes == 2
-    with pytest.raises(MissingData, match="cat, dog themselves: leave split out"): load("imagefolder", "train", data_dir=pics / "val")
+    assert (
+        load("imagefolder", data_dir=pics / "val", **size).num_classes
+        == load("imagefolder", "val", data_dir=pics / "val", **size).num_classes
+        == 2
+    )
+    with pytest.raises(MissingData, match="cat, dog themselves: leave split out"):
+        load("imagefolder", "train", data_dir=pics / "val")
     with pytest.raises(MissingData, match="hold folders, not pictures"): load("imagefolder", "pics", data_dir=tmp_path)
     with pytest.raises(MissingData, match="no class folders"): load("imagefolder", data_dir=pics / "val" / "cat")
     (tmp_path / "other" / "CIFAR").mkdir(parents=True)

@@ -25,12 +25,21 @@ class Scale(nn.Module):
 def uniform_images(count=1000, classes=2, seed=0):
     generator = torch.Generator().manual_seed(seed)
     images = torch.rand(count, 1, 4, 4, generator=generator)
-    return ImageSet(images=images, labels=torch.randint(classes, (count,), generator=generator), index=torch.arange(count), name="uniform")
+    return ImageSet(
+        images=images,
+        labels=torch.randint(classes, (count,), generator=generator),
+        index=torch.arange(count),
+        name="uniform",
+    )
 
 
 def classifier():
     "With batch normalisation, whose statistics a careless training would move."
-    net = models.seeded(lambda: nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 2)))
+    net = models.seeded(
+        lambda: nn.Sequential(
+            nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 2)
+        )
+    )
     net[1].running_mean.uniform_(-1, 1, generator=torch.Generator().manual_seed(3))
     return net.eval()
 
@@ -41,18 +50,27 @@ def test_squares_find_the_best_factor(sigma):
     power = float(images.images.square().mean())
     best = power / (power + sigma**2)             # minimises E (a (x + noise) - x)^2
     net = Scale()
-    told = fit_denoiser(net, images, Gaussian(sigma=sigma), 15, optimizer=lambda w: torch.optim.Adam(w, lr=0.05), **QUIET)
+    told = fit_denoiser(
+        net, images, Gaussian(sigma=sigma), 15, optimizer=lambda w: torch.optim.Adam(w, lr=0.05), **QUIET
+    )
     assert abs(float(net.factor.detach()) - best) < 0.02
     assert abs(told.rows[-1]["left"] - (power * sigma**2 / (power + sigma**2)) ** 0.5) < 0.01
     assert "Denoising" in repr(told)
 
 
 def test_what_a_denoiser_that_does_nothing_leaves():
-    x, none = torch.rand(200, 1, 16, 16, generator=torch.Generator().manual_seed(0)), torch.zeros(200, dtype=torch.int64)
+    x, none = (
+        torch.rand(200, 1, 16, 16, generator=torch.Generator().manual_seed(0)),
+        torch.zeros(200, dtype=torch.int64),
+    )
     for sigma in (0.1, 0.7):
         loss, told = Denoising(Gaussian(sigma=sigma)).loss(nn.Identity(), x, none, torch.Generator().manual_seed(1))
-        assert abs(float(told["left"]) - sigma) < 0.02 * sigma and float(loss) == pytest.approx(float(told["left"]) ** 2, rel=1e-5)
-    loss, _ = Denoising(Gaussian(sigma=3.0)).loss(Scale(0.0).requires_grad_(False), x, none, torch.Generator().manual_seed(1))
+        assert abs(float(told["left"]) - sigma) < 0.02 * sigma and float(loss) == pytest.approx(
+            float(told["left"]) ** 2, rel=1e-5
+        )
+    loss, _ = Denoising(Gaussian(sigma=3.0)).loss(
+        Scale(0.0).requires_grad_(False), x, none, torch.Generator().manual_seed(1)
+    )
     assert float(loss) == pytest.approx(float(x.square().mean()), rel=1e-6)
 
 
@@ -72,7 +90,11 @@ def test_the_second_lesson_is_the_classifiers_own_loss():
     "A step of plain gradient descent, against the derivative by finite differences in float64."
     images, noise, net, rate = uniform_images(50), Gaussian(sigma=0.3), classifier(), 1e-2
     before = Scale(0.8)
-    fit_denoiser(before, images, noise, 1, classifier=net, schedule=None, optimizer=lambda w: torch.optim.SGD(w, lr=rate), **QUIET)
+    fit_denoiser(
+        before, images, noise, 1, classifier=net, schedule=None,
+        optimizer=lambda w: torch.optim.SGD(w, lr=rate),
+        **QUIET,
+    )
     moved = (0.8 - float(before.factor.detach())) / rate
 
     class Watch:
@@ -86,7 +108,12 @@ def test_the_second_lesson_is_the_classifiers_own_loss():
             return model(x).sum() * 0
 
     watch = Watch()
-    fit(nn.Sequential(Scale(0.8), nn.Flatten()), images, watch, 1, schedule=None, optimizer=lambda w: torch.optim.SGD(w, lr=rate), **QUIET)
+    fit(
+        nn.Sequential(Scale(0.8), nn.Flatten()),
+        images, watch, 1, schedule=None,
+        optimizer=lambda w: torch.optim.SGD(w, lr=rate),
+        **QUIET,
+    )
     assert abs(watch.slope) > 1e-3 and moved == pytest.approx(watch.slope, rel=1e-2)
 
 
@@ -157,7 +184,9 @@ def test_residual_denoiser_moves_with_the_image():
     assert torch.allclose(moved[inside], still[inside], atol=1e-12) and not torch.allclose(moved, still, atol=1e-6)
 
 
-@pytest.mark.parametrize("settings, words", [((0,), "in_channels"), ((3, 0), "width"), ((3, 8, 0), "blocks"), ((3, 8, 1.5), "blocks")])
+@pytest.mark.parametrize(
+    "settings, words", [((0,), "in_channels"), ((3, 0), "width"), ((3, 8, 0), "blocks"), ((3, 8, 1.5), "blocks")]
+)
 def test_wrong_sizes(settings, words):
     with pytest.raises((ValueError, TypeError), match=words): residual_denoiser(*settings)
 
@@ -185,9 +214,15 @@ class Told(nn.Module):
     def forward(self, x, sigma): return x
 
 
-@pytest.mark.parametrize("before, error, words", [
-    (Sees(lambda x: x * torch.nan), ValueError, "finite numbers"), (Told(), TypeError, r"return denoiser\(x, sigma\)"),
-    (residual_denoiser(3, 4, 1), ValueError, r"of shape \[2, 64\].*3 channels"), (Sees(lambda x: x + torch.rand_like(x)), ValueError, "deterministic")])
+@pytest.mark.parametrize(
+    "before, error, words",
+    [
+        (Sees(lambda x: x * torch.nan), ValueError, "finite numbers"),
+        (Told(), TypeError, r"return denoiser\(x, sigma\)"),
+        (residual_denoiser(3, 4, 1), ValueError, r"of shape \[2, 64\].*3 channels"),
+        (Sees(lambda x: x + torch.rand_like(x)), ValueError, "deterministic"),
+    ],
+)
 def test_a_denoiser_that_does_not_fit_is_refused_in_words(before, error, words):
     with pytest.raises(error, match=words): models.wrap(models.mlp(64, 10), 0.0, 1.0, before=before)
 
@@ -195,7 +230,10 @@ def test_a_denoiser_that_does_not_fit_is_refused_in_words(before, error, words):
 @pytest.mark.parametrize("channels, numbers", [(1, 64), (3, 48)])
 def test_a_network_of_flat_vectors_behind_a_denoiser_of_pictures(channels, numbers):
     net, before = models.mlp(numbers, 10), models.seeded(lambda: residual_denoiser(channels, 4, 1))
-    pair, images = models.wrap(net, 0.0, 1.0, before=before), torch.rand(3, channels, *[int((numbers // channels) ** 0.5)] * 2)
+    pair, images = (
+        models.wrap(net, 0.0, 1.0, before=before),
+        torch.rand(3, channels, *[int((numbers // channels) ** 0.5)] * 2),
+    )
     with torch.no_grad(): assert torch.allclose(pair(images), net(before(images)), atol=1e-6)
     one = models.wrap(models.mlp(numbers, 2), 0.0, 1.0, before=before)
     with torch.no_grad(): assert one(images).shape == (3, 2)
@@ -210,11 +248,22 @@ class Bare(torch.utils.data.Dataset):
 def test_pictures_come_in_whatever_holds_them():
     held, told = uniform_images(64), {}
     loader = torch.utils.data.DataLoader
-    ways = dict(set=held, tensor=held.images, array=held.images.numpy(), pair=(held.images, held.labels), bare=loader(Bare(held.images), batch_size=16),
-                labelled=loader(held, batch_size=16), numbered=loader(list(zip(held.images, range(64))), batch_size=16), data=Bare(held.images))
+    ways = dict(
+        set=held,
+        tensor=held.images,
+        array=held.images.numpy(),
+        pair=(held.images, held.labels),
+        bare=loader(Bare(held.images), batch_size=16),
+        labelled=loader(held, batch_size=16),
+        numbered=loader(list(zip(held.images, range(64))), batch_size=16),
+        data=Bare(held.images),
+    )
     for name, images in ways.items():
         before = Scale(0.8)
-        told[name] = fit_denoiser(before, images, Gaussian(sigma=0.5), 2, **(QUIET | dict(seed=3))), float(before.factor.detach())
+        told[name] = (
+            fit_denoiser(before, images, Gaussian(sigma=0.5), 2, **(QUIET | dict(seed=3))),
+            float(before.factor.detach()),
+        )
     assert len({told[name][1] for name in ("set", "tensor", "array", "pair")}) == 1
     assert told["bare"][1] == told["labelled"][1] == told["numbered"][1] != 0.8 != told["data"][1]
     with pytest.raises(TypeError, match=r"\(images, labels\)"):

@@ -3,8 +3,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import (BatchSampler, ConcatDataset, DataLoader, IterableDataset, RandomSampler, SequentialSampler, Subset,
-                              SubsetRandomSampler, TensorDataset, WeightedRandomSampler)
+from torch.utils.data import (
+    BatchSampler, ConcatDataset, DataLoader, IterableDataset, RandomSampler, SequentialSampler, Subset,
+    SubsetRandomSampler, TensorDataset, WeightedRandomSampler,
+)
 
 import robust_smooth as rs
 from robust_smooth.training.data import ImageSet
@@ -21,11 +23,17 @@ def smooth() -> rs.Smoothed:
     return rs.Smoothed(rs.wrap(nn.Sequential(nn.Flatten(), nn.Linear(16, 10)), mean=0, std=1), rs.Gaussian(sigma=0.01))
 
 
-@pytest.mark.parametrize("loader", [
-    dict(shuffle=True), dict(sampler=RandomSampler(PHOTOS, replacement=True)), dict(sampler=SubsetRandomSampler([1, 2, 3])),
-    dict(sampler=WeightedRandomSampler([1.0] * 7, 7)), dict(batch_sampler=BatchSampler(RandomSampler(PHOTOS), 2, False)),
-    dict(shuffle=True, generator=torch.Generator().manual_seed(3)),
-])
+@pytest.mark.parametrize(
+    "loader",
+    [
+        dict(shuffle=True),
+        dict(sampler=RandomSampler(PHOTOS, replacement=True)),
+        dict(sampler=SubsetRandomSampler([1, 2, 3])),
+        dict(sampler=WeightedRandomSampler([1.0] * 7, 7)),
+        dict(batch_sampler=BatchSampler(RandomSampler(PHOTOS), 2, False)),
+        dict(shuffle=True, generator=torch.Generator().manual_seed(3)),
+    ],
+)
 def test_a_loader_that_draws_its_order_is_refused(loader):
     data = DataLoader(PHOTOS, **({} if "batch_sampler" in loader else dict(batch_size=2)), **loader)
     with pytest.raises(ValueError, match="another order each time"):
@@ -38,16 +46,24 @@ class EveryOther:
     def __len__(self): return 4
 
 
-@pytest.mark.parametrize("data, rows", [
-    (PHOTOS, range(7)), (Subset(PHOTOS, [1, 3]), [1, 3]), (Subset(Subset(PHOTOS, [5, 3, 1]), [2, 0]), [1, 5]),
-    (DataLoader(PHOTOS, batch_size=3), range(7)), (DataLoader(PHOTOS, batch_size=3, drop_last=True), range(6)),
-    (DataLoader(Subset(PHOTOS, [6, 0]), batch_size=2), [6, 0]), (DataLoader(PHOTOS, sampler=EveryOther(), batch_size=3), [6, 4, 2, 0]),
-    (DataLoader(PHOTOS, sampler=[2, 0], batch_size=None), [2, 0]),
-    (DataLoader(PHOTOS, batch_sampler=[[3, 1], [5]]), [3, 1, 5]),
-    (DataLoader(Subset(PHOTOS, [6, 5, 4]), sampler=SequentialSampler([0, 1])), [6, 5]),
-    (ConcatDataset([Subset(PHOTOS, [0, 1, 2]), Subset(PHOTOS, [3, 4, 5, 6])]), range(7)),
-    (ImageSet(IMAGES, LABELS)[[4, 2]], [4, 2]), (Subset(ImageSet(IMAGES, LABELS)[[4, 2, 1]], [2, 0]), [1, 4]),
-])
+@pytest.mark.parametrize(
+    "data, rows",
+    [
+        (PHOTOS, range(7)),
+        (Subset(PHOTOS, [1, 3]), [1, 3]),
+        (Subset(Subset(PHOTOS, [5, 3, 1]), [2, 0]), [1, 5]),
+        (DataLoader(PHOTOS, batch_size=3), range(7)),
+        (DataLoader(PHOTOS, batch_size=3, drop_last=True), range(6)),
+        (DataLoader(Subset(PHOTOS, [6, 0]), batch_size=2), [6, 0]),
+        (DataLoader(PHOTOS, sampler=EveryOther(), batch_size=3), [6, 4, 2, 0]),
+        (DataLoader(PHOTOS, sampler=[2, 0], batch_size=None), [2, 0]),
+        (DataLoader(PHOTOS, batch_sampler=[[3, 1], [5]]), [3, 1, 5]),
+        (DataLoader(Subset(PHOTOS, [6, 5, 4]), sampler=SequentialSampler([0, 1])), [6, 5]),
+        (ConcatDataset([Subset(PHOTOS, [0, 1, 2]), Subset(PHOTOS, [3, 4, 5, 6])]), range(7)),
+        (ImageSet(IMAGES, LABELS)[[4, 2]], [4, 2]),
+        (Subset(ImageSet(IMAGES, LABELS)[[4, 2, 1]], [2, 0]), [1, 4]),
+    ],
+)
 def test_indices_and_labels_go_with_their_images(data, rows):
     given = as_images(data)
     rows = list(rows)
@@ -58,7 +74,10 @@ def test_indices_and_labels_go_with_their_images(data, rows):
 
 
 def test_votes_of_a_subset_are_those_of_its_images_in_the_whole():
-    whole, part = smooth().vote(PHOTOS, **SETTINGS), smooth().vote(DataLoader(Subset(PHOTOS, [5, 1]), batch_size=2), **SETTINGS)
+    whole, part = (
+        smooth().vote(PHOTOS, **SETTINGS),
+        smooth().vote(DataLoader(Subset(PHOTOS, [5, 1]), batch_size=2), **SETTINGS),
+    )
     assert part.index.tolist() == [5, 1]
     assert np.array_equal(part.counts, whole.counts[[5, 1]])
 
@@ -99,11 +118,17 @@ def test_reading_leaves_the_global_random_state():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("data, error, match", [
-    ((IMAGES, LABELS.float() + 0.5), None, ""), ([(IMAGES[0], [0, 1]), (IMAGES[1], [1, 0])], ValueError, "one class an image"),
-    (IMAGES.to(torch.uint8), TypeError, "floating point"), ([dict(image=IMAGES[0])], TypeError, "dictionaries"),
-    ([], ValueError, "no images"), (3, TypeError, "DataLoader"),
-])
+@pytest.mark.parametrize(
+    "data, error, match",
+    [
+        ((IMAGES, LABELS.float() + 0.5), None, ""),
+        ([(IMAGES[0], [0, 1]), (IMAGES[1], [1, 0])], ValueError, "one class an image"),
+        (IMAGES.to(torch.uint8), TypeError, "floating point"),
+        ([dict(image=IMAGES[0])], TypeError, "dictionaries"),
+        ([], ValueError, "no images"),
+        (3, TypeError, "DataLoader"),
+    ],
+)
 def test_what_is_no_batch_of_images(data, error, match):
     if error is None:
         assert as_images(data).labels is None

@@ -162,12 +162,16 @@ def layer_with(**attributes):
 
 def quantised(value):
     "Two classes of a network in 8-bit integers, in this order or the other: its scales are the same."
-    layers = nn.Sequential(torch.ao.quantization.QuantStub(), nn.Linear(2, 2), torch.ao.quantization.DeQuantStub()).eval()
+    layers = nn.Sequential(
+        torch.ao.quantization.QuantStub(), nn.Linear(2, 2), torch.ao.quantization.DeQuantStub()
+    ).eval()
     with torch.no_grad():
         layers[1].weight.copy_(torch.tensor([[1.0, 2.0], [3.0, 4.0]])[[value - 1, 2 - value]])
         nn.init.zeros_(layers[1].bias)
-    layers.qconfig = torch.ao.quantization.QConfig(activation=torch.ao.quantization.MinMaxObserver.with_args(dtype=torch.quint8),
-                                                   weight=torch.ao.quantization.default_weight_observer)
+    layers.qconfig = torch.ao.quantization.QConfig(
+        activation=torch.ao.quantization.MinMaxObserver.with_args(dtype=torch.quint8),
+        weight=torch.ao.quantization.default_weight_observer,
+    )
     prepared = torch.ao.quantization.prepare(layers)
     prepared(torch.tensor([[0.0, 0.0], [1.0, 1.0]]))
     return torch.ao.quantization.convert(prepared)
@@ -299,23 +303,40 @@ def test_a_vote_that_is_kept_warns_where_a_network_cannot_be_seen(tmp_path, monk
 
     def asked(x):
         return torch.stack([x[:, 0], x[:, 1]], 1) if session else x
-    assert unseen(asked) == ["compiled_library.Session@installed"] and unseen(closed(1)) == unseen(seeded(small_convnet)) == []
+    assert (
+        unseen(asked) == ["compiled_library.Session@installed"]
+        and unseen(closed(1)) == unseen(seeded(small_convnet)) == []
+    )
     smooth, settings = Smoothed(asked, Gaussian(sigma=0.5)), dict(n=100, batch_size=50, progress=False)
     smooth.vote(torch.ones(1, 2), **settings)
     assert not [one for one in recwarn if "cannot tell" in str(one.message)]
-    with pytest.warns(UserWarning, match="cannot tell this network from another of its kind, since what compiled_library.Session"):
+    with pytest.warns(
+        UserWarning, match="cannot tell this network from another of its kind, since what compiled_library.Session"
+    ):
         smooth.vote(torch.ones(1, 2), save=tmp_path / "a.votes", **settings)
 
 
 @pytest.mark.parametrize("name", ["test", "this"])
 def test_a_file_that_is_called_as_one_of_the_standard_library_is_ones_own(name, tmp_path):
-    code = "import sys; sys.path.insert(0, {folder!r}); import {name}; from robust_smooth.training.identity import identity; print(identity({name}.Net(2)))"
+    code = (
+        "import sys; sys.path.insert(0, {folder!r}); import {name}; from robust_smooth.training.identity import "
+        "identity; print(identity({name}.Net(2)))"
+    )
     seen = []
     for factor in (1, 2, 1):
         folder = tmp_path / str(len(seen))
         folder.mkdir()
-        (folder / f"{name}.py").write_text(f"class Net:\n    def __init__(self, k): self.k = k\n    def __call__(self, x): return x * {factor}\n")
-        seen.append(subprocess.run([sys.executable, "-c", code.format(folder=str(folder), name=name)], capture_output=True, text=True, check=True).stdout)
+        (folder / f"{name}.py").write_text(
+            f"class Net:\n    def __init__(self, k): self.k = k\n    def __call__(self, x): return x * {factor}\n"
+        )
+        seen.append(
+            subprocess.run(
+                [sys.executable, "-c", code.format(folder=str(folder), name=name)],
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+        )
     assert seen[0] == seen[2] != seen[1]
 
 
@@ -329,7 +350,9 @@ def test_circles_end():
 
 def test_a_network_without_its_weights_is_an_architecture():
     a, b = (seeded(lambda: mlp(4, 2), seed) for seed in (0, 1))
-    assert identity(a) != identity(b) and identity(a, weights=False) == identity(b, weights=False) != identity(mlp(4, 3), weights=False)
+    assert identity(a) != identity(b) and identity(a, weights=False) == identity(b, weights=False) != identity(
+        mlp(4, 3), weights=False
+    )
 
 
 def test_the_identity_is_the_same_in_another_process():
@@ -341,7 +364,10 @@ from robust_smooth.training.recipes import crop_flip
 f = lambda x: x in {"a", "b", "c", 1, (2, "d")}
 print(identity(seeded(small_convnet)), identity(f), identity({"a", "b", "c"}), settings_of(functools.partial(crop_flip, padding=2)))
 """
-    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout for _ in range(2)]
+    runs = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    ]
     assert runs[0] == runs[1]
     ours = settings_of(functools.partial(crop_flip, padding=2))
     assert runs[0].split()[0] == identity(seeded(small_convnet)) and runs[0].strip().endswith(ours)
@@ -369,7 +395,9 @@ def test_settings_are_readable_where_they_are_plain():
     assert settings_of(None) is None and settings_of((1, "a")) == [1, "a"]
 
 
-@pytest.mark.parametrize("place", [place for place in PLACES if place != "list that can do more"]) # a list is told entry by entry
+@pytest.mark.parametrize(
+    "place", [place for place in PLACES if place != "list that can do more"]
+)  # a list is told entry by entry
 def test_settings_see_what_identity_sees(place):
     make = PLACES[place]
     assert settings_of(make(1)) == settings_of(make(1)) != settings_of(make(2))
@@ -379,7 +407,9 @@ def recipe_of(code):
     "A recipe of somebody's own: the same fields, another loss."
     names = {}
     exec(f"def loss(self, model, x, y, generator): return {code}", names)
-    return dataclass(frozen=True)(type("Mine", (), dict(loss=names["loss"], __annotations__=dict(weight=float), weight=1.0)))
+    return dataclass(frozen=True)(
+        type("Mine", (), dict(loss=names["loss"], __annotations__=dict(weight=float), weight=1.0))
+    )
 
 
 def test_a_recipe_of_ones_own_counts_with_its_code():
@@ -399,7 +429,9 @@ def test_an_optimiser_counts_with_its_groups():
     assert base == settings_of(optimiser()) and base["groups"][0]["lr"] == 0.1
     for other in (optimiser((0.1, 0.2)), optimiser(order=(1, 0)), optimiser(momentum=0.9), optimiser((0.1,), (0,))):
         assert settings_of(other) != base
-    assert settings_of(torch.optim.Adam(nn.Linear(2, 2).parameters())) != settings_of(torch.optim.AdamW(nn.Linear(2, 2).parameters()))
+    assert settings_of(torch.optim.Adam(nn.Linear(2, 2).parameters())) != settings_of(
+        torch.optim.AdamW(nn.Linear(2, 2).parameters())
+    )
 
 
 # -- generators ---------------------------------------------------------------
@@ -409,10 +441,15 @@ OWN = [torch.Generator(), np.random.default_rng(0), np.random.RandomState(0), ra
 
 @pytest.mark.parametrize("own", OWN, ids=lambda own: type(own).__name__)
 def test_own_generators_are_found(own):
-    for holder in (own, [own], dict(a=own), closed(own), functools.partial(F.relu, own), Slotted(own), Net(own), closed(Net([own]))):
+    for holder in (
+        own, [own], dict(a=own), closed(own), functools.partial(F.relu, own), Slotted(own), Net(own),
+        closed(Net([own])),
+    ):
         assert own_generators(holder) == [own]
     before = identity(closed(own))
-    getattr(own, "random", lambda: torch.rand(1, generator=own))() if not isinstance(own, np.random.RandomState) else own.rand()
+    getattr(own, "random", lambda: torch.rand(1, generator=own))() if not isinstance(
+        own, np.random.RandomState
+    ) else own.rand()
     assert identity(closed(own)) == before, "the state of a generator is not part of an identity"
 
 

@@ -44,7 +44,10 @@ def test_orthogonal_layers_lose_nothing():
         layer = orthogonal(nn.Linear(inputs, outputs, dtype=torch.float64))
         values = np.linalg.svd(layer.weight.detach().numpy(), compute_uv=False)
         assert np.abs(values - 1).max() < 1e-13
-        assert 1 <= lipschitz_bound(layer, "l2", (inputs,)) * (1 + 1e-13) and lipschitz_bound(layer, "l2", (inputs,)) < 1 + 1e-8
+        assert (
+            1 <= lipschitz_bound(layer, "l2", (inputs,)) * (1 + 1e-13)
+            and lipschitz_bound(layer, "l2", (inputs,)) < 1 + 1e-8
+        )
     again = copy.deepcopy(layer).float()
     again.load_state_dict(layer.state_dict())
     assert np.abs((again.weight - layer.weight).detach().numpy()).max() < 1e-6
@@ -115,7 +118,10 @@ def test_bound_and_features_come_from_one_copy():
     parametrize.register_parametrization(features[1], "weight", _OtherInDouble())
     net = Smoothed(features, nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 3)), 2).eval()
     found = net.certify(torch.rand(4, 6), progress=False)
-    true = 30 * np.linalg.svd(features[1].parametrizations.weight.original.detach().double().numpy(), compute_uv=False).max()
+    true = (
+        30
+        * np.linalg.svd(features[1].parametrizations.weight.original.detach().double().numpy(), compute_uv=False).max()
+    )
     assert np.all(found.details["lipschitz"] >= true)
     plain = Smoothed(isometric_features(6, 2, (4,)), net.head, 2).eval()
     assert plain.certify(torch.rand(4, 6), progress=False).details["lipschitz"].max() < 1 + 1e-7 # float32 weights: 1e-6
@@ -137,7 +143,9 @@ def test_the_search_against_a_grid():
         moves = worst_nearby(table, u, y, lengths, 20, torch.Generator().manual_seed(0))
         assert moves.abs().max() <= 0.3 + 1e-9
         loss = lambda delta: nn.functional.cross_entropy(evaluate(table, torch.sigmoid(u + delta)), y, reduction="none")
-        every = torch.stack([loss(torch.full((6, 1), float(t), dtype=torch.float64)) for t in np.linspace(-0.3, 0.3, 61)])
+        every = torch.stack(
+            [loss(torch.full((6, 1), float(t), dtype=torch.float64)) for t in np.linspace(-0.3, 0.3, 61)]
+        )
         assert (loss(moves) >= loss(torch.zeros(6, 1, dtype=torch.float64)) - 0.05).all()
         assert (loss(moves) > every.amax(0) - 0.05).double().mean() >= 0.6 # a gradient search may stop at a local one
 
@@ -153,14 +161,18 @@ def test_the_recipe_repeats_itself_and_resumes(tmp_path):
     assert said.rows[-1]["accuracy_unmoved"] >= said.rows[-1]["accuracy"]
     other = pipeline(64, 3, 2, (16,))
     assert fit(other, data, ThroughSmoothing(noise=0.2, radius=0.5), **how).fingerprint != said.fingerprint
-    with pytest.raises(TypeError, match="Smoothed"): fit(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), data, recipe, **how)
+    with pytest.raises(TypeError, match="Smoothed"):
+        fit(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), data, recipe, **how)
 
 
 def test_without_moves_it_is_the_cross_entropy_of_the_smoothed_head():
     data = load("digits", "train", subset=100)
     how = dict(epochs=2, batch_size=50, progress=False, seed=0, optimizer=lambda p: torch.optim.SGD(p, 0.1))
     first, second = pipeline(64, 3, 2, (16,)), pipeline(64, 3, 2, (16,))
-    losses = [fit(net, data, recipe, **how).rows[-1]["loss"] for net, recipe in ((first, Standard()), (second, ThroughSmoothing()))]
+    losses = [
+        fit(net, data, recipe, **how).rows[-1]["loss"]
+        for net, recipe in ((first, Standard()), (second, ThroughSmoothing()))
+    ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
@@ -169,7 +181,10 @@ def test_proved_radii_on_digits_hold_and_are_larger_than_without():
     found = {}
     for name, recipe in dict(bare=Standard(), through=ThroughSmoothing(radius=0.6)).items():
         net = pipeline(64, 5, 1, (64, 64))
-        fit(net, train, recipe, epochs=25, batch_size=64, progress=False, schedule=Cosine(warmup=1.0), optimizer=lambda p: torch.optim.Adam(p, 4e-3))
+        fit(
+            net, train, recipe, epochs=25, batch_size=64, progress=False, schedule=Cosine(warmup=1.0),
+            optimizer=lambda p: torch.optim.Adam(p, 4e-3),
+        )
         found[name] = net.certify(test, progress=False, rtol=2e-2, keep=True)
         broken, _ = attack_inside(net, test.images, found[name].radius, "l2", steps=40)
         assert not broken.any() and check(found[name]).all() and (found[name].alpha == 0)
@@ -179,11 +194,17 @@ def test_proved_radii_on_digits_hold_and_are_larger_than_without():
     assert accurate["through"][0] >= 0.85 and accurate["through"][1] > accurate["bare"][1]
 
 
-@pytest.mark.skipif(not (SHARED / "MNIST").is_dir(), reason="the folder of real data sets (../shared/datasets) is not there")
+@pytest.mark.skipif(
+    not (SHARED / "MNIST").is_dir(), reason="the folder of real data sets (../shared/datasets) is not there"
+)
 def test_proved_radii_on_mnist_hold():
     train, test = load("mnist", "train", SHARED, subset=4000), load("mnist", "test", SHARED, subset=30)
     net = pipeline(784, 5, 1, (64, 64))
-    fit(net, train, ThroughSmoothing(radius=1.0), epochs=6, batch_size=64, progress=False, schedule=Cosine(warmup=1.0), optimizer=lambda p: torch.optim.Adam(p, 4e-3))
+    fit(
+        net, train, ThroughSmoothing(radius=1.0), epochs=6, batch_size=64, progress=False,
+        schedule=Cosine(warmup=1.0),
+        optimizer=lambda p: torch.optim.Adam(p, 4e-3),
+    )
     found = net.certify(test, progress=False, rtol=5e-2)
     shares = found.certified_accuracy(test.labels.numpy(), [0, 0.5, 1.0])
     assert shares[0] >= 0.8 and shares[1] >= 0.6 and shares[2] >= 0.3

@@ -57,7 +57,9 @@ def test_the_published_rule_is_not_a_bound():
 
 def test_batch_normalisation_is_folded():
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 2)).eval()
+    net = nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 2)
+    ).eval()
     net[1].running_var.fill_(4.0)
     parts = [(nn.Sequential(net[0]), (1, 4, 4)), (nn.Sequential(net[1]), (4, 4, 4)), (net[4], (64,))]
     separate = math.prod(lipschitz_bound(part, 2, shape) for part, shape in parts)
@@ -91,14 +93,21 @@ def test_layers_that_compute_something_else_are_refused():
 
     hooked = nn.Linear(2, 2)
     hooked.register_forward_hook(lambda module, inputs, out: 5 * out)
-    for odd in (Residual(nn.Linear(2, 2)), nn.Sequential(Twice(2, 2)), nn.Sequential(hooked), nn.Sequential(nn.Softplus(threshold=0.0))):
+    for odd in (
+        Residual(nn.Linear(2, 2)),
+        nn.Sequential(Twice(2, 2)),
+        nn.Sequential(hooked),
+        nn.Sequential(nn.Softplus(threshold=0.0)),
+    ):
         with pytest.raises(ValueError, match="overrides|threshold"): lipschitz_bound(odd, "l2", (2,))
     for wrong in (nn.Softplus(1e-3), nn.Softplus(-1e-3)): # jumps by 2e-6 where it becomes linear
         with pytest.raises(ValueError, match="jump"): lipschitz_bound(wrong, "l2", (2,))
     assert lipschitz_bound(nn.Softplus(2.0), "l2", (2,)) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("layer", [nn.SiLU(inplace=True), nn.LeakyReLU(3.0, inplace=True), nn.ELU(3.0, inplace=True), nn.ELU(-5.0)])
+@pytest.mark.parametrize(
+    "layer", [nn.SiLU(inplace=True), nn.LeakyReLU(3.0, inplace=True), nn.ELU(3.0, inplace=True), nn.ELU(-5.0)]
+)
 def test_in_place_layers_beside_a_shortcut(layer):
     generator = torch.Generator().manual_seed(0)
     x, y = (torch.randn(500, 4, generator=generator) for _ in range(2))
@@ -107,7 +116,8 @@ def test_in_place_layers_beside_a_shortcut(layer):
 
 
 def test_batch_normalisation_along_another_axis():
-    net = nn.Sequential(nn.Linear(8, 4), nn.BatchNorm1d(4)).eval() # [B, 4, 8]: along the first axis, not along the outputs
+    # [B, 4, 8]: along the first axis, not along the outputs
+    net = nn.Sequential(nn.Linear(8, 4), nn.BatchNorm1d(4)).eval()
     with torch.no_grad(): net[1].running_var.copy_(torch.tensor([1e-4, 1.0, 1.0, 1.0]))
     generator = torch.Generator().manual_seed(0)
     x, y = (torch.randn(500, 4, 8, generator=generator) for _ in range(2))

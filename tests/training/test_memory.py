@@ -25,12 +25,19 @@ before = max(pages(rows) for rows in (8, 16, 32, 64))
 print(before, max(pages(rows) for rows in (8, 16, 32, 64)))
 """
 
-needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have thresholds of their own")
+needs_glibc = pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="other C libraries have thresholds of their own"
+)
 
 
 def new_pages(hint, **settings):
-    plain = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_", "LD_PRELOAD"))}
-    run = subprocess.run([sys.executable, "-c", PAGES.format(hint=hint)], env=plain | settings, capture_output=True, text=True, check=True)
+    plain = {
+        name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_", "LD_PRELOAD"))
+    }
+    run = subprocess.run(
+        [sys.executable, "-c", PAGES.format(hint=hint)],
+        env=plain | settings, capture_output=True, text=True, check=True,
+    )
     return [int(word) for word in run.stdout.split()]
 
 

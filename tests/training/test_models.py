@@ -24,8 +24,10 @@ from robust_smooth.voting.votes import count_votes
 
 
 def small(channels=3, classes=5):
-    return nn.Sequential(nn.Conv2d(channels, 4, 3, 2), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-                         nn.Linear(4, classes))
+    return nn.Sequential(
+        nn.Conv2d(channels, 4, 3, 2), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, classes),
+    )
 
 
 def shaken(net):
@@ -34,7 +36,10 @@ def shaken(net):
     with torch.no_grad():
         for module in net.modules():
             if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
-                module.running_mean.normal_(0, 0.3, generator=generator), module.running_var.uniform_(0.5, 2, generator=generator)
+                (
+                    module.running_mean.normal_(0, 0.3, generator=generator),
+                    module.running_var.uniform_(0.5, 2, generator=generator),
+                )
                 module.weight.uniform_(0.5, 1.5, generator=generator), module.bias.normal_(0, 0.3, generator=generator)
     return net.eval()
 
@@ -50,8 +55,12 @@ def test_torchvision_resnet18_at_224(resnet18):
     want_mean, want_std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     with torch.no_grad():
         want = resnet18.eval()((x - want_mean[:, None, None]) / want_std[:, None, None])
-        for how in (dict(preprocessing=weights), dict(preprocessing=weights.transforms()), dict(mean=want_mean, std=want_std),
-                    dict(mean=weights.transforms())):
+        for how in (
+            dict(preprocessing=weights),
+            dict(preprocessing=weights.transforms()),
+            dict(mean=want_mean, std=want_std),
+            dict(mean=weights.transforms()),
+        ):
             model = wrap(copy.deepcopy(resnet18).train(), **how)
             assert not any(m.training for m in model.modules()) and model.num_classes == 1000
             torch.testing.assert_close(model(x), want, atol=1e-4, rtol=1e-4)
@@ -65,7 +74,9 @@ def test_timm_style(place, form):
     setattr(net, place, form(mean=(0.5, 0.4, 0.3), std=(0.5, 0.25, 0.2), input_size=(3, 64, 64), num_classes=5))
     model, x = wrap(net), torch.rand(2, 3, 64, 64)
     assert model.num_classes == 5 and model.normalize.std.tolist() == pytest.approx([0.5, 0.25, 0.2])
-    torch.testing.assert_close(model(x), net((x - model.normalize.mean[:, None, None]) / model.normalize.std[:, None, None]))
+    torch.testing.assert_close(
+        model(x), net((x - model.normalize.mean[:, None, None]) / model.normalize.std[:, None, None])
+    )
 
 
 def test_lists_of_transforms_are_read():
@@ -78,12 +89,20 @@ def test_lists_of_transforms_are_read():
         wrap(small(), preprocessing=tf.Compose([tf.ToTensor()]))
 
 
-@pytest.mark.parametrize("settings, match", [(dict(mean=0.5), "go together"), (dict(std=0.5), "go together"),
-                                             (dict(mean=0, std=1, num_classes=6), "num_classes must be 5"),
-                                             (dict(mean=[0.5] * 3, std=[0.5, 0, 0.5]), "std"), (dict(mean=[0.1, 0.2], std=[0.1, 0.2, 0.3]), "length"),
-                                             (dict(mean=[123.7] * 3, std=[58.4] * 3), "by 255"), (dict(mean=float("nan"), std=1), "finite"),
-                                             (dict(mean=0.5, std=0.5, preprocessing=dict(mean=0.5, std=0.5)), "not both"),
-                                             (dict(preprocessing=dict(size=3)), "preprocessing")])
+@pytest.mark.parametrize(
+    "settings, match",
+    [
+        (dict(mean=0.5), "go together"),
+        (dict(std=0.5), "go together"),
+        (dict(mean=0, std=1, num_classes=6), "num_classes must be 5"),
+        (dict(mean=[0.5] * 3, std=[0.5, 0, 0.5]), "std"),
+        (dict(mean=[0.1, 0.2], std=[0.1, 0.2, 0.3]), "length"),
+        (dict(mean=[123.7] * 3, std=[58.4] * 3), "by 255"),
+        (dict(mean=float("nan"), std=1), "finite"),
+        (dict(mean=0.5, std=0.5, preprocessing=dict(mean=0.5, std=0.5)), "not both"),
+        (dict(preprocessing=dict(size=3)), "preprocessing"),
+    ],
+)
 def test_wrap_refuses(settings, match):
     with pytest.raises(ValueError, match=match):
         wrap(small(), **settings)
@@ -122,9 +141,17 @@ def test_wrap_without_a_possible_trial():
         model(torch.rand(1, 3, 2, 2))
 
 
-@pytest.mark.parametrize("make, shape", [(lambda: models.mlp(64, 10), (1, 8, 8)), (models.small_convnet, (1, 8, 8)), (models.lenet, (1, 28, 28)),
-                                         (models.resnet20, (3, 32, 32)),
-                                         (lambda: models.resnet20(7, 1), (1, 16, 16)), (lambda: models.resnet110(100), (3, 32, 32))])
+@pytest.mark.parametrize(
+    "make, shape",
+    [
+        (lambda: models.mlp(64, 10), (1, 8, 8)),
+        (models.small_convnet, (1, 8, 8)),
+        (models.lenet, (1, 28, 28)),
+        (models.resnet20, (3, 32, 32)),
+        (lambda: models.resnet20(7, 1), (1, 16, 16)),
+        (lambda: models.resnet110(100), (3, 32, 32)),
+    ],
+)
 def test_own_networks(make, shape):
     net, x = seeded(make).eval(), torch.rand(2, *shape)
     with torch.no_grad():
@@ -144,7 +171,9 @@ def test_resnet_option_a_by_hand():
     want = torch.zeros(1, 8, 3, 3)
     want[:, 2:6] = x[:, :, ::2, ::2]
     torch.testing.assert_close(block(x), want)
-    assert [n for n, _ in models.resnet20().named_children()] == ["normalize", "conv1", "bn1", "layer1", "layer2", "layer3", "linear"]
+    assert [n for n, _ in models.resnet20().named_children()] == [
+        "normalize", "conv1", "bn1", "layer1", "layer2", "layer3", "linear",
+    ]
 
 
 def test_resnet50_is_torchvisions():
@@ -152,18 +181,37 @@ def test_resnet50_is_torchvisions():
     assert net.num_classes == 10 and net.normalize.mean.tolist() == pytest.approx([0.485, 0.456, 0.406])
 
 
-@pytest.mark.parametrize("call", [lambda: models.mlp(0, 10), lambda: models.mlp(4, 1), lambda: models.mlp(4, 10, (0,)),
-                                  lambda: models.small_convnet(size=6), lambda: models.ResNet(18), lambda: models.resnet20(1)])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: models.mlp(0, 10),
+        lambda: models.mlp(4, 1),
+        lambda: models.mlp(4, 10, (0,)),
+        lambda: models.small_convnet(size=6),
+        lambda: models.ResNet(18),
+        lambda: models.resnet20(1),
+    ],
+)
 def test_networks_refuse(call):
     with pytest.raises(ValueError, match="must be"):
         call()
 
 
-@pytest.mark.parametrize("make, shape", [(models.small_convnet, (1, 8, 8)), (lambda: models.ResNet(8, 10, 3), (3, 16, 16)),
-                                         (lambda: models.mlp(12, 4), (3, 2, 2)),
-                                         (lambda: wrap(small(), 0.4, 0.3), (3, 16, 16)),
-                                         (lambda: wrap(nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)),
-                                                       0, 1), (3, 2, 2))])
+@pytest.mark.parametrize(
+    "make, shape",
+    [
+        (models.small_convnet, (1, 8, 8)),
+        (lambda: models.ResNet(8, 10, 3), (3, 16, 16)),
+        (lambda: models.mlp(12, 4), (3, 2, 2)),
+        (lambda: wrap(small(), 0.4, 0.3), (3, 16, 16)),
+        (
+            lambda: wrap(
+                nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)), 0, 1
+            ),
+            (3, 2, 2),
+        ),
+    ],
+)
 def test_optimise_keeps_the_function(make, shape):
     model, x = shaken(seeded(make)), torch.rand(64, *shape, generator=torch.Generator().manual_seed(0))
     last = "torch channels-last" if x.ndim == 4 else "torch folded"
@@ -173,9 +221,15 @@ def test_optimise_keeps_the_function(make, shape):
     torch.testing.assert_close(folded, want, atol=1e-4, rtol=1e-4)
     assert rounded.dtype == torch.float32 and (rounded - want).abs().max() < 0.1 * (1 + want.abs().max())
     assert not any(isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d)) for m in plain.modules())
-    assert (plain.precision, half.precision) == ("float32", "bfloat16") and "folded" in half.optimised and half.num_classes == model.num_classes
+    assert (
+        (plain.precision, half.precision) == ("float32", "bfloat16")
+        and "folded" in half.optimised
+        and half.num_classes == model.num_classes
+    )
     assert half.memory_format == torch.channels_last and not half.training
-    assert len({fingerprint(m) for m in (model, plain, half)}) == 3 and fingerprint(half) == fingerprint(optimise(model, x[:2], **half.setting))
+    assert len({fingerprint(m) for m in (model, plain, half)}) == 3 and fingerprint(half) == fingerprint(
+        optimise(model, x[:2], **half.setting)
+    )
     torch.testing.assert_close(model(x), want)  # the original is untouched
 
 
@@ -187,12 +241,20 @@ def test_a_compiled_network_keeps_the_function():
 
 
 def check_a_compiled_network():
-    model, x = shaken(seeded(lambda: models.ResNet(8))), torch.rand(16, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    fast, plain = optimise(model, x, "bfloat16", "torch compiled"), optimise(model, x, "bfloat16", "torch channels-last")
+    model, x = (
+        shaken(seeded(lambda: models.ResNet(8))),
+        torch.rand(16, 3, 8, 8, generator=torch.Generator().manual_seed(0)),
+    )
+    fast, plain = (
+        optimise(model, x, "bfloat16", "torch compiled"),
+        optimise(model, x, "bfloat16", "torch channels-last"),
+    )
     with torch.inference_mode(): want, got = plain(x), fast(x)
     assert got.dtype == torch.float32 and (got - want).abs().max() < 0.1 * (1 + want.abs().max())
     assert "compiled" in fast.optimised and len({fingerprint(m) for m in (model, plain, fast)}) == 3
-    assert count_votes(fast, x[:2], Gaussian(sigma=0.1), 40, num_classes=10, seed=0, batch_size=16, progress=False).counts.sum(1).tolist() == [40, 40]
+    assert count_votes(
+        fast, x[:2], Gaussian(sigma=0.1), 40, num_classes=10, seed=0, batch_size=16, progress=False
+    ).counts.sum(1).tolist() == [40, 40]
 
 
 def test_optimise_torchvision(resnet18):
@@ -208,8 +270,12 @@ def test_optimise_without_tracing_and_refusals(branching):
     fast = optimise(model, x, backend="torch folded")
     assert "not traceable" in fast.optimised
     torch.testing.assert_close(fast(x), model(x))
-    for settings, match in ((dict(precision="int8"), "calibration"), (dict(precision="float16"), "precision"),
-                            (dict(backend="torch channels-last"), "channels-last needs"), (dict(backend="jax"), "backend")):
+    for settings, match in (
+        (dict(precision="int8"), "calibration"),
+        (dict(precision="float16"), "precision"),
+        (dict(backend="torch channels-last"), "channels-last needs"),
+        (dict(backend="jax"), "backend"),
+    ):
         with pytest.raises(ValueError, match=match):
             optimise(model, x, **settings)
     with pytest.raises(ValueError, match="eval"):
@@ -222,7 +288,10 @@ def test_shared_batch_normalisation_is_not_folded():
 
         def __init__(self):
             super().__init__()
-            self.a, self.b, self.bn, self.out = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3), nn.Linear(3, 3)
+            self.a, self.b, self.bn, self.out = (
+                nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3),
+                nn.Linear(3, 3),
+            )
 
         def forward(self, x):
             y = self.a(x)
@@ -244,14 +313,28 @@ def test_fingerprint_sees_every_weight_setting_and_type():
     assert base not in seen and len(seen) == len(net.state_dict())
     assert fingerprint(copy.deepcopy(net)) == base and fingerprint(net.train()) == base
     assert len({fingerprint(nn.Sequential(nn.Conv2d(1, 1, 1), nn.LeakyReLU(slope))) for slope in (0.1, 0.2)}) == 2
-    assert len({fingerprint(m) for m in (nn.Sequential(nn.Flatten(), nn.ReLU()), nn.Sequential(nn.Flatten(), nn.Tanh()),
-                                         nn.Sequential(Normalize(0.5), nn.ReLU()), nn.Sequential(Centre(0.4), nn.ReLU()))}) == 4
+    assert (
+        len(
+            {
+                fingerprint(m)
+                for m in (
+                    nn.Sequential(nn.Flatten(), nn.ReLU()),
+                    nn.Sequential(nn.Flatten(), nn.Tanh()),
+                    nn.Sequential(Normalize(0.5), nn.ReLU()),
+                    nn.Sequential(Centre(0.4), nn.ReLU()),
+                )
+            }
+        )
+        == 4
+    )
 
 
 def test_zoo(tmp_path, monkeypatch):
     monkeypatch.setenv("ROBUST_SMOOTH_ZOO", str(tmp_path))
     net = seeded(lambda: models.resnet20(10, 1)).eval()
-    models.save_pretrained(net, "digits-resnet20", tmp_path, "resnet20", dict(num_classes=10, in_channels=1), data="digits train")
+    models.save_pretrained(
+        net, "digits-resnet20", tmp_path, "resnet20", dict(num_classes=10, in_channels=1), data="digits train"
+    )
     assert models.zoo()["digits-resnet20"]["data"] == "digits train"
     again = models.pretrained("digits-resnet20")
     assert fingerprint(again) == fingerprint(net) and not again.training and again.card["architecture"] == "resnet20"
@@ -268,7 +351,9 @@ def test_zoo(tmp_path, monkeypatch):
 ZOO = Path(models.__file__).resolve().parents[2] / "data" / "zoo"
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in ZOO.glob("*.safetensors") if not path.stem.endswith("-int8"))) # twins: tests/lab/test_twins.py
+@pytest.mark.parametrize(
+    "name", sorted(path.stem for path in ZOO.glob("*.safetensors") if not path.stem.endswith("-int8"))
+)  # twins: tests/lab/test_twins.py
 def test_networks_of_the_zoo_are_those_of_their_cards(name, monkeypatch):
     monkeypatch.delenv("ROBUST_SMOOTH_ZOO", raising=False)
     net = models.pretrained(name) # compares the fingerprint
@@ -279,11 +364,18 @@ def test_networks_of_the_zoo_are_those_of_their_cards(name, monkeypatch):
         assert name == f"{card['dataset']}-{card['architecture']}-clean" and not {"noise", "certified"} & set(card)
         assert card["recipe"].startswith("Standard(") and card["accuracy_without_noise"] > 0.85
     else:
-        assert name == f"{card['dataset']}-{card['architecture']}-{card['noise']['name'].lower()}-{card['noise']['sigma']:.2f}"
+        assert (
+            name
+            == f"{card['dataset']}-{card['architecture']}-{card['noise']['name'].lower()}-{card['noise']['sigma']:.2f}"
+        )
         shares = list(card["certified"]["accuracy"].values())
         assert shares == sorted(shares, reverse=True) and shares[0] > 0.2
     size = {"lenet": 28, "resnet20": 32}[card["architecture"]]
-    with torch.inference_mode(): assert models.wrap(net)(torch.rand(2, card["settings"]["in_channels"], size, size)).shape == (2, card["settings"]["num_classes"])
+    with torch.inference_mode():
+        assert models.wrap(net)(torch.rand(2, card["settings"]["in_channels"], size, size)).shape == (
+            2,
+            card["settings"]["num_classes"],
+        )
 
 
 def test_the_zoo_is_small(): assert sum(path.stat().st_size for path in ZOO.glob("*")) <= 40 * 2**20
@@ -359,7 +451,8 @@ INSIDE = {
     "not first": LateLayer,
     "torchvision's": lambda: nn.Sequential(torchvision().transforms.Normalize([0.5] * 3, [0.5] * 3), small()),
     "before a library's network": lambda: nn.Sequential(
-        NormalizeLayer(*models.STATISTICS["imagenet"]), torchvision().models.squeezenet1_0(weights=None, num_classes=5)),
+        NormalizeLayer(*models.STATISTICS["imagenet"]), torchvision().models.squeezenet1_0(weights=None, num_classes=5)
+    ),
 }
 
 
@@ -399,14 +492,18 @@ def test_grey_images_do_not_pass_as_colour_ones():
                                  dict(preprocessing=dict(mean=[0.5, 0.5, 0.5], std=[0.2, 0.2, 0.2]))])
 def test_means_of_three_channels_before_a_grey_network_are_refused_at_wrap(how):
     grey = small(channels=1)
-    grey.pretrained_cfg = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), input_size=(3, 64, 64), num_classes=5) # as timm leaves it
+    grey.pretrained_cfg = dict(
+        mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), input_size=(3, 64, 64), num_classes=5
+    )  # as timm leaves it
     with pytest.raises(ValueError, match="reads 1 channels"):
         wrap(grey, **how)
     assert wrap(grey, mean=0.45, std=0.22)(torch.rand(2, 1, 64, 64)).shape == (2, 5)
 
 
 def test_a_network_whose_first_convolution_does_not_read_the_image_is_not_refused():
-    net = nn.Sequential(nn.PixelUnshuffle(4), nn.Conv2d(48, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+    net = nn.Sequential(
+        nn.PixelUnshuffle(4), nn.Conv2d(48, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)
+    )
     assert wrap(net, [0.5] * 3, [0.5] * 3, num_classes=4)(torch.rand(2, 3, 32, 32)).shape == (2, 4)
 
 
@@ -442,7 +539,9 @@ def test_logits_are_taken_out_of_an_output_object(kind):
 def test_transformers_and_timm_if_they_are_here():
     torchvision() # mended where it must be, before other libraries import it
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
-    config = transformers.ResNetConfig(num_channels=3, embedding_size=8, hidden_sizes=[8], depths=[1], layer_type="basic", num_labels=4)
+    config = transformers.ResNetConfig(
+        num_channels=3, embedding_size=8, hidden_sizes=[8], depths=[1], layer_type="basic", num_labels=4
+    )
     net = transformers.ResNetForImageClassification(config).eval()
     with pytest.raises(ValueError, match="cannot know the normalisation"):
         wrap(net)
@@ -452,13 +551,20 @@ def test_transformers_and_timm_if_they_are_here():
     timm = pytest.importorskip("timm", reason="timm is not installed")
     with pytest.raises(ValueError, match="reads 1 channels"):
         wrap(timm.create_model("resnet10t", pretrained=False, in_chans=1, num_classes=4))
-    assert wrap(timm.create_model("resnet10t", pretrained=False, num_classes=4)).normalize.mean.tolist() == pytest.approx([0.485, 0.456, 0.406])
+    assert wrap(
+        timm.create_model("resnet10t", pretrained=False, num_classes=4)
+    ).normalize.mean.tolist() == pytest.approx([0.485, 0.456, 0.406])
 
 
 @pytest.mark.parametrize("shape", ["column", "vector"])
 @pytest.mark.parametrize("sigmoid", [False, True])
 def test_one_number_becomes_two_classes(shape, sigmoid):
-    layers = [nn.Flatten(), nn.Linear(12, 1), *([nn.Flatten(0)] if shape == "vector" else []), *([nn.Sigmoid()] if sigmoid else [])]
+    layers = [
+        nn.Flatten(),
+        nn.Linear(12, 1),
+        *([nn.Flatten(0)] if shape == "vector" else []),
+        *([nn.Sigmoid()] if sigmoid else []),
+    ]
     net = seeded(lambda: nn.Sequential(*layers)).eval()
     with torch.no_grad():
         net[1].weight.mul_(30)
@@ -493,7 +599,12 @@ def test_one_number_that_may_be_a_probability_is_warned_about():
 def test_shells_are_taken_off_and_the_identity_stays():
     net = seeded(small).eval()
     plain = identity(wrap(net, 0.5, 0.5))
-    for shell in (nn.DataParallel(net), torch.compile(net), nn.DataParallel(nn.DataParallel(net)), torch.compile(nn.DataParallel(net))):
+    for shell in (
+        nn.DataParallel(net),
+        torch.compile(net),
+        nn.DataParallel(nn.DataParallel(net)),
+        torch.compile(nn.DataParallel(net)),
+    ):
         model = wrap(shell, 0.5, 0.5)
         assert model.net is net and identity(model) == plain and fingerprint(model) == fingerprint(wrap(net, 0.5, 0.5))
     wrapped = wrap(net, 0.5, 0.5)
@@ -507,8 +618,12 @@ def test_shells_are_taken_off_and_the_identity_stays():
 
 
 def test_a_parametrised_convolution_is_left_and_said():
-    net = shaken(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1),
-                               nn.Flatten(), nn.Linear(4, 5)))
+    net = shaken(
+        nn.Sequential(
+            nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4),
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5),
+        )
+    )
     torch.nn.utils.parametrizations.weight_norm(net[3])
     model, x = wrap(net, 0.5, 0.5), torch.rand(4, 3, 16, 16)
     fast = optimise(model, x, backend="torch folded")
@@ -521,12 +636,20 @@ class Doubled(nn.Conv2d):
         return 2 * super().forward(x)
 
 
-@pytest.mark.parametrize("layer, norm, said", [(lambda: nn.Conv2d(3, 4, 3), lambda: nn.BatchNorm2d(4, track_running_stats=False), "no stored statistics"),
-                                               (lambda: Doubled(3, 4, 3), lambda: nn.BatchNorm2d(4), "not directly behind a layer"),
-                                               (lambda: nn.ConvTranspose2d(3, 4, 3), lambda: nn.BatchNorm2d(4), "behind a ConvTranspose2d")])
+@pytest.mark.parametrize(
+    "layer, norm, said",
+    [
+        (lambda: nn.Conv2d(3, 4, 3), lambda: nn.BatchNorm2d(4, track_running_stats=False), "no stored statistics"),
+        (lambda: Doubled(3, 4, 3), lambda: nn.BatchNorm2d(4), "not directly behind a layer"),
+        (lambda: nn.ConvTranspose2d(3, 4, 3), lambda: nn.BatchNorm2d(4), "behind a ConvTranspose2d"),
+    ],
+)
 def test_what_is_not_plain_is_not_folded(layer, norm, said):
     net = nn.Sequential(layer(), norm(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
-    model, x = wrap(shaken(net) if said != "no stored statistics" else net, 0.5, 0.5, num_classes=5), torch.rand(4, 3, 16, 16)
+    model, x = (
+        wrap(shaken(net) if said != "no stored statistics" else net, 0.5, 0.5, num_classes=5),
+        torch.rand(4, 3, 16, 16),
+    )
     fast = optimise(model, x, backend="torch folded")
     assert "0 batch normalisations folded, 1 kept (1: " in fast.optimised and said in fast.optimised
     torch.testing.assert_close(fast(x), model(x), atol=1e-4, rtol=1e-4)
@@ -565,7 +688,9 @@ def test_a_denoiser_in_front_is_part_of_the_base_classifier():
     assert len({fingerprint(m) for m in (plain, behind, wrap(net, 0.5, 0.25, before=Half(0.25)))}) == 3
     assert identity(behind) == identity(wrap(net, 0.5, 0.25, before=nn.DataParallel(Half(0.5))))
     record = rs.Smoothed(behind, rs.Gaussian(sigma=0.5)).vote(x, n=100, n0=10, progress=False)
-    assert "denoised by Half, then Normalize" in record.provenance["preprocessing"] == behind.preprocessing and "denoised by Half" in repr(behind)
+    assert "denoised by Half, then Normalize" in record.provenance[
+        "preprocessing"
+    ] == behind.preprocessing and "denoised by Half" in repr(behind)
     dropout = wrap(net, 0.5, 0.25, before=nn.Dropout(0.5).train())
     torch.testing.assert_close(dropout(x), plain(x)) # in eval mode
     class Random(nn.Module):
@@ -582,7 +707,12 @@ def test_a_denoiser_in_front_is_part_of_the_base_classifier():
 def test_checkpoints_as_people_have_them(key, prefix, tmp_path):
     net, path = small(), tmp_path / "a.pt"
     state = {prefix + name: value for name, value in net.state_dict().items()}
-    torch.save(state if key is None else {key: state, "epoch": 3, "accuracy": np.float64(0.5), "best": np.float32(1), "names": ["a"]}, path)
+    torch.save(
+        state
+        if key is None
+        else {key: state, "epoch": 3, "accuracy": np.float64(0.5), "best": np.float32(1), "names": ["a"]},
+        path,
+    )
     fresh = small()
     with torch.no_grad(): [value.zero_() for value in fresh.parameters()]
     assert identity(wrap(load_into(fresh, path), 0.5, 0.5)) == identity(wrap(net, 0.5, 0.5)) # so votes go on
@@ -613,27 +743,53 @@ class Returns(nn.Module):
     def forward(self, x): return self.last(self.net(x.flatten(1)))
 
 
-@pytest.mark.parametrize("last, words", [
-    (lambda y: y.argmax(1), "number of a class, not logits"), (lambda y: y.argmax(1, keepdim=True), "got int64"),
-    (lambda y: y.argmax(1).float(), "number of a class, not logits"), (lambda y: y[:, 0] > 0, "got bool"),
-    (lambda y: (y[:, 0] > 0).float(), "got 0, 1"), (lambda y: {"out": y}, r"net\(x\)\['out'\]"), (lambda y: (y, None), r"net\(x\)\[0\]")])
+@pytest.mark.parametrize(
+    "last, words",
+    [
+        (lambda y: y.argmax(1), "number of a class, not logits"),
+        (lambda y: y.argmax(1, keepdim=True), "got int64"),
+        (lambda y: y.argmax(1).float(), "number of a class, not logits"),
+        (lambda y: y[:, 0] > 0, "got bool"),
+        (lambda y: (y[:, 0] > 0).float(), "got 0, 1"),
+        (lambda y: {"out": y}, r"net\(x\)\['out'\]"),
+        (lambda y: (y, None), r"net\(x\)\[0\]"),
+    ],
+)
 def test_what_are_no_logits_is_refused_with_the_line_to_write(last, words):
     with pytest.raises(ValueError, match=words): wrap(Returns(last), mean=0, std=1)
     if words == "got int64":
-        with pytest.raises(ValueError, match=words): models.BaseClassifier(Returns(last), None, 2, "given")(torch.rand(3, 3, 2, 2))
+        with pytest.raises(ValueError, match=words):
+            models.BaseClassifier(Returns(last), None, 2, "given")(torch.rand(3, 3, 2, 2))
 
 
-@pytest.mark.parametrize("last", [lambda y: y[:, 0], lambda y: y[:, 0].relu(), lambda y: y[:, 0].sign(), lambda y: torch.zeros_like(y[:, 0]),
-                                  lambda y: y[:, 0] * 1e9, lambda y: (y[:, 0] * 300).bfloat16(), lambda y: y[:, :1].sigmoid()])
+@pytest.mark.parametrize(
+    "last",
+    [
+        lambda y: y[:, 0],
+        lambda y: y[:, 0].relu(),
+        lambda y: y[:, 0].sign(),
+        lambda y: torch.zeros_like(y[:, 0]),
+        lambda y: y[:, 0] * 1e9,
+        lambda y: (y[:, 0] * 300).bfloat16(),
+        lambda y: y[:, :1].sigmoid(),
+    ],
+)
 def test_an_honest_number_is_a_logit(last):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert wrap(Returns(last), mean=0, std=1).num_classes == 2
 
 
-@pytest.mark.parametrize("wrong, words", [("net.pt", r"load_state_dict\(torch.load\('net.pt'\)\)"), (nn.Linear(4, 3).state_dict(), "weights without their network"),
-                                          (nn.Linear, r"Linear\(\.\.\.\)"), (len, "into the forward"),
-                                          (SimpleNamespace(predict=len), "returns its scores as a tensor")])
+@pytest.mark.parametrize(
+    "wrong, words",
+    [
+        ("net.pt", r"load_state_dict\(torch.load\('net.pt'\)\)"),
+        (nn.Linear(4, 3).state_dict(), "weights without their network"),
+        (nn.Linear, r"Linear\(\.\.\.\)"),
+        (len, "into the forward"),
+        (SimpleNamespace(predict=len), "returns its scores as a tensor"),
+    ],
+)
 def test_what_is_no_network_is_refused_with_the_line_to_write(wrong, words):
     with pytest.raises(TypeError, match=words): wrap(wrong)
 
@@ -648,7 +804,8 @@ def test_a_lazy_layer_is_not_told_a_wrong_size():
 def test_a_table_has_any_mean():
     net, table = seeded(lambda: nn.Linear(20, 3)), 5 + 10 * torch.randn(6, 20)
     with pytest.raises(ValueError, match="domain=None"): wrap(net, mean=5, std=10)
-    with pytest.raises(ValueError, match=r"in \[-1, 1\] input units, got \[5.0\]$"): wrap(net, mean=5, std=10, domain=(-1, 1))
+    with pytest.raises(ValueError, match=r"in \[-1, 1\] input units, got \[5.0\]$"):
+        wrap(net, mean=5, std=10, domain=(-1, 1))
     with pytest.raises(ValueError, match="std above 0"): wrap(net, mean=5, std=0, domain=None)
     with pytest.raises(ValueError, match="domain must be"): wrap(net, mean=5, std=1, domain=(1, 0))
     with warnings.catch_warnings():
@@ -657,9 +814,13 @@ def test_a_table_has_any_mean():
     for model, want in zip(models_of, (net((table - 5) / 10), net((table - 5) / 10), net(table))):
         torch.testing.assert_close(model(table), want)
     assert identity(models_of[0]) == identity(models_of[1])     # the domain is of the inputs, no part of the network
-    assert identity(wrap(net, 0.5, 0.5)) == identity(wrap(net, 0.5, 0.5, domain=None)) and "resizing" not in repr(models_of[0])
+    assert identity(wrap(net, 0.5, 0.5)) == identity(wrap(net, 0.5, 0.5, domain=None)) and "resizing" not in repr(
+        models_of[0]
+    )
     assert "resizing and cropping" in repr(wrap(small(), 0.5, 0.5))
-    record = rs.Smoothed(models_of[0], Gaussian(sigma=1.0), domain=None).vote(table, n=100, batch_size=50, progress=False)
+    record = rs.Smoothed(models_of[0], Gaussian(sigma=1.0), domain=None).vote(
+        table, n=100, batch_size=50, progress=False
+    )
     assert (record.counts.sum(1) == 100).all()
 
 
@@ -668,19 +829,26 @@ def test_files_that_hold_no_plain_weights_are_answered_with_a_line_that_works(tm
     import re
     net, path, new = models.mlp(4, 2), tmp_path / "a.pt", tmp_path / "b.pt"
     state = net.state_dict()
-    for content in (dict(net=state, args=argparse.Namespace(lr=0.1)), dict(model={name: value.numpy() for name, value in state.items()}),
-                    {name: value.numpy() for name, value in state.items()}):
+    for content in (
+        dict(net=state, args=argparse.Namespace(lr=0.1)),
+        dict(model={name: value.numpy() for name, value in state.items()}),
+        {name: value.numpy() for name, value in state.items()},
+    ):
         torch.save(content, path)
         with pytest.raises(ValueError, match="without running") as error: load_into(net, path)
         line = re.search(r"torch\.save\(\{.*?\}, NEW\)", str(error.value))[0]
         exec(line, dict(torch=torch, FILE=path, NEW=new)) # what it says can be followed
-        assert all(torch.equal(value, state[name]) for name, value in load_into(models.mlp(4, 2), new).state_dict().items())
+        assert all(
+            torch.equal(value, state[name]) for name, value in load_into(models.mlp(4, 2), new).state_dict().items()
+        )
     for junk in (b"nothing of the kind", b"", b"PK\x03\x04 cut", bytes(range(256)), b"\x80\x02}q\x00."):
         for name in ("a.pt", "a.safetensors"):
             (tmp_path / name).write_bytes(junk)
-            with pytest.raises(ValueError, match=re.escape(name) + "|Safetensor|header"): load_into(net, tmp_path / name)
+            with pytest.raises(ValueError, match=re.escape(name) + "|Safetensor|header"):
+                load_into(net, tmp_path / name)
     (tmp_path / "a.csv").write_text("index,label\n0,4\n")
-    with pytest.raises(ValueError, match=r"cannot be read as one: it begins with b'index,label"): load_into(net, tmp_path / "a.csv")
+    with pytest.raises(ValueError, match=r"cannot be read as one: it begins with b'index,label"):
+        load_into(net, tmp_path / "a.csv")
 
 
 class _Own(nn.Module):
@@ -697,10 +865,17 @@ class _Own(nn.Module):
         return (x - centre) / scale
 
 
-@pytest.mark.parametrize("centre, scale", [("_mean", "_std"), ("new_mean", "new_std"), ("pixel_mean", "pixel_std"), ("mean_rgb", "std_rgb"), ("image_mean", "image_std")])
+@pytest.mark.parametrize(
+    "centre, scale",
+    [
+        ("_mean", "_std"), ("new_mean", "new_std"), ("pixel_mean", "pixel_std"),
+        ("mean_rgb", "std_rgb"), ("image_mean", "image_std"),
+    ],
+)
 def test_a_normalisation_under_other_names_is_one(centre, scale):
     layers = nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
-    with pytest.raises(ValueError, match="second normalisation"): models.wrap(nn.Sequential(_Own(centre, scale), *layers), mean=0.5, std=0.5)
+    with pytest.raises(ValueError, match="second normalisation"):
+        models.wrap(nn.Sequential(_Own(centre, scale), *layers), mean=0.5, std=0.5)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert models.wrap(nn.Sequential(_Own(centre, scale), *layers)).normalize is None

@@ -57,9 +57,16 @@ def whole(net):
 
 
 @needs_openvino
-@pytest.mark.parametrize("make, shape", [(models.small_convnet, (1, 8, 8)), (lambda: models.ResNet(8, 10, 3), (3, 16, 16)),
-                                         (lambda: models.mlp(2, 4, (8,)), (2,)), (lambda: wrap(nn.Sequential(nn.Flatten(), nn.Linear(12, 1)), 0.4, 0.3), (3, 2, 2)),
-                                         (lambda: wrap(nn.Sequential(nn.Flatten(), nn.Linear(12, 1), nn.Sigmoid()), 0, 1), (3, 2, 2))])
+@pytest.mark.parametrize(
+    "make, shape",
+    [
+        (models.small_convnet, (1, 8, 8)),
+        (lambda: models.ResNet(8, 10, 3), (3, 16, 16)),
+        (lambda: models.mlp(2, 4, (8,)), (2,)),
+        (lambda: wrap(nn.Sequential(nn.Flatten(), nn.Linear(12, 1)), 0.4, 0.3), (3, 2, 2)),
+        (lambda: wrap(nn.Sequential(nn.Flatten(), nn.Linear(12, 1), nn.Sigmoid()), 0, 1), (3, 2, 2)),
+    ],
+)
 def test_the_function_is_kept_and_the_identity_is_new(make, shape):
     model, x = shaken(models.seeded(make)), pixels(33, shape)
     weights = {name: value.clone() for name, value in model.state_dict().items()}
@@ -70,8 +77,12 @@ def test_the_function_is_kept_and_the_identity_is_new(make, shape):
         torch.testing.assert_close(fast(x), model(x), atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(fast(x[:1]), model(x[:1]), atol=1e-4, rtol=1e-4)
     assert fast.agreement["same"] == 1 and fast.agreement["gap"] < 1e-4 * fast.agreement["scale"] and fast.tried == {}
-    assert fingerprint(fast) != fingerprint(model) and fingerprint(fast) == fingerprint(optimise(model, x[:5], **fast.setting))
-    assert openvino.instructions() in fast.optimised and read_setting(fast.optimised) == fast.setting == dict(precision="float32", backend="openvino")
+    assert fingerprint(fast) != fingerprint(model) and fingerprint(fast) == fingerprint(
+        optimise(model, x[:5], **fast.setting)
+    )
+    assert openvino.instructions() in fast.optimised and read_setting(fast.optimised) == fast.setting == dict(
+        precision="float32", backend="openvino"
+    )
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in weights.items())
 
 
@@ -101,7 +112,10 @@ def test_the_record_names_the_network(net, tmp_path):
     fast, x = optimise(net, pixels(4), backend="openvino"), pixels(2)
     path, settings = tmp_path / "of.votes", dict(num_classes=10, n=200, n0=20, progress=False)
     record = vote(fast, x, Gaussian(sigma=0.25), save=path, **settings)
-    assert record.provenance["optimised"] == fast.optimised and read_setting(record.provenance["optimised"]) == fast.setting
+    assert (
+        record.provenance["optimised"] == fast.optimised
+        and read_setting(record.provenance["optimised"]) == fast.setting
+    )
     again = vote(optimise(net, x, **fast.setting), x, Gaussian(sigma=0.25), save=path, **settings) # re-made, resumed
     assert np.array_equal(again.counts, record.counts)
     with pytest.raises(ValueError, match="differ"):
@@ -121,7 +135,10 @@ def test_what_cannot_be_rebuilt_is_refused(net, branching):
 
 
 @needs_openvino
-@pytest.mark.skipif(not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="needs two cores that can be told apart")
+@pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2,
+    reason="needs two cores that can be told apart",
+)
 def test_no_network_binds_its_thread_to_a_core(net):
     "By itself OpenVINO computes one thread on the first core: two processes would take as long as one after the other."
     fast, rows, ended = optimise(net, pixels(8), backend="openvino"), pixels(64), threading.Event()
@@ -181,7 +198,9 @@ def test_an_unsteady_network_counts_its_fragile_votes():
     shaky[0].steady = False
     assert [hardware.working_precision(net, "cpu") for net in (calm, shaky)] == ["int8", "int8 unsteady"]
     settings = dict(num_classes=2, seed=0, progress=False)
-    fragile = [int(count_votes(net, pixels(1), Gaussian(sigma=0.25), 50, **settings).fragile[0]) for net in (calm, shaky)]
+    fragile = [
+        int(count_votes(net, pixels(1), Gaussian(sigma=0.25), 50, **settings).fragile[0]) for net in (calm, shaky)
+    ]
     assert fragile == [0, 50]
 
 
@@ -195,7 +214,8 @@ def test_int8_twice_is_one_network_and_says_what_it_saw(net, whole):
 
 @needs_nncf
 def test_int8_comes_nearer_to_the_network_than_by_the_defaults_of_nncf(net, monkeypatch):
-    contrast = torch.rand(564, 1, 1, 1, generator=torch.Generator().manual_seed(11)) # few images are as bright as the brightest
+    # few images are as bright as the brightest
+    contrast = torch.rand(564, 1, 1, 1, generator=torch.Generator().manual_seed(11))
     seen, new = (contrast * noisy(564, seed=12)).split([64, 500])
     ours = openvino.by_openvino(net, seen, "int8", seen)
     with monkeypatch.context() as patch:
@@ -211,7 +231,9 @@ def test_images_that_were_calibrated_on_are_not_voted_on(net):
     train = pixels(16, seed=7)
     whole = optimise(net, pixels(8), "int8", calibration=train)
     with pytest.raises(ValueError, match="calibrated on, but image 1"):
-        vote(whole, torch.cat([pixels(1), train[3:4]]), Gaussian(sigma=0.25), 100, num_classes=10, n0=10, progress=False)
+        vote(
+            whole, torch.cat([pixels(1), train[3:4]]), Gaussian(sigma=0.25), 100, num_classes=10, n0=10, progress=False
+        )
     assert vote(whole, pixels(1), Gaussian(sigma=0.25), 100, num_classes=10, n0=10, progress=False).n.tolist() == [100]
 
 
@@ -240,7 +262,9 @@ def test_without_32_bit_sums_the_overflow_fix_is_made_and_asked_for(net, whole, 
         openvino.network_of(dict(graph=whole.net.graph, weights=whole.net.weights), card)
     fixed = optimise(net, pixels(8), "int8", calibration=noisy(32))
     assert fixed.net.fixed and fingerprint(fixed) != fingerprint(whole)
-    assert openvino.network_of(dict(graph=fixed.net.graph, weights=fixed.net.weights), openvino.settings_of_network(fixed.net)).fixed
+    assert openvino.network_of(
+        dict(graph=fixed.net.graph, weights=fixed.net.weights), openvino.settings_of_network(fixed.net)
+    ).fixed
 
 
 def test_saving_takes_only_what_openvino_computes(net, tmp_path):
@@ -278,7 +302,10 @@ def test_nothing_is_sent_or_written(tmp_path):
     home.mkdir(), place.mkdir()
     environment = {**__import__("os").environ, "HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
     environment.pop("XDG_CACHE_HOME", None)
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(SILENT.format(more=more))], cwd=place, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(SILENT.format(more=more))],
+        cwd=place, env=environment, capture_output=True, text=True,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert [*home.rglob("*")] == [*place.rglob("*")] == []
 

@@ -59,7 +59,11 @@ def subclass_call(module):
 
 def subclass_wrapped_call(module):
     inner = type(module)._wrapped_call_impl
-    _subclass(module, _wrapped_call_impl=lambda self, x: STEEP * inner(self, x), __call__=lambda self, x: self._wrapped_call_impl(x))
+    _subclass(
+        module,
+        _wrapped_call_impl=lambda self, x: STEEP * inner(self, x),
+        __call__=lambda self, x: self._wrapped_call_impl(x),
+    )
 
 def mixin(module):
     inner = type(module).forward
@@ -72,8 +76,10 @@ def after_parametrisation(module):
     inner = type(module).forward
     type(module).forward = lambda self, x: STEEP * inner(self, x)
 
-DOORS = [pre_hook, hook, hook_with_keywords, hook_always, instance_forward, instance_call_impl, compiled, subclass_forward,
-         subclass_call, subclass_wrapped_call, mixin]
+DOORS = [
+    pre_hook, hook, hook_with_keywords, hook_always, instance_forward, instance_call_impl, compiled,
+    subclass_forward, subclass_call, subclass_wrapped_call, mixin,
+]
 
 @pytest.mark.parametrize("door", [*DOORS, after_parametrisation])
 def test_each_door_is_seen_and_opens(door):
@@ -83,7 +89,9 @@ def test_each_door_is_seen_and_opens(door):
     door(layer)
     assert not torch.allclose(layer(torch.ones(1, 2)), before) # the function is another
     assert not is_plain(layer, nn.Linear) and deviation(layer, nn.Linear)
-    with pytest.raises(ValueError, match="Linear must compute what Linear computes|OddLinear|Beside|ParametrizedLinear"):
+    with pytest.raises(
+        ValueError, match="Linear must compute what Linear computes|OddLinear|Beside|ParametrizedLinear"
+    ):
         lipschitz_bound(nn.Sequential(nn.ReLU(), layer), "l2", (2,))
 
 @pytest.mark.parametrize("door", DOORS)
@@ -92,7 +100,8 @@ def test_each_door_is_seen_and_opens(door):
 def test_doors_of_containers_and_activations(door, make):
     network = make()
     door(network)
-    with pytest.raises(ValueError, match="must compute what"): lipschitz_bound(nn.Sequential(network, nn.ReLU()), "l2", (2,))
+    with pytest.raises(ValueError, match="must compute what"):
+        lipschitz_bound(nn.Sequential(network, nn.ReLU()), "l2", (2,))
 
 def test_global_hooks_are_seen():
     net = nn.Sequential(nn.Linear(2, 2), nn.Sigmoid())
@@ -169,9 +178,16 @@ def test_what_is_plain():
             self.label = "mine"
         def describe(self): return self.label
 
-    layers = [Labelled(3, 3), nn.Linear(3, 3).double(), copy.deepcopy(nn.Linear(3, 3)), nn.Linear(3, 3).eval().requires_grad_(False),
-              parametrizations.weight_norm(nn.Linear(3, 3)), parametrizations.spectral_norm(nn.Linear(3, 3)),
-              parametrizations.orthogonal(nn.Linear(3, 3)), copy.deepcopy(parametrizations.weight_norm(nn.Linear(3, 3)))]
+    layers = [
+        Labelled(3, 3),
+        nn.Linear(3, 3).double(),
+        copy.deepcopy(nn.Linear(3, 3)),
+        nn.Linear(3, 3).eval().requires_grad_(False),
+        parametrizations.weight_norm(nn.Linear(3, 3)),
+        parametrizations.spectral_norm(nn.Linear(3, 3)),
+        parametrizations.orthogonal(nn.Linear(3, 3)),
+        copy.deepcopy(parametrizations.weight_norm(nn.Linear(3, 3))),
+    ]
     assert [deviation(layer, nn.Linear) for layer in layers] == [""] * len(layers)
     for layer in layers[:-1]: assert lipschitz_bound(layer, "l2", (3,)) > 0
     assert not is_plain(nn.ReLU(), nn.Linear) and not is_plain(None) and is_plain(nn.ReLU6(), nn.Hardtanh)
@@ -201,8 +217,13 @@ def _network(generator):
     layers = [nn.Flatten(), nn.Linear(4, wide)]
     for _ in range(int(torch.randint(1, 4, (), generator=generator))):
         layers.append(kinds[int(torch.randint(len(kinds), (), generator=generator))]())
-        layers.append([nn.Linear(wide, wide), Skip(nn.Linear(wide, wide)), nn.Sequential(nn.Linear(wide, wide), nn.BatchNorm1d(wide))]
-                      [int(torch.randint(3, (), generator=generator))])
+        layers.append(
+            [
+                nn.Linear(wide, wide),
+                Skip(nn.Linear(wide, wide)),
+                nn.Sequential(nn.Linear(wide, wide), nn.BatchNorm1d(wide)),
+            ][int(torch.randint(3, (), generator=generator))]
+        )
     return nn.Sequential(*layers).eval()
 
 def _steepest(net, generator):

@@ -32,8 +32,12 @@ DIGITS = load("digits", "train")
 
 
 def tiny(dropout=0.0):
-    return seeded(lambda: models.Classifier(nn.Flatten(), nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(dropout), nn.Linear(16, 10),
-                                            num_classes=10))
+    return seeded(
+        lambda: models.Classifier(
+            nn.Flatten(), nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(dropout),
+            nn.Linear(16, 10), num_classes=10,
+        )
+    )
 
 
 def same(a, b):
@@ -96,7 +100,9 @@ def test_adversarial_by_hand():
     net, (x, y) = tiny().eval(), batch()
     recipe = PGDAdversarial(eps=0.2, steps=3, norm="l2")
     worse = pgd(net, x, y, eps=0.2, norm="l2", steps=3, random_start=True, generator=torch.Generator().manual_seed(2))
-    torch.testing.assert_close(recipe.loss(net, x, y, torch.Generator().manual_seed(2))[0], nn.functional.cross_entropy(net(worse), y))
+    torch.testing.assert_close(
+        recipe.loss(net, x, y, torch.Generator().manual_seed(2))[0], nn.functional.cross_entropy(net(worse), y)
+    )
 
 
 def test_noise_that_is_not_additive():
@@ -110,16 +116,28 @@ def test_noise_that_is_not_additive():
 
     x, y = batch()
     got = train.noisy_copies(x, Grid(), 2, torch.Generator().manual_seed(0))
-    assert got.shape == (8, 1, 8, 8) and (((got == x.repeat_interleave(2, 0)) | (got == 0)).all()) and not torch.equal(got[0], got[1])
+    assert (
+        got.shape == (8, 1, 8, 8)
+        and (((got == x.repeat_interleave(2, 0)) | (got == 0)).all())
+        and not torch.equal(got[0], got[1])
+    )
     assert (train.noisy_copies(x, Sampler(), 1, torch.Generator()) == 0.25).all()
 
 
-@pytest.mark.parametrize("call, match", [(lambda: NoiseAugmentation(HALF, draws=0), "draws"), (lambda: NoiseAugmentation(HALF, draws=1.5), "draws"),
-                                         (lambda: Standard(label_smoothing=1), "label_smoothing"),
-                                         (lambda: Stability(HALF, "other"), "loss"), (lambda: Stability(HALF, weight=-1), "weight"),
-                                         (lambda: PGDAdversarial(eps=0), "eps"),
-                                         (lambda: PGDAdversarial(eps=1, steps=0), "steps"), (lambda: PGDAdversarial(eps=1, norm="l1"), "norm"),
-                                         (lambda: PGDAdversarial(eps=1, step=-1), "step")])
+@pytest.mark.parametrize(
+    "call, match",
+    [
+        (lambda: NoiseAugmentation(HALF, draws=0), "draws"),
+        (lambda: NoiseAugmentation(HALF, draws=1.5), "draws"),
+        (lambda: Standard(label_smoothing=1), "label_smoothing"),
+        (lambda: Stability(HALF, "other"), "loss"),
+        (lambda: Stability(HALF, weight=-1), "weight"),
+        (lambda: PGDAdversarial(eps=0), "eps"),
+        (lambda: PGDAdversarial(eps=1, steps=0), "steps"),
+        (lambda: PGDAdversarial(eps=1, norm="l1"), "norm"),
+        (lambda: PGDAdversarial(eps=1, step=-1), "step"),
+    ],
+)
 def test_recipes_refuse(call, match):
     with pytest.raises(ValueError, match=match):
         call()
@@ -127,7 +145,11 @@ def test_recipes_refuse(call, match):
 
 def test_schedules_and_augmentation():
     cosine = Cosine(warmup=8)
-    assert cosine(8, 50) == 1 and cosine(49, 50) == pytest.approx(0.5 * (1 + math.cos(math.pi * 41 / 42))) and cosine(2, 50) == pytest.approx(0.25)
+    assert (
+        cosine(8, 50) == 1
+        and cosine(49, 50) == pytest.approx(0.5 * (1 + math.cos(math.pi * 41 / 42)))
+        and cosine(2, 50) == pytest.approx(0.25)
+    )
     assert [Steps(every=30)(t, 90) for t in (0, 29, 30, 60)] == pytest.approx([1, 1, 0.1, 0.01])
     x = torch.rand(64, 3, 6, 6)
     moved = train.crop_flip(x, torch.Generator().manual_seed(0), padding=1)
@@ -144,7 +166,12 @@ def test_schedules_and_augmentation():
 def test_one_step_by_hand():
     net, other = tiny(), tiny()
     data = DIGITS[:50]
-    fit(net, data, Standard(), epochs=1, batch_size=50, optimizer=lambda p: torch.optim.SGD(p, lr=0.5), schedule=None, progress=False)
+    fit(
+        net, data, Standard(), epochs=1, batch_size=50,
+        optimizer=lambda p: torch.optim.SGD(p, lr=0.5),
+        schedule=None,
+        progress=False,
+    )
     nn.functional.cross_entropy(other.train()(data.images), data.labels).backward()
     with torch.no_grad():
         for (name, a), b in zip(net.named_parameters(), other.parameters()):
@@ -152,7 +179,10 @@ def test_one_step_by_hand():
     assert not net.training
 
 
-@pytest.mark.parametrize("recipe", [Standard(), NoiseAugmentation(HALF, 2), Stability(HALF), Stability(HALF, "noisy_noisy"), PGDAdversarial(0.1, 2)])
+@pytest.mark.parametrize(
+    "recipe",
+    [Standard(), NoiseAugmentation(HALF, 2), Stability(HALF), Stability(HALF, "noisy_noisy"), PGDAdversarial(0.1, 2)],
+)
 def test_same_seed_same_weights_other_seed_other_weights(recipe):
     data, nets = DIGITS[:200], [tiny(dropout=0.3) for _ in range(3)]
     torch.manual_seed(123)
@@ -165,7 +195,9 @@ def test_same_seed_same_weights_other_seed_other_weights(recipe):
     assert same(nets[0], nets[1]) and not same(nets[0], nets[2])
 
 
-@pytest.mark.parametrize("optimizer", [None, lambda p: torch.optim.SGD(p, lr=0.1), lambda p: torch.optim.AdamW(p, lr=1e-3)])
+@pytest.mark.parametrize(
+    "optimizer", [None, lambda p: torch.optim.SGD(p, lr=0.1), lambda p: torch.optim.AdamW(p, lr=1e-3)]
+)
 @pytest.mark.parametrize("stop", [1, 4, 5, 9])
 def test_interrupted_is_uninterrupted(tmp_path, optimizer, stop):
     data, whole, broken, again = DIGITS[:330], tiny(0.2), tiny(0.2), tiny(0.2)
@@ -194,18 +226,25 @@ def test_compiled_training_learns_the_same_and_resumes_exactly(tmp_path, monkeyp
     plain, whole, again = make(), make(), make()
     fit(plain, data, recipe, **settings)
     straight = fit(whole, data, recipe, compile=True, **settings)
-    for one, other in zip(plain.parameters(), whole.parameters()): torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+    for one, other in zip(plain.parameters(), whole.parameters()):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
     write, saved = train.write_checkpoint, []
     def stop_after_five(*args):
         write(*args)
         saved.append(1)
         if len(saved) == 5: raise KeyboardInterrupt
     monkeypatch.setattr(train, "write_checkpoint", stop_after_five)
-    with pytest.raises(KeyboardInterrupt): fit(make(), data, recipe, compile=True, checkpoint=tmp_path / "run", save_every=0, **settings)
+    with pytest.raises(KeyboardInterrupt):
+        fit(make(), data, recipe, compile=True, checkpoint=tmp_path / "run", save_every=0, **settings)
     monkeypatch.setattr(train, "write_checkpoint", write)
-    with pytest.raises(ValueError, match="precision"): fit(make(), data, recipe, checkpoint=tmp_path / "run", **settings)
+    with pytest.raises(ValueError, match="precision"):
+        fit(make(), data, recipe, checkpoint=tmp_path / "run", **settings)
     resumed = fit(again, data, recipe, compile=True, checkpoint=tmp_path / "run", **settings)
-    assert resumed.resumed == 5 and resumed.fingerprint == straight.fingerprint and straight.settings["precision"] == "float32, compiled"
+    assert (
+        resumed.resumed == 5
+        and resumed.fingerprint == straight.fingerprint
+        and straight.settings["precision"] == "float32, compiled"
+    )
 
 
 def test_resumed_with_a_loader(tmp_path):
@@ -249,11 +288,18 @@ def test_checkpoint_of_another_run_is_refused(tmp_path):
     data, path = DIGITS[:100], tmp_path / "run"
     fit(tiny(), data, Standard(), epochs=1, progress=False, checkpoint=path)
     before = path.read_bytes()
-    for change, name in ((dict(epochs=2), "epochs"), (dict(seed=1), "seed"), (dict(recipe=NoiseAugmentation(HALF)), "recipe"),
-                         (dict(data=DIGITS[1:101]), "data"), (dict(batch_size=64), "batch_size"),
-                         (dict(amp=True), "precision"), (dict(augment="crop_flip"), "augment"), (dict(schedule=None), "schedule"),
-                         (dict(optimizer=lambda p: torch.optim.SGD(p, lr=0.3)), "optimizer"),
-                         (dict(model=mlp(64, 10)), "architecture")):
+    for change, name in (
+        (dict(epochs=2), "epochs"),
+        (dict(seed=1), "seed"),
+        (dict(recipe=NoiseAugmentation(HALF)), "recipe"),
+        (dict(data=DIGITS[1:101]), "data"),
+        (dict(batch_size=64), "batch_size"),
+        (dict(amp=True), "precision"),
+        (dict(augment="crop_flip"), "augment"),
+        (dict(schedule=None), "schedule"),
+        (dict(optimizer=lambda p: torch.optim.SGD(p, lr=0.3)), "optimizer"),
+        (dict(model=mlp(64, 10)), "architecture"),
+    ):
         with pytest.raises(ValueError, match=f"another run: {name}"):
             fit(**dict(model=tiny(), data=data, recipe=Standard(), epochs=1, progress=False, checkpoint=path) | change)
     assert path.read_bytes() == before
@@ -266,8 +312,9 @@ def test_checkpoint_says_what_it_is(tmp_path):
     net = tiny()
     history = fit(net, DIGITS[:100], NoiseAugmentation(HALF), epochs=2, progress=False, checkpoint=tmp_path / "run")
     tensors, state = train.read_checkpoint(tmp_path / "run")
-    assert state["finished"] and state["settings"]["recipe"] == dict(name="NoiseAugmentation", noise=dict(name="Gaussian", sigma=0.5), draws=1,
-                                                                     label_smoothing=0.0)
+    assert state["finished"] and state["settings"]["recipe"] == dict(
+        name="NoiseAugmentation", noise=dict(name="Gaussian", sigma=0.5), draws=1, label_smoothing=0.0
+    )
     assert state["settings"]["data"] == DIGITS[:100].hash
     assert state["rows"] == json.loads(json.dumps(history.rows)) and all(k.startswith("model.") for k in tensors)
     other = tiny()
@@ -275,12 +322,21 @@ def test_checkpoint_says_what_it_is(tmp_path):
     assert same(net, other) and list(tmp_path.iterdir()) == [tmp_path / "run"]
     assert b"pickle" not in (tmp_path / "run").read_bytes()
     frame = history.to_frame()
-    assert list(frame.epoch) == [1, 2] and {"loss", "accuracy", "learning_rate", "seconds"} <= set(frame) and history.fingerprint == fingerprint(net)
+    assert (
+        list(frame.epoch) == [1, 2]
+        and {"loss", "accuracy", "learning_rate", "seconds"} <= set(frame)
+        and history.fingerprint == fingerprint(net)
+    )
 
 
-@pytest.mark.parametrize("data, match", [((DIGITS.images * 255, DIGITS.labels), "in \\[0, 1\\]"),
-                                         (ImageSet(torch.zeros(0, 1, 8, 8), torch.zeros(0, dtype=torch.long)), "at least one"),
-                                         (DataLoader(TensorDataset(DIGITS.images * 16 - 3, DIGITS.labels)), "in \\[0, 1\\]")])
+@pytest.mark.parametrize(
+    "data, match",
+    [
+        ((DIGITS.images * 255, DIGITS.labels), "in \\[0, 1\\]"),
+        (ImageSet(torch.zeros(0, 1, 8, 8), torch.zeros(0, dtype=torch.long)), "at least one"),
+        (DataLoader(TensorDataset(DIGITS.images * 16 - 3, DIGITS.labels)), "in \\[0, 1\\]"),
+    ],
+)
 def test_bad_data_is_refused_before_a_step(data, match):
     net = tiny()
     before = fingerprint(net)
@@ -301,12 +357,19 @@ def test_labels_beyond_the_model_are_refused_before_a_step():
     assert fingerprint(net) == before
 
 
-@pytest.mark.parametrize("settings, error, match", [(dict(epochs=0), ValueError, "epochs"), (dict(epochs=1.5), ValueError, "epochs"),
-                                                    (dict(batch_size=0), ValueError, "batch_size"), (dict(recipe=3), TypeError, "recipe"),
-                                                    (dict(augment="mixup"), ValueError, "augment"),
-                                                    (dict(optimizer=lambda p: 3), TypeError, "optimizer"), (dict(data=5), TypeError, "data"),
-                                                    (dict(optimizer=torch.optim.SGD(tiny().parameters(), lr=0.1)), ValueError,
-                                                     "parameters of this model")])
+@pytest.mark.parametrize(
+    "settings, error, match",
+    [
+        (dict(epochs=0), ValueError, "epochs"),
+        (dict(epochs=1.5), ValueError, "epochs"),
+        (dict(batch_size=0), ValueError, "batch_size"),
+        (dict(recipe=3), TypeError, "recipe"),
+        (dict(augment="mixup"), ValueError, "augment"),
+        (dict(optimizer=lambda p: 3), TypeError, "optimizer"),
+        (dict(data=5), TypeError, "data"),
+        (dict(optimizer=torch.optim.SGD(tiny().parameters(), lr=0.1)), ValueError, "parameters of this model"),
+    ],
+)
 def test_fit_refuses(settings, error, match):
     with pytest.raises(error, match=match):
         fit(**dict(model=tiny(), data=DIGITS[:64], recipe=Standard(), epochs=1, progress=False) | settings)
@@ -314,8 +377,13 @@ def test_fit_refuses(settings, error, match):
 
 def test_divergence_stops_with_a_reason(tmp_path):
     with pytest.raises(FloatingPointError, match="loss became NaN.*learning rate 9.99e"):
-        fit(mlp(64, 10), DIGITS, Standard(), epochs=5, optimizer=lambda p: torch.optim.SGD(p, lr=1e15), progress=False, checkpoint=tmp_path / "run",
-            save_every=0)
+        fit(
+            mlp(64, 10), DIGITS, Standard(), epochs=5,
+            optimizer=lambda p: torch.optim.SGD(p, lr=1e15),
+            progress=False,
+            checkpoint=tmp_path / "run",
+            save_every=0,
+        )
     tensors, _ = train.read_checkpoint(tmp_path / "run")
     assert len(tensors) > 0
 
@@ -344,7 +412,11 @@ def test_amp_touches_the_network_only():
     a, b = tiny(), tiny()
     history = fit(a, DIGITS[:100], Spy(), epochs=1, amp=True, progress=False)
     fit(b, DIGITS[:100], Spy(), epochs=1, progress=False)
-    assert set(seen) == {(torch.float32, False, torch.float32)} and not same(a, b) and history.settings["precision"] == "bfloat16 autocast"
+    assert (
+        set(seen) == {(torch.float32, False, torch.float32)}
+        and not same(a, b)
+        and history.settings["precision"] == "bfloat16 autocast"
+    )
     assert all(p.dtype == torch.float32 for p in a.parameters())
 
 
@@ -366,7 +438,9 @@ def test_recipes_with_index_or_over_time():
 
     chosen = DIGITS[torch.arange(5, 305)]
     history = fit(tiny(), chosen, Indexed(), epochs=2, batch_size=100, progress=False)
-    assert sorted(seen) == sorted(2 * list(range(5, 305))) and seen[:300] != seen[300:] and history.rows[0]["extra"] == 1
+    assert (
+        sorted(seen) == sorted(2 * list(range(5, 305))) and seen[:300] != seen[300:] and history.rows[0]["extra"] == 1
+    )
     assert [t for t, _ in times] == pytest.approx([0, 1 / 3, 2 / 3, 1, 4 / 3, 5 / 3])
     with pytest.raises(TypeError, match="indices"):
         fit(tiny(), DataLoader(TensorDataset(DIGITS.images, DIGITS.labels)), Indexed(), epochs=1, progress=False)
@@ -454,19 +528,40 @@ def brighter_still(x, generator, by=(0.0, 0.2)):
 brighter_still.__qualname__ = brighter.__qualname__  # told apart by the default alone
 
 OTHER_RUNS = {
-    "partial": (dict(augment=partial(train.crop_flip, padding=1)), dict(augment=partial(train.crop_flip, padding=4)), "augment"),
+    "partial": (
+        dict(augment=partial(train.crop_flip, padding=1)),
+        dict(augment=partial(train.crop_flip, padding=4)),
+        "augment",
+    ),
     "closure": (dict(augment=shift_by(0.1)), dict(augment=shift_by(0.2)), "augment"),
     "default argument": (dict(augment=brighter), dict(augment=brighter_still), "augment"),
     "schedule in a closure": (dict(schedule=lambda t, n, f=0.5: f), dict(schedule=lambda t, n, f=0.6: f), "schedule"),
-    "images of a subset": (dict(data=DataLoader(Subset(PICTURES, range(100)), batch_size=32)),
-                           dict(data=DataLoader(Subset(PICTURES, range(100, 200)), batch_size=32)), "data"),
-    "images, no labels": (dict(data=DataLoader(Unlabelled(0), batch_size=32)), dict(data=DataLoader(Unlabelled(100), batch_size=32)), "data"),
+    "images of a subset": (
+        dict(data=DataLoader(Subset(PICTURES, range(100)), batch_size=32)),
+        dict(data=DataLoader(Subset(PICTURES, range(100, 200)), batch_size=32)),
+        "data",
+    ),
+    "images, no labels": (
+        dict(data=DataLoader(Unlabelled(0), batch_size=32)),
+        dict(data=DataLoader(Unlabelled(100), batch_size=32)),
+        "data",
+    ),
     "images of a list": (dict(data=FromAList(0)), dict(data=FromAList(100)), "data"),
-    "labels alone": (dict(data=TensorDataset(DIGITS.images[:64], DIGITS.labels[:64])),
-                     dict(data=TensorDataset(DIGITS.images[:64], DIGITS.labels[:64].flip(0))), "data"),
-    "order of a loader": (dict(data=DataLoader(PICTURES, batch_size=32)), dict(data=DataLoader(PICTURES, batch_size=32, shuffle=True)), "data"),
-    "collate": (dict(data=DataLoader(PICTURES, batch_size=32, collate_fn=partial(torch.utils.data.default_collate))),
-                dict(data=DataLoader(PICTURES, batch_size=32)), "data"),
+    "labels alone": (
+        dict(data=TensorDataset(DIGITS.images[:64], DIGITS.labels[:64])),
+        dict(data=TensorDataset(DIGITS.images[:64], DIGITS.labels[:64].flip(0))),
+        "data",
+    ),
+    "order of a loader": (
+        dict(data=DataLoader(PICTURES, batch_size=32)),
+        dict(data=DataLoader(PICTURES, batch_size=32, shuffle=True)),
+        "data",
+    ),
+    "collate": (
+        dict(data=DataLoader(PICTURES, batch_size=32, collate_fn=partial(torch.utils.data.default_collate))),
+        dict(data=DataLoader(PICTURES, batch_size=32)),
+        "data",
+    ),
     "rates of groups": (dict(optimizer=grouped(0.1, 0.1, 0.1)), dict(optimizer=grouped(0.1, 0.1, 0.2)), "optimizer"),
 }
 
@@ -475,7 +570,9 @@ def small_run(path, **settings):
     net = tiny()
     if "optimizer" in settings:
         settings["optimizer"] = settings["optimizer"](net)
-    return fit(net, **dict(dict(data=DIGITS[:64], recipe=Standard(), epochs=1, progress=False, checkpoint=path), **settings))
+    return fit(
+        net, **dict(dict(data=DIGITS[:64], recipe=Standard(), epochs=1, progress=False, checkpoint=path), **settings)
+    )
 
 
 @pytest.mark.parametrize("where", OTHER_RUNS)
@@ -514,13 +611,19 @@ class Counting(torch.utils.data.SequentialSampler):
         return iter(range(self.turn % 2, len(self.data_source) - 1 + self.turn % 2))
 
 
-@pytest.mark.parametrize("settings, match", [
-    (dict(augment=lambda x, generator: x * torch.rand(1, generator=OWN)), "augment holds a random generator"),
-    (dict(augment=lambda x, generator: x * DRAWS.random()), "augment holds a random generator"),
-    (dict(data=OwnNoise()), "data holds a random generator"),
-    (dict(data=DataLoader(Unlabelled(0), batch_size=32, num_workers=1, persistent_workers=True)), "persistent_workers=False"),
-    (dict(data=DataLoader(PICTURES, batch_size=32, sampler=Counting(PICTURES))), "another order"),
-])
+@pytest.mark.parametrize(
+    "settings, match",
+    [
+        (dict(augment=lambda x, generator: x * torch.rand(1, generator=OWN)), "augment holds a random generator"),
+        (dict(augment=lambda x, generator: x * DRAWS.random()), "augment holds a random generator"),
+        (dict(data=OwnNoise()), "data holds a random generator"),
+        (
+            dict(data=DataLoader(Unlabelled(0), batch_size=32, num_workers=1, persistent_workers=True)),
+            "persistent_workers=False",
+        ),
+        (dict(data=DataLoader(PICTURES, batch_size=32, sampler=Counting(PICTURES))), "another order"),
+    ],
+)
 def test_what_cannot_be_repeated_takes_no_checkpoint(settings, match, tmp_path):
     with pytest.raises(ValueError, match=match):
         small_run(tmp_path / "run", **settings)
@@ -540,11 +643,16 @@ def own_order():
     return RandomSampler(PICTURES, generator=torch.Generator().manual_seed(3))
 
 
-@pytest.mark.parametrize("make", [lambda: DataLoader(Jittered(0), batch_size=32, shuffle=True),
-                                  lambda: DataLoader(PICTURES, batch_size=32, sampler=own_order()),
-                                  lambda: DataLoader(PICTURES, batch_sampler=BatchSampler(own_order(), 32, False)),
-                                  lambda: DataLoader(PICTURES, batch_size=32, shuffle=True, generator=torch.Generator())],
-                         ids=["NumPy and random", "sampler's generator", "batch sampler's generator", "loader's generator"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: DataLoader(Jittered(0), batch_size=32, shuffle=True),
+        lambda: DataLoader(PICTURES, batch_size=32, sampler=own_order()),
+        lambda: DataLoader(PICTURES, batch_sampler=BatchSampler(own_order(), 32, False)),
+        lambda: DataLoader(PICTURES, batch_size=32, shuffle=True, generator=torch.Generator()),
+    ],
+    ids=["NumPy and random", "sampler's generator", "batch sampler's generator", "loader's generator"],
+)
 def test_randomness_outside_torch_resumes_exactly(make, tmp_path):
     settings = dict(recipe=Standard(), epochs=3, progress=False)
     whole, again, third = tiny(0.2), tiny(0.2), tiny(0.2)
@@ -552,7 +660,9 @@ def test_randomness_outside_torch_resumes_exactly(make, tmp_path):
     loader = make()
     fit(whole, loader, **settings)
     fit(third, loader, **settings) # used before: the same weights all the same
-    assert np.array_equal(np.random.get_state()[1], before[0]) and random.getstate() == before[1], "global generators are put back"
+    assert np.array_equal(np.random.get_state()[1], before[0]) and random.getstate() == before[1], (
+        "global generators are put back"
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Standard, "loss", stopping(Standard, 4))
         with pytest.raises(Stop):
@@ -568,9 +678,17 @@ def test_learning_rates_are_put_back_after_an_interruption(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Standard, "loss", stopping(Standard, 3))
         with pytest.raises(Stop):
-            fit(net, DIGITS[:200], Standard(), epochs=4, optimizer=optimizer, progress=False, checkpoint=tmp_path / "run", save_every=0)
+            fit(
+                net, DIGITS[:200], Standard(), epochs=4, optimizer=optimizer, progress=False,
+                checkpoint=tmp_path / "run", save_every=0,
+            )
     assert optimizer.param_groups[0]["lr"] == 0.1
-    assert fit(net, DIGITS[:200], Standard(), epochs=4, optimizer=optimizer, progress=False, checkpoint=tmp_path / "run").resumed == 3
+    assert (
+        fit(
+            net, DIGITS[:200], Standard(), epochs=4, optimizer=optimizer, progress=False, checkpoint=tmp_path / "run"
+        ).resumed
+        == 3
+    )
 
 
 def test_a_warm_start_is_part_of_the_run(tmp_path):

@@ -20,7 +20,9 @@ class Reversed(torch.utils.data.Dataset):
     def __getitem__(self, i): return IMAGES[i].numpy()[::-1], i
 
 
-@pytest.mark.parametrize("data", [[x.numpy()[::-1] for x in IMAGES], Reversed(), IMAGES.numpy()[:, ::-1]], ids=["list", "data set", "array"])
+@pytest.mark.parametrize(
+    "data", [[x.numpy()[::-1] for x in IMAGES], Reversed(), IMAGES.numpy()[:, ::-1]], ids=["list", "data set", "array"]
+)
 def test_reversed_arrays(data):
     "Before, a list and a data set of such arrays were refused with PyTorch's words on strides."
     assert np.array_equal(smooth().vote(data, **FAST).counts, smooth().vote(IMAGES.flip(1), **FAST).counts)
@@ -33,21 +35,31 @@ def test_floats_of_any_kind(kind):
         assert np.array_equal(smooth().vote(data, **FAST).counts, wanted)
 
 
-@pytest.mark.parametrize("data, said", [
-    (np.ma.masked_array(IMAGES.numpy(), mask=IMAGES.numpy() > 0.5), "masked"), (IMAGES.numpy().astype(object), "images must be numbers, got object"),
-    (IMAGES.to_sparse(), "plain tensor, got a tensor of layout"), (IMAGES.to("meta"), "device 'meta'"), (IMAGES.to(torch.complex64), "real numbers, got complex"),
-])
+@pytest.mark.parametrize(
+    "data, said",
+    [
+        (np.ma.masked_array(IMAGES.numpy(), mask=IMAGES.numpy() > 0.5), "masked"),
+        (IMAGES.numpy().astype(object), "images must be numbers, got object"),
+        (IMAGES.to_sparse(), "plain tensor, got a tensor of layout"),
+        (IMAGES.to("meta"), "device 'meta'"),
+        (IMAGES.to(torch.complex64), "real numbers, got complex"),
+    ],
+)
 def test_what_holds_no_images_is_named(data, said):
     with pytest.raises((TypeError, ValueError), match=said): smooth().vote(data, **FAST)
 
 
-@pytest.mark.parametrize("labels", [np.array([0, 1, 2**63], np.uint64), np.array([0, 1, np.inf]), np.ma.masked_array([0, 1, 2], mask=[0, 0, 1])])
+@pytest.mark.parametrize(
+    "labels",
+    [np.array([0, 1, 2**63], np.uint64), np.array([0, 1, np.inf]), np.ma.masked_array([0, 1, 2], mask=[0, 0, 1])],
+)
 def test_labels_that_64_bits_do_not_hold_or_nobody_knows(labels):
     with pytest.raises(ValueError, match="labels must"): smooth().vote((IMAGES, labels), **FAST)
 
 
 def test_an_index_that_64_bits_do_not_hold():
-    with pytest.raises(ValueError, match="index must be in"): smooth().vote(IMAGES, index=np.array([0, 1, 2**63], np.uint64), **FAST)
+    with pytest.raises(ValueError, match="index must be in"):
+        smooth().vote(IMAGES, index=np.array([0, 1, 2**63], np.uint64), **FAST)
 
 
 class Some(torch.utils.data.Dataset):

@@ -17,16 +17,25 @@ SETTINGS = dict(n=200, n0=20, progress=False)
 
 def smooth() -> rs.Smoothed:
     torch.manual_seed(0)
-    return rs.Smoothed(rs.wrap(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), num_classes=3, mean=0, std=1), rs.Gaussian(sigma=0.01))
+    return rs.Smoothed(
+        rs.wrap(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), num_classes=3, mean=0, std=1), rs.Gaussian(sigma=0.01)
+    )
 
 
 LABELS = torch.as_tensor(smooth().predict(IMAGES, n=50))
 PHOTOS = TensorDataset(IMAGES, LABELS)
 
 
-@pytest.mark.parametrize("data, rows", [(PHOTOS, range(9)), ((IMAGES, LABELS), range(9)), (Subset(PHOTOS, [7, 2, 5]), [7, 2, 5]),
-                                        (DataLoader(Subset(PHOTOS, [7, 2, 5]), batch_size=2), [7, 2, 5]),
-                                        (DataLoader(PHOTOS, sampler=[8, 0], batch_size=2), [8, 0])])
+@pytest.mark.parametrize(
+    "data, rows",
+    [
+        (PHOTOS, range(9)),
+        ((IMAGES, LABELS), range(9)),
+        (Subset(PHOTOS, [7, 2, 5]), [7, 2, 5]),
+        (DataLoader(Subset(PHOTOS, [7, 2, 5]), batch_size=2), [7, 2, 5]),
+        (DataLoader(PHOTOS, sampler=[8, 0], batch_size=2), [8, 0]),
+    ],
+)
 def test_certified_accuracy_needs_no_labels(data, rows, tmp_path):
     rows = list(rows)
     record = smooth().vote(data, save=tmp_path / "a.votes", **SETTINGS)
@@ -34,7 +43,11 @@ def test_certified_accuracy_needs_no_labels(data, rows, tmp_path):
     for again in (record, rs.load(tmp_path / "a.votes")):
         table = again.certify("l2")
         assert np.array_equal(table.labels, LABELS.numpy()[table.index])
-        assert table.certified_accuracy(radii=[0.0]) == table.certified_accuracy(LABELS.numpy()[table.index], [0.0]) == [1.0]
+        assert (
+            table.certified_accuracy(radii=[0.0])
+            == table.certified_accuracy(LABELS.numpy()[table.index], [0.0])
+            == [1.0]
+        )
 
 
 def test_other_labels_are_refused_when_a_vote_goes_on(tmp_path):
@@ -64,13 +77,26 @@ def test_labels_may_come_later_and_the_file_takes_them(tmp_path):
 
 # ---- labels that were handed over are kept, or refused: never dropped
 
-@pytest.mark.parametrize("labels", [["0", "1", "0"], [float("nan"), 1.0, 0.0], np.array([0, None, 1], dtype=object), np.array([[0], [1], [0]]), [0, 1], np.eye(3, dtype=int)])
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["0", "1", "0"],
+        [float("nan"), 1.0, 0.0],
+        np.array([0, None, 1], dtype=object),
+        np.array([[0], [1], [0]]),
+        [0, 1],
+        np.eye(3, dtype=int),
+    ],
+)
 def test_labels_that_are_none_are_refused(labels):
     with pytest.raises(ValueError, match="labels must be"):
         as_source((torch.rand(3, 1, 2, 2), labels))
 
 
-@pytest.mark.parametrize("labels", [np.array([2, 0, 1], dtype=object), np.array([2, 0, 1], dtype=np.uint8), torch.tensor([2.0, 0.0, 1.0]), (2, 0, 1)])
+@pytest.mark.parametrize(
+    "labels",
+    [np.array([2, 0, 1], dtype=object), np.array([2, 0, 1], dtype=np.uint8), torch.tensor([2.0, 0.0, 1.0]), (2, 0, 1)],
+)
 def test_labels_of_any_kind_are_classes(labels):
     given = as_source((torch.rand(3, 1, 2, 2), labels)).whole
     assert given.labels.dtype == np.int64 and given.labels.tolist() == [2, 0, 1]
@@ -82,7 +108,9 @@ def test_two_images_are_two_images():
 
 @pytest.mark.parametrize("labels", [[0.5, 1.0], ["0", "1"], [float("nan"), 0.0]])
 def test_accuracy_against_what_is_no_class_is_refused(labels):
-    table = rs.Record.from_counts([[9, 1], [9, 1]], [[990, 10], [980, 20]], 1000, rs.Gaussian(sigma=0.5), 4).certify("l2")
+    table = rs.Record.from_counts([[9, 1], [9, 1]], [[990, 10], [980, 20]], 1000, rs.Gaussian(sigma=0.5), 4).certify(
+        "l2"
+    )
     with pytest.raises(ValueError, match="labels must be whole numbers"):
         table.certified_accuracy(labels)
     assert table.certified_accuracy([0.0, 0.0]) == 1
@@ -124,7 +152,11 @@ class Flow(IterableDataset):
 
 
 def holders(label, size=150):
-    return [Named(size, label), DataLoader(Named(size, label), batch_size=10), DataLoader(Flow(*((IMAGES[i % 9], label(i)) for i in range(size))), batch_size=10)]
+    return [
+        Named(size, label),
+        DataLoader(Named(size, label), batch_size=10),
+        DataLoader(Flow(*((IMAGES[i % 9], label(i)) for i in range(size))), batch_size=10),
+    ]
 
 
 @pytest.mark.parametrize("known", [True, False])

@@ -15,9 +15,18 @@ from robust_smooth.voting import hardware
 from robust_smooth.voting.votes import count_votes, vote
 
 IMAGES = (torch.rand(5, 1, 4, 4, generator=torch.Generator().manual_seed(0)) * 16).round() / 16
-NOISES = [rs.Gaussian(sigma=0.4), rs.Uniform(lam=0.4), rs.RadialGaussian(sigma=0.4, k=3), rs.MixedNormGaussian(sigma=0.4, k=3),
-          rs.LinfGaussian(sigma=0.4, k=3), rs.RoundedGaussian(sigma=0.4, q=16), rs.RoundedUniform(lam=0.4, q=16),
-          rs.noise.IndependentSplitting(n_splits=13, q=16), rs.noise.ContinuousSplitting(lam=0.4), rs.Splitting(n_splits=13, q=16)]
+NOISES = [
+    rs.Gaussian(sigma=0.4),
+    rs.Uniform(lam=0.4),
+    rs.RadialGaussian(sigma=0.4, k=3),
+    rs.MixedNormGaussian(sigma=0.4, k=3),
+    rs.LinfGaussian(sigma=0.4, k=3),
+    rs.RoundedGaussian(sigma=0.4, q=16),
+    rs.RoundedUniform(lam=0.4, q=16),
+    rs.noise.IndependentSplitting(n_splits=13, q=16),
+    rs.noise.ContinuousSplitting(lam=0.4),
+    rs.Splitting(n_splits=13, q=16),
+]
 
 
 def network() -> nn.Module:
@@ -96,17 +105,25 @@ def test_repeated_indices_are_refused_wherever_they_stand():
     "70 images: the repetition lies across groups that vote together."
     images, index = torch.rand(70, 16), np.arange(70)
     index[69] = 3
-    for ask in (lambda: vote(network(), images, rs.Gaussian(sigma=0.1), 20, num_classes=3, index=index, progress=False),
-                lambda: rs.Smoothed(network(), rs.Gaussian(sigma=0.1)).vote(images, n=20, index=index, progress=False),
-                lambda: count_votes(network(), images, rs.Gaussian(sigma=0.1), 20, num_classes=3, seed=0, index=index, progress=False)):
+    for ask in (
+        lambda: vote(network(), images, rs.Gaussian(sigma=0.1), 20, num_classes=3, index=index, progress=False),
+        lambda: rs.Smoothed(network(), rs.Gaussian(sigma=0.1)).vote(images, n=20, index=index, progress=False),
+        lambda: count_votes(
+            network(), images, rs.Gaussian(sigma=0.1), 20, num_classes=3, seed=0, index=index, progress=False
+        ),
+    ):
         with pytest.raises(ValueError, match="index must not repeat.*got 3 twice"):
             ask()
 
 
-@pytest.mark.parametrize("index", [np.arange(3), np.arange(9), np.arange(5.0), np.arange(5)[:, None], [True, False, True, False, True]])
+@pytest.mark.parametrize(
+    "index", [np.arange(3), np.arange(9), np.arange(5.0), np.arange(5)[:, None], [True, False, True, False, True]]
+)
 def test_an_index_of_another_shape_is_refused_before_the_vote(index, tmp_path):
     with pytest.raises(ValueError, match="index must be 5 whole numbers"):
-        rs.Smoothed(network(), rs.Gaussian(sigma=0.1)).vote(IMAGES, n=20, index=index, save=tmp_path / "a.votes", progress=False)
+        rs.Smoothed(network(), rs.Gaussian(sigma=0.1)).vote(
+            IMAGES, n=20, index=index, save=tmp_path / "a.votes", progress=False
+        )
     assert not (tmp_path / "a.votes").exists()
 
 
@@ -118,7 +135,9 @@ def test_a_seed_that_is_no_whole_number_is_refused(seed):
 
 def test_seeds_of_any_size_are_seeds():
     settings = dict(num_classes=3, n=200, n0=10, progress=False)
-    counts = [vote(network(), IMAGES, rs.Gaussian(sigma=0.4), seed=seed, **settings).counts for seed in (0, 2**32, 2**64, -1)]
+    counts = [
+        vote(network(), IMAGES, rs.Gaussian(sigma=0.4), seed=seed, **settings).counts for seed in (0, 2**32, 2**64, -1)
+    ]
     assert all(not np.array_equal(counts[0], other) for other in counts[1:])
 
 
@@ -135,8 +154,12 @@ def test_no_two_images_stages_or_seeds_share_a_number():
     seen = []
     for seed in (0, 1):
         for stage in ("selection", "estimation", "trial"):
-            settings = dict(num_classes=3, seed=seed, stage=stage, targets=[0] * 5, observers=[Keeping()], progress=False)
-            kept = count_votes(network(), IMAGES, rs.Gaussian(sigma=0.4), 1200, index=[0, 1, 2**31, 2**32, 2**32 + 1], **settings)
+            settings = dict(
+                num_classes=3, seed=seed, stage=stage, targets=[0] * 5, observers=[Keeping()], progress=False
+            )
+            kept = count_votes(
+                network(), IMAGES, rs.Gaussian(sigma=0.4), 1200, index=[0, 1, 2**31, 2**32, 2**32 + 1], **settings
+            )
             seen.append(kept.observed["kept"].reshape(5, -1))
     numbers = np.concatenate(seen)
     assert numbers.shape == (30, 1200 * 16)
@@ -153,7 +176,9 @@ def test_the_noise_is_what_the_stream_defines():
     count_votes(network(), IMAGES[:1], rs.Gaussian(sigma=0.4), 2500, index=[42], **settings)
     drawn = torch.cat(keeping.noise[42])
     stream = Stream(torch.device("cpu"))
-    chunks = [torch.empty(1000, 1, 4, 4).normal_(0.0, 0.4, generator=stream.at(11, 42, "estimation", c)) for c in range(3)]
+    chunks = [
+        torch.empty(1000, 1, 4, 4).normal_(0.0, 0.4, generator=stream.at(11, 42, "estimation", c)) for c in range(3)
+    ]
     assert torch.equal(drawn, torch.cat(chunks)[:2500])
 
 
@@ -165,7 +190,15 @@ def test_votes_of_stream_1_certify_and_are_not_continued(tmp_path):
     old = rs.load(path)
     facts = {name: fact for name, fact in old.provenance.items() if name != "stream"}
     header = old.header() | dict(provenance=facts)
-    Record.from_blocks(header, [dict(selection=old.selection, counts=old.counts, n=old.n, index=old.index, fragile=old.fragile, images=old.images)]).save(path)
+    Record.from_blocks(
+        header,
+        [
+            dict(
+                selection=old.selection, counts=old.counts, n=old.n, index=old.index,
+                fragile=old.fragile, images=old.images,
+            )
+        ],
+    ).save(path)
     assert len(rs.load(path).certify("l2")) == 2
     with pytest.raises(ValueError, match="stream differs: 2 and 1"):
         smooth.vote(IMAGES, save=path, **settings)
@@ -205,7 +238,9 @@ def test_one_engine_is_built_and_images_are_looked_at_once(monkeypatch):
     assert len(built) == len(looked) == 1
 
 
-@pytest.mark.parametrize("noise", [rs.Gaussian(sigma=0.3), rs.RoundedUniform(lam=0.3, q=16), rs.Splitting(n_splits=13, q=16)])
+@pytest.mark.parametrize(
+    "noise", [rs.Gaussian(sigma=0.3), rs.RoundedUniform(lam=0.3, q=16), rs.Splitting(n_splits=13, q=16)]
+)
 def test_a_model_that_is_not_contiguous_gets_the_same_votes(noise):
     net = models.seeded(lambda: models.small_convnet(num_classes=3, in_channels=3)).eval()
     images = (torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(2)) * 16).round() / 16
@@ -236,8 +271,20 @@ def test_tiny_images_pass_in_the_batches_that_were_asked_for(noise):
 
 # ---- every way in which memory is said to be short
 
-@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("CUDA error: out of memory"), RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"),
-                                   RuntimeError("[enforce fail at alloc_cpu.cpp:114] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:114] err == 0. DefaultCPUAllocator: can't allocate memory: "
+            "you tried to allocate 9 bytes."
+        ),
+    ],
+)
 def test_memory_that_is_short_is_known_by_every_name(error):
     class Small(torch.nn.Module):
         num_classes, unit_input = 2, True
@@ -248,7 +295,10 @@ def test_memory_that_is_short_is_known_by_every_name(error):
             return torch.stack([x.flatten(1).sum(1), 2 - x.flatten(1).sum(1)], 1)
 
     images, room = torch.rand(3, 1, 2, 2, generator=torch.Generator().manual_seed(0)), 10**9
-    smoothed, settings = rs.Smoothed(Small().eval(), rs.Gaussian(sigma=0.5)), dict(n=1000, n0=100, batch_size=64, progress=False)
+    smoothed, settings = (
+        rs.Smoothed(Small().eval(), rs.Gaussian(sigma=0.5)),
+        dict(n=1000, n0=100, batch_size=64, progress=False),
+    )
     much = smoothed.vote(images, **settings).counts
     room = 5
     assert (smoothed.vote(images, **settings).counts == much).all()
@@ -264,4 +314,6 @@ def test_another_error_is_not_taken_for_short_memory():
             return x.flatten(1)[:, :2]
 
     with pytest.raises(RuntimeError, match="kernel of its own"):
-        rs.Smoothed(Broken().eval(), rs.Gaussian(sigma=0.5)).vote(torch.rand(3, 1, 2, 2), n=1000, n0=100, batch_size=64, progress=False)
+        rs.Smoothed(Broken().eval(), rs.Gaussian(sigma=0.5)).vote(
+            torch.rand(3, 1, 2, 2), n=1000, n0=100, batch_size=64, progress=False
+        )

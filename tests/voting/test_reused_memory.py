@@ -63,7 +63,9 @@ class Masked(Net):
 @pytest.mark.parametrize("host", [True, False])
 def test_finite_logits_whose_sum_is_not_are_finite(host, monkeypatch):
     monkeypatch.setattr("robust_smooth.voting.hardware.HOST", ("cpu",) if host else ())
-    plain, masked = (rs.Smoothed(rs.wrap(net), rs.Gaussian(sigma=0.1)).vote(MANY[:3], **FAST) for net in (Net(), Masked()))
+    plain, masked = (
+        rs.Smoothed(rs.wrap(net), rs.Gaussian(sigma=0.1)).vote(MANY[:3], **FAST) for net in (Net(), Masked())
+    )
     assert np.array_equal(masked.counts[:, :3], plain.counts) and not masked.counts[:, 3:].any()
 
 

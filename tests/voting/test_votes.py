@@ -47,8 +47,13 @@ class Noises:
 def test_noise_is_the_same_for_every_batch_size(convnet, digits, batch_size):
     reference, other = Noises(), Noises()
     settings = dict(num_classes=10, seed=4, progress=False, targets=[0, 1])
-    count_votes(convnet, digits[:2], Gaussian(sigma=0.5), 1234, observers=[reference], index=[5, 9], batch_size=128, **settings)
-    count_votes(convnet, digits[:2].flip(0), Gaussian(sigma=0.5), 1234, observers=[other], index=[9, 5], batch_size=batch_size, **settings)
+    count_votes(
+        convnet, digits[:2], Gaussian(sigma=0.5), 1234, observers=[reference], index=[5, 9], batch_size=128, **settings
+    )
+    count_votes(
+        convnet, digits[:2].flip(0), Gaussian(sigma=0.5), 1234, observers=[other], index=[9, 5],
+        batch_size=batch_size, **settings,
+    )
     for index in (5, 9):
         assert sorted(other.seen[index]) == list(range(1234))
         assert all(torch.equal(reference.seen[index][i], other.seen[index][i]) for i in range(1234))
@@ -57,7 +62,10 @@ def test_noise_is_the_same_for_every_batch_size(convnet, digits, batch_size):
 def test_a_longer_run_continues_the_same_noise(convnet, digits):
     short, long = Noises(), Noises()
     for n, observer in ((700, short), (2300, long)):
-        count_votes(convnet, digits[:1], Gaussian(sigma=0.5), n, num_classes=10, seed=1, targets=[0], observers=[observer], progress=False)
+        count_votes(
+            convnet, digits[:1], Gaussian(sigma=0.5), n, num_classes=10, seed=1, targets=[0],
+            observers=[observer], progress=False,
+        )
     assert all(torch.equal(short.seen[0][i], long.seen[0][i]) for i in range(700))
 
 
@@ -65,7 +73,10 @@ def test_stages_seeds_and_images_share_no_noise(convnet, digits):
     seen = []
     for seed, index, stage in ((0, 0, "estimation"), (0, 0, "selection"), (1, 0, "estimation"), (0, 1, "estimation")):
         observer = Noises()
-        count_votes(convnet, digits[:1], Gaussian(sigma=0.5), 50, num_classes=10, seed=seed, index=[index], stage=stage, targets=[0], observers=[observer], progress=False)
+        count_votes(
+            convnet, digits[:1], Gaussian(sigma=0.5), 50, num_classes=10, seed=seed, index=[index],
+            stage=stage, targets=[0], observers=[observer], progress=False,
+        )
         seen.append(torch.stack([observer.seen[index][i] for i in range(50)]).flatten())
     correlation = np.corrcoef(torch.stack(seen).numpy()) - np.eye(4)
     assert np.abs(correlation).max() < 5 / np.sqrt(50 * 64)
@@ -73,7 +84,9 @@ def test_stages_seeds_and_images_share_no_noise(convnet, digits):
 
 def test_batch_shape_changes_only_fragile_votes(convnet, digits):
     settings = dict(num_classes=10, seed=0, progress=False)
-    votes = [count_votes(convnet, digits, Gaussian(sigma=0.5), 3000, batch_size=size, **settings) for size in (32, 250, 1024)]
+    votes = [
+        count_votes(convnet, digits, Gaussian(sigma=0.5), 3000, batch_size=size, **settings) for size in (32, 250, 1024)
+    ]
     for other in votes[1:]:
         moved = np.abs(other.counts - votes[0].counts).sum(1) // 2
         assert (moved <= np.maximum(votes[0].fragile, other.fragile)).all()
@@ -92,18 +105,33 @@ class RefusesNaN(nn.Module):
 def test_rows_that_no_draw_fills_are_numbers(convnet, digits, monkeypatch):
     "They held what was in memory, and a network that refuses NaN, such as a pipeline of scikit-learn, refused the vote."
     empty = torch.empty
-    monkeypatch.setattr(torch, "empty", lambda *size, **settings: empty(*size, **settings).fill_(float("nan")) if settings.get("dtype") == torch.float32 else empty(*size, **settings))
+    monkeypatch.setattr(
+        torch,
+        "empty",
+        lambda *size, **settings: (
+            empty(*size, **settings).fill_(float("nan"))
+            if settings.get("dtype") == torch.float32
+            else empty(*size, **settings)
+        ),
+    )
     settings = dict(num_classes=10, seed=0, progress=False, batch_size=100)
-    strict, plain = (count_votes(net, digits[:1], Gaussian(sigma=0.5), 150, **settings) for net in (RefusesNaN(convnet).eval(), convnet))
+    strict, plain = (
+        count_votes(net, digits[:1], Gaussian(sigma=0.5), 150, **settings)
+        for net in (RefusesNaN(convnet).eval(), convnet)
+    )
     assert np.array_equal(strict.counts, plain.counts)
 
 
 def test_shards_merge_to_the_single_run(convnet, digits):
     settings = dict(num_classes=10, seed=0, progress=False, batch_size=200)
     whole = vote(convnet, digits, Gaussian(sigma=0.5), 1500, index=np.arange(11) * 20, **settings)
-    parts = [vote(convnet, digits[rows], Gaussian(sigma=0.5), 1500, index=np.arange(11)[rows] * 20, **settings) for rows in (slice(7, 11), slice(0, 3), slice(3, 7))]
+    parts = [
+        vote(convnet, digits[rows], Gaussian(sigma=0.5), 1500, index=np.arange(11)[rows] * 20, **settings)
+        for rows in (slice(7, 11), slice(0, 3), slice(3, 7))
+    ]
     merged = Record.concat(parts)
-    for name in ("selection", "counts", "n", "index", "images"): np.testing.assert_array_equal(getattr(merged, name), getattr(whole, name))
+    for name in ("selection", "counts", "n", "index", "images"):
+        np.testing.assert_array_equal(getattr(merged, name), getattr(whole, name))
 
 
 SCRIPT = """
@@ -141,7 +169,9 @@ def test_killed_in_the_middle_of_writing_and_resumed(tmp_path, root):
         kept.append(len(Record.load(path)))
     assert 0 < kept[0] < kept[1] < 40
     subprocess.run([sys.executable, script, path], env=environment, check=True, stdout=subprocess.DEVNULL)
-    subprocess.run([sys.executable, script, tmp_path / "whole.votes"], env=environment, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, script, tmp_path / "whole.votes"], env=environment, check=True, stdout=subprocess.DEVNULL
+    )
     resumed, whole = Record.load(path), Record.load(tmp_path / "whole.votes")
     order = np.argsort(resumed.index)
     for name in ("selection", "counts", "n", "index", "images", "fragile"):
@@ -151,10 +181,13 @@ def test_killed_in_the_middle_of_writing_and_resumed(tmp_path, root):
 def test_resuming_with_other_pixels_is_refused(convnet, digits, tmp_path):
     settings = dict(num_classes=10, seed=0, progress=False, save=tmp_path / "a.votes")
     vote(convnet, digits[:2], Gaussian(sigma=0.5), 100, **settings)
-    with pytest.raises(ValueError, match="images differ"): vote(convnet, digits[1:3], Gaussian(sigma=0.5), 100, **settings)
+    with pytest.raises(ValueError, match="images differ"):
+        vote(convnet, digits[1:3], Gaussian(sigma=0.5), 100, **settings)
     with pytest.raises(ValueError, match="n differs"): vote(convnet, digits[:2], Gaussian(sigma=0.5), 200, **settings)
-    with pytest.raises(ValueError, match="n0 differs"): vote(convnet, digits[:2], Gaussian(sigma=0.5), 100, n0=50, **settings)
-    more = vote(convnet, digits[:4], Gaussian(sigma=0.5), 100, **settings)  # more images of the same vote go on in the same file
+    with pytest.raises(ValueError, match="n0 differs"):
+        vote(convnet, digits[:2], Gaussian(sigma=0.5), 100, n0=50, **settings)
+    # more images of the same vote go on in the same file
+    more = vote(convnet, digits[:4], Gaussian(sigma=0.5), 100, **settings)
     assert len(more) == 4
 
 
@@ -169,7 +202,10 @@ def test_a_hostile_votes_file_cannot_execute_code(tmp_path):
     np.savez(hostile, counts=np.array([Bomb()], dtype=object))
     for payload in (hostile.read_bytes(), pickle.dumps(Bomb())):
         old, new = (json.dumps(header | dict(format=number)).encode() for number in (1, 2))
-        for data in (MAGIC_1 + frame_1(old) + frame_1(payload), JOURNAL_MAGIC + pack_frame(new, 0) + pack_frame(payload, 1)):
+        for data in (
+            MAGIC_1 + frame_1(old) + frame_1(payload),
+            JOURNAL_MAGIC + pack_frame(new, 0) + pack_frame(payload, 1),
+        ):
             (tmp_path / "a.votes").write_bytes(data)
             with pytest.raises(ValueError, match="votes file|damaged"): Record.load(tmp_path / "a.votes")
     (tmp_path / "b.votes").write_bytes(pickle.dumps(Bomb()))
@@ -195,7 +231,9 @@ def test_out_of_memory_halves_the_batch(digits):
         def forward(self, x):
             if len(x) > 100: raise MemoryError
             return torch.stack([x.flatten(1).sum(1), x.flatten(1).sum(1) * 0], 1)
-    votes = count_votes(Small().eval(), digits[:1], Gaussian(sigma=0.5), 1000, num_classes=2, seed=0, batch_size=1000, progress=False)
+    votes = count_votes(
+        Small().eval(), digits[:1], Gaussian(sigma=0.5), 1000, num_classes=2, seed=0, batch_size=1000, progress=False
+    )
     assert votes.batch_size <= 100 and votes.counts.sum() == 1000
 
 
@@ -208,7 +246,10 @@ def test_logits_that_turn_bad_midway_are_refused(digits, tmp_path):
             logits = torch.stack([x.flatten(1).mean(1), 1 - x.flatten(1).mean(1)], 1)
             return logits * float("nan") if Turns.calls > 40 else logits
     with pytest.raises(ValueError, match="NaN or infinite"):
-        vote(Turns().eval(), digits, Gaussian(sigma=0.5), 1000, num_classes=2, seed=0, batch_size=100, save=tmp_path / "a.votes", progress=False)
+        vote(
+            Turns().eval(), digits, Gaussian(sigma=0.5), 1000, num_classes=2, seed=0, batch_size=100,
+            save=tmp_path / "a.votes", progress=False,
+        )
     assert 0 < len(Record.load(tmp_path / "a.votes")) < 11
 
 
@@ -224,16 +265,30 @@ def test_counting_on_a_device_equals_counting_in_numpy(convnet, digits, tmp_path
         exact = count_votes(convnet, levels, Splitting(n_splits=23, q=16), 1, **settings)
         tied = count_votes(Tied().eval(), digits[:2], Gaussian(sigma=0.5), 1500, **{**settings, "num_classes": 3})
         with pytest.raises(ValueError, match="NaN or infinite"):
-            vote(Bad().eval(), digits, Gaussian(sigma=0.01), 700, num_classes=2, seed=0, batch_size=64, save=tmp_path / f"{len(runs)}.votes", progress=False)
-        runs.append([plain.counts, plain.fragile, exact.counts, exact.fragile, tied.counts, tied.fragile, Record.load(tmp_path / f"{len(runs)}.votes").index])
-        assert exact.counts.sum(1).tolist() == [23] * 11 and tied.fragile.tolist() == [1500, 1500] and tied.counts[:, 1].tolist() == [1500, 1500]
+            vote(
+                Bad().eval(), digits, Gaussian(sigma=0.01), 700, num_classes=2, seed=0, batch_size=64,
+                save=tmp_path / f"{len(runs)}.votes",
+                progress=False,
+            )
+        runs.append(
+            [
+                plain.counts, plain.fragile, exact.counts, exact.fragile, tied.counts, tied.fragile,
+                Record.load(tmp_path / f"{len(runs)}.votes").index,
+            ]
+        )
+        assert (
+            exact.counts.sum(1).tolist() == [23] * 11
+            and tied.fragile.tolist() == [1500, 1500]
+            and tied.counts[:, 1].tolist() == [1500, 1500]
+        )
         assert 7 not in runs[-1][-1]
     for one, other in zip(*runs): assert np.array_equal(one, other)
     assert len(runs[0][-1]) == 10
 
 
 class Tied(torch.nn.Module):
-    def forward(self, x): return torch.stack([x.flatten(1).sum(1) * 0, x.flatten(1).sum(1) * 0 + 1, x.flatten(1).sum(1) * 0 + 1], 1)
+    def forward(self, x):
+        return torch.stack([x.flatten(1).sum(1) * 0, x.flatten(1).sum(1) * 0 + 1, x.flatten(1).sum(1) * 0 + 1], 1)
 
 
 class Bad(torch.nn.Module):
@@ -243,25 +298,41 @@ class Bad(torch.nn.Module):
         self.calls += 1
         logits = torch.stack([x.flatten(1).mean(1), 1 - x.flatten(1).mean(1)], 1)
         centre = torch.rand(11, 1, 8, 8, generator=torch.Generator().manual_seed(3))[7]
-        return torch.where(((x - centre).flatten(1).abs().mean(1) < 0.05)[:, None] & (self.calls > 25), float("nan"), logits)
+        return torch.where(
+            ((x - centre).flatten(1).abs().mean(1) < 0.05)[:, None] & (self.calls > 25), float("nan"), logits
+        )
 
 
-@pytest.mark.parametrize("change, words", [
-    (dict(num_classes=1), "num_classes must be"), (dict(n=2.5), "n must be"), (dict(batch_size=-3), "batch_size must be"),
-    (dict(index=[0.5] * 11), "index must be 11 whole numbers"), (dict(targets=[10] * 11), "targets must be 11 classes"),
-    (dict(observers=[Noises()]), "give targets"), (dict(stage="other"), "stage must be one of"),
-])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (dict(num_classes=1), "num_classes must be"),
+        (dict(n=2.5), "n must be"),
+        (dict(batch_size=-3), "batch_size must be"),
+        (dict(index=[0.5] * 11), "index must be 11 whole numbers"),
+        (dict(targets=[10] * 11), "targets must be 11 classes"),
+        (dict(observers=[Noises()]), "give targets"),
+        (dict(stage="other"), "stage must be one of"),
+    ],
+)
 def test_refusals_name_the_argument(convnet, digits, change, words):
     settings = dict(n=10, num_classes=10, seed=0, progress=False) | change
-    with pytest.raises(ValueError, match=words): count_votes(convnet, digits, Gaussian(sigma=0.5), settings.pop("n"), **settings)
+    with pytest.raises(ValueError, match=words):
+        count_votes(convnet, digits, Gaussian(sigma=0.5), settings.pop("n"), **settings)
 
 
-@pytest.mark.parametrize("images, error, words", [
-    (torch.full((2, 1, 8, 8), 1.5), ValueError, r"lie in \[0, 1\]"), (torch.full((2, 1, 8, 8), torch.nan), ValueError, "NaN or infinity"),
-    (torch.zeros(2, 1, 8, 8, dtype=torch.uint8), TypeError, "floating-point"), (torch.zeros(5), ValueError, "at least two axes"),
-])
+@pytest.mark.parametrize(
+    "images, error, words",
+    [
+        (torch.full((2, 1, 8, 8), 1.5), ValueError, r"lie in \[0, 1\]"),
+        (torch.full((2, 1, 8, 8), torch.nan), ValueError, "NaN or infinity"),
+        (torch.zeros(2, 1, 8, 8, dtype=torch.uint8), TypeError, "floating-point"),
+        (torch.zeros(5), ValueError, "at least two axes"),
+    ],
+)
 def test_refused_images(convnet, images, error, words):
-    with pytest.raises(error, match=words): count_votes(convnet, images, Gaussian(sigma=0.5), 10, num_classes=10, seed=0, progress=False)
+    with pytest.raises(error, match=words):
+        count_votes(convnet, images, Gaussian(sigma=0.5), 10, num_classes=10, seed=0, progress=False)
 
 
 def test_tuned_batch_size_is_remembered(convnet):
@@ -284,7 +355,10 @@ class Changes(nn.Module):
 def test_logits_whose_shape_changes_midway_are_refused(rows, columns):
     "Missing rows were counted with the logits of the batch before; a single column made every vote one for class 0."
     with pytest.raises(ValueError, match=r"model must return logits of shape \(64, 3\), got \(" + f"{rows}, {columns}"):
-        vote(Changes(rows, columns).eval(), torch.rand(3, 4), Gaussian(sigma=0.5), n=2000, num_classes=3, n0=100, batch_size=64, progress=False)
+        vote(
+            Changes(rows, columns).eval(), torch.rand(3, 4), Gaussian(sigma=0.5), n=2000, num_classes=3,
+            n0=100, batch_size=64, progress=False,
+        )
 
 
 def test_a_votes_file_belongs_to_one_network_whatever_it_is_made_of(tmp_path):
@@ -307,13 +381,24 @@ def test_a_votes_file_belongs_to_one_network_whatever_it_is_made_of(tmp_path):
         def forward(self, x): return self.act(self.net(x + self.shift))
 
     nets = linear(0), linear(1)
-    pairs = [[lambda x, net=net: net(x) for net in nets], [Callable(net) for net in nets], [Shifted(shift, torch.relu).eval() for shift in (0.1, 0.9)],
-             [Shifted(0.5, act).eval() for act in (torch.relu, torch.sin)], [Shifted(0.5, torch.relu).eval(), Edited(0.5, torch.relu).eval()]]
-    images, settings = torch.rand(3, 4, generator=torch.Generator().manual_seed(0)), dict(num_classes=3, n=100, n0=10, progress=False)
+    pairs = [
+        [lambda x, net=net: net(x) for net in nets],
+        [Callable(net) for net in nets],
+        [Shifted(shift, torch.relu).eval() for shift in (0.1, 0.9)],
+        [Shifted(0.5, act).eval() for act in (torch.relu, torch.sin)],
+        [Shifted(0.5, torch.relu).eval(), Edited(0.5, torch.relu).eval()],
+    ]
+    images, settings = (
+        torch.rand(3, 4, generator=torch.Generator().manual_seed(0)),
+        dict(num_classes=3, n=100, n0=10, progress=False),
+    )
     for number, (one, other) in enumerate(pairs):
         whole = vote(one, images, Gaussian(sigma=0.3), save=tmp_path / f"{number}.votes", **settings)
-        assert np.array_equal(vote(one, images, Gaussian(sigma=0.3), save=tmp_path / f"{number}.votes", **settings).counts, whole.counts)
-        with pytest.raises(ValueError, match="model differs"): vote(other, images, Gaussian(sigma=0.3), save=tmp_path / f"{number}.votes", **settings)
+        assert np.array_equal(
+            vote(one, images, Gaussian(sigma=0.3), save=tmp_path / f"{number}.votes", **settings).counts, whole.counts
+        )
+        with pytest.raises(ValueError, match="model differs"):
+            vote(other, images, Gaussian(sigma=0.3), save=tmp_path / f"{number}.votes", **settings)
 
 
 def test_no_forward_pass_is_only_a_trial(tmp_path):
@@ -326,9 +411,21 @@ def test_no_forward_pass_is_only_a_trial(tmp_path):
             return x.flatten(1)[:, :2]
 
     net, x = Counting().eval(), torch.rand(1, 4, generator=torch.Generator().manual_seed(0))
-    record = vote(net, x, Gaussian(sigma=0.3), 1000, num_classes=2, n0=100, batch_size=100, progress=False, save=tmp_path / "of.votes")
-    assert net.asked.count(100) == 11 and record.provenance["batch_size"] == 100 # 100 rows of selection, 1000 of estimation
-    assert len(vote(net, x[:0], Gaussian(sigma=0.3), 1000, num_classes=2, n0=100, progress=False, save=tmp_path / "none.votes")) == 0
+    record = vote(
+        net, x, Gaussian(sigma=0.3), 1000, num_classes=2, n0=100, batch_size=100, progress=False,
+        save=tmp_path / "of.votes",
+    )
+    # 100 rows of selection, 1000 of estimation
+    assert net.asked.count(100) == 11 and record.provenance["batch_size"] == 100
+    assert (
+        len(
+            vote(
+                net, x[:0], Gaussian(sigma=0.3), 1000, num_classes=2, n0=100, progress=False,
+                save=tmp_path / "none.votes",
+            )
+        )
+        == 0
+    )
 
 
 def test_the_batch_that_ran_is_recorded_after_out_of_memory():
@@ -337,7 +434,10 @@ def test_the_batch_that_ran_is_recorded_after_out_of_memory():
             if len(x) > 16: raise hardware.MEMORY_ERRORS[0]("no room")
             return x.flatten(1)[:, :2]
 
-    record = vote(Small().eval(), torch.rand(3, 4), Gaussian(sigma=0.3), 500, num_classes=2, n0=50, batch_size=1000, progress=False)
+    record = vote(
+        Small().eval(), torch.rand(3, 4), Gaussian(sigma=0.3), 500, num_classes=2, n0=50,
+        batch_size=1000, progress=False,
+    )
     assert record.provenance["batch_size"] <= 16 and (record.n == 500).all()
     assert hardware.tune_batch_size(Small().eval(), (4,), "cpu") <= 16
 
@@ -345,7 +445,10 @@ def test_the_batch_that_ran_is_recorded_after_out_of_memory():
 def test_working_precision_is_the_coarsest_in_use(monkeypatch):
     net = nn.Linear(2, 2).eval()
     assert hardware.working_precision(net, "cpu") == "float32" and hardware.working_precision(net, "cuda") == "tf32"
-    assert hardware.working_precision(nn.Linear(2, 2).half(), "cpu") == "float16" and hardware.working_precision(lambda x: x, "cpu") == "float32"
+    assert (
+        hardware.working_precision(nn.Linear(2, 2).half(), "cpu") == "float16"
+        and hardware.working_precision(lambda x: x, "cpu") == "float32"
+    )
     monkeypatch.setattr(hardware, "_float32_means", lambda kind: "tf32")
     record = vote(net, torch.rand(2, 2), Gaussian(sigma=0.3), 100, num_classes=2, n0=10, progress=False)
     assert record.provenance["precision"] == "tf32" # as it would be on a CUDA device
