@@ -11,7 +11,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from .core.votes_file import check_place
 from .methods.draws import draws_needed, typical_radius
 from .noise.additive import Noise
 from .training.data import ImageSet
-from .training.holders import Given, Source, as_images, as_source, in_memory
+from .training.holders import Given, Source, as_images, as_source, in_memory, in_memory_order
 from .voting.engine import Engine, run
 from .voting.hardware import device_of, forward_in_pieces, tune_batch_size
 from .voting.ballots import Ballot, ballot, indices
@@ -475,23 +475,11 @@ def _refuse_data(self: Smoothed, data: Any, **rest: Any) -> None:
 ask_before(Smoothed, "vote", _refuse_early)
 
 # %% ../nbs/10_smoothed.ipynb #617bfd50
-def _in_memory_order(data: Any) -> Any:
-    "The same images: views with moved axes, reversed arrays and foreign byte orders are copied, the rest is left."
-    if isinstance(data, Tensor):
-        return data.contiguous() if data.layout == torch.strided else data
-    if isinstance(data, np.ndarray) and data.dtype.kind == "f" and data.ndim and not np.ma.isMaskedArray(data):
-        return np.ascontiguousarray(data, data.dtype.newbyteorder("="))
-    if isinstance(data, ImageSet) and not data.images.is_contiguous():
-        return replace(data, images=data.images.contiguous())
-    if type(data) is tuple and len(data) == 2:
-        return _in_memory_order(data[0]), data[1]
-    return data
-
 def _judging(vote: Callable[..., Record]) -> Callable[..., Record]:
     "A vote whose labels are judged as they come."
     @functools.wraps(vote)
     def judging(self: Smoothed, data: Any, *given: Any, **named: Any) -> Record:
-        data = _in_memory_order(data)
+        data = in_memory_order(data)
         if named.get("alpha", 0.001) is None: # nothing is certified against them
             return vote(self, data, *given, **named)
         known = getattr(self.model, "num_classes", None)
@@ -514,7 +502,7 @@ def _orderly(source: Callable[[Smoothed, Any], Source]) -> Callable[[Smoothed, A
     "A source of images in memory order."
     @functools.wraps(source)
     def ordered(self: Smoothed, data: Any) -> Source:
-        return source(self, _in_memory_order(data))
+        return source(self, in_memory_order(data))
     return ordered
 
 setattr(Smoothed, "vote", _judging(Smoothed.vote))
@@ -557,11 +545,5 @@ def _refuse_model(self: Smoothed, **rest: Any) -> None:
 
 for _name in ("vote", "predict", "estimate", "agreement"):
     ask_before(Smoothed, _name, _refuse_model)
-ask_before(Smoothed, "vote", _refuse_data)
-explained(Smoothed, "vote")
-ask_before(Smoothed, "predict", _refuse_data)
-explained(Smoothed, "predict")
-ask_before(Smoothed, "estimate", _refuse_data)
-explained(Smoothed, "estimate")
-ask_before(Smoothed, "agreement", _refuse_data)
-explained(Smoothed, "agreement")
+    ask_before(Smoothed, _name, _refuse_data)
+    explained(Smoothed, _name)

@@ -24,6 +24,16 @@ def paths(root):
     return found
 
 
+def code_cells(root):
+    "(notebook, id of the cell) and source of every cell of code."
+    for path in (root / "nbs").rglob("*.ipynb"):
+        if ".ipynb_checkpoints" in path.parts:
+            continue
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            if cell["cell_type"] == "code":
+                yield (path.stem, cell["id"]), "".join(cell["source"])
+
+
 def test_no_module_is_long(root):
     sys.path.insert(0, str(root / "docs"))
     try:
@@ -52,14 +62,11 @@ def test_lines_fit_a_page(root):
 def test_cells_of_notebooks_fit_a_page(root):
     "Nobody scrolls sideways to read an experiment or a proof; a directive to the site may not be broken."
     wide = []
-    for path in (root / "nbs").rglob("*.ipynb"):
-        if ".ipynb_checkpoints" in path.parts:
-            continue
-        for number, cell in enumerate(json.loads(path.read_text(encoding="utf-8"))["cells"]):
-            lines = "".join(cell["source"]).splitlines()
-            if cell["cell_type"] != "code" or "#| export" in lines:
-                continue # what is exported is asked above
-            wide += [(path.stem, number, line) for line in lines if len(line) > PAGE and not line.startswith("#|")]
+    for name, source in code_cells(root):
+        lines = source.splitlines()
+        if "#| export" in lines:
+            continue # what is exported is asked above
+        wide += [(*name, line) for line in lines if len(line) > PAGE and not line.startswith("#|")]
     assert not wide, wide[:10]
 
 
@@ -74,17 +81,13 @@ def signature_lines(source):
 
 def test_exported_cells_fit_half_a_screen(root):
     sizes = {}
-    for path in (root / "nbs").rglob("*.ipynb"):
-        if ".ipynb_checkpoints" in path.parts:
-            continue
-        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
-            source = "".join(cell["source"])
-            if cell["cell_type"] == "code" and re.search(r"^#\|\s*export\s*$", source, re.M):
-                explained = signature_lines(source)
-                sizes[path.stem, cell["id"]] = sum(
-                    bool(line.strip()) and not line.startswith("#|") and number not in explained
-                    for number, line in enumerate(source.splitlines(), 1)
-                )
+    for name, source in code_cells(root):
+        if re.search(r"^#\|\s*export\s*$", source, re.M):
+            explained = signature_lines(source)
+            sizes[name] = sum(
+                bool(line.strip()) and not line.startswith("#|") and number not in explained
+                for number, line in enumerate(source.splitlines(), 1)
+            )
     assert len(sizes) >= 400, f"only {len(sizes)} exported cells were seen"
     long = {name: size for name, size in sizes.items() if size > LONG}
     assert statistics.median(sizes.values()) <= HALF_A_SCREEN and len(long) <= LONG_CELLS, (
@@ -126,14 +129,10 @@ def test_names_in_signatures_are_known(root):
 def test_checks_of_errors_are_entered(root):
     "`expect_fail(lambda: ...)` makes a context that nobody enters: the check cannot fail."
     left = []
-    for path in (root / "nbs").rglob("*.ipynb"):
-        if ".ipynb_checkpoints" in path.parts:
+    for name, source in code_cells(root):
+        if "expect_fail" not in source:
             continue
-        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
-            source = "".join(cell["source"])
-            if cell["cell_type"] != "code" or "expect_fail" not in source:
-                continue
-            for node in ast.walk(ast.parse(source)):
-                called = node.value.func if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) else None
-                left += [(path.stem, cell["id"])] * (isinstance(called, ast.Name) and called.id == "expect_fail")
+        for node in ast.walk(ast.parse(source)):
+            called = node.value.func if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) else None
+            left += [name] * (isinstance(called, ast.Name) and called.id == "expect_fail")
     assert not left, left

@@ -296,7 +296,7 @@ class _Rows(_Table):
                 fine &= (then == now) | ((then != then) & (now != now)) # NaN stands for NaN
         return fine
 
-# %% ../../nbs/core/05_certificates.ipynb #7c6ed063
+# %% ../../nbs/core/05_certificates.ipynb #c27d90f1
 def _double_from(radius: float | Fraction) -> float:
     "The smallest double that is not below a number: rounded to the nearest, 3/10 would be a smaller one."
     try:
@@ -305,6 +305,7 @@ def _double_from(radius: float | Fraction) -> float:
         return float("inf")
     return nearest if nearest >= radius else float(np.nextafter(nearest, np.inf))
 
+# %% ../../nbs/core/05_certificates.ipynb #c27d90f2
 def _warn_of_others(given: np.ndarray, own: np.ndarray, index: np.ndarray) -> None: # [B] each
     "Warn where true classes are given that are others than those that came with the votes."
     other = np.flatnonzero((given != own) & (given != ABSTAIN) & (own != ABSTAIN))
@@ -313,6 +314,7 @@ def _warn_of_others(given: np.ndarray, own: np.ndarray, index: np.ndarray) -> No
                       f"such as {given[other[0]]} and {own[other[0]]} for dataset index {index[other[0]]}; "
                       "without labels the votes' own are used", stacklevel=5)
 
+# %% ../../nbs/core/05_certificates.ipynb #7c6ed063
 class _Accuracy(_Table):
     "Certificates as curves."
 

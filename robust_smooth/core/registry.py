@@ -65,7 +65,7 @@ def refuse_plan(record: Any, # votes
     raise ValueError(f"record was stopped early by a plan, but {name!r} assumes a fixed number of draws; "
                      f"methods that allow it: {able}")
 
-# %% ../../nbs/core/06_registry.ipynb #9e86857e
+# %% ../../nbs/core/06_registry.ipynb #b61e40a1
 def _check_options(method: _Entry, options: Mapping[str, Any]) -> None:
     "Raise TypeError, naming the options that there are, for one that a method does not have."
     known = options_of(method)
@@ -80,6 +80,7 @@ def _offered(method: _Entry, noise: Any, norm: str) -> dict[str, str]:
     return {mode: f"method {method.name!r} has no other, mode={mode!r} goes with method={' or '.join(map(repr, able))}"
             for mode, able in modes.items() if able}
 
+# %% ../../nbs/core/06_registry.ipynb #b61e40a2
 def _refuse_other_origin(record: Any) -> None: # votes
     "Raise ValueError where votes are said to be of another noise, plan, dimension or number of draws than they were cast with."
     facts = getattr(record, "provenance", None) or {}
@@ -110,6 +111,7 @@ def _of_another(name: str, ours: Any, theirs: Any) -> str:
     return (f"{name} of the record is {ours!r}, but its votes were cast with {theirs!r}; a radius of other votes than were cast "
             "proves nothing (counts from elsewhere are a Record of their own: Record.from_counts)")
 
+# %% ../../nbs/core/06_registry.ipynb #9e86857e
 def admit(method: _Entry,    # who would certify
           record: Any,       # votes
           norm: str,         # canonical name of the norm

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any, NamedTuple
 
@@ -22,8 +22,8 @@ from ..core.values import whole_numbers
 from .data import ImageSet
 
 # %% auto #0
-__all__ = ['GROUP', 'LOTTERIES', 'Given', 'as_pictures', 'as_labels', 'indices_of', 'order_of', 'Source', 'in_memory',
-           'as_source', 'as_images']
+__all__ = ['GROUP', 'LOTTERIES', 'Given', 'as_pictures', 'as_labels', 'in_memory_order', 'indices_of', 'order_of', 'Source',
+           'in_memory', 'as_source', 'as_images']
 
 # %% ../../nbs/training/12_holders.ipynb #c677f3eb
 class Given(NamedTuple):
@@ -107,6 +107,24 @@ def as_labels(labels: Any,  # classes, one an image
     if array.shape != (size,):
         raise ValueError(f"labels must be one class an image, [{size}], got shape {list(array.shape)}")
     return whole_numbers(labels if isinstance(labels, np.ndarray) and array.dtype == labels.dtype else array, "labels")
+
+# %% ../../nbs/training/12_holders.ipynb #d3a0c7e2
+def in_memory_order(data: Any, # a tensor, an array, an ImageSet, a pair of images and labels; all else stays
+                   ) -> Any:
+    """The same images: views with moved axes, reversed arrays and foreign byte orders are copied, the rest is left.
+
+    Args:
+        data: a tensor, an array, an ImageSet, a pair of images and labels; all else stays
+    """
+    if isinstance(data, Tensor):
+        return data.contiguous() if data.layout == torch.strided else data
+    if isinstance(data, np.ndarray) and data.dtype.kind == "f" and data.ndim and not np.ma.isMaskedArray(data):
+        return np.ascontiguousarray(data, data.dtype.newbyteorder("="))
+    if isinstance(data, ImageSet) and not data.images.is_contiguous():
+        return replace(data, images=data.images.contiguous())
+    if type(data) is tuple and len(data) == 2:
+        return in_memory_order(data[0]), data[1]
+    return data
 
 # %% ../../nbs/training/12_holders.ipynb #8baeb596
 def indices_of(dataset: Any, # of known length
