@@ -162,7 +162,7 @@ def bracketed_newton(
         high[rows], low[rows] = np.where(upper, at, high[rows]), np.where(upper, low[rows], at)
         with np.errstate(all="ignore"):
             new = at - value / slope
-        outside = ~((new > low[rows]) & (new < high[rows]))
+        outside = ~((new >= low[rows]) & (new <= high[rows])) # where no step is left, x is an end of its bracket
         x[rows] = np.where(outside & (value != 0), low[rows] + (high[rows] - low[rows]) / 2, np.where(value == 0, at, new))
         rows = rows[np.abs(x[rows] - at) > 1e-15 * np.abs(at)]
         if not len(rows):
@@ -196,11 +196,11 @@ def _height_cuts(t: float, R: float, d: int, k: float) -> list[float]: # values 
 def _height_edges(low: float, high: float, peak: float, cuts: list[float], width: float) -> np.ndarray:
     "Edges of panels in log h: at the cuts, and wider far below the peak, where nothing happens."
     ends = sorted([low, high, *(y for y in cuts if low < y < high)])
-    edges = []
+    edges, widest = [], 3.0 if cuts else 3.0 * width # uncut kinks are met by many nodes alone
     for left, right in zip(ends, ends[1:]):
         while right - left > 1e-13:
             edges.append(left)
-            step = width * min(max(1.0, 0.15 * (peak - 1 - left)), 3.0)
+            step = min(width * max(1.0, 0.15 * (peak - 1 - left)), widest)
             left += (right - left) / math.ceil((right - left) / step)
     return np.array([*edges, high])
 
@@ -372,15 +372,20 @@ def _on_panels(
     return row, s, part.at(s, h[row][:, None]), (high - low) / 2 * w
 
 # %% ../../nbs/maths/01b_corners.ipynb #bf2ff323
+@lru_cache(maxsize=8)
+def _scaffold(t: float, R: float, d: int, k: float, fine: Resolution) -> tuple[np.ndarray, np.ndarray, list[Stretch]]:
+    "Nodes and weights in log h, and the stretches over them; t is >= 0, as -t has the same, and 0 where no kink is seen."
+    y, height_weight = _heights(t, R, d, k, fine)
+    return y, height_weight, _stretches(np.exp(y), R, d, k)
+
 def places(t: float, R: float, d: int, k: float, fine: Resolution) -> Places:
     "Where the law at t is integrated, and with which weights."
-    y, height_weight = _heights(t, R, d, k, fine)
+    y, height_weight, parts = _scaffold(abs(t) if d < FEW else 0.0, R, d, k, fine)
     h = np.exp(y)
-    mass = log_density(0.0, h, d, k) + 2 * y
-    parts = _stretches(h, R, d, k)
     if d < FEW:
         inner = _cut_edges(parts, t, h, R, d, k, fine.panels)
     else:
+        mass = log_density(0.0, h, d, k) + 2 * y
         inner = [_travel_edges(part, t, h, R, d, k, mass > mass.max() - LIKELY, fine) for part in parts]
     found = [_on_panels(part, edges, h, fine.places) for part, edges in zip(parts, inner)]
     row, s, c, w = (np.concatenate(parts) for parts in zip(*found))

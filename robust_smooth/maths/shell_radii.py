@@ -80,7 +80,7 @@ NEAR = dict(coarse=1e-3, fine=5e-5)
 def _rough_root(search: CornerSearch, z: Sequence[float], target: float, start: float) -> tuple[float, float]:
     "About the log R with f(R) = target, and the slope of log f in log R there; by the rough law."
     def gap(x: float) -> float:
-        total = sum(each - float(ndtri(min(max(search.rough(each, math.exp(x))[2], 1e-16), 1 - 1e-16))) for each in z)
+        total = sum(each - float(ndtri(min(max(search.rough(each, math.exp(x)), 1e-16), 1 - 1e-16))) for each in z)
         return math.log(max(total, 1e-12) / target)
 
     x = math.log(start)

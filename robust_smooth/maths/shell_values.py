@@ -223,23 +223,24 @@ class _Guesses:
         self.d, self.k = d, k
         self.known: dict[float, tuple[float, float, float]] = {} # z -> t, scale, and rough t at the same R
 
-    def rough(self, z: float, R: float) -> tuple[float, float, float]: # t, scale and V, to two digits or so
+    def _rough_quantile(self, z: float, R: float) -> float:
+        a = float(equivalent_length(np.asarray(R), self.d, self.k, "mixed"))
+        return quantile(rough_law(R, self.d, self.k), z, a * z - a * a / 2, a)
+
+    def rough(self, z: float, R: float) -> float: # V, to two digits or so
         """By the rough law, in milliseconds.
 
         Returns:
-            t, scale and V, to two digits or so
+            V, to two digits or so
         """
-        law, a = rough_law(R, self.d, self.k), float(equivalent_length(np.asarray(R), self.d, self.k, "mixed"))
-        t = quantile(law, z, a * z - a * a / 2, a)
-        scale = (quantile(law, z + 0.1, t, a / 10) - t) / 0.1
-        value = law(-t)[1] + math.exp(min(t, FARTHEST)) * (law(t)[1] - float(ndtr(-z)))
-        return t, scale, value
+        law, t = rough_law(R, self.d, self.k), self._rough_quantile(z, R)
+        return law(-t)[1] + math.exp(min(t, FARTHEST)) * (law(t)[1] - float(ndtr(-z)))
 
     def _start(self, z: float, R: float) -> tuple[float, float, float]:
         "A guess of t, its scale, and the rough t: what was wrong with the rough law is remembered."
-        rough_t, scale, _ = self.rough(z, R)
+        rough_t = self._rough_quantile(z, R)
         if z not in self.known:
-            return rough_t, scale, rough_t
+            return rough_t, (self._rough_quantile(z + 0.1, R) - rough_t) / 0.1, rough_t
         t, known_scale, then = self.known[z]
         return rough_t * t / then if t * then > 0 else rough_t + t - then, known_scale, rough_t
 
