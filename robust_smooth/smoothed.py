@@ -271,7 +271,7 @@ class Smoothed:
              n: int = 100_000,        # estimation draws per image; a deterministic noise visits all its evaluations
              n0: int = 100,           # selection draws per image
              moments: bool = False,   # also collect the gradient half-sums that the first-order certificates need
-             stop: Any = None,        # stopping rule, such as a `sequential.plan`
+             stop: Any = None,        # stopping rule, such as a `sequential.plan`, which has its own n
              seed: int = 0,           # seed of the noise
              save: str | Path | None = None,   # votes file; an unfinished one is resumed
              *,
@@ -289,7 +289,7 @@ class Smoothed:
             n: estimation draws per image; a deterministic noise visits all its evaluations
             n0: selection draws per image
             moments: also collect the gradient half-sums that the first-order certificates need
-            stop: stopping rule, such as a `sequential.plan`
+            stop: stopping rule, such as a `sequential.plan`, which has its own n
             seed: seed of the noise
             save: votes file; an unfinished one is resumed
             index: [B] dataset indices; default those of the data, or 0, 1, ...

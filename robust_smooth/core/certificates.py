@@ -478,8 +478,8 @@ class _Keeps(_Accuracy):
              path: str | Path,     # file name, by custom NAME.certificates
              witness: bool = True, # False: without the proof, which is most of a file
             ) -> Path:             # the file
-        """Write all to one file, atomically; nothing in it can run. Raises ValueError for what only
-        code could bring back.
+        """Write all to one file, atomically; nothing in it can run. Raises ValueError for what only code could bring
+        back, and for the name of a table.
 
         Args:
             path: file name, by custom NAME.certificates

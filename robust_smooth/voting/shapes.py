@@ -98,6 +98,14 @@ def _mismatch(model: Callable, x: Tensor) -> str:
         return f"an image has {math.prod(x.shape[1:])} values, and the network reads {layer.in_features}"
     return ""
 
+def _precision(model: Callable, x: Tensor) -> str:
+    "What to do where a network computes in another precision than the images have; '' where that is not it."
+    layer: Any = _first_layer(model)
+    if layer is None or layer.weight.dtype == x.dtype or not _takes(model, x.to(layer.weight.dtype)):
+        return ""
+    kinds = [str(kind).removeprefix("torch.") for kind in (layer.weight.dtype, x.dtype)]
+    return f"the network computes in {kinds[0]}, and the images are {kinds[1]}; use robust_smooth.wrap(net), which converts them"
+
 def explain(model: Callable,  # base classifier, which failed
             images: Tensor,   # [B, ...] what it failed on
             error: Exception, # what it raised
@@ -112,6 +120,8 @@ def explain(model: Callable,  # base classifier, which failed
         to be raised from it
     """
     shape = list(images.shape)
+    if kind := _precision(model, images):
+        return ValueError(f"images do not fit the network: {kind}")
     for batch, remedy in _remedies(images):
         if _takes(model, batch):
             return ValueError(f"images of shape {shape} do not fit the network: {remedy}")
