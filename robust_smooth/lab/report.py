@@ -93,7 +93,8 @@ def shape(frame: pd.DataFrame,  # a table as an experiment wrote it
     """
     if not len(frame):
         return frame, "no rows"
-    frame = frame[[name for name in frame.columns if not str(name).startswith("Unnamed:")]] # numbers of rows
+    if pd.api.types.is_integer_dtype(frame.get("Unnamed: 0", pd.Series(dtype=object)).dtype):
+        frame = frame.drop(columns="Unnamed: 0") # numbers of rows, as older results hold them
     same = _common(frame)
     facts = in_words(frame[same].head(1), experiment)
     said = [f"{name} {_text(value)}" for name, value in facts.T.iloc[:, 0].items() if _text(value)] if same else []
