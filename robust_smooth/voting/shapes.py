@@ -101,9 +101,10 @@ def _mismatch(model: Callable, x: Tensor) -> str:
 def _precision(model: Callable, x: Tensor) -> str:
     "What to do where a network computes in another precision than the images have; '' where that is not it."
     layer: Any = _first_layer(model)
-    if layer is None or layer.weight.dtype == x.dtype or not _takes(model, x.to(layer.weight.dtype)):
+    kind = getattr(getattr(layer, "weight", None), "dtype", x.dtype)
+    if kind == x.dtype or not kind.is_floating_point or not _takes(model, x.to(kind)):
         return ""
-    kinds = [str(kind).removeprefix("torch.") for kind in (layer.weight.dtype, x.dtype)]
+    kinds = [str(each).removeprefix("torch.") for each in (kind, x.dtype)]
     return f"the network computes in {kinds[0]}, and the images are {kinds[1]}; use robust_smooth.wrap(net), which converts them"
 
 def explain(model: Callable,  # base classifier, which failed
