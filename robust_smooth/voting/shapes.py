@@ -98,15 +98,6 @@ def _mismatch(model: Callable, x: Tensor) -> str:
         return f"an image has {math.prod(x.shape[1:])} values, and the network reads {layer.in_features}"
     return ""
 
-def _precision(model: Callable, x: Tensor) -> str:
-    "What to do where a network computes in another precision than the images have; '' where that is not it."
-    layer: Any = _first_layer(model)
-    kind = getattr(getattr(layer, "weight", None), "dtype", x.dtype)
-    if kind == x.dtype or not kind.is_floating_point or not _takes(model, x.to(kind)):
-        return ""
-    kinds = [str(each).removeprefix("torch.") for each in (kind, x.dtype)]
-    return f"the network computes in {kinds[0]}, and the images are {kinds[1]}; use robust_smooth.wrap(net), which converts them"
-
 def explain(model: Callable,  # base classifier, which failed
             images: Tensor,   # [B, ...] what it failed on
             error: Exception, # what it raised
@@ -121,8 +112,6 @@ def explain(model: Callable,  # base classifier, which failed
         to be raised from it
     """
     shape = list(images.shape)
-    if kind := _precision(model, images):
-        return ValueError(f"images do not fit the network: {kind}")
     for batch, remedy in _remedies(images):
         if _takes(model, batch):
             return ValueError(f"images of shape {shape} do not fit the network: {remedy}")

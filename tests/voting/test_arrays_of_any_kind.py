@@ -80,6 +80,6 @@ def test_a_loader_that_leaves_images_out_is_refused_at_that_batch(tmp_path):
 def test_a_network_of_another_precision_is_told_from_a_wrong_shape(kind):
     "The images' shape was blamed, and nobody said that `wrap` converts them."
     net = nn.Linear(4, 3).to(getattr(torch, kind)).eval()
-    with pytest.raises(ValueError, match=f"computes in {kind}, and the images are float32; use robust_smooth.wrap"):
+    with pytest.raises(ValueError, match=f"computes in {kind} and gets float32; use robust_smooth.wrap"):
         rs.Smoothed(net, rs.Gaussian(sigma=0.5)).vote(IMAGES, **FAST)
     assert len(rs.Smoothed(rs.wrap(net, mean=0, std=1), rs.Gaussian(sigma=0.5)).vote(IMAGES, **FAST)) == 3
