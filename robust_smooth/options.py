@@ -17,7 +17,7 @@ from .core._table import METHODS, NOISES
 __all__ = ['VOTE', 'ZOO', 'WORDS', 'parser', 'read_value', 'read_parameters']
 
 # %% ../nbs/11a_options.ipynb #159a4811
-_BUDGETS = "smoke, quick, cpu, gpu, paper, and with -int8 behind it votes in int8"
+_BUDGETS = "smoke, quick, cpu, gpu, paper, and with -int8 or -openvino behind it votes in int8 or by OpenVINO"
 _DATASETS = "digits (embedded), mnist, cifar10, cifar100, svhn, imagenet"
 
 def _command(commands: Any,

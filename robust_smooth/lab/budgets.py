@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 # %% auto #0
-__all__ = ['BUDGETS', 'PACES', 'COLUMNS', 'RENAMED', 'IN_INT8', 'TWINS_VOTE', 'Budget', 'budget_name', 'whose_sizes',
+__all__ = ['BUDGETS', 'PACES', 'COLUMNS', 'RENAMED', 'IN_INT8', 'TWINS_VOTE', 'VOTERS', 'Budget', 'budget_name', 'whose_sizes',
            'note_beside', 'budget_for']
 
 # %% ../../nbs/lab/04_budgets.ipynb #e5db9417
@@ -25,7 +25,7 @@ class Budget:
     """Sizes of one run on one data set.
 
     Args:
-        name: one of `BUDGETS`, perhaps with `IN_INT8` behind it
+        name: one of `BUDGETS`, perhaps with one of `VOTERS` behind it
         dataset: "digits", "mnist", "cifar10", "cifar100", "svhn", "imagenet"
         images: test images evaluated
         n0: selection draws per image
@@ -38,7 +38,7 @@ class Budget:
         training: how it is trained: "channels-last", "compiled" and a precision, where they apply
         note: what is shortened against the papers
     """
-    name: str                        # one of `BUDGETS`, perhaps with `IN_INT8` behind it
+    name: str                        # one of `BUDGETS`, perhaps with one of `VOTERS` behind it
     dataset: str                     # "digits", "mnist", "cifar10", "cifar100", "svhn", "imagenet"
     images: int                      # test images evaluated
     n0: int                          # selection draws per image
@@ -130,21 +130,31 @@ _SIZES: dict[tuple[str, str], dict[str, Any]] = {
 RENAMED = {"h100": "gpu"}
 IN_INT8 = "-int8" # behind the name of a budget: the same sizes, and votes in int8
 TWINS_VOTE = "votes in int8, by twins of the networks (in float32 where the noise is deterministic)"
+VOTERS = { # what stands behind the name: how the network votes, and the note
+    IN_INT8: ("openvino, int8", TWINS_VOTE),
+    "-openvino": ("openvino, float32", "votes in float32 by OpenVINO"),
+}
+
+def _parted(name: Any) -> tuple[str, str]:
+    "A name of a budget, and what of `VOTERS` stands behind it."
+    behind = next((end for end in VOTERS if str(name).endswith(end)), "")
+    return str(name).removesuffix(behind), behind
 
 def budget_name(name: str, # a budget, perhaps by an old name
-               ) -> str:   # one of `BUDGETS`, with `IN_INT8` behind it where it was
+               ) -> str:   # one of `BUDGETS`, with what of `VOTERS` stood behind it
     """The name of a budget today. Raises ValueError where there is none.
 
     Args:
         name: a budget, perhaps by an old name
     Returns:
-        one of `BUDGETS`, with `IN_INT8` behind it where it was
+        one of `BUDGETS`, with what of `VOTERS` stood behind it
     """
-    sizes = str(name).removesuffix(IN_INT8)
+    sizes, behind = _parted(name)
     known = RENAMED.get(sizes, sizes)
     if known not in BUDGETS:
-        raise ValueError(f"budget must be one of {BUDGETS}, {IN_INT8!r} behind it if wanted, got {name!r}")
-    return known + str(name)[len(sizes):]
+        ends = " or ".join(map(repr, VOTERS))
+        raise ValueError(f"budget must be one of {BUDGETS}, {ends} behind it if wanted, got {name!r}")
+    return known + behind
 
 def whose_sizes(name: str, # a budget
                ) -> str:   # one of `BUDGETS`
@@ -155,7 +165,7 @@ def whose_sizes(name: str, # a budget
     Returns:
         one of `BUDGETS`
     """
-    return budget_name(name).removesuffix(IN_INT8)
+    return _parted(budget_name(name))[0]
 
 # %% ../../nbs/lab/04_budgets.ipynb #3c732924
 def _whole_sizes(changes: dict[str, Any]) -> dict[str, int]:
@@ -193,14 +203,14 @@ def note_beside(note: str, # of a budget
     return "; ".join(part for part in note.split("; ") if not any(words in part for words in gone))
 
 # %% ../../nbs/lab/04_budgets.ipynb #da4c76c5
-def budget_for(name: str,      # one of `BUDGETS`, `IN_INT8` behind it if wanted
+def budget_for(name: str,      # one of `BUDGETS`, one of `VOTERS` behind it if wanted
                dataset: str,   # name of a data set
                **changes: Any, # fields to replace; None leaves the budget's own
               ) -> Budget:
     """The sizes of a budget on a data set. Raises ValueError for an unknown budget, data set or size.
 
     Args:
-        name: one of `BUDGETS`, `IN_INT8` behind it if wanted
+        name: one of `BUDGETS`, one of `VOTERS` behind it if wanted
         dataset: name of a data set
         **changes: fields to replace; None leaves the budget's own
     """
@@ -210,6 +220,5 @@ def budget_for(name: str,      # one of `BUDGETS`, `IN_INT8` behind it if wanted
         raise ValueError(f"dataset must be one of {known}, got {dataset!r}")
     chosen = Budget(name=name, dataset=dataset, **{**_SIZES[sizes, dataset], **_whole_sizes(changes)})
     said = [chosen.note, *_fewer(chosen)] if chosen.note else []
-    if name == sizes:
-        return dataclasses.replace(chosen, note="; ".join(said))
-    return dataclasses.replace(chosen, voting="openvino, int8", note="; ".join([*said, TWINS_VOTE]))
+    voting, told = VOTERS.get(name.removeprefix(sizes), (chosen.voting, ""))
+    return dataclasses.replace(chosen, voting=voting, note="; ".join([*said, told] if told else said))

@@ -67,7 +67,7 @@ class Settings:
 
     Args:
         dataset: data set
-        budget: one of `BUDGETS`, `-int8` behind it if wanted
+        budget: one of `BUDGETS`, `-int8` or `-openvino` behind it if wanted
         n: estimation draws; None: the budget's
         n0: selection draws
         images: test images
@@ -79,7 +79,7 @@ class Settings:
         own: further parameters, kept with the results
     """
     dataset: str = "digits"    # data set
-    budget: str = "quick"      # one of `BUDGETS`, `-int8` behind it if wanted
+    budget: str = "quick"      # one of `BUDGETS`, `-int8` or `-openvino` behind it if wanted
     n: int | None = None       # estimation draws; None: the budget's
     n0: int | None = None      # selection draws
     images: int | None = None  # test images

@@ -151,6 +151,8 @@ def _advice(votes: dict[str, dict[str, float | str]], trained: dict[str, float |
     advice = dict(voting=f"{way}, float32", training=words)
     print("write into a budget (PACES of nbs/lab/04_budgets.ipynb):")
     print(f'    voting = "{advice["voting"]}"   training = "{advice["training"]}"')
+    if way == "openvino":
+        print("    or take a budget as it is with -openvino behind its name, as in cpu-openvino")
     if half > rate:
         print(f'    or, another classifier, {half / rate:.2f} times as fast: voting = "{other}, bfloat16"')
     if faster > pace:

@@ -14,7 +14,7 @@ from typing import Any
 from ..core.hashes import content_hash
 from ..core.places import checkout, write_together
 from . import fast, results
-from .budgets import IN_INT8, budget_name
+from .budgets import IN_INT8, budget_name, whose_sizes
 from .cache import _read_json, _write_json, locked
 from .experiment import Experiment
 from .findings import ABSENT
@@ -272,7 +272,7 @@ def add_to_zoo(dataset: str,           # data set
     from robust_smooth.training import zoo
     from robust_smooth.training.train import NoiseAugmentation, Standard
     home = _zoo_home(folder)
-    if budget.endswith(IN_INT8):
+    if budget_name(budget) != whose_sizes(budget):
         raise ValueError(f"budget must train, got {budget!r}; add_twin makes the int8 twin of a network")
     run = Experiment("zoo", dataset=dataset, budget=budget, n=n, seed=seed, data_dir=data_dir)
     recipe = Standard() if noise is None else NoiseAugmentation(noise)

@@ -269,8 +269,8 @@ def beside(ours: pd.DataFrame,   # rows with a column `value`
 
 # %% ../../nbs/lab/01_results.ipynb #a0963b07
 _DATASETS = ("digits", "mnist", "svhn", "cifar10", "cifar100", "imagenet") # the larger the later
-_BUDGETS = ("smoke-int8", "smoke", "quick-int8", "quick", "cpu-int8", "cpu", "gpu-int8", "gpu", "paper-int8", "paper")
-SIZES = (_DATASETS, _BUDGETS)
+_BUDGETS = ("smoke", "quick", "cpu", "gpu", "paper") # the larger the later, and float32 behind int8
+SIZES = (_DATASETS, tuple(f"{name}{voters}" for name in _BUDGETS for voters in ("-int8", "-openvino", "")))
 _FORMERLY = dict(h100="gpu") # names that folders of older results carry
 
 # %% ../../nbs/lab/01_results.ipynb #503b3228

@@ -91,15 +91,15 @@ def test_calibration_takes_training_images_and_the_very_noise():
     assert len(twins.calibration(data.load("digits", "train", subset=40), Gaussian(sigma=0.5))) == 40
 
 
-def test_a_budget_in_int8_differs_in_the_network_that_votes_alone():
+@pytest.mark.parametrize("behind, precision", [("-int8", "int8"), ("-openvino", "float32")])
+def test_what_stands_behind_a_budget_changes_the_network_that_votes_alone(behind, precision):
     for (name, dataset) in budgets._SIZES:
-        plain, whole = budgets.budget_for(name, dataset), budgets.budget_for(f"{name}-int8", dataset)
-        different = {part for part in vars(plain) if getattr(plain, part) != getattr(whole, part)}
-        assert (
-            different == {"name", "voting", "note"} and "int8" in whole.note and budgets.whose_sizes(whole.name) == name
-        )
-        assert fast.votes_as(whole.voting, Gaussian(sigma=0.5)) == dict(precision="int8", backend="openvino")
-        assert fast.votes_as(whole.voting, Splitting.from_sigma(0.5, q=16))["precision"] == "float32"
+        plain, other = budgets.budget_for(name, dataset), budgets.budget_for(f"{name}{behind}", dataset)
+        different = {part for part in vars(plain) if getattr(plain, part) != getattr(other, part)}
+        assert different == {"name", "voting", "note"} and precision in other.note
+        assert budgets.whose_sizes(other.name) == name
+        assert fast.votes_as(other.voting, Gaussian(sigma=0.5)) == dict(precision=precision, backend="openvino")
+        assert fast.votes_as(other.voting, Splitting.from_sigma(0.5, q=16))["precision"] == "float32"
 
 
 def test_without_the_extra_the_run_says_so_before_it_begins(home, monkeypatch):
@@ -186,10 +186,10 @@ def test_a_twin_of_the_zoo_is_made_once_and_found(home, monkeypatch):
     with pytest.raises(ValueError, match="in the zoo with"): publish.add_twin(path.stem, folder=folder)
 
 
-def test_results_in_int8_have_a_place_of_their_own(tmp_path):
-    for name in ("one-mnist-cpu", "one-mnist-cpu-int8", "one-mnist-gpu-int8"):
+def test_results_of_other_voters_have_a_place_of_their_own(tmp_path):
+    for name in ("one-mnist-cpu", "one-mnist-cpu-int8", "one-mnist-cpu-openvino", "one-mnist-gpu-int8"):
         (tmp_path / name).mkdir()
     order = [path.name for path in results.published(tmp_path)["one"]]
-    # the original counts as the larger of the two
-    assert order == ["one-mnist-cpu-int8", "one-mnist-cpu", "one-mnist-gpu-int8"]
+    # the original counts as the largest of the three
+    assert order == ["one-mnist-cpu-int8", "one-mnist-cpu-openvino", "one-mnist-cpu", "one-mnist-gpu-int8"]
     assert publish._suffix(dict(parameters=dict(dataset="mnist", budget="cpu-int8"))) == "-mnist-cpu-int8"
