@@ -596,7 +596,8 @@ def sources() -> int:
     write_tables(papers, {p.stem: p for p in kinds["experiments"]})
     write("map.md", tree.page(stories, WINGS))
     guides = sorted(DOCS.glob("*.md"))
-    for path in guides: write(f"guide/{path.name}", path.read_text(encoding="utf-8"))
+    for path in guides: # in the tree they lie beside nbs/, on the site within it
+        write(f"guide/{path.name}", path.read_text(encoding="utf-8").replace("](../nbs/", "](../"))
     for name, page in PAGES.items():
         text = (ROOT / name).read_text(encoding="utf-8")
         write(page, f"# Licence\n\n```text\n{text}\n```\n" if name == "LICENSE" else text)

@@ -97,16 +97,24 @@ def _said(rows: list[Row], indent: str) -> list[str]:
 
 
 def _wrapped(doc: str, indent: str) -> list[str]:
-    "The lines of a docstring, those that are wider than a page broken."
+    "The lines of a docstring, those that are wider than a page broken; what hangs over goes before the next line of the paragraph."
     lines: list[str] = []
+    over = "" # of the line before
     for number, line in enumerate(doc.splitlines()):
         full = line if number else indent + line
-        wide = len(full) > WIDEST
-        lines += (
-            textwrap.wrap(full, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
-            if wide
-            else [full]
-        )
+        if over and (not line.strip() or line.removeprefix(indent)[0] in " -*|"):
+            lines.append(over)
+        elif over:
+            full = f"{over} {line.strip()}"
+        over = ""
+        if len(full) > WIDEST:
+            *broken, over = textwrap.wrap(
+                full, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+            )
+            lines += broken
+        else:
+            lines.append(full)
+    lines += [over] if over else []
     return [lines[0].removeprefix(indent), *lines[1:]]
 
 

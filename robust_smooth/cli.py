@@ -248,8 +248,6 @@ def _write_certificates(args: argparse.Namespace, certificates: Any, record: Any
     "The files that were asked for."
     from robust_smooth.lab import results
     frame = certificates.to_frame()
-    if labels is not None:
-        frame.insert(1, "y", labels)
     if args.out:
         wanted = ("model", "noise", "seed", "precision")
         origin = {name: record.provenance[name] for name in wanted if name in record.provenance}

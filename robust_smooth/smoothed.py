@@ -229,6 +229,13 @@ def _first(source: Source) -> Tensor: # [B, ...] one image of a data set; all th
         raise ValueError("data holds no images")
     return given.images
 
+def _few(source: Source) -> Tensor: # [B, ...] at least one image
+    "The same, where a tensor without rows holds no images, either."
+    images = _first(source)
+    if not len(images):
+        raise ValueError("data holds no images")
+    return images
+
 # %% ../nbs/10_smoothed.ipynb #8f0816cf
 class Smoothed:
     """A base classifier smoothed by a distribution: votes, predictions, estimates and checks. Raises TypeError.
@@ -271,7 +278,7 @@ class Smoothed:
              n: int = 100_000,        # estimation draws per image; a deterministic noise visits all its evaluations
              n0: int = 100,           # selection draws per image
              moments: bool = False,   # also collect the gradient half-sums that the first-order certificates need
-             stop: Any = None,        # stopping rule, such as a `sequential.plan`
+             stop: Any = None,        # stopping rule, such as a `sequential.plan`, which has its own n
              seed: int = 0,           # seed of the noise
              save: str | Path | None = None,   # votes file; an unfinished one is resumed
              *,
@@ -289,7 +296,7 @@ class Smoothed:
             n: estimation draws per image; a deterministic noise visits all its evaluations
             n0: selection draws per image
             moments: also collect the gradient half-sums that the first-order certificates need
-            stop: stopping rule, such as a `sequential.plan`
+            stop: stopping rule, such as a `sequential.plan`, which has its own n
             seed: seed of the noise
             save: votes file; an unfinished one is resumed
             index: [B] dataset indices; default those of the data, or 0, 1, ...
@@ -345,6 +352,8 @@ class Smoothed:
         made: Ballot | None = None
         shares, rows = [], []
         for given in self._source(data).groups(CLEAN_BATCH):
+            if not len(given.images):
+                raise ValueError("data holds no images")
             fresh = made is None
             made = self._ballot(given.images, device) if made is None else made.of(given.images, given.index)
             if fresh:
@@ -408,7 +417,7 @@ class Smoothed:
         """
         source = self._source(data)
         n, typical = _typical(self.noise, n, alpha, radius, p)
-        made = self._ballot(_first(source), device)
+        made = self._ballot(_few(source), device)
         shape = made.images.shape[1:]
         size = sum(len(given.images) for given in source.groups(CLEAN_BATCH)) if source.size is None else source.size
         engine = made.engine(batch_size or tune_batch_size(self.model, shape, made.device))

@@ -247,6 +247,7 @@ def test_certify_a_network_of_ones_own_and_again_without_it(outside, capsys, mon
     from robust_smooth.lab import results
     table, log = results.load("mine.csv"), results.read_certification_log("mine.tsv")
     assert len(table) == len(log) == 3 and table.attrs["provenance"]["seed"] == 0 and (table.radius == log.radius).all()
+    assert "labels" in table and "y" not in table # once, under the name that to_frame gives it
     assert cli.main(["certify", "--votes", "my.votes", "--out", "again.csv"]) == 0
     assert results.load("again.csv").radius.tolist() == table.radius.tolist()
     assert cli.main(["certify", "--votes", "my.votes", "--norm", "l7x"]) == 2
@@ -261,7 +262,7 @@ def test_doctor_says_where_data_is_looked_for(outside, capsys, monkeypatch):
     monkeypatch.setenv("ROBUST_SMOOTH_DATA", str(outside))
     (outside / "MNIST").mkdir()
     assert cli.main(["doctor"]) == 0
-    assert f"--  data         {outside} (ROBUST_SMOOTH_DATA): MNIST" in capsys.readouterr().out
+    assert f"ok  data         {outside} (ROBUST_SMOOTH_DATA): MNIST" in capsys.readouterr().out
 
 
 def test_doctor_says_what_is_here(outside, capsys, monkeypatch):

@@ -92,3 +92,9 @@ def test_one_table_is_no_legend(record):
 def test_a_name_that_is_nearly_one():
     with pytest.raises(AttributeError, match=r"'gaussain' \(did you mean 'gaussian'\?\)"): rs.gaussain
     with pytest.raises(AttributeError, match="'nothing_of_this_kind'$"): rs.nothing_of_this_kind
+
+
+def test_no_images(smooth):
+    "A tensor without rows met a raw IndexError after the sweep of batch sizes."
+    for ask in (smooth.estimate, smooth.agreement):
+        with pytest.raises(ValueError, match="data holds no images"): ask(IMAGES[:0])

@@ -402,3 +402,22 @@ def test_the_guides_table_of_methods_is_todays():
     columns = ["noise", "norm", "method", "needs", "deterministic", "allows_plan", "modes"]
     today = rs.list_methods()[columns].sort_values(["norm", "noise"])
     assert shown == [str(entry) for row in today.itertuples(index=False) for entry in row]
+
+
+def test_links_of_plain_pages_lead_somewhere():
+    "docs/sweeps.md pointed to a notebook as the site lays it out, where no file is."
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "benchmarks").glob("*.md")]
+    assert len(pages) >= 5
+    for page in pages:
+        for target in re.findall(r"\]\(([^)\s#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+            if not re.match(r"[a-z]+:", target):
+                assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}"
+
+
+def test_a_broken_line_runs_on():
+    "What hung over a docstring's wide line stood alone, as two or three words."
+    source = '"""One.\n\n    ' + "word " * 30 + "end\n    of it.\n\n    - a list" + '"""'
+    module = f"def f(x: int, # a number\n     ) -> None:\n    {source}\n"
+    lines = docments().with_parameters(module).splitlines()
+    assert [line.strip() for line in lines if "of it" in line or "- a list" in line][0].endswith("word end of it.")
+    assert "    - a list" in lines

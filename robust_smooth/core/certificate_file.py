@@ -127,12 +127,14 @@ def certificate_fields(data: bytes,          # a whole file
     return fields
 
 # %% ../../nbs/core/05a_certificate_file.ipynb #491db6c3
+_TABLES = {".csv": "certificates.to_frame().to_csv(path)", ".tsv": "certificates.write_log(path)"} # what makes them
+
 def write_certificates(path: str | Path,          # file to write, by custom NAME.certificates
                        fields: Mapping[str, Any], # of a table
                       ) -> Path:                  # the file
     """Write a table to one file, atomically. What stands there and holds images that the table lacks is kept as
-    NAME.before-1, ..., with a warning. Raises ValueError for what only code could bring back, and where a file of
-    something else is.
+    NAME.before-1, ..., with a warning. Raises ValueError for what only code could bring back, for the name of a
+    table, and where a file of something else is.
 
     Args:
         path: file to write, by custom NAME.certificates
@@ -140,7 +142,10 @@ def write_certificates(path: str | Path,          # file to write, by custom NAM
     Returns:
         the file
     """
-    path, data = check_regular(path), certificate_bytes(fields)
+    path = check_regular(path)
+    if line := _TABLES.get(path.suffix.lower()):
+        raise ValueError(f"path must not end in {path.suffix}, for the file is no table; a table: {line}")
+    data = certificate_bytes(fields)
     if path.exists() and path.stat().st_size and not holds_certificates(path):
         raise ValueError(f"{path} is a file of something else, not of certificates: choose another name")
     if lost := _lost(path, np.asarray(fields.get("index", ()))):

@@ -476,14 +476,14 @@ class _Keeps(_Accuracy):
 
     def save(self,
              path: str | Path,     # file name, by custom NAME.certificates
-             witness: bool = True, # False: without the proof, which is most of a file
+             witness: bool = True, # False: without the proof, a third of a file or more
             ) -> Path:             # the file
-        """Write all to one file, atomically; nothing in it can run. Raises ValueError for what only
-        code could bring back.
+        """Write all to one file, atomically; nothing in it can run. Raises ValueError for what only code could bring
+        back, and for the name of a table.
 
         Args:
             path: file name, by custom NAME.certificates
-            witness: False: without the proof, which is most of a file
+            witness: False: without the proof, a third of a file or more
         Returns:
             the file
         """

@@ -322,8 +322,7 @@ class _Files(_Votes):
             ) -> Path:         # the file
         """Write the Record to one file, atomically; nothing in it can execute code on loading. What stands there
         and holds images or columns that this Record lacks, other votes, or something else, is kept
-        as NAME.before-1, ...,
-        with a warning.
+        as NAME.before-1, ..., with a warning.
 
         Args:
             path: file name, by custom NAME.votes
@@ -339,8 +338,7 @@ class _Files(_Votes):
     def load(path: str | Path, # a file written by `save` or by a vote
             ) -> Record:       # images of a vote come sorted by dataset index
         """Read a Record; a torn tail, left by a killed writer, is dropped, with a warning. Raises
-        ValueError for other
-        damage.
+        ValueError for other damage.
 
         Args:
             path: a file written by `save` or by a vote

@@ -457,9 +457,9 @@ def check_listed(noise: str | None, # class name of a smoothing distribution; No
 def list_methods(noise: str | type | None = None, # a smoothing distribution or its class name; None: all
                  norm: str | float | None = None, # norm; None: all
                 ) -> pd.DataFrame:         # noise, norm, method, needs; the default of a pair first
-    """Which certificates there are, for which noise and norm. Raises ValueError for names that there
-    are not, with those
-    that there are.
+    """Which certificates there are, for which noise and norm.
+
+    Raises ValueError for names that there are not, with those that there are.
 
     Args:
         noise: a smoothing distribution or its class name; None: all

@@ -148,8 +148,7 @@ def _read(path: Path, data: bytes, skip: bool = False) -> Contents:
 def read_journal(path: str | Path, # a votes file, of format 1 or 2
                  ) -> tuple[dict | None, Blocks]: # header (None: nothing was voted yet), rows
     """Read a votes file; a torn tail is dropped, with a warning. ValueError: no votes file, or
-    damaged; with place and
-    reason.
+    damaged; with place and reason.
 
     Args:
         path: a votes file, of format 1 or 2
@@ -504,8 +503,8 @@ def keep_aside(path: str | Path,  # where votes are to be saved
                rows: Mapping[str, np.ndarray], # the new rows, by column name; one column is "index"
               ) -> Path | None:   # where the old file is kept; None: it holds nothing that the new one lacks
     """Keep a file that would be overwritten and holds more, other votes, or something else, as
-    NAME.before-1, -2, ..., with
-    a warning: to refuse would lose the new votes. Raises ValueError or OSError where no file can be.
+    NAME.before-1, -2, ..., with a warning: to refuse would lose the new votes. Raises ValueError or
+    OSError where no file can be.
 
     Args:
         path: where votes are to be saved

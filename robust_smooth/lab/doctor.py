@@ -88,12 +88,13 @@ class _Checks:
         self.line("kernel", ", ".join(known), "python3" in known, "python -m ipykernel install --sys-prefix")
 
 # %% ../../nbs/lab/15_doctor.ipynb #4b17972e
-def _data_said() -> str:
+def _data_said() -> tuple[bool, str]: # whether there is something
     "Where data sets are looked for, and what lies there; torch need not be here."
     from robust_smooth.lab import cache
     folder = Path(os.environ.get("ROBUST_SMOOTH_DATA") or cache.home() / "datasets").expanduser()
     found = sorted(each.name for each in folder.iterdir()) if folder.is_dir() else []
-    return f"{folder} (ROBUST_SMOOTH_DATA): {', '.join(found[:8]) or 'nothing, digits are embedded'}{', ...' if found[8:] else ''}"
+    names = ", ".join(found[:8]) + (", ..." if found[8:] else "")
+    return bool(found), f"{folder} (ROBUST_SMOOTH_DATA): {names or 'nothing, digits are embedded'}"
 
 def _check_files(checks: _Checks) -> None:
     "Folders, notebooks and printed numbers."
@@ -111,12 +112,15 @@ def _check_files(checks: _Checks) -> None:
     try:
         free = shutil.disk_usage(cache.home()).free / 2**30
         checks.line("home", f"{cache.home()}, {free:.1f} GiB free")
-        checks.note("data", _data_said())
+        found, said = _data_said()
+        (checks.line if found else checks.note)("data", said)
     except OSError as error:
         checks.line("home", str(error), False, "set ROBUST_SMOOTH_HOME")
     if checkout():
-        absent = "no reference material beside the checkout: comparisons with published logs are left out"
-        checks.note("shared", "reference material is here" if cache.shared() else absent)
+        if cache.shared():
+            checks.line("shared", "reference material is here")
+        else:
+            checks.note("shared", "no reference material beside the checkout: comparisons with published logs are left out")
 
 def examine() -> list[str]: # names of what is needed and missing
     """Print what is here and what is missing.

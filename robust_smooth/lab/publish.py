@@ -168,8 +168,7 @@ def publish(tasks: Sequence[Task], # runs; those that are not finished are passe
     """Copy the tables and figures of finished runs to a checkout's data/results and figures, named by experiment,
     data set and budget (digits at quick: by experiment). A note says which are kept as they are, and why.
     Raises ValueError where several runs would share a folder, OSError where there is no room: then
-    all is as it was, or the folder says
-    that it is half written, nobody believes it, and the next call mends it.
+    all is as it was, or the folder says that it is half written, nobody believes it, and the next call mends it.
 
     Args:
         tasks: runs; those that are not finished are passed over
@@ -255,9 +254,8 @@ def add_to_zoo(dataset: str,           # data set
                replace: bool = False,  # True: a network of that name with another recipe, budget or seed is replaced
               ) -> Path:               # the file of weights
     """Train a base classifier with noise augmentation, test it, and keep it in the zoo as
-    DATASET-NETWORK-NOISE-SIGMA;
-    one that has seen clean images only, for a denoiser in front, as DATASET-NETWORK-clean.
-    An interrupted call is resumed by the next. Raises ValueError where the name is taken.
+    DATASET-NETWORK-NOISE-SIGMA; one that has seen clean images only, for a denoiser in front, as
+    DATASET-NETWORK-clean. An interrupted call is resumed by the next. Raises ValueError where the name is taken.
 
     Args:
         dataset: data set

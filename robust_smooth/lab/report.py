@@ -32,6 +32,7 @@ __all__ = ['MARKS', 'VERDICT_ORDER', 'GROUPS', 'MENDED', 'PAGE', 'shape', 'sente
 _MANY_RADII = 16   # more columns than fit a page
 _MANY_KEYS = 6     # more words in front of a row than help to read it
 _MANY_ROWS = 24    # longer tables are folded up
+_THIN = 3          # more cells than this a number, and most of them are empty
 
 # %% ../../nbs/lab/03_report.ipynb #6f6b9375
 def _text(value: Any) -> str: # of a cell
@@ -54,7 +55,10 @@ def _by_radius(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame: # a column
 def _fits(frame: pd.DataFrame, keys: list[str]) -> bool: # can it be laid out by radius?
     if "radius" not in frame.columns or not len(frame):
         return False
-    return not frame.duplicated([*keys, "radius"]).any() and frame["radius"].nunique() <= _MANY_RADII
+    radii, rows = frame["radius"].nunique(), len(frame[keys].drop_duplicates()) if keys else 1
+    if radii > _MANY_RADII or rows * radii > _THIN * len(frame):
+        return False
+    return not frame.duplicated([*keys, "radius"]).any()
 
 # %% ../../nbs/lab/03_report.ipynb #e61626ff
 def _common(frame: pd.DataFrame) -> list[str]: # columns that say the same in every row
@@ -89,6 +93,8 @@ def shape(frame: pd.DataFrame,  # a table as an experiment wrote it
     """
     if not len(frame):
         return frame, "no rows"
+    if pd.api.types.is_integer_dtype(frame.get("Unnamed: 0", pd.Series(dtype=object)).dtype):
+        frame = frame.drop(columns="Unnamed: 0") # numbers of rows, as older results hold them
     same = _common(frame)
     facts = in_words(frame[same].head(1), experiment)
     said = [f"{name} {_text(value)}" for name, value in facts.T.iloc[:, 0].items() if _text(value)] if same else []
@@ -462,7 +468,7 @@ printed numbers come from the papers, and most belong to other data and larger n
 <div class="tally">
 {% for v in order %}<div><b class="{{ marks[v][1] }}">{{ counts.get(v, 0) }}</b>claims: {{ v }}</div>{% endfor %}
 {% if not kept %}<div><b>{{ "%.1f"|format(minutes) }}</b>minutes of this call</div>{% endif %}</div></header>
-<nav><a href="#false"><b>Proved false</b></a><a href="#claims"><b>Claims</b></a>
+<nav><a href="#false"><b>Printed and false</b></a><a href="#claims"><b>Claims</b></a>
 {% if failed %}<a href="#failed"><b>Failed</b></a>{% endif %}
 {% for key, group in groups.items() %}<b>{{ key or "other" }}</b>
 {% for e in group %}<a href="#{{ e.anchor }}">
@@ -503,7 +509,7 @@ _PROVENANCE = """
 
 # %% ../../nbs/lab/03_report.ipynb #3557c5e9
 _FALSE = """
-<h2 id="false" style="margin-top:0">Proved false</h2>
+<h2 id="false" style="margin-top:0">Printed statements that are false</h2>
 <p class="soft">Printed statements with a counter-example that runs; the certificates here use what was mended.</p>
 <ul>{% for key, what, why, proof in mended %}
 <li><b>{{ key }}, {{ what }}</b>: {{ why }} <span class="soft">(proofs/{{ proof }})</span></li>{% endfor %}

@@ -93,6 +93,10 @@ def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 # %% ../../nbs/lab/01_results.ipynb #7c6d6116
+def _numbered(frame: pd.DataFrame) -> bool: # in order, or what is left of a larger table
+    "Whether an index only numbers the rows: whole numbers without a name."
+    return frame.index.name is None and pd.api.types.is_integer_dtype(frame.index.dtype)
+
 def to_markdown(frame: pd.DataFrame, # any table
                 digits: int = 4,     # significant digits of floats
                ) -> str:             # a GitHub table
@@ -104,7 +108,7 @@ def to_markdown(frame: pd.DataFrame, # any table
     Returns:
         a GitHub table
     """
-    if not isinstance(frame.index, pd.RangeIndex):
+    if not _numbered(frame):
         frame = frame.reset_index()
     names = [_cell(name, digits) for name in frame.columns]
     rows = [[_cell(value, digits) for value in row] for row in frame.astype(object).itertuples(index=False)]
@@ -136,11 +140,10 @@ def save(frame: pd.DataFrame, # the table
         the CSV file
     """
     stem = _stem(path)
-    numbered = isinstance(frame.index, pd.RangeIndex)
     write_atomic(_named(stem, ".md"), to_markdown(in_words(frame, experiment) if experiment else frame))
     if provenance is not None: # that of another table stands beside this one at no moment
         _named(stem, ".json").unlink(missing_ok=True)
-    write_atomic(_named(stem, ".csv"), frame.to_csv(index=not numbered, lineterminator="\n"))
+    write_atomic(_named(stem, ".csv"), frame.to_csv(index=not _numbered(frame), lineterminator="\n"))
     if provenance is not None:
         text = json.dumps(dict(provenance), indent=1, sort_keys=True, default=str)
         write_atomic(_named(stem, ".json"), text + "\n")

@@ -255,10 +255,9 @@ class SoundRadius(_Bounds):
     """Proved bounds on the distance to the decision boundary, lower <= R_p(x0) <= upper.
 
     A tuple (lower, upper, status, point). status: "tight" (the gap asked for was reached), "budget"
-    (stopped early: the
-    bounds are valid), "whole_cube" (no boundary in the cube: both are inf), "tie" (two classes
-    share the top: both are
-    0). point: the nearest boundary point found, None where there is none.
+    (stopped early: the bounds are valid), "whole_cube" (no boundary in the cube: both are inf),
+    "tie" (two classes share the top: both are 0). point: the nearest boundary point found, None
+    where there is none.
 
     Args:
         status: "tight", "budget", "whole_cube" or "tie"
@@ -429,8 +428,7 @@ def sound_radius(coefficients: ArrayLike,    # [K, n_1+1, ..., n_d+1]
     """Distance to the nearest decision boundary over all rival classes, by branch and bound.
 
     `lower` is a certified radius. No equation of Kao et al.: it replaces their 9 and 10. Raises
-    ValueError for features
-    outside the cube, a norm below l1, negative tolerances.
+    ValueError for features outside the cube, a norm below l1, negative tolerances.
 
     Args:
         coefficients: [K, n_1+1, ..., n_d+1]

@@ -332,8 +332,7 @@ def directional_radius(
     """Certified radius along a direction (Mohapatra et al., Theorem 3 at one half).
 
     Never above the exact value (closer than 1e-12 to the largest gradient, the half-space's), and
-    within 1e-8 of it
-    where `solve_direction` says converged. Raises ValueError.
+    within 1e-8 of it where `solve_direction` says converged. Raises ValueError.
 
     Args:
         q: lower bounds of the selected class's probability, in (0, 1), any shape

@@ -467,8 +467,7 @@ class Smoothed(_SmoothedHead):
         """Certify a batch of images.
 
         Raises ValueError for images outside [0, 1], an unknown scope or mode, a network whose
-        layers compute something
-        else than their classes.
+        layers compute something else than their classes.
 
         Args:
             images: [B, ...] tensor in [0, 1], or an ImageSet

@@ -65,8 +65,7 @@ def coefficients(f: Callable,   # the head: an nn.Module, or a function of an ar
     """Values of a head on the lattice: the Bernstein coefficients of Kao et al., Definition 2.
 
     Raises MemoryError before it builds a table that is too large, ValueError for a head that is not
-    finite or answers
-    in another shape.
+    finite or answers in another shape.
 
     Args:
         f: the head: an nn.Module, or a function of an array or tensor [M, d] returning [M, K]

@@ -198,8 +198,7 @@ def penalty_radius(coefficients: ArrayLike, # [K, n_1+1, ..., n_d+1]
                    x0: ArrayLike,           # [d] features in [0, 1]
                   ) -> RootRadius:          # l2 distance of a local minimiser: no certificate
     """The penalised objective of the 2-D example of Kao et al. (appendix), minimised from x0 by a
-    trust-region method.
-    Raises ValueError for one class, or features outside the cube.
+    trust-region method. Raises ValueError for one class, or features outside the cube.
 
     Args:
         coefficients: [K, n_1+1, ..., n_d+1]

@@ -76,9 +76,8 @@ class ThroughSmoothing:
     `train.fit`, of a `bernstein.Smoothed`.
 
     The proved radii of `Smoothed.certify` are measured where it moves. Raises ValueError for
-    settings out of range,
-    and for features that do not end in a sigmoid; TypeError for another model. Computes in float32,
-    whatever `amp`.
+    settings out of range, and for features that do not end in a sigmoid; TypeError for another
+    model. Computes in float32, whatever `amp`.
 
     Args:
         noise: standard deviation of normal noise, >= 0

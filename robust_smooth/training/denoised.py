@@ -96,8 +96,7 @@ def check_denoiser(before: Any,                    # what is to stand before a n
                    shape: tuple[int, ...] | None,  # of an image, where it is known
                   ) -> tuple[int, ...] | None:     # of an image that both read
     """Raise TypeError or ValueError unless this is a module that says the same finite numbers twice
-    and keeps the shape
-    of images.
+    and keeps the shape of images.
 
     Args:
         before: what is to stand before a network

@@ -457,8 +457,7 @@ def lipschitz_report(model: nn.Module,   # network, in evaluation mode from its 
     """Lipschitz constants layer by layer, in float64 from the weights as they are.
 
     Raises ValueError for a layer without a rule, for one that does not compute what its class
-    computes, and where a
-    constant is not a number.
+    computes, and where a constant is not a number.
 
     Args:
         model: network, in evaluation mode from its [0, 1] input on

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from ..core.values import UNIT, wrong_labels
@@ -147,6 +147,15 @@ def _of_outputs(said: str) -> str | None:
         return rest
     return rest if rest.startswith("model returned") else None
 
+def _of_precision(model: Callable, images: Tensor) -> str | None:
+    "What to do where a network computes in another precision than that of the rows it gets, float32."
+    weights = model.parameters() if isinstance(model, nn.Module) else iter(())
+    kind = next((each.dtype for each in weights if each.is_floating_point()), torch.float32)
+    if kind == torch.float32 or not _takes(model, images.to(kind)):
+        return None
+    name = str(kind).removeprefix("torch.")
+    return f"the network computes in {name} and gets float32; use robust_smooth.wrap(net), which converts it"
+
 def _of_shapes(said: str, model: Callable, images: Tensor) -> str | None:
     "A line that makes what the network takes, where none was found."
     head = _NO_FIT.match(said)
@@ -156,6 +165,8 @@ def _of_shapes(said: str, model: Callable, images: Tensor) -> str | None:
         return f"{said}; or, if it is one colour image, images.mean(0, keepdim=True)"
     if "; write" in said:
         return None
+    if words := _of_precision(model, images):
+        return words
     return next((head.group() + words for batch, words in _readings(images) if _takes(model, batch)), None)
 
 # %% ../../nbs/voting/01b_remarks.ipynb #7dd388f0

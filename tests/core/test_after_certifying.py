@@ -303,3 +303,11 @@ def test_true_classes_that_are_none_of_the_networks(tmp_path):
     assert by_hand.certified_accuracy([0, 12]) == 0.5
     with pytest.raises(ValueError, match="whole numbers >= 0, or -1 where unknown, got -2"):
         by_hand.certified_accuracy([0, -2])
+
+
+@pytest.mark.parametrize("name, line", [("c.csv", "to_csv"), ("c.CSV", "to_csv"), ("c.tsv", "write_log")])
+def test_a_file_of_certificates_is_not_called_a_table(name, line, tmp_path):
+    "`save('c.csv')` wrote what no spreadsheet reads."
+    with pytest.raises(ValueError, match=f"is no table; a table: certificates.*{line}"):
+        votes().certify("l2").save(tmp_path / name)
+    assert not (tmp_path / name).exists()

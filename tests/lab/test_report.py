@@ -1,9 +1,10 @@
 "The report shows what lies in a run's own folder, and counts verdicts under one name each."
 import json
 
+import pandas as pd
 import pytest
 
-from robust_smooth.lab.report import VERDICT_ORDER, build, collect
+from robust_smooth.lab.report import VERDICT_ORDER, build, collect, shape
 
 
 def write_run(folder, **facts):
@@ -158,3 +159,14 @@ def test_a_run_without_provenance_shows_no_empty_words(tmp_path):
     (tmp_path / "result.json").unlink(missing_ok=True)
     page = build(tmp_path / "last_run.json", tmp_path / "report.html").read_text()
     assert "none: FAILED" in page and ",  cores" not in page
+
+
+def test_a_second_number_in_each_row_is_no_heading():
+    "A table with a printed number in each row was laid out by radius all the same: 57 rows, nine cells of ten empty."
+    from itertools import product
+    sigmas, radii = (0.25, 0.5), (0.0, 0.5, 1.0, 1.5)
+    rows = [dict(sigma=s, radius=r, value=1 / (1 + r), printed=s / (2 + r)) for s, r in product(sigmas, radii)]
+    frame = pd.DataFrame(rows)
+    assert list(shape(frame)[0].columns) == ["sigma", "radius", "value", "printed"]
+    numbered = frame.drop(columns="printed").rename_axis("Unnamed: 0").reset_index() # as older results hold them
+    assert list(shape(numbered)[0].columns) == ["sigma", "r = 0", "r = 0.5", "r = 1", "r = 1.5"]

@@ -275,3 +275,12 @@ def test_damaged_provenance_names_its_file(tmp_path):
     file = save(pd.DataFrame(dict(i=[1])), tmp_path / "t", provenance=dict(seed=0))
     (tmp_path / "t.json").write_text('{"seed": ')
     with pytest.raises(ValueError, match=r"t\.json is no provenance"): load(file)
+
+
+def test_numbers_of_rows_are_not_written(tmp_path):
+    "What was left of a larger table kept the numbers of its rows, as a first column without a name."
+    frame = pd.DataFrame(dict(radius=[0.0, 0.5, 1.0], value=[0.9, 0.5, 0.1]))
+    assert list(load(save(frame[frame.radius > 0], tmp_path / "t")).columns) == ["radius", "value"]
+    assert (tmp_path / "t.md").read_text().splitlines()[0] == "| radius | value |"
+    named = frame.rename_axis("n"), frame.set_axis(["a", "b", "c"])
+    assert [len(load(save(each, tmp_path / "t")).columns) for each in named] == [3, 3]

@@ -74,3 +74,12 @@ def test_a_loader_that_leaves_images_out_is_refused_at_that_batch(tmp_path):
     with pytest.raises(ValueError, match="got 1 for 2 in batch 0: images that a collate_fn leaves out"):
         smooth().vote(loader, save=tmp_path / "a.votes", **FAST)
     assert not (tmp_path / "a.votes").exists() or not (tmp_path / "a.votes").stat().st_size
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "float64"])
+def test_a_network_of_another_precision_is_told_from_a_wrong_shape(kind):
+    "The images' shape was blamed, and nobody said that `wrap` converts them."
+    net = nn.Linear(4, 3).to(getattr(torch, kind)).eval()
+    with pytest.raises(ValueError, match=f"computes in {kind} and gets float32; use robust_smooth.wrap"):
+        rs.Smoothed(net, rs.Gaussian(sigma=0.5)).vote(IMAGES, **FAST)
+    assert len(rs.Smoothed(rs.wrap(net, mean=0, std=1), rs.Gaussian(sigma=0.5)).vote(IMAGES, **FAST)) == 3
