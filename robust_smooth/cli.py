@@ -170,16 +170,22 @@ def _chosen_noise(args: argparse.Namespace) -> Any:
     if args.noise not in known:
         raise ValueError(f"--noise must be one of {sorted(known)}, got {args.noise!r}")
     scale = {name: value for name, value in dict(sigma=args.sigma, lam=args.lam).items() if value is not None}
-    return _noise(known[args.noise], scale, read_parameters(args.noise_option, "--noise-option"))
+    options = read_parameters(args.noise_option, "--noise-option")
+    for name in scale.keys() & options.keys():
+        raise ValueError(f"--noise-option {name}={options[name]}: --{name} {scale[name]} says it already; give one of them")
+    return _noise(known[args.noise], scale, options)
 
 # %% ../nbs/12_cli.ipynb #30b9ab12
 def _fill(args: argparse.Namespace) -> None:
     "What a vote takes where nothing is said. Raises ValueError for numbers that no vote has."
+    from robust_smooth.core.values import MOST_DRAWS
     for name, value in VOTE.items():
         setattr(args, name, value if getattr(args, name) is None else getattr(args, name))
     for name in ("n", "n0"):
         if getattr(args, name) < 1:
             raise ValueError(f"--{name} must be a whole number >= 1, got {getattr(args, name)}")
+        if getattr(args, name) > MOST_DRAWS:
+            raise ValueError(f"--{name} must be at most {MOST_DRAWS:,}, got {getattr(args, name)}")
 
 def _trial(args: argparse.Namespace, noise: Any, classes: int, dim: int) -> Any:
     "A Record of one image with unanimous votes."
@@ -193,7 +199,7 @@ def _trial(args: argparse.Namespace, noise: Any, classes: int, dim: int) -> Any:
     halves = np.array([[draws - draws // 2, draws // 2]])
     return dataclasses.replace(record, moments=dict(moments=np.zeros((1, 2, dim)), moments_n=halves))
 
-def _wrapped(args: argparse.Namespace, net: Any, first: Any) -> Any: # first: [1, ...], an image of the data
+def _wrapped(args: argparse.Namespace, net: Any, first: Any) -> Any: # first: [B, ...] images of the data, at least one
     "The base classifier: the network with its normalisation; where no trial finds its classes, the first image does."
     from robust_smooth.smoothed import classes_of
     from robust_smooth.training.models import wrap
@@ -228,17 +234,18 @@ def _check_log(args: argparse.Namespace, labels: Any) -> None:
 def _vote(args: argparse.Namespace, options: Mapping[str, Any]) -> Any: # Record
     "Vote by a network of one's own."
     from robust_smooth.smoothed import Smoothed
-    from robust_smooth.training.holders import as_source
+    from robust_smooth.training.holders import as_source, begun
     from robust_smooth.training.opened import open_data
     net, noise = _network(args), _chosen_noise(args)
     subset = read_value(args.subset) if args.subset else None
     data = open_data(args.data, args.split, args.data_dir, subset, lambda name: load_factory(name, "--data"))
-    first, labels, _ = next(as_source(data).groups(1))
+    (first, labels, _), source = begun(as_source(data))
     _check_log(args, labels)
     model = _wrapped(args, net, first)
     model = _moved(model, args.device) if args.device else model
     trial = _trial(args, noise, model.num_classes, first[0].numel())
     trial.certify(args.norm, method=args.method, alpha=args.alpha, **options)
+    data = data if source.size is not None else source # a stream goes on behind its first images
     return Smoothed(model, noise).vote(data, n=args.n, n0=args.n0, moments=args.moments, seed=args.seed, save=args.save,
                                        alpha=args.alpha, device=args.device, batch_size=args.batch_size,
                                        progress=not args.quiet)
@@ -280,7 +287,7 @@ _OF_VOTE = ("data", "weights", "data_dir", "split", "subset", "mean", "std", "nu
 
 def _check_beside(args: argparse.Namespace, record: Any) -> None:
     "Raise ValueError for options of a vote beside --votes: they would change nothing."
-    idle = [name for name in _OF_VOTE if getattr(args, name) not in (None, "", False)]
+    idle = [name for name in _OF_VOTE if getattr(args, name) is not False and getattr(args, name) not in (None, "")]
     if idle:
         raise ValueError(f"--{idle[0].replace('_', '-')} is for a vote, with --model; {args.votes} holds votes already")
     said = {name: getattr(args, name) for name in ("noise", "sigma", "lam", "n", "n0", "seed")}
@@ -300,11 +307,12 @@ def _prove(args: argparse.Namespace, record: Any, options: Mapping[str, Any]) ->
         _show_accuracy(certificates, labels)
     _write_certificates(args, certificates, record, labels)
 
-def _rescue(record: Any) -> None:
-    "Keep votes that no file holds yet: what failed after them may be tried again."
+def _rescue(args: argparse.Namespace, record: Any) -> None:
+    "Keep votes that no file holds yet: what failed after them, or was interrupted, may be tried again."
     import tempfile
     path = Path(tempfile.mkdtemp(prefix="robust-smooth-")) / "rescued.votes"
     record.save(path)
+    args.rescued = True
     print(f"note: the votes are kept in {path}; go on with --votes {path}", file=sys.stderr)
 
 # %% ../nbs/12_cli.ipynb #c0f7e82e
@@ -312,18 +320,49 @@ def _tables(args: argparse.Namespace) -> list[str]: # the files of --out
     stem = args.out and (args.out[:-len(Path(args.out).suffix)] if Path(args.out).suffix in (".csv", ".md", ".json") else args.out)
     return [f"{stem}{ending}" for ending in (".csv", ".md", ".json")] if stem else []
 
+_HEADS = {".csv": b"index,", ".md": b"| index |", ".json": b"{"} # of the files that --out writes
+
+def _is_table(path: Path) -> bool:
+    "Whether a file is one of a table of certificates, or empty."
+    content = path.read_bytes()
+    head = not content or content.startswith(_HEADS[path.suffix])
+    return head and (path.suffix != ".json" or not content or b'"robust_smooth":' in content)
+
+def _check_table_place(path: str) -> None:
+    "Raise ValueError or OSError where no table can be, or a file of something else is."
+    from robust_smooth.core.places import check_writable
+    place = check_writable(path)
+    if place.exists() and not _is_table(place):
+        raise ValueError(f"--out: {path} is a file of something else, not of certificates: choose another name for the tables")
+
+_NAMES = ("model", "votes", "weights", "data", "save", "log", "out") # options that name something
+
 def _check_names(args: argparse.Namespace) -> None:
     "Raise ValueError or OSError where what is to be written cannot be a file, or is one of something else."
     from robust_smooth.core.certification_log import check_log_place
     from robust_smooth.core.places import check_writable
+    for name in _NAMES:
+        if getattr(args, name) == "":
+            raise ValueError(f"--{name} must name something, got ''; is a variable of the shell empty?")
     if args.log:
         check_log_place(args.log)
-    for path in [args.save, *_tables(args)]:
-        if path:
-            check_writable(path)
-    given = [Path(path).absolute() for path in (args.votes, args.log, args.save, *_tables(args)) if path]
+    if args.save:
+        check_writable(args.save)
+    for path in _tables(args):
+        _check_table_place(path)
+    given = [os.path.realpath(path) for path in (args.votes, args.log, args.save, *_tables(args)) if path]
     if len({*given}) < len(given):
         raise ValueError("--votes, --save, --log and --out must be different files")
+
+_OWN = ("norm", "method", "alpha") # options of the command that are no options of a method
+
+def _method_options(args: argparse.Namespace) -> dict[str, Any]:
+    "What --option gives. Raises ValueError for what the command has an option for."
+    found = read_parameters(args.option, "--option")
+    for name in _OWN:
+        if name in found:
+            raise ValueError(f"--option {name}={found[name]}: give it as --{name} {found[name]}")
+    return found
 
 def certify(args: argparse.Namespace) -> int: # exit code
     """Vote and certify, or certify from stored votes.
@@ -333,7 +372,7 @@ def certify(args: argparse.Namespace) -> int: # exit code
     """
     if (args.model is None) == (args.votes is None):
         raise ValueError("give either --model, to vote and certify, or --votes, to certify from stored votes")
-    options = read_parameters(args.option, "--option")
+    options = _method_options(args)
     _check_names(args)
     if args.votes is not None:
         from robust_smooth.core.record import Record
@@ -345,9 +384,9 @@ def certify(args: argparse.Namespace) -> int: # exit code
         record = _vote(args, options)
     try:
         _prove(args, record, options)
-    except (ValueError, OSError):
+    except (Exception, KeyboardInterrupt):
         if args.votes is None and args.save is None:
-            _rescue(record)
+            _rescue(args, record)
         raise
     return 0
 
@@ -475,6 +514,8 @@ _AGAIN = "give the same command again"
 def _what_is_kept(args: argparse.Namespace) -> str:
     "What to do after an interruption."
     if args.command == "certify":
+        if getattr(args, "rescued", False):
+            return "the votes are kept, as said"
         return _KEPT if args.save else _LOST if args.model else _AGAIN
     return _KEPT if args.command in ("reproduce", "sweep", "zoo") else _AGAIN
 

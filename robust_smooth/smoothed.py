@@ -31,7 +31,7 @@ from .core.votes_file import check_place
 from .methods.draws import draws_needed, typical_radius
 from .noise.additive import Noise
 from .training.data import ImageSet
-from .training.holders import Given, Source, as_images, as_source, in_memory, in_memory_order
+from .training.holders import Given, Source, as_images, as_source, begun, in_memory, in_memory_order
 from .voting.engine import Engine, run
 from .voting.hardware import device_of, forward_in_pieces, tune_batch_size
 from .voting.ballots import Ballot, ballot, indices
@@ -222,19 +222,17 @@ def _check_prediction(method: Method, noise: Noise, classes: int, n: int, alpha:
     raise ValueError(f"n must be larger to predict anything at alpha = {alpha:g}, got {n}; {enough} suffices")
 
 # %% ../nbs/10_smoothed.ipynb #33c73e86
-def _first(source: Source) -> Tensor: # [B, ...] one image of a data set; all that are in memory
+def _first(source: Source) -> tuple[Tensor, Source]: # [B, ...] one image of a data set, or some; and all, to be read
     "Some images, to see their shape. Raises ValueError where there are none."
-    given = next(source.groups(1), None)
-    if given is None:
-        raise ValueError("data holds no images")
-    return given.images
+    given, source = begun(source)
+    return given.images, source
 
-def _few(source: Source) -> Tensor: # [B, ...] at least one image
+def _few(source: Source) -> tuple[Tensor, Source]: # [B, ...] at least one image; and all
     "The same, where a tensor without rows holds no images, either."
-    images = _first(source)
+    images, source = _first(source)
     if not len(images):
         raise ValueError("data holds no images")
-    return images
+    return images, source
 
 # %% ../nbs/10_smoothed.ipynb #8f0816cf
 class Smoothed:
@@ -311,7 +309,10 @@ class Smoothed:
             _check_stop(self.noise, stop)
         elif alpha is not None and not self.noise.deterministic:
             _check_draws(self.noise, n, check_level(alpha))
-        observers = _observers(self.noise, math.prod(_first(source).shape[1:])) if moments else None
+        observers = None
+        if moments:
+            first, source = _first(source)
+            observers = _observers(self.noise, math.prod(first.shape[1:]))
         first_look = None if self.noise.deterministic else _look(progress)
         whole = source.whole
         names = source.index if index is None and whole is not None else index
@@ -383,10 +384,10 @@ class Smoothed:
         """
         method, source = _predictor(self.noise), self._source(data)
         if method is not None and source.size != 0:
-            first = _first(source)
+            first, source = _first(source)
             classes, dim = self.num_classes(first), math.prod(first.shape[1:])
             _check_prediction(method, self.noise, classes, n, check_level(alpha), dim)
-        record = self.vote(data, n=n, n0=1, seed=seed, alpha=None, **{"progress": False, **settings})
+        record = self.vote(data if source.size is not None else source, n=n, n0=1, seed=seed, alpha=None, **{"progress": False, **settings})
         if method is not None and method.predict is not None:
             return method.predict(record, alpha)
         exact = find_methods(type(self.noise).__name__)[0]
@@ -417,7 +418,8 @@ class Smoothed:
         """
         source = self._source(data)
         n, typical = _typical(self.noise, n, alpha, radius, p)
-        made = self._ballot(_few(source), device)
+        first, source = _few(source)
+        made = self._ballot(first, device)
         shape = made.images.shape[1:]
         size = sum(len(given.images) for given in source.groups(CLEAN_BATCH)) if source.size is None else source.size
         engine = made.engine(batch_size or tune_batch_size(self.model, shape, made.device))

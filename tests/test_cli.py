@@ -602,3 +602,101 @@ def test_an_interrupted_vote_says_whether_it_is_kept(small_vote, capsys, monkeyp
 @pytest.mark.parametrize("extra", [["--noise", "Foo"], ["--norm", "l7"]])
 def test_methods_for_nothing_known_are_refused(extra, capsys):
     assert cli.main(["methods", *extra]) == 2 and "must be" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "extra, words",
+    [
+        (["--n", "9" * 30], "--n must be at most 1,000,000,000,000, got 9999"),
+        (["--n0", "9" * 30], "--n0 must be at most"),
+        (["--option", "alpha=0.1"], "--option alpha=0.1: give it as --alpha 0.1"),
+        (["--option", "norm=l1"], "give it as --norm l1"),
+        (["--noise-option", "sigma=0.5"], "--noise-option sigma=0.5: --sigma 0.25 says it already"),
+        (["--out", ""], "--out must name something, got ''"),
+        (["--log", ""], "--log must name something"),
+        (["--weights", ""], "--weights must name something"),
+        (["--data", ""], "--data must name something"),
+        (["--out", "notes"], "notes.md is a file of something else"),
+        (["--out", "config.csv"], "config.json is a file of something else"),
+        (["--out", "other.csv"], "other.csv is a file of something else"),
+    ],
+)
+def test_odd_values_are_refused_by_the_name_of_their_option(extra, words, small_vote, capsys):
+    "Some were a traceback or Python's own words, some were ignored, some cost a file that was there."
+    Path("notes.md").write_text("# what I think\n")
+    Path("config.json").write_text('{"epochs": 3}\n')
+    Path("other.csv").write_bytes(b"robust_smooth votes 2\n")
+    before = {path.name: path.read_bytes() for path in Path().iterdir() if path.is_file()}
+    assert cli.main([*small_vote, *extra]) == 2
+    said = capsys.readouterr().err
+    assert words in said and "Traceback" not in said, said
+    assert before == {path.name: path.read_bytes() for path in Path().iterdir() if path.is_file()}
+
+
+def test_tables_replace_tables_and_no_votes_by_whatever_name(small_vote, capsys):
+    Path("folder").mkdir()
+    assert cli.main([*small_vote, "--save", "a.csv", "--out", "b"]) == 0
+    kept = Path("a.csv").read_bytes()
+    for votes in ("folder/../a.csv", "a.csv"):
+        assert cli.main(["certify", "--votes", votes, "--out", "a"]) == 2 and Path("a.csv").read_bytes() == kept
+    assert cli.main(["certify", "--votes", "a.csv", "--alpha", "0.01", "--out", "b.csv"]) == 0
+    for idle in (["--batch-size", "0"], ["--num-classes", "0"]):
+        assert cli.main(["certify", "--votes", "a.csv", *idle]) == 2 and "is for a vote" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "labels, words",
+    [
+        ([0.0, 1.7, 2.0], "labels must hold whole numbers, got float64, such as np.float64(1.7)"),
+        ([0.0, float("nan"), 2.0], "labels must hold whole numbers"),
+        ([0, 1, 2**64 - 1], "labels must be in [-2**63, 2**63)"),
+        ([0, 1j, 2], "labels must hold whole numbers, got complex128"),
+        (["a", "b", "c"], "labels must hold whole numbers, got <U1"),
+        ([[0], [1], [2]], "one label an image, got an array of shape [3, 1] for 3"),
+        (3, "one label an image, got an array of shape [] for 3"),
+    ],
+)
+def test_labels_in_a_file_are_classes_or_refused(labels, words, small_vote, capsys):
+    "1.7 was class 1, and 2^64 - 1 was 'unknown'."
+    import numpy as np
+    kind = np.uint64 if labels == [0, 1, 2**64 - 1] else None
+    np.savez("a.npz", images=np.full((3, 1, 8, 8), 0.5), labels=np.array(labels, dtype=kind))
+    assert cli.main([*small_vote, "--data", "a.npz"]) == 2
+    assert "--data a.npz" in (said := capsys.readouterr().err) and words in said, said
+
+
+def test_a_number_is_no_file_of_images_and_a_stream_loses_none(small_vote, capsys):
+    import numpy as np
+    np.save("one.npy", np.float32(0.5))
+    assert cli.main([*small_vote, "--data", "one.npy"]) == 2 and "of shape [B, C, H, W]" in capsys.readouterr().err
+    Path("tinystreams.py").write_text(
+        "import torch\nclass Stream(torch.utils.data.IterableDataset):\n    def __init__(self, n): "
+        "self.rest = iter([(torch.full((1, 8, 8), i / 8), i) for i in range(n)])\n    def __iter__(self): return self.rest\n"
+        "def some(): return torch.utils.data.DataLoader(Stream(5), batch_size=2)\n"
+        "def none(): return torch.utils.data.DataLoader(Stream(0), batch_size=2)\n"
+    )
+    small_vote = [word for word in small_vote if word not in ("--subset", "3")]
+    assert cli.main([*small_vote, "--data", "tinystreams:some"]) == 0 and ": 5 images" in capsys.readouterr().out
+    assert cli.main([*small_vote, "--data", "tinystreams:none"]) == 2 and "holds no images" in capsys.readouterr().err
+
+
+def test_draws_are_asked_for_by_numbers(capsys):
+    common = ["draws", "--sigma", "0.5", "--p", "0.9"]
+    for extra, words in (
+        (["--n", "9" * 30], "--n must be at most"), (["--n", "0"], "--n must be a whole number >= 1, got 0"),
+        (["--radius", "nan"], "radius must be a finite number above 0, got nan"), (["--radius", "inf"], "finite"),
+    ):
+        assert cli.main([*common, *extra]) == 2 and words in (said := capsys.readouterr().err), said
+
+
+def test_votes_are_kept_when_their_certificates_are_interrupted(small_vote, outside, capsys, monkeypatch):
+    from robust_smooth.core.record import Record
+    monkeypatch.setenv("TMPDIR", str(outside))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    for stop in (KeyboardInterrupt, RuntimeError("out of memory")):
+        def fail(*args): raise stop
+        monkeypatch.setattr(cli, "_prove", fail)
+        assert cli.main(small_vote) == (130 if stop is KeyboardInterrupt else 2)
+        said = capsys.readouterr().err
+        kept = re.search(r"the votes are kept in (\S+);", said)
+        assert kept and len(Record.load(kept[1])) == 3 and "nothing is kept" not in said

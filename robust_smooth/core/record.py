@@ -508,6 +508,11 @@ def _refuse_difference(name: str, ours: Any, theirs: Any) -> None:
     if ours != theirs:
         raise ValueError(f"{name} differs: {ours!r} and {theirs!r}; votes can be joined only within one setting")
 
+def _unused(header: Mapping[str, Any]) -> set[str]: # names in the provenance
+    "Settings that change no vote: n where a plan says when to stop, the seed of noise that is not drawn."
+    drawn = not getattr(noise_from_spec(header["noise"]), "deterministic", False)
+    return ({"n"} if header["plan"] is not None else set()) | (set() if drawn else {"seed"})
+
 def check_same_vote(ours: Mapping[str, Any],   # header of one vote
                     theirs: Mapping[str, Any], # header of another
                    ) -> None:
@@ -521,7 +526,8 @@ def check_same_vote(ours: Mapping[str, Any],   # header of one vote
     for name in MUST_AGREE:
         _refuse_difference(name, ours[name], theirs[name])
     _refuse_difference("domain", ours.get("domain", list(UNIT)), theirs.get("domain", list(UNIT)))
-    for name in PROVENANCE_MUST_MATCH:
+    unused = _unused(ours)
+    for name in [each for each in PROVENANCE_MUST_MATCH if each not in unused]:
         _refuse_difference(name, ours["provenance"].get(name), theirs["provenance"].get(name))
 
 # %% ../../nbs/core/07_record.ipynb #3cfa34fe

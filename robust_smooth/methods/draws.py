@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..core.values import check_level, check_positive
+from ..core.values import check_level, check_positive, check_whole, MOST_DRAWS as MOST_AT_HAND
 from ..maths.bounds import binomial_lower, binomial_upper, probit, probit_gap
 from ..maths.two_sided import limit
 
@@ -152,11 +152,15 @@ def compared(sigma: float,   # noise level, in input units, > 0
     Returns:
         a line a method
     """
+    at_hand = check_whole(n, "n") if radius is None else 0
+    if at_hand > MOST_AT_HAND:
+        raise ValueError(f"n must be at most {MOST_AT_HAND:,}, got {n}")
+    radius = None if radius is None else check_positive(radius, "radius")
     lines = []
     for method in RADII:
         most = radius_at_most(sigma, p, method)
         if radius is None:
-            said = f"radius {typical_radius(np.int64(n or 0), sigma, p, alpha, method):.4f} from {n:,} draws"
+            said = f"radius {typical_radius(np.int64(at_hand), sigma, p, alpha, method):.4f} from {at_hand:,} draws"
         elif radius < most:
             said = f"{draws_needed(radius, sigma, p, alpha, method):,} draws for radius {radius:g}"
         else:

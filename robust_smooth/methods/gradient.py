@@ -85,15 +85,23 @@ def _masked(name: str | None, mask: np.ndarray, d: int) -> Subspace:
     size = int(mask.sum())
     return Subspace(name or f"mask{content_hash(mask)[:6]}", None, mask, size, float(size), size)
 
+def _unit_rows(rows: np.ndarray) -> np.ndarray: # as many rows
+    "Finite rows at length 1, whatever their scale, also where the square of a length is no double; rows of zeros stay."
+    _, exponent = np.frexp(np.abs(rows).max(axis=1, keepdims=True))
+    near = np.ldexp(np.ldexp(rows, -(exponent // 2)), exponent // 2 - exponent) # by a power of 2, in two steps: exact
+    length = np.linalg.norm(near, axis=1, keepdims=True)
+    return near / np.where(length > 0, length, 1)
+
 def _spanned(name: str | None, rows: np.ndarray, d: int) -> Subspace:
     "The span of some rows, whose scale does not matter. Raises ValueError."
-    if rows.ndim != 2 or rows.shape[1] != d or not np.isfinite(rows).all():
+    numbers = rows.astype(np.float64) if rows.dtype.kind in "iuf" else np.full(rows.shape, np.nan)
+    if rows.ndim != 2 or rows.shape[1] != d or not np.isfinite(numbers).all():
         raise ValueError(f"subspace must be a bool mask of {d} inputs or finite rows of {d} numbers that span it, "
                          f"got {rows.dtype} of shape {rows.shape}")
-    length = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
-    if not (length > 0).any():
+    unit = _unit_rows(numbers)
+    unit = unit[np.any(unit != 0, axis=1)]
+    if not len(unit):
         raise ValueError("subspace must have at least one dimension, got rows of zeros")
-    unit = (rows / np.where(length > 0, length, 1))[length[:, 0] > 0]
     _, values, right = np.linalg.svd(unit, full_matrices=False)
     if np.any((values > DEPENDENT) & (values < INDEPENDENT)):
         raise ValueError(f"subspace rows are nearly dependent (singular values {values}); give an orthogonal basis")
@@ -112,8 +120,12 @@ def as_subspace(
     """
     if subspace is None:
         return None
-    name, array = subspace if isinstance(subspace, tuple) else (None, subspace)
-    array = np.asarray(array)
+    named = isinstance(subspace, tuple) and len(subspace) == 2 and isinstance(subspace[0], (str, type(None)))
+    name, given = subspace if named else (None, subspace)
+    try:
+        array = np.asarray(given)
+    except ValueError: # rows of unlike lengths
+        raise ValueError(f"subspace must be a bool mask of {d} inputs or rows of {d} numbers, got rows of other lengths") from None
     return _masked(name, array.ravel(), d) if array.dtype == bool else _spanned(name, array, d)
 
 # %% ../../nbs/methods/06a_gradient.ipynb #f35b1ca9
@@ -323,10 +335,9 @@ def unit_directions(direction: ArrayLike | None, # [d] or [B, d]
     array = array.reshape(1, d) if array.size == d else array.reshape(len(array), -1)
     if array.shape not in ((1, d), (size, d)):
         raise ValueError(f"direction must have {d} numbers, or {d} per image, got shape {np.shape(direction)}")
-    length = np.linalg.norm(array, axis=1, keepdims=True)
-    if not np.all(np.isfinite(array)) or np.any(length == 0):
+    if not np.all(np.isfinite(array)) or not np.all(np.any(array != 0, axis=1)):
         raise ValueError("direction must be finite and not zero")
-    return np.broadcast_to(array / length, (size, d))
+    return np.broadcast_to(_unit_rows(array), (size, d))
 
 # %% ../../nbs/methods/06a_gradient.ipynb #3415c380
 def gradient_statistics(

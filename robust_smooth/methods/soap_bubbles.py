@@ -20,7 +20,7 @@ from ..core.registry import guarded, register
 from ..core.values import ABSTAIN, norm_order
 from ..maths.bounds import binomial_lower, binomial_upper
 from robust_smooth.maths.shell_radii import (
-    FLAT, GUARD, accuracy, bilateral_radius, dual_bound, radius, verified_radius,
+    FLAT, GUARD, accuracy, bilateral_radius, dual_bound, least_tail, radius, verified_radius,
 )
 from ..maths.shell_values import discrepancy, llr_cdf, lower_bound, p_min, values
 from ..maths.shells import FAMILIES
@@ -100,9 +100,10 @@ def two_limits(
     return binomial_lower(own, n, alpha / 2), np.minimum(each, together)
 
 # %% ../../nbs/methods/05_soap_bubbles.ipynb #0cca144b
-def _two_sided_slack(d: int, family: str, lam: np.ndarray) -> np.ndarray:
-    "What the errors of four tails may add up to."
-    return 2 * accuracy(d, family) * (1 + lam.sum(-1))
+def _resolved(p: np.ndarray, q: np.ndarray, d: int, k: float, family: str) -> tuple[np.ndarray, np.ndarray]:
+    "Limits whose tails the law resolves; closer to certainty they prove no less."
+    least = least_tail(d, k, family)
+    return np.minimum(p, 1 - least), np.maximum(q, least)
 
 def two_sided_proved(
     p: np.ndarray, q: np.ndarray, # [B] lower and upper limit
@@ -110,7 +111,7 @@ def two_sided_proved(
     lam: np.ndarray,              # [B, 2] multipliers
     d: int, k: float, family: str,
 ) -> np.ndarray:                  # [B] bool
-    """V(p) + V(1 - q) > 1, by weak duality.
+    """V(p) + V(1 - q) > 1, by weak duality; tails are accurate for their size, so that multipliers magnify no error.
 
     Args:
         q: [B] lower and upper limit
@@ -119,8 +120,9 @@ def two_sided_proved(
     Returns:
         [B] bool
     """
-    kept = sum(dual_bound(lam[:, j], bound, R, d, k, family) for j, bound in enumerate((p, 1 - q)))
-    return kept > 1 + _two_sided_slack(d, family, lam)
+    p, q = _resolved(p, q, d, k, family)
+    kept = dual_bound(lam[:, 0], p, R, d, k, family) + dual_bound(lam[:, 1], None, R, d, k, family, one_minus_p=q)
+    return kept > 1 + 2 * accuracy(d, family)
 
 # %% ../../nbs/methods/05_soap_bubbles.ipynb #8ff9c2b5
 RETREATS, STEP_BACK = 6, 1e-7 # how often, and by how much, a two-sided radius is lowered until it is proved
@@ -134,10 +136,11 @@ def _two_sided(record: Record, norm: str, alpha: float) -> Certificates:
     R, lam = np.zeros(len(record)), np.ones((len(record), 2))
     rows = np.flatnonzero(p > q)
     if len(rows):
-        R[rows] = bilateral_radius(p[rows], q[rows], *law) * (1 - GUARD)
+        low, high = _resolved(p, q, *law)
+        R[rows] = bilateral_radius(low[rows], high[rows], *law) * (1 - GUARD)
         rows = rows[R[rows] > 0]
-        for j, bound in enumerate((p[rows], 1 - q[rows])):
-            lam[rows, j] = np.exp(values(ndtri(bound), R[rows], *law)[0])
+        for j, probit in enumerate((ndtri(low[rows]), -ndtri(high[rows]))):
+            lam[rows, j] = np.exp(values(probit, R[rows], *law)[0])
     for _ in range(RETREATS):
         rows = rows[~two_sided_proved(p[rows], q[rows], R[rows], lam[rows], *law)]
         if not len(rows):

@@ -5,7 +5,9 @@
 # %% ../../nbs/training/12_holders.ipynb #b4f673de
 from __future__ import annotations
 
+import itertools
 import numbers
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -23,7 +25,7 @@ from .data import ImageSet
 
 # %% auto #0
 __all__ = ['GROUP', 'LOTTERIES', 'Given', 'as_pictures', 'as_labels', 'in_memory_order', 'indices_of', 'order_of', 'Source',
-           'in_memory', 'as_source', 'as_images']
+           'begun', 'in_memory', 'as_source', 'as_images']
 
 # %% ../../nbs/training/12_holders.ipynb #c677f3eb
 class Given(NamedTuple):
@@ -67,6 +69,12 @@ def _readable(data: Any) -> np.ndarray:
     wanted = np.float64 if array.dtype == np.longdouble else array.dtype.newbyteorder("=")
     return np.asarray(array, dtype=wanted, order="C")
 
+def _as_tensor(array: np.ndarray) -> Tensor:
+    "The same memory as a tensor; images are read, so that they may stand in a file that cannot be written."
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.as_tensor(array)
+
 def as_pictures(data: Any) -> Tensor: # float32, where they are
     """Floating-point images. Raises TypeError for whole numbers.
 
@@ -77,7 +85,7 @@ def as_pictures(data: Any) -> Tensor: # float32, where they are
         return _from_photo(data)
     _check_opened(data)
     if not isinstance(data, Tensor):
-        data = torch.as_tensor(_readable(data))
+        data = _as_tensor(_readable(data))
     if data.layout != torch.strided or data.is_meta:
         kind = "one on the device 'meta', where there are no numbers" if data.is_meta else f"a tensor of layout {data.layout}"
         raise TypeError(f"images must be a plain tensor, got {kind}")
@@ -211,6 +219,20 @@ def _pairs(items: Sequence[Any]) -> list[tuple]:
                         "choose among them first")
     return pairs
 
+def _own(item: Any) -> Any:
+    "An item, or a batch, in memory of its own: a data set may hand out one piece of memory again and again."
+    if isinstance(item, Tensor):
+        return item.detach().clone()
+    if isinstance(item, np.ndarray) or _is_photo(item):
+        return item.copy()
+    return tuple(_own(part) for part in item) if isinstance(item, (tuple, list)) and not _is_numbers(item) else item
+
+def _is_numbers(data: Any) -> bool:
+    "Whether a list holds nothing but numbers, in lists of lists."
+    while isinstance(data, (list, tuple)) and len(data):
+        data = data[0]
+    return isinstance(data, numbers.Real)
+
 def _joined(pictures: list[Tensor], batched: bool, first: int) -> Tensor:
     "Images of one shape as a batch. Raises ValueError, naming the first of another shape."
     shapes = [picture.shape[1:] if batched else picture.shape for picture in pictures]
@@ -275,12 +297,34 @@ class Source:
         if self.size is not None and position != self.size:
             raise ValueError(f"data must give as many images as its sampler names, got {position} for {self.size}")
 
+def begun(source: Source, # images that are about to be read
+         ) -> tuple[Given, Source]: # the first of them, and all
+    """A look at the first images. What a stream gives may come only once: reading it goes on behind
+    them. Raises ValueError.
+
+    Args:
+        source: images that are about to be read
+    Returns:
+        the first of them, and all
+    """
+    groups = source.groups(1 if source.size is not None else GROUP)
+    first = next(groups, None)
+    if first is None:
+        raise ValueError("data holds no images")
+    if source.size is not None:
+        return first, source
+    rest = [itertools.chain([first], groups)]
+
+    def read(size: int) -> Iterator[Given]:
+        return rest.pop() if rest else source.read(size)
+    return first, replace(source, read=read)
+
 # %% ../../nbs/training/12_holders.ipynb #17ce2aa1
 def _of_items(data: Any) -> Source:
     "A data set."
     def read(size: int) -> Iterator[Given]:
         for first in range(0, len(data), size):
-            yield _from_items([data[i] for i in range(first, min(first + size, len(data)))], False, first)
+            yield _from_items([_own(data[i]) for i in range(first, min(first + size, len(data)))], False, first)
     return Source(len(data), indices_of(data) if isinstance(data, Subset) else None, read)
 
 def _batches(loader: DataLoader) -> Iterator[Any]:
@@ -307,6 +351,21 @@ def _sizes(batches: Iterable) -> list[int]: # of each batch
     with torch.random.fork_rng(devices=[]):
         return [len(batch) if isinstance(batch, (list, tuple)) else 1 for batch in batches]
 
+def _images_in(batch: Any) -> Tensor | None: # None: none that can be compared
+    image = batch[0] if isinstance(batch, (tuple, list)) and len(batch) else batch
+    return image if isinstance(image, Tensor) else None
+
+def _watched(batches: Iterator[Any], workers: int) -> Iterator[Any]:
+    "The batches of a stream, with a warning where its second worker begins with the images of the first."
+    before = None
+    for number, batch in enumerate(batches):
+        images = _images_in(batch) if number < 2 and workers > 1 else None
+        if number == 1 and before is not None and images is not None and torch.equal(before, images):
+            warnings.warn(f"the stream gives the same images {workers} times, as each of its {workers} workers reads all of them: "
+                          "share them out by torch.utils.data.get_worker_info(), or read with num_workers=0", stacklevel=2)
+        before = None if images is None else images.clone()
+        yield batch
+
 def _of_loader(loader: DataLoader) -> Source:
     "A loader, in its own batches, several in a group where they are small."
     order, batched = order_of(loader), loader.batch_sampler is not None
@@ -315,7 +374,7 @@ def _of_loader(loader: DataLoader) -> Source:
     def read(size: int) -> Iterator[Given]:
         held: list[Any] = []
         first = rows = 0
-        for number, batch in enumerate(_batches(loader)):
+        for number, batch in enumerate(_watched(_batches(loader), loader.num_workers if order is None else 0)):
             held.append(batch)
             found = len(_pairs([batch])[0][0]) if batched else 1
             if number < len(sizes) and found != sizes[number]:
@@ -326,6 +385,8 @@ def _of_loader(loader: DataLoader) -> Source:
             if rows >= size:
                 yield _from_items(held, batched, first)
                 held, first, rows = [], first + rows, 0
+            elif not loader.num_workers:
+                held[-1] = _own(batch) # before another is read
         if held:
             yield _from_items(held, batched, first)
     return Source(None if order is None else len(order), order, read)
@@ -343,12 +404,6 @@ def in_memory(given: Given, # images, labels and indices
     return Source(len(given.images) if given.images.ndim else 0, given.index, lambda _: iter([given]), given)
 
 # %% ../../nbs/training/12_holders.ipynb #17859fb9
-def _is_numbers(data: Any) -> bool:
-    "Whether a list holds nothing but numbers, in lists of lists."
-    while isinstance(data, (list, tuple)) and len(data):
-        data = data[0]
-    return isinstance(data, numbers.Real)
-
 def _in_memory(data: Any) -> Given | None:
     "What is in memory as it stands; None: a data set, a loader, a list of images."
     if isinstance(data, (Tensor, np.ndarray)):
@@ -370,12 +425,17 @@ def as_source(data: Any, # tensor, array, Pillow image, list of images; an Image
         data: tensor, array, Pillow image, list of images; an ImageSet; a Dataset or DataLoader,
             with labels or without
     """
+    if isinstance(data, Source):
+        return data
     _check_opened(data)
     given = _in_memory(data)
     if given is not None:
         return in_memory(given)
     if isinstance(data, DataLoader):
         return _of_loader(data)
+    if isinstance(data, IterableDataset):
+        raise TypeError(f"data must be read in batches where it is a stream, got {type(data).__name__}; "
+                        "write DataLoader(data, batch_size=64)")
     if not (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
         raise TypeError(f"data must be a tensor, array, ImageSet, Dataset or DataLoader, got {type(data).__name__}")
     if not len(data):

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Subset, TensorDataset
 
+from ..core.values import whole_numbers
 from .data import class_folder, DATASETS, load, subset_index
 from .vision import torchvision
 
@@ -44,11 +45,15 @@ def _arrays(path: Path) -> Dataset:
         raise ValueError(f"--data {path} must hold one of {IMAGES} (and one of {LABELS}), got {list(found)}")
     if labels is None:
         return TensorDataset(_floats(path, images))
-    if len(labels) != len(images):
-        raise ValueError(f"--data {path} must hold one label an image, got {len(labels)} for {len(images)}")
-    return TensorDataset(_floats(path, images), torch.from_numpy(labels.astype(np.int64)))
+    pictures = _floats(path, images)
+    if labels.shape != (len(pictures),):
+        got = len(labels) if labels.ndim == 1 else f"an array of shape {list(labels.shape)}"
+        raise ValueError(f"--data {path} must hold one label an image, got {got} for {len(pictures)}")
+    return TensorDataset(pictures, torch.from_numpy(whole_numbers(labels, f"--data {path}: labels")))
 
 def _floats(path: Path, images: np.ndarray) -> torch.Tensor:
+    if images.ndim < 2:
+        raise ValueError(f"--data {path} must hold images of shape [B, C, H, W], or rows [B, d], got shape {list(images.shape)}")
     if images.size and images.dtype.kind == "f" and images.max() > 1 and images.min() >= 0 and images.max() <= 255:
         raise ValueError(f"--data {path} must hold images in [0, 1], got up to {images.max():g}; save images / 255")
     if images.dtype.kind != "f":

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from ..core.values import UNIT, wrong_labels
+from ..core.values import MOST_DRAWS, UNIT, wrong_labels
 from ..training.batches import own_randomness, refuse_device
 from ..training.data import ImageSet
 from ..training.holders import as_source, Given, Source
@@ -100,6 +100,8 @@ def refuse_settings(n: Any = 1,             # draws
         device: where to compute
     """
     for name, value in dict(n=n, n0=n0).items():
+        if isinstance(value, numbers.Real) and value > MOST_DRAWS:
+            raise ValueError(f"{name} must be at most {MOST_DRAWS:,}, got {value!r}")
         if _is_many(value):
             raise TypeError(f"{name} must be a whole number >= 1, got {type(value).__name__}; labels go beside the images: "
                             "(images, labels)")
@@ -216,9 +218,12 @@ def _spelled(said: str, data: Any) -> str:
     return said
 
 # %% ../../nbs/voting/01b_remarks.ipynb #eeb520c9
-def _images_of(data: Any) -> Tensor: # [B, ...] those in memory, else the first
+def _images_of(data: Any) -> Tensor | None: # [B, ...] those in memory, else the first; None: a stream that has ended
     source = as_source(data)
-    return source.whole.images if source.whole is not None else next(source.groups(1)).images
+    if source.whole is not None:
+        return source.whole.images
+    given = next(source.groups(1), None)
+    return None if given is None else given.images
 
 def better(error: Exception, # what was raised
            model: Callable,  # base classifier
@@ -240,7 +245,7 @@ def better(error: Exception, # what was raised
     found = _of_outputs(said) or _of_whole(said, pictures, domain) or _of_labels(said)
     if found is None and (_NO_FIT.match(said) or _OUTSIDE.match(said)):
         images = _images_of(data)
-        found = _of_shapes(said, model, images) or _of_range(said, images)
+        found = None if images is None else _of_shapes(said, model, images) or _of_range(said, images)
     better_said = _spelled(found or said, data)
     return None if better_said == said else type(error)(better_said)
 

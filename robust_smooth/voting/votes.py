@@ -23,7 +23,7 @@ from ..core.hashes import content_hash
 from ..core.record import Record, check_same_vote
 from ..core.registry import noise_spec
 from ..core.seeds import STAGES, STREAM, whole_seed
-from ..core.values import UNIT, check_domain
+from ..core.values import UNIT, check_domain, whole_numbers
 from ..core.votes_file import Journal
 from ..noise.additive import Additive, Noise
 from ..training import identity
@@ -97,7 +97,7 @@ def _check_targets(targets: ArrayLike | None, size: int, num_classes: int, neede
     array = np.asarray(targets)
     if array.shape != (size,) or not np.all((array >= 0) & (array < num_classes)):
         raise ValueError(f"targets must be {size} classes in [0, {num_classes}), got {targets!r}")
-    return array.astype(np.int64)
+    return whole_numbers(array, "targets")
 
 # %% ../../nbs/voting/03_votes.ipynb #36b9546c
 def count_votes(model: Callable,          # base classifier: [m, ...] float32 -> [m, C] logits, in eval mode
@@ -195,7 +195,7 @@ class Scheme:
     """How a vote is cast: what its Record will say, beside the network and the images.
 
     Args:
-        n: draws of the estimation stage
+        n: draws of the estimation stage, at most
         n0: draws of the selection stage; 0 for deterministic noise
         seed: of the run
         looks: draws at which an image may be finished
@@ -203,7 +203,7 @@ class Scheme:
         plan: its description
         observers: name -> factory of an observer
     """
-    n: int           # draws of the estimation stage
+    n: int           # draws of the estimation stage, at most
     n0: int          # draws of the selection stage; 0 for deterministic noise
     seed: int        # of the run
     looks: tuple[int, ...] # draws at which an image may be finished
@@ -216,9 +216,10 @@ def _scheme(noise: Noise, n: int, n0: int, seed: int, stop: Any, observers: Mapp
     draws, first = whole_number(n, "n", 1), whole_number(n0, "n0", 1)
     made = dict(observers or {})
     _check_watchers(noise, list(made), stop)
-    fixed = noise.evaluations if noise.deterministic else draws
+    looks = _looks(noise, draws, stop) # a stopping rule has its own, whatever n says
+    most = noise.evaluations if noise.deterministic else looks[-1]
     chosen = 0 if noise.deterministic else first
-    return Scheme(fixed, chosen, whole_seed(seed), _looks(noise, draws, stop), stop, plan_of(stop), made)
+    return Scheme(most, chosen, whole_seed(seed), looks, stop, plan_of(stop), made)
 
 # %% ../../nbs/voting/03_votes.ipynb #851f28cb
 def _provenance(made: Ballot, scheme: Scheme) -> dict[str, Any]:

@@ -792,3 +792,37 @@ def test_bounds_of_few_draws_at_a_large_level_keep_it(n, tau):
         for name, bound in found.items()
     }
     assert max(false.values()) <= level + 3 * np.sqrt(level * (1 - level) / size), false
+
+
+def edge_of_a_half_space(n=40_000, d=3):
+    "Votes on {u_1 <= 1}, whose edge is at distance 1 along the first axis, and nowhere along the others."
+    u = np.random.default_rng(1).standard_normal((n, d))
+    hit, half = u[:, 0] <= 1, np.arange(n) % 2 == 0
+    sign = np.where(hit, 0.5, -0.5)
+    sums = np.stack([sign[part] @ u[part] for part in (half, ~half)])[None]
+    counts = np.array([[hit.sum(), n - hit.sum()]])
+    return Record(selection=np.array([[10, 0]]), counts=counts, n=np.array([n]), noise=Gaussian(sigma=1.0), dim=d,
+                  moments=dict(moments=sums, moments_n=np.array([[n // 2, n // 2]])))
+
+
+@pytest.mark.parametrize("norm", ["l1", "l2", "linf"])
+def test_rows_of_a_subspace_span_it_at_any_scale(norm):
+    "Rows whose squares are no doubles were lost: a subspace without the first axis, and along it a false radius of 2.2."
+    record, axes = edge_of_a_half_space(), np.eye(3)
+    for scales in ((1e200, 1.0), (1e-200, 1.0), (1e-320, 1e308), (1.0, 1.0)):
+        rows = np.array(scales)[:, None] * axes[:2]
+        one, two = (ho.certify(record, norm=norm, subspace=each) for each in (rows[:1], rows))
+        assert one.radius[0] == ho.certify(record, norm=norm, subspace=axes[:1]).radius[0] <= 1
+        assert two.radius[0] == ho.certify(record, norm=norm, subspace=axes[:2]).radius[0] <= 1
+        along = ho.certify(record, norm=norm, direction=rows[0])
+        assert along.radius[0] == ho.certify(record, norm=norm, direction=axes[0]).radius[0] > 0.9
+
+
+def test_a_subspace_is_rows_or_a_mask_and_a_name_is_text():
+    record, axes = edge_of_a_half_space(), np.eye(3)
+    whole = ho.certify(record, norm="l2", subspace=axes[:2])
+    for rows in (tuple(axes[:2]), ([1, 0, 0], [0, 1, 0]), axes[:2].tolist(), (None, axes[:2])):
+        assert ho.certify(record, norm="l2", subspace=rows).radius[0] == whole.radius[0]
+    masks = ([True, False, False], [False, True, True]) # was a mask of two, under the name '[True, False, False]'
+    for wrong in (masks, axes * 1j, axes.astype(object), np.array([["a", "b", "c"]]), [[1, 0, 0], [0, 1]], ("name",), ()):
+        with pytest.raises(ValueError, match="subspace"): ho.certify(record, norm="l2", subspace=wrong)

@@ -729,3 +729,14 @@ def test_the_mathematics_does_not_depend_on_the_callers_float_setting(name, d, k
 def test_laws_found_by_other_ways(family, d, k, R, t, tail):
     assert sum(shell_values.law_at(t, R, d, k, family)) == pytest.approx(1, abs=1e-14)
     assert shell_values.law_at(t, R, d, k, family)[1] == pytest.approx(tail, abs=2e-13)
+
+
+@pytest.mark.parametrize("noise, norm", [(MixedNormGaussian(sigma=0.5, k=1.0), "linf"), (RadialGaussian(sigma=0.5, k=1.0), "l2")])
+def test_unanimous_votes_are_certified_from_both_sides(noise, norm):
+    "The errors of tails were magnified by multipliers beside which the tails are small: from 100,000 votes on radius 0."
+    n = np.array([1000, 100_000, 10**11])
+    votes = Record(selection=np.tile([9, 1], (3, 1)), counts=np.stack([n, 0 * n], 1), n=n, noise=noise, dim=3)
+    both = sb.certify(votes, norm=norm, bilateral=True, alpha=0.002)
+    one = sb.certify(votes, norm=norm, alpha=0.001) # of two classes, half of alpha for each side is all of it
+    np.testing.assert_allclose(both.radius, one.radius, rtol=1e-5)
+    assert sb.check(both).all() and not sb.check(replace(both, radius=both.radius * (1 + 1e-5))).any()

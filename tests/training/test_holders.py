@@ -135,3 +135,81 @@ def test_what_is_no_batch_of_images(data, error, match):
         return
     with pytest.raises(error, match=match):
         as_images(data)
+
+class Once(IterableDataset):
+    "A stream that can be read once: what was looked at is gone."
+    def __init__(self): self.rest = iter(list(zip(IMAGES, LABELS)))
+    def __iter__(self): return self.rest
+
+
+def test_looking_at_a_stream_loses_none_of_its_images():
+    "A vote with moments, and a prediction, looked at the first batch, and began behind it."
+    whole, voter = smooth().vote(PHOTOS, moments=True, **SETTINGS), smooth()
+    record = voter.vote(DataLoader(Once(), batch_size=2), moments=True, **SETTINGS)
+    assert np.array_equal(record.images, whole.images) and record.labels.tolist() == LABELS.tolist()
+    assert np.array_equal(record.counts, whole.counts)
+    assert np.array_equal(voter.predict(DataLoader(Once(), batch_size=2), n=100), voter.predict(PHOTOS, n=100))
+    assert voter.estimate(DataLoader(Once(), batch_size=2), n=100, seconds=0.01).images == 7
+    used = DataLoader(Once(), batch_size=2)
+    voter.vote(used, **SETTINGS)
+    with pytest.raises(ValueError, match="no images"): voter.predict(used, n=100)
+
+
+def test_a_stream_that_ended_is_no_reason_to_fail_otherwise():
+    class Flat(Once):
+        def __init__(self): self.rest = iter(list(IMAGES[:, 0, :, :3]))
+    with pytest.raises(ValueError, match="do not fit the network"):
+        smooth().vote(DataLoader(Flat(), batch_size=7), **SETTINGS)
+
+
+class OneBuffer(torch.utils.data.Dataset):
+    "A data set that decodes each image into the same memory, and its class, too."
+    def __init__(self, give): self.image, self.label, self.give = torch.zeros(1, 4, 4), torch.zeros((), dtype=torch.int64), give
+    def __len__(self): return 7
+    def __getitem__(self, i):
+        self.image.copy_(IMAGES[i])
+        self.label.copy_(LABELS[i])
+        return self.give(self.image), self.give(self.label)
+
+
+@pytest.mark.parametrize("give", [torch.Tensor.detach, torch.Tensor.numpy])
+def test_memory_that_a_data_set_uses_again_holds_no_later_image(give):
+    "All images of a group were the last one, beside the labels of each."
+    for data in (OneBuffer(give), Subset(OneBuffer(give), range(7)), DataLoader(OneBuffer(give), batch_size=None)):
+        given = as_images(data)
+        assert torch.equal(given.images, IMAGES) and given.labels.tolist() == LABELS.tolist()
+
+
+def test_memory_that_a_collate_fn_uses_again_holds_no_later_batch():
+    room = torch.zeros(2, 1, 4, 4)
+    def collate(items):
+        for row, (image, _) in enumerate(items): room[row] = image
+        return room[:len(items)], torch.stack([label for _, label in items])
+    given = as_images(DataLoader(PHOTOS, batch_size=2, collate_fn=collate))
+    assert torch.equal(given.images, IMAGES) and given.labels.tolist() == LABELS.tolist()
+
+
+class Shared(IterableDataset):
+    "A stream that workers share, or do not."
+    def __init__(self, share): self.share = share
+    def __iter__(self):
+        me = torch.utils.data.get_worker_info()
+        return iter(list(zip(IMAGES, LABELS))[me.id::me.num_workers] if self.share and me else list(zip(IMAGES, LABELS)))
+
+
+def test_workers_that_each_read_a_whole_stream_are_told(recwarn):
+    assert len(as_images(DataLoader(Shared(True), batch_size=2, num_workers=2)).images) == 7
+    assert not [one for one in recwarn if "workers" in str(one.message)]
+    with pytest.warns(UserWarning, match="the same images 2 times, as each of its 2 workers"):
+        as_images(DataLoader(Shared(False), batch_size=2, num_workers=2))
+
+
+def test_a_stream_wants_a_loader_and_a_mapped_file_is_read_in_silence(tmp_path, recwarn):
+    class Known(Once):
+        def __len__(self): return 7
+    for stream in (Once(), Known()):
+        with pytest.raises(TypeError, match=r"DataLoader\(data, batch_size=64\)"): as_images(stream)
+    np.save(tmp_path / "a.npy", IMAGES.numpy())
+    mapped = np.load(tmp_path / "a.npy", mmap_mode="r")
+    assert torch.equal(as_images(mapped).images, IMAGES) and torch.equal(as_images(list(mapped)).images, IMAGES)
+    assert not [one for one in recwarn if "writable" in str(one.message)]

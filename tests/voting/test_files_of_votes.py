@@ -92,3 +92,25 @@ def test_a_file_that_is_being_voted_to_is_not_shared(cast, tmp_path, monkeypatch
             with pytest.raises(RuntimeError, match="another process is writing"):
                 use()
     assert len(cast(4, path)) == 4
+
+
+def test_what_changes_no_vote_is_no_reason_to_refuse_it(convnet, digits, tmp_path):
+    "A plan says itself when to stop: another n beside it, or another seed of noise that is not drawn, was another vote."
+    import robust_smooth as rs
+    from robust_smooth.noise.grid import Splitting
+    plan, more = rs.sequential.plan(0.25, sigma=0.5, n_max=200), dict(num_classes=10, n0=10, batch_size=50, progress=False)
+    path = tmp_path / "a.votes"
+    first = vote(convnet, digits[:3], Gaussian(sigma=0.5), n=100, stop=plan, save=path, **more)
+    whole = vote(convnet, digits[:6], Gaussian(sigma=0.5), n=7, stop=plan, save=path, **more)
+    alone = vote(convnet, digits[:6], Gaussian(sigma=0.5), stop=plan, **more)
+    assert np.array_equal(whole.counts, alone.counts) and first.provenance["n"] == alone.provenance["n"] == 200
+    assert len(Record.concat([first, alone[3:]])) == 6
+    grid, noise = (digits * 16).round() / 16, Splitting(n_splits=8, q=16)
+    path = tmp_path / "b.votes"
+    vote(convnet, grid[:3], noise, save=path, seed=0, **more)
+    whole = vote(convnet, grid[:6], noise, save=path, seed=5, **more)
+    assert np.array_equal(whole.counts, vote(convnet, grid[:6], noise, **more).counts)
+    for other in (dict(n=61), dict(seed=1)):
+        vote(convnet, digits[:2], Gaussian(sigma=0.5), save=tmp_path / "c.votes", **SETTINGS)
+        with pytest.raises(ValueError, match="differs"):
+            vote(convnet, digits[:3], Gaussian(sigma=0.5), save=tmp_path / "c.votes", **SETTINGS | other)
