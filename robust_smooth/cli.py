@@ -317,23 +317,10 @@ def _rescue(args: argparse.Namespace, record: Any) -> None:
 
 # %% ../nbs/12_cli.ipynb #c0f7e82e
 def _tables(args: argparse.Namespace) -> list[str]: # the files of --out
-    stem = args.out and (args.out[:-len(Path(args.out).suffix)] if Path(args.out).suffix in (".csv", ".md", ".json") else args.out)
-    return [f"{stem}{ending}" for ending in (".csv", ".md", ".json")] if stem else []
-
-_HEADS = {".csv": b"index,", ".md": b"| index |", ".json": b"{"} # of the files that --out writes
-
-def _is_table(path: Path) -> bool:
-    "Whether a file is one of a table of certificates, or empty."
-    content = path.read_bytes()
-    head = not content or content.startswith(_HEADS[path.suffix])
-    return head and (path.suffix != ".json" or not content or b'"robust_smooth":' in content)
-
-def _check_table_place(path: str) -> None:
-    "Raise ValueError or OSError where no table can be, or a file of something else is."
-    from robust_smooth.core.places import check_writable
-    place = check_writable(path)
-    if place.exists() and not _is_table(place):
-        raise ValueError(f"--out: {path} is a file of something else, not of certificates: choose another name for the tables")
+    if not args.out:
+        return []
+    from robust_smooth.lab import results
+    return [str(path) for path in results.files_of(args.out)]
 
 _NAMES = ("model", "votes", "weights", "data", "save", "log", "out") # options that name something
 
@@ -348,8 +335,9 @@ def _check_names(args: argparse.Namespace) -> None:
         check_log_place(args.log)
     if args.save:
         check_writable(args.save)
-    for path in _tables(args):
-        _check_table_place(path)
+    if args.out:
+        from robust_smooth.lab import results
+        results.check_places(args.out, "index")
     given = [os.path.realpath(path) for path in (args.votes, args.log, args.save, *_tables(args)) if path]
     if len({*given}) < len(given):
         raise ValueError("--votes, --save, --log and --out must be different files")

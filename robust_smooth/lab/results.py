@@ -21,14 +21,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..core.places import checkout, home, write_atomic
+from ..core.places import check_writable, checkout, home, write_atomic
 from .logs import log_accuracy, read_certification_log, write_certification_log
 from .papers import expand_settings, printed
 from .words import in_words
 
 # %% auto #0
-__all__ = ['NOT_KEYS', 'SIZES', 'HALF_WRITTEN', 'provenance', 'to_markdown', 'save', 'load', 'beside', 'published', 'doubt',
-           'compare', 'log_accuracy', 'read_certification_log', 'write_certification_log']
+__all__ = ['NOT_KEYS', 'SIZES', 'HALF_WRITTEN', 'provenance', 'to_markdown', 'save', 'files_of', 'check_places', 'load', 'beside',
+           'published', 'doubt', 'compare', 'log_accuracy', 'read_certification_log', 'write_certification_log']
 
 # %% ../../nbs/lab/01_results.ipynb #1bd24ca4
 _all_ = ["log_accuracy", "read_certification_log", "write_certification_log"] # from `logs`
@@ -148,6 +148,38 @@ def save(frame: pd.DataFrame, # the table
         text = json.dumps(dict(provenance), indent=1, sort_keys=True, default=str)
         write_atomic(_named(stem, ".json"), text + "\n")
     return _named(stem, ".csv")
+
+# %% ../../nbs/lab/01_results.ipynb #5b1c7e20
+def files_of(path: str | Path, # as `save` takes it
+            ) -> list[Path]:   # NAME.csv, NAME.md and NAME.json
+    """The files that `save` writes.
+
+    Args:
+        path: as `save` takes it
+    Returns:
+        NAME.csv, NAME.md and NAME.json
+    """
+    return [_named(_stem(path), ending) for ending in (".csv", ".md", ".json")]
+
+def _is_table(path: Path, first: str) -> bool:
+    "Whether a file begins as `save` begins it, or is empty."
+    content = path.read_bytes()
+    head = {".csv": f"{first},", ".md": f"| {first} |", ".json": "{"}[path.suffix]
+    marked = path.suffix != ".json" or b'"robust_smooth":' in content
+    return not content or (marked and content.startswith(head.encode()))
+
+def check_places(path: str | Path, # as `save` takes it
+                 first: str,       # name of the table's first column
+                ) -> None:
+    """Raise ValueError or OSError where no table can be written, or a file of something else is. Nothing is replaced.
+
+    Args:
+        path: as `save` takes it
+        first: name of the table's first column
+    """
+    for place in map(check_writable, files_of(path)):
+        if place.exists() and not _is_table(place, first):
+            raise ValueError(f"{place} is a file of something else, not of such a table: choose another name")
 
 # %% ../../nbs/lab/01_results.ipynb #83d78f40
 def _check_lines(text: str) -> None:
