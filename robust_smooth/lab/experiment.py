@@ -195,7 +195,7 @@ class _Builds(_Reads):
 
     def _card(self, recipe: Any, seed: int) -> dict[str, Any]:
         "What must agree for a network of the zoo to stand for a training of this run."
-        return dict(dataset=self.dataset, budget=whose_sizes(self.budget.name), architecture=self.budget.network,
+        return dict(dataset=self.dataset, budget=self.sizes, architecture=self.budget.network,
                     recipe=repr(recipe), epochs=self.budget.epochs, seed=seed)
 
     def _settings(self) -> dict[str, Any]:
@@ -497,9 +497,18 @@ class Experiment(_TrainsOn, _Votes, _Header, Findings):
         return Path(given) if given else home() / "runs" / name / f"interactive-{content_hash(self.parameters)}"
 
     @property
+    def sizes(self) -> str: # one of `BUDGETS`
+        """Whose sizes the run has: cpu, cpu-int8 and cpu-openvino differ in the network that votes alone.
+
+        Returns:
+            one of `BUDGETS`
+        """
+        return whose_sizes(self.budget.name)
+
+    @property
     def smoke(self) -> bool:
         "True where only the machinery is tried: make loops as short as they can be."
-        return whose_sizes(self.budget.name) == "smoke"
+        return self.sizes == "smoke"
 
     def certify(self,
                 record: Any,      # votes, stopped early or not

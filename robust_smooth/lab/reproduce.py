@@ -14,6 +14,7 @@ import pandas as pd
 
 from ..core.hashes import content_hash
 from . import results
+from .budgets import whose_sizes
 from .cache import _writable, _write_json, home
 from .grids import combinations
 from .notebooks import experiments as all_experiments
@@ -91,7 +92,7 @@ def run(experiments: str | Sequence[str] = "all", # names of experiments, or "al
     begin = time.perf_counter()
     outcome = Outcome(tasks, drive(tasks, scheduler, jobs, shards=shards, quiet=quiet, limit=limit))
     outcome.seconds = round(time.perf_counter() - begin, 3)
-    committed = place is None and budget != "smoke" and not parameters
+    committed = place is None and whose_sizes(budget) != "smoke" and not parameters
     if committed:
         publish(tasks)
     folder = place or home()

@@ -132,3 +132,14 @@ def test_a_notebook_lists_the_choices_that_it_takes():
             for one in CHOICES[parameter]:
                 parameters_of(name, known | {parameter: [one] if isinstance(value, list) else one})
     assert asked == set(CHOICES)
+
+
+def test_no_experiment_asks_who_votes_where_it_means_sizes(tmp_path, monkeypatch):
+    "`budget.name in ('gpu', 'paper')` is false at gpu-int8, whose networks are to be the same."
+    for path in sorted(NOTEBOOKS.glob("*.ipynb")):
+        assert "budget.name" not in "\n".join(cell["source"] for cell in notebooks.code_cells(path)), path.name
+    from robust_smooth.lab import experiment
+    monkeypatch.setenv("ROBUST_SMOOTH_HOME", str(tmp_path))
+    monkeypatch.setattr(experiment.fast, "check_installed", lambda voting: None)
+    sizes = [experiment.Experiment("demo", budget=name).sizes for name in ("quick", "quick-int8", "quick-openvino")]
+    assert sizes == ["quick"] * 3

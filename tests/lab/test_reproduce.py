@@ -583,3 +583,13 @@ def test_the_report_shows_the_run_that_was_made_even_where_a_committed_one_stays
     assert (shown["folder"], shown["status"]) == (str(task.folder), "done") and "data/results/gaussian_table1" in shown[
         "note"
     ]
+
+
+@pytest.mark.parametrize("budget, kept", [("smoke", 0), ("smoke-int8", 0), ("smoke-openvino", 0), ("quick", 1)])
+def test_what_was_only_tried_is_not_committed(budget, kept, home, monkeypatch):
+    "smoke-int8 was, under a folder of its own: the budget was compared by its whole name."
+    published = []
+    monkeypatch.setattr(reproduce, "drive", lambda *tasks, **settings: [])
+    monkeypatch.setattr(reproduce, "publish", published.append)
+    reproduce.run("gaussian_table1", budget=budget, quiet=True, report=False)
+    assert len(published) == kept
