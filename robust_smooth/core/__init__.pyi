@@ -146,8 +146,10 @@ from .door import refuse_empty as refuse_empty
 from .door import refuse_labels as refuse_labels
 from .door import refuse_lacking as refuse_lacking
 from .registry import refuse_method as refuse_method
+from .door import refuse_one_stage as refuse_one_stage
 from .door import refuse_other as refuse_other
 from .registry import refuse_plan as refuse_plan
+from .door import refuse_renamed as refuse_renamed
 from .registry import register as register
 from .registry import register_check as register_check
 from .registry import register_noise as register_noise

@@ -18,8 +18,8 @@ from .certificates import ADVERSARIES, Certificates
 from .values import domain_words, MOST_DRAWS, UNIT, wrong_labels
 
 # %% auto #0
-__all__ = ['UNBELIEVABLE', 'FEW', 'refuse_other', 'refuse_lacking', 'same_draws', 'refuse_empty', 'refuse_domain',
-           'refuse_labels', 'distinct_rows', 'options_of', 'ask_before', 'surround']
+__all__ = ['UNBELIEVABLE', 'FEW', 'refuse_other', 'refuse_lacking', 'same_draws', 'refuse_empty', 'refuse_one_stage',
+           'refuse_renamed', 'refuse_domain', 'refuse_labels', 'distinct_rows', 'options_of', 'ask_before', 'surround']
 
 # %% ../../nbs/core/05e_door.ipynb #881b18cf
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +156,40 @@ def refuse_empty(record: Any,         # votes
     if not reuse and same_draws(record.selection, record.counts):
         raise ValueError("selection and counts must be votes of two separate stages, got the same votes twice: too many "
                          "counts are equal (a method with reuse=True selects from the estimation votes, and pays)")
+
+# %% ../../nbs/core/05e_door.ipynb #c4e07b31
+def refuse_one_stage(selection: np.ndarray, # [B, C] votes that choose the class
+                     counts: np.ndarray,    # [B, C] votes that estimate
+                    ) -> None:
+    """Raise ValueError where selection and estimation are the same votes as they come, before there is
+    a Record of them.
+
+    Args:
+        selection: [B, C] votes that choose the class
+        counts: [B, C] votes that estimate
+    """
+    same = selection.shape == counts.shape and np.array_equal(selection, counts)
+    telling = same and bool(np.any(np.count_nonzero(counts, axis=-1) > 1))
+    if same and counts.size and (telling or np.shares_memory(selection, counts)):
+        raise ValueError("selection and counts must be votes of two separate stages, got the same votes twice; "
+                         "a method with reuse=True selects from the estimation votes, and pays: pass zeros as selection")
+
+def refuse_renamed(columns: Mapping[str, np.ndarray], # of joined votes: index, selection, counts, images
+                  ) -> None:
+    """Raise ValueError where an image is there under two names with the same votes: noise follows from the name.
+
+    Args:
+        columns: of joined votes: index, selection, counts, images
+    """
+    if "images" not in columns:
+        return
+    order = np.argsort(columns["images"], kind="stable")
+    first, second = order[:-1], order[1:]
+    twins = columns["images"][first] == columns["images"][second]
+    first, second = first[twins], second[twins]
+    if same_draws(*(np.column_stack([columns["selection"], columns["counts"]])[rows] for rows in (first, second))):
+        names = " and ".join(str(columns["index"][rows[0]]) for rows in (first, second))
+        raise ValueError(f"index: images {names} are one image with the same votes; the draws of one vote are not those of two")
 
 # %% ../../nbs/core/05e_door.ipynb #73d9d3b6
 def refuse_domain(noise: Any,  # smoothing distribution

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .certificates import Certificates
-from .door import refuse_lacking, same_draws
+from .door import refuse_lacking, refuse_one_stage, refuse_renamed
 from .hashes import _json
 from .pictures import plot_votes, top_votes
 from .registry import (
@@ -372,15 +372,6 @@ class _Files(_Votes):
             _check_columns(rows, header["classes"])
         return _from_rows(Record, header, _no_rows(header["classes"]) | rows)
 
-# %% ../../nbs/core/07_record.ipynb #ae9b65ab
-def _check_two_stages(selection: np.ndarray, counts: np.ndarray) -> None:
-    "Raise ValueError where selection and estimation are the same votes."
-    same = selection.shape == counts.shape and np.array_equal(selection, counts)
-    telling = same and bool(np.any(np.count_nonzero(counts, axis=-1) > 1))
-    if same and counts.size and (telling or np.shares_memory(selection, counts)):
-        raise ValueError("selection and counts must be votes of two separate stages, got the same votes twice; "
-                         "a method with reuse=True selects from the estimation votes, and pays: pass zeros as selection")
-
 # %% ../../nbs/core/07_record.ipynb #5e82189c
 class _Shows(_Files):
     "Votes as one line of text, as a table, as a picture."
@@ -480,7 +471,7 @@ class Record(_Reads, _Certifies, _Shows):
         """
         chosen, counted = np.atleast_2d(np.asarray(selection)), np.atleast_2d(np.asarray(counts))
         if not getattr(noise, "deterministic", False):
-            _check_two_stages(chosen, counted)
+            refuse_one_stage(chosen, counted)
         return cls(selection=chosen, counts=counted, n=np.asarray(n), noise=noise, dim=dim, domain=domain,
                    index=np.arange(len(counted)) if index is None else np.atleast_1d(np.asarray(index)),
                    labels=None if labels is None else np.atleast_1d(np.asarray(labels)),
@@ -531,18 +522,6 @@ def check_same_vote(ours: Mapping[str, Any],   # header of one vote
         _refuse_difference(name, ours["provenance"].get(name), theirs["provenance"].get(name))
 
 # %% ../../nbs/core/07_record.ipynb #3cfa34fe
-def _refuse_renamed(columns: Mapping[str, np.ndarray]) -> None: # of the whole
-    "Raise ValueError where an image is there under two names with the same votes: noise follows from the name."
-    if "images" not in columns:
-        return
-    order = np.argsort(columns["images"], kind="stable")
-    first, second = order[:-1], order[1:]
-    twins = columns["images"][first] == columns["images"][second]
-    first, second = first[twins], second[twins]
-    if same_draws(*(np.column_stack([columns["selection"], columns["counts"]])[rows] for rows in (first, second))):
-        names = " and ".join(str(columns["index"][rows[0]]) for rows in (first, second))
-        raise ValueError(f"index: images {names} are one image with the same votes; the draws of one vote are not those of two")
-
 def _joined(records: list[Record]) -> Record:
     "One Record of several. Raises ValueError where they are none, of different votes, or share an image."
     if not records:
@@ -564,6 +543,6 @@ def _joined(records: list[Record]) -> Record:
     if np.any(times > 1):
         raise ValueError(f"index: image {values[times > 1][0]} is in several records, or twice in one")
     if not getattr(first.noise, "deterministic", False): # whose votes follow from the image alone
-        _refuse_renamed(columns)
+        refuse_renamed(columns)
     whole = _from_rows(Record, first.header(), columns)
     return whole[np.argsort(columns["index"], kind="stable")]
