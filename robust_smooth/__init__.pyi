@@ -42,6 +42,7 @@ from .lab import fast as fast
 from .lab import figures as figures
 from .lab import findings as findings
 from .maths import first_order as first_order
+from .lab import forkserver as forkserver
 from .methods import gaussian as gaussian
 from .methods import gradient as gradient
 from .maths import gradient_bounds as gradient_bounds

@@ -131,6 +131,7 @@ ROOMS: dict[str, str] = {
     'figures': 'lab.figures',
     'findings': 'lab.findings',
     'first_order': 'maths.first_order',
+    'forkserver': 'lab.forkserver',
     'gaussian': 'methods.gaussian',
     'gradient': 'methods.gradient',
     'gradient_bounds': 'maths.gradient_bounds',

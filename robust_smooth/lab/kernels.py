@@ -21,6 +21,7 @@ from typing import Any
 
 from .cache import _read_json, _writable, _write_json, locked
 from .claims import read_claim
+from .forkserver import ForkServer
 from .notebooks import code_cells
 from .tasks import Task
 
@@ -83,7 +84,21 @@ def remove_left_sockets() -> int: # folders removed
     return removed
 
 # %% ../../nbs/lab/11_kernels.ipynb #713e3e8a
-def _kernel_manager(env: dict[str, str], folder: str, key: str, sockets: str) -> type:
+def _provisioner(forks: ForkServer | None) -> type:
+    "Who starts a kernel: a fork server where it can, else the system."
+    from jupyter_client.provisioning import LocalProvisioner
+
+    class Provisioner(LocalProvisioner):
+        async def launch_kernel(self, cmd: list[str], **settings: Any) -> Any:
+            forked = forks and forks.kernel(cmd, settings["env"], settings["cwd"])
+            if not forked:
+                return await super().launch_kernel(cmd, **settings)
+            self.process, self.pid, self.pgid = forked, forked.pid, forked.pid
+            return self.connection_info
+
+    return Provisioner
+
+def _kernel_manager(env: dict[str, str], folder: str, key: str, sockets: str, forks: ForkServer | None = None) -> type:
     "The class of a manager whose kernel has an environment, a working folder and sockets of its own."
     from jupyter_client.manager import AsyncKernelManager
     from traitlets import default
@@ -104,6 +119,8 @@ def _kernel_manager(env: dict[str, str], folder: str, key: str, sockets: str) ->
 
         # typed there as the blocking one
         async def start_kernel(self, **settings: Any) -> None: # type: ignore[override] # the stub is that of the blocking one
+            self.kernel_id = self.kernel_id or os.urandom(16).hex()
+            self.provisioner = _provisioner(forks)(kernel_id=self.kernel_id, kernel_spec=self.kernel_spec, parent=self)
             quiet = [*settings.pop("extra_arguments", []), "--log-level=50"] # it shouts when it is closed, and nothing is lost
             await super().start_kernel(**{**settings, "env": env, "cwd": folder, "extra_arguments": quiet})
             _KERNELS[key] = getattr(self.provisioner, "pid", 0)
@@ -238,14 +255,14 @@ def _in_cells(output: Path) -> float:
     return sum(paper.get("duration") or 0.0 for paper in papers)
 
 # %% ../../nbs/lab/11_kernels.ipynb #c811cf23
-def _play(task: Task, scratch: Path, shard: int, shards: int, limit: float | None) -> Ending:
+def _play(task: Task, scratch: Path, shard: int, shards: int, limit: float | None, forks: ForkServer | None) -> Ending:
     "Run a notebook in a kernel of its own, from its first cell to its ending."
     begin = time.perf_counter()
     output = scratch / "notebook.ipynb"
     env = _environment(task, scratch, shard, shards)
     with _sockets() as sockets, _time_limit(scratch, limit) as over:
         try:
-            manager = _kernel_manager(env, str(Path(task.notebook).parent), str(scratch), sockets)
+            manager = _kernel_manager(env, str(Path(task.notebook).parent), str(scratch), sockets, forks)
             ending = _execute(task, output, manager)
         finally:
             _KERNELS.pop(str(scratch), None)
@@ -311,12 +328,12 @@ def _scratch(task: Task, kind: str) -> Path:
     scratch = task.folder.with_name(f"{task.key}.{kind}-{os.getpid()}-{os.urandom(3).hex()}")
     return _writable(scratch, "choose another folder with out=, or set ROBUST_SMOOTH_HOME")
 
-def _make(task: Task, shards: int, limit: float | None) -> dict[str, Any]: # status, seconds, overhead, error, notebook
+def _make(task: Task, shards: int, limit: float | None, forks: ForkServer | None) -> dict[str, Any]: # report's end
     "Play a run and keep it. Raises DeadKernel if its kernel died."
     for old in task.folder.parent.glob(f"{task.key}.tmp-*"): # of a process that was killed: we hold the run's lock
         shutil.rmtree(old, ignore_errors=True)
     scratch = _scratch(task, "tmp")
-    ending = _play(task, scratch, 0, shards, limit)
+    ending = _play(task, scratch, 0, shards, limit, forks)
     try:
         place = _keep(task, scratch, ending)
     except OSError as error:
@@ -326,11 +343,11 @@ def _make(task: Task, shards: int, limit: float | None) -> dict[str, Any]: # sta
     return dict(status="FAILED" if ending.error else "done", seconds=ending.seconds, overhead=ending.overhead,
                 error=ending.error, notebook=str(place / "notebook.ipynb"))
 
-def _help(task: Task, helper: tuple[int, int], limit: float | None) -> dict[str, Any]:
+def _help(task: Task, helper: tuple[int, int], limit: float | None, forks: ForkServer | None) -> dict[str, Any]:
     "Play a run for the sake of its votes: nothing of it is kept but what it adds to the stock."
     scratch = _scratch(task, "help")
     try:
-        _play(task, scratch, helper[0], helper[1], limit)
+        _play(task, scratch, helper[0], helper[1], limit, forks)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return dict(status="done")
@@ -341,6 +358,7 @@ def execute(task: Task,          # a run
             helper: tuple[int, int] | None = None, # (i, K): help with voting only, starting at shard i of K
             shards: int = 1,     # votes are counted in that many parts, which helpers can take over
             limit: float | None = None, # seconds after which it is stopped; None: no limit
+            forks: ForkServer | None = None, # from which its kernel is forked; None: the kernel starts by itself
            ) -> dict[str, Any]:  # status "done", "cached", "FAILED" or "busy", with seconds and where the notebook is
     """Make one run, unless it is finished. Raises DeadKernel if its kernel died.
 
@@ -350,6 +368,7 @@ def execute(task: Task,          # a run
         helper: (i, K): help with voting only, starting at shard i of K
         shards: votes are counted in that many parts, which helpers can take over
         limit: seconds after which it is stopped; None: no limit
+        forks: from which its kernel is forked; None: the kernel starts by itself
     Returns:
         status "done", "cached", "FAILED" or "busy", with seconds and where the notebook is
     """
@@ -358,10 +377,10 @@ def execute(task: Task,          # a run
     if task.done:
         return report | dict(status="cached")
     if helper is not None:
-        return report | _help(task, helper, limit)
+        return report | _help(task, helper, limit, forks)
     with locked(task.folder, wait=wait) as mine:
         if task.done:
             return report | dict(status="cached")
         if not mine:
             return report | dict(status="busy")
-        return report | _make(task, shards, limit)
+        return report | _make(task, shards, limit, forks)

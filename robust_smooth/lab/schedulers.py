@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from .cache import _read_json
+from .forkserver import ForkServer
 from .kernels import DeadKernel, SchedulerGone, execute, kill_kernels, remove_left_sockets
 from .tasks import Task
 
@@ -148,9 +149,10 @@ def _terminable() -> Iterator[None]:
 class _Threads:
     "Runs in kernels of this process."
 
-    def __init__(self, jobs: int, shards: int, limit: float | None):
+    def __init__(self, jobs: int, shards: int, limit: float | None, notebooks: Sequence[str] = ()):
         import papermill  # noqa: F401  # the slow import, once
         self.room, self.limit = max(1, jobs // shards), limit
+        self.forks = ForkServer(notebooks) if len(notebooks) * shards > 2 else None # for fewer it is not worth its start
         self.pool = ThreadPoolExecutor(max(jobs, shards))
         self.begun: list[Any] = []
 
@@ -163,9 +165,11 @@ class _Threads:
             if kind is not None: # interrupted: the kernels go with us, also those that are just starting
                 kill_kernels()
             time.sleep(0.05)
+        if self.forks is not None:
+            self.forks.close()
 
     def submit(self, task: Task, tries: int, helper: tuple[int, int] | None, shards: int) -> Any:
-        job = self.pool.submit(execute, task, False, helper, shards, self.limit)
+        job = self.pool.submit(execute, task, False, helper, shards, self.limit, self.forks)
         self.begun.append(job)
         return job
 
@@ -442,8 +446,10 @@ def _seconds_left(drive: _Drive) -> float | None: # None where some run has no e
     return sum(known) / max(drive.pool.room, 1) if known and len(known) == len(later) else None
 
 # %% ../../nbs/lab/12_schedulers.ipynb #37de3d0f
-def _pool(scheduler: str | None, jobs: int, shards: int, limit: float | None) -> _Threads | _Dask:
-    return _Threads(jobs, shards, limit) if scheduler is None else _Dask(scheduler, jobs, limit)
+def _pool(scheduler: str | None, jobs: int, shards: int, limit: float | None,
+          notebooks: Sequence[str],
+         ) -> _Threads | _Dask:
+    return _Threads(jobs, shards, limit, notebooks) if scheduler is None else _Dask(scheduler, jobs, limit)
 
 def _check_counts(**counts: int) -> None:
     for name, value in counts.items():
@@ -494,8 +500,9 @@ def drive(tasks: Sequence[Task],            # the runs
             board.finished(tasks[number], reports[number])
     todo = [number for number in first.values() if number not in reports]
     if todo:
+        notebooks = [tasks[number].notebook for number in todo]
         guesses = dict(zip(todo, _estimates([tasks[number] for number in todo])))
-        with _terminable(), _pool(scheduler, min(jobs, len(todo) * shards), shards, limit) as pool:
+        with _terminable(), _pool(scheduler, min(jobs, len(todo) * shards), shards, limit, notebooks) as pool:
             work = _Drive(tasks, pool, board, guesses, retries, shards, deque(map(_Turn, todo)), _Late(tasks, limit))
             work.go()
         reports |= work.reports
