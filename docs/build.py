@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from functools import lru_cache
-from html.parser import HTMLParser
+from html import unescape
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -623,24 +623,27 @@ def sources() -> int:
     return sum(1 for path in SITE.rglob("*") if path.suffix in (".md", ".ipynb"))
 
 
-class _Links(HTMLParser):
-    def __init__(self):
-        super().__init__()
-        self.ids, self.targets = set(), []
+NO_TAGS = re.compile(r"<!--.*?-->|(<script\b[^>]*>).*?</script>", re.S) # what may look like tags, and is none
+TAG = re.compile(r"""<[a-zA-Z](?:[^<>"']|"[^"]*"|'[^']*')*>""")
+PLACE = re.compile(r"""\s(id|name|href|src)=(?:"([^"]*)"|'([^']*)')""")
 
-    def handle_starttag(self, tag, attributes):
-        found = dict(attributes)
-        self.ids |= {found[k] for k in ("id", "name") if found.get(k)}
-        self.targets += [found[k] for k in ("href", "src") if found.get(k)]
+class _Links:
+    "The anchors and the targets of a page."
+
+    def __init__(self, page: str):
+        self.ids, self.targets = set(), []
+        for tag in TAG.findall(NO_TAGS.sub(r"\1", page)):
+            for kind, *values in PLACE.findall(tag):
+                value = unescape("".join(values))
+                if value and kind in ("id", "name"): self.ids.add(value)
+                elif value: self.targets.append(value)
 
 
 def broken_links(folder: Path) -> list[str]:
     "Every link of every page to a file or an anchor that is not there."
     @lru_cache(maxsize=None)
     def parsed(path: Path) -> _Links:
-        page = _Links()
-        page.feed(path.read_text(encoding="utf-8"))
-        return page
+        return _Links(path.read_text(encoding="utf-8"))
     @lru_cache(maxsize=None) # the sidebars of a folder's pages lead to the same places
     def led_to(here: Path, path: str) -> Path | None:
         place = (here / unquote(path)).resolve()

@@ -2,6 +2,8 @@
 from configparser import ConfigParser
 from pathlib import Path
 
+from sphinx.search.en import SearchEnglish
+
 _parser = ConfigParser(delimiters=["="], interpolation=None)
 _parser.read(Path(__file__).resolve().parents[1] / "settings.ini", encoding="utf-8")
 _settings = _parser["DEFAULT"]
@@ -37,5 +39,15 @@ def open_where_one_reads(app, pagename, templatename, context, doctree) -> None:
     context["toctree"] = lambda **how: whole(**how | {"collapse": True})
 
 
+def remembering(stem):
+    "Words come again and again, and a word's stem takes 0.1 ms."
+    known = {}
+    def remembered(self, word: str) -> str:
+        if word not in known: known[word] = stem(self, word)
+        return known[word]
+    return remembered
+
+
 def setup(app) -> None:
+    SearchEnglish.stem = remembering(SearchEnglish.stem)
     app.connect("html-page-context", open_where_one_reads, priority=400) # before the theme draws its sidebar

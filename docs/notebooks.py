@@ -5,6 +5,7 @@ import io
 import re
 import tokenize
 from collections.abc import Callable
+from functools import lru_cache
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -33,6 +34,11 @@ def read(path: Path) -> nbformat.NotebookNode:
 
 def title(path: Path) -> tuple[str, str]:
     "The title and the subtitle (the quotation below it) of a notebook. Raises ValueError where there is no title."
+    return _title(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=None)
+def _title(path: Path, changed: int) -> tuple[str, str]:
     text = next((c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "markdown"), "")
     found = re.match(r"#\s+(.+?)\s*(?:\n+((?:>.*\n?)+)|\n|$)", text)
     if not found: raise ValueError(f"{path.name} must begin with a title '# ...', got {text[:40]!r}")
