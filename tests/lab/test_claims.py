@@ -1,7 +1,10 @@
 "How often a verdict comes out by chance, and that no order of the differences decides it."
 
 import itertools
+import json
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -107,3 +110,17 @@ def test_few_draws_are_stretched_by_student():
     rng = np.random.default_rng(2)
     called = [told(claims.mean_of(rng.standard_normal(3)).above()) == HOLDS for _ in range(4000)]
     assert np.mean(called) <= PROMISED + 3 * np.sqrt(PROMISED / 4000)
+
+
+def test_experiments_ask_all_of_several_at_once():
+    "The least of several, asked alone, speaks against all of them too often."
+    folder = Path(claims.__file__).resolve().parents[2] / "nbs" / "experiments"
+    if not folder.is_dir():
+        pytest.skip("needs the checkout")
+    sources = {
+        path.stem: "\n".join("".join(cell["source"]) for cell in json.loads(path.read_text(encoding="utf-8"))["cells"])
+        for path in folder.glob("*.ipynb")
+    }
+    assert len(sources) >= 38
+    alone = re.compile(r"\*\*(least|min|max)\([^\n]*\)\.above\(")
+    assert not [name for name, source in sources.items() if alone.search(source)]
