@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,8 @@ from ..core.certificates import Certificates
 
 # %% auto #0
 __all__ = ['PROVED_FALSE', 'HOLDS', 'DOES_NOT', 'UNDECIDED', 'UNTESTABLE', 'VERDICTS', 'WHOSE', 'NO_DATA', 'COLUMNS',
-           'read_claim', 'verdict_of', 'Gain', 'paired', 'outcomes', 'over_seeds', 'least', 'everywhere', 'Claim',
-           'Claims', 'tally']
+           'read_claim', 'verdict_of', 'Gain', 'paired', 'mean_of', 'outcomes', 'over_seeds', 'least', 'all_above',
+           'some_above', 'everywhere', 'in_all', 'in_some', 'Claim', 'Claims', 'tally']
 
 # %% ../../nbs/lab/02_claims.ipynb #72f76435
 PROVED_FALSE = "proved false"
@@ -84,30 +84,61 @@ def verdict_of(holds: bool | None,              # what was found; None: not test
     return HOLDS if holds else DOES_NOT
 
 # %% ../../nbs/lab/02_claims.ipynb #b3d564f7
+_ONE_SIDED = float(ndtr(-_ERRORS)) # probability beyond two standard errors on one side
+
+def _stretch(looks: int, freedom: float = math.inf) -> float:
+    "By how much an error grows that is looked at so many times, so that two errors stay as improbable."
+    beyond = [_ONE_SIDED / max(looks, 1), _ONE_SIDED]
+    rare, usual = ndtri(beyond) if math.isinf(freedom) else stdtrit(freedom, beyond)
+    return float(rare / usual)
+
 @dataclass(frozen=True)
 class Gain:
-    "A difference and its standard error; `str` gives both."
+    """A difference and its standard error; `str` gives both.
+
+    Args:
+        images: whose outcomes were compared; 0: what was compared are no outcomes
+        size: of the change of an image that changed, in (0, 1]
+        freedom: degrees of freedom, for which the error is stretched already
+    """
     difference: float
     error: float
+    images: int = 0             # whose outcomes were compared; 0: what was compared are no outcomes
+    size: float = 1.0           # of the change of an image that changed, in (0, 1]
+    freedom: float = math.inf   # degrees of freedom, for which the error is stretched already
+
+    def __neg__(self) -> Gain:
+        return replace(self, difference=-self.difference)
+
+    def error_at(self, margin: float) -> float: # what the error is at least, if the margin is the truth
+        if not self.images:
+            return self.error
+        return max(self.error, math.sqrt(1 + self.images * abs(margin) * self.size) / self.images)
 
     def above(self,
               margin: float = 0.0, # how much it must be
               tested: bool = True, # False: the question was not asked
+              looks: int = 1,      # differences of which this is the most striking
              ) -> dict[str, Any]:  # holds, difference, error: what a claim takes
         """The answer to: is it more than the margin?
 
         Args:
             margin: how much it must be
             tested: False: the question was not asked
+            looks: differences of which this is the most striking
         Returns:
             holds, difference, error: what a claim takes
         """
         if not tested or math.isnan(self.difference):
             return dict(holds=None)
-        return dict(holds=self.difference > margin, difference=self.difference - margin, error=self.error)
+        error = self.error_at(margin) * _stretch(looks, self.freedom)
+        return dict(holds=bool(self.difference > margin), difference=self.difference - margin, error=error)
 
     def surplus(self, margin: float = 0.0) -> float: # above the margin, in standard errors
-        return (self.difference - margin) / self.error
+        beyond, error = self.difference - margin, self.error_at(margin)
+        if error == 0:
+            return math.copysign(math.inf, beyond) if beyond else 0.0
+        return beyond / error
 
     def __str__(self) -> str:
         return f"{self.difference:+.3f} ({self.error:.3f})"
@@ -128,8 +159,23 @@ def paired(after: ArrayLike,  # [..., B] outcomes in [0, 1], images last; leadin
     each = (a - b).reshape(-1, a.shape[-1]).mean(0) if a.size else np.zeros(0)
     if not len(each):
         return Gain(math.nan, math.inf)
-    mean = each.mean()
-    return Gain(float(mean), float(np.sqrt(1 + np.sum((each - mean) ** 2)) / len(each)))
+    mean, squares = each.mean(), float(np.sum(each ** 2))
+    error = float(np.sqrt(1 + np.sum((each - mean) ** 2)) / len(each))
+    return Gain(float(mean), error, len(each), (1 + squares) / (1 + float(np.abs(each).sum())))
+
+def mean_of(values: ArrayLike, # [B] differences of any size, one an image or a draw
+           ) -> Gain:
+    """Their mean; its error is stretched by Student's factor for so few of them, and unknown for one.
+
+    Args:
+        values: [B] differences of any size, one an image or a draw
+    """
+    each = np.asarray(values, np.float64).ravel()
+    if len(each) < 2:
+        return Gain(float(each.mean()) if len(each) else math.nan, math.inf)
+    stretch = -float(stdtrit(len(each) - 1, _ONE_SIDED)) / _ERRORS
+    error = stretch * float(each.std(ddof=1)) / math.sqrt(len(each))
+    return Gain(float(each.mean()), error, freedom=len(each) - 1)
 
 def outcomes(certificates: Certificates, # of B images
              labels: ArrayLike,          # [B] true classes
@@ -148,8 +194,6 @@ def outcomes(certificates: Certificates, # of B images
     return np.stack([right & certificates.certified_at(radius) for radius in np.atleast_1d(np.asarray(radii))])
 
 # %% ../../nbs/lab/02_claims.ipynb #3e0dec11
-_ONE_SIDED = float(ndtr(-2.0)) # probability beyond two standard errors on one side
-
 def over_seeds(after: ArrayLike,  # [S, ..., B] outcomes, one row a seed
                before: ArrayLike, # of the same shape
               ) -> Gain:
@@ -161,38 +205,110 @@ def over_seeds(after: ArrayLike,  # [S, ..., B] outcomes, one row a seed
     """
     a, b = np.asarray(after, np.float64), np.asarray(before, np.float64)
     images = paired(np.moveaxis(a, 0, -2), np.moveaxis(b, 0, -2))
-    if len(a) < 2:
+    if len(a) < 2 or math.isnan(images.difference):
         return images
-    by_seed = (a - b).reshape(len(a), -1).mean(1)
-    stretch = -float(stdtrit(len(a) - 1, _ONE_SIDED)) / 2
-    seeds = stretch * float(by_seed.std(ddof=1)) / math.sqrt(len(a))
-    return Gain(images.difference, math.hypot(images.error, seeds))
+    seeds = mean_of((a - b).reshape(len(a), -1).mean(1))
+    return replace(images, error=math.hypot(images.error, seeds.error), freedom=seeds.freedom)
 
-def least(gains: Sequence[Gain], margin: float = 0.0) -> Gain: # the one that decides whether all are above the margin
-    return min(gains, key=lambda gain: gain.surplus(margin))
+# %% ../../nbs/lab/02_claims.ipynb #c64b12fa
+def least(gains: Iterable[Gain], margin: float = 0.0) -> Gain: # the one that decides whether all are above the margin
+    known = [gain for gain in gains if not math.isnan(gain.difference)]
+    return min(known, key=lambda gain: gain.surplus(margin), default=Gain(math.nan, math.inf))
+
+def all_above(gains: Iterable[Gain],
+              margin: float = 0.0, # how much each must be
+              tested: bool = True, # False: the question was not asked
+             ) -> dict[str, Any]:  # holds, difference, error: what a claim takes
+    """The answer to: is each of them more than the margin?
+
+    Args:
+        margin: how much each must be
+        tested: False: the question was not asked
+    Returns:
+        holds, difference, error: what a claim takes
+    """
+    several = list(gains)
+    worst, open_ = least(several, margin), any(math.isnan(gain.difference) for gain in several)
+    answer = worst.above(margin, tested, len(several) if worst.surplus(margin) < 0 else 1)
+    return dict(holds=None) if open_ and verdict_of(**answer) != DOES_NOT else answer
+
+def some_above(gains: Iterable[Gain],
+               margin: float = 0.0, # how much one of them must be
+               tested: bool = True, # False: the question was not asked
+              ) -> dict[str, Any]:  # holds, difference, error: what a claim takes
+    """The answer to: is at least one of them more than the margin?
+
+    Args:
+        margin: how much one of them must be
+        tested: False: the question was not asked
+    Returns:
+        holds, difference, error: what a claim takes
+    """
+    return _opposite(all_above([-gain for gain in gains], -margin, tested))
+
+def _opposite(answer: Mapping[str, Any]) -> dict[str, Any]:
+    "The answer to the opposite question."
+    if answer["holds"] is None:
+        return dict(holds=None)
+    return dict(answer, holds=not answer["holds"], difference=-answer["difference"])
 
 # %% ../../nbs/lab/02_claims.ipynb #8f940c05
-def everywhere(after: ArrayLike,    # [R, B] outcomes, one row a radius
+def everywhere(after: ArrayLike,    # [R, B] outcomes, one row a radius; or [S, R, B], of several seeds
                before: ArrayLike,   # of the same shape
                margin: float = 0.0, # by how much
               ) -> dict[str, Any]:  # holds, difference, error: what a claim takes
     """Whether after is above before by more than the margin, at every one of several radii.
 
     Args:
-        after: [R, B] outcomes, one row a radius
+        after: [R, B] outcomes, one row a radius; or [S, R, B], of several seeds
         before: of the same shape
         margin: by how much
     Returns:
         holds, difference, error: what a claim takes
     """
-    a, b = np.atleast_2d(np.asarray(after)), np.atleast_2d(np.asarray(before))
-    mean, gains = paired(a, b), [paired(x, y) for x, y in zip(a, b)]
+    a, b = (np.atleast_2d(np.asarray(one, np.float64)) for one in (after, before))
+    a, b = (one if one.ndim == 3 else one[None] for one in (a, b))
+    if not a.size:
+        return dict(holds=None)
+    mean, gains = over_seeds(a, b), [over_seeds(x, y) for x, y in zip(np.swapaxes(a, 0, 1), np.swapaxes(b, 0, 1))]
     worst = least(gains, margin)
-    if worst.surplus(margin) < float(ndtri(_ONE_SIDED / len(gains))) or mean.surplus(margin) < -2:
-        return min(worst, mean, key=lambda gain: gain.surplus(margin)).above(margin)
+    for gain, looks in sorted([(worst, len(gains)), (mean, 1)], key=lambda one: one[0].surplus(margin)):
+        if verdict_of(**(answer := gain.above(margin, looks=looks))) == DOES_NOT:
+            return answer
     if worst.difference < margin - 1e-12:
         return dict(holds=False, difference=worst.difference - margin, error=math.inf)
     return mean.above(margin)
+
+_ORDER = (DOES_NOT, UNDECIDED, UNTESTABLE, HOLDS) # the first that comes up decides whether all hold
+
+def in_all(answers: Iterable[Mapping[str, Any]], # to one question in several settings: holds, difference, error
+          ) -> dict[str, Any]:                   # holds, difference, error: what a claim takes
+    """Whether it holds in every setting.
+
+    Args:
+        answers: to one question in several settings: holds, difference, error
+    Returns:
+        holds, difference, error: what a claim takes
+    """
+    several = [dict(answer) for answer in answers]
+    for answer in several:
+        if answer["holds"] is not None and not answer["holds"] and "error" in answer:
+            answer["error"] *= _stretch(len(several))
+    def rank(answer: Mapping[str, Any]) -> tuple[int, float]:
+        known = answer.get("error", math.inf) < math.inf
+        return _ORDER.index(verdict_of(**answer)), Gain(answer["difference"], answer["error"]).surplus() if known else 0.0
+    return min(several, key=rank, default=dict(holds=None))
+
+def in_some(answers: Iterable[Mapping[str, Any]], # to one question in several settings: holds, difference, error
+           ) -> dict[str, Any]:                   # holds, difference, error: what a claim takes
+    """Whether it holds in at least one setting.
+
+    Args:
+        answers: to one question in several settings: holds, difference, error
+    Returns:
+        holds, difference, error: what a claim takes
+    """
+    return _opposite(in_all([_opposite(answer) for answer in answers]))
 
 # %% ../../nbs/lab/02_claims.ipynb #fd5f30f1
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from .cache import _read_json, _writable, _write_json, locked
 from .claims import read_claim
 from .forkserver import ForkServer
 from .notebooks import code_cells
-from .tasks import Task
+from .tasks import Task, differences
 
 # %% auto #0
 __all__ = ['DeadKernel', 'SchedulerGone', 'kill_kernels', 'remove_left_sockets', 'Ending', 'execute']
@@ -353,6 +353,9 @@ def _help(task: Task, helper: tuple[int, int], limit: float | None, forks: ForkS
     return dict(status="done")
 
 # %% ../../nbs/lab/11_kernels.ipynb #cdf04a1c
+_OTHER = ("not made here: {} changed since the run was planned, or the worker has another; give the command again, and "
+          "give workers the same environment, checkout and folders")
+
 def execute(task: Task,          # a run
             wait: bool = True,   # False: do not wait for another process that is making the same run
             helper: tuple[int, int] | None = None, # (i, K): help with voting only, starting at shard i of K
@@ -360,7 +363,8 @@ def execute(task: Task,          # a run
             limit: float | None = None, # seconds after which it is stopped; None: no limit
             forks: ForkServer | None = None, # from which its kernel is forked; None: the kernel starts by itself
            ) -> dict[str, Any]:  # status "done", "cached", "FAILED" or "busy", with seconds and where the notebook is
-    """Make one run, unless it is finished. Raises DeadKernel if its kernel died.
+    """Make one run, unless it is finished, or the notebook, the package or the data are not those that its key was
+    taken from. Raises DeadKernel if its kernel died.
 
     Args:
         task: a run
@@ -376,6 +380,8 @@ def execute(task: Task,          # a run
                   notebook=str(task.folder / "notebook.ipynb"))
     if task.done:
         return report | dict(status="cached")
+    if other := differences(task):
+        return report | dict(status="FAILED", error=_OTHER.format(" and ".join(other)))
     if helper is not None:
         return report | _help(task, helper, limit, forks)
     with locked(task.folder, wait=wait) as mine:

@@ -149,7 +149,7 @@ class Outcome:
         paths = [path for task in self.tasks if task.done for path in sorted(task.folder.glob("*_beside.csv"))]
         frames = [results.load(path) for path in paths]
         both = [frame for frame in frames if {"ours", "printed"} <= set(frame.columns)]
-        return sum(int((frame["ours"].notna() & frame["printed"].notna()).sum()) for frame in both)
+        return sum(map(results.matched, both))
 
     def __repr__(self) -> str:
         return ("\n" if self.failed else "; ").join(_said(self))

@@ -72,7 +72,7 @@ def _shape_beside(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]: # of a table
     both = frame[frame["ours"].notna() & frame["printed"].notna()].reset_index(drop=True)
     if not len(both):
         return both, "no number of ours has a printed one beside it"
-    said = f"{len(both)} of our numbers beside printed ones"
+    said = f"{results.matched(both)} of our numbers beside printed ones"
     keys = [name for name in both.columns if name not in ("radius", "ours", "printed", "difference")]
     if not keys or not _fits(both, keys):
         return both, said

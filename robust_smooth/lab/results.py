@@ -28,7 +28,8 @@ from .words import in_words
 
 # %% auto #0
 __all__ = ['NOT_KEYS', 'SIZES', 'HALF_WRITTEN', 'provenance', 'to_markdown', 'save', 'files_of', 'check_places', 'load', 'beside',
-           'published', 'doubt', 'compare', 'log_accuracy', 'read_certification_log', 'write_certification_log']
+           'matched', 'published', 'doubt', 'compare', 'log_accuracy', 'read_certification_log',
+           'write_certification_log']
 
 # %% ../../nbs/lab/01_results.ipynb #1bd24ca4
 _all_ = ["log_accuracy", "read_certification_log", "write_certification_log"] # from `logs`
@@ -298,6 +299,18 @@ def beside(ours: pd.DataFrame,   # rows with a column `value`
     joined["difference"] = joined["ours"] - joined["printed"]
     first = [*keys, "printed", "ours", "difference"]
     return joined[first + [name for name in joined.columns if name not in first]]
+
+# %% ../../nbs/lab/01_results.ipynb #6e0c5d3a
+def matched(frame: pd.DataFrame, # see `beside`
+           ) -> int:
+    """How many of our numbers have a printed one beside them; one that has two, of two data sets, counts once.
+
+    Args:
+        frame: see `beside`
+    """
+    theirs = [name for name in frame.columns if str(name).startswith("printed") or name == "difference"]
+    both = frame[frame["ours"].notna() & frame["printed"].notna()]
+    return len(both.drop(columns=theirs).drop_duplicates())
 
 # %% ../../nbs/lab/01_results.ipynb #a0963b07
 _DATASETS = ("digits", "mnist", "svhn", "cifar10", "cifar100", "imagenet") # the larger the later

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from .definitions import code_of
 from .notebooks import code_cells, default_parameters, find_notebook, meant, refuse_choice
 
 # %% auto #0
-__all__ = ['check_parameters', 'Task', 'make_task']
+__all__ = ['check_parameters', 'Task', 'differences', 'make_task']
 
 # %% ../../nbs/lab/10_tasks.ipynb #ff3f9f1a
 def _text(name: str, value: str) -> str:
@@ -153,6 +153,7 @@ class Task:
         key: hash of everything it follows from
         runs: folder of all runs
         home: ROBUST_SMOOTH_HOME
+        versions: hashes of what the key follows from, by name
     """
     experiment: str   # name
     notebook: str     # its file
@@ -161,6 +162,7 @@ class Task:
     key: str          # hash of everything it follows from
     runs: str         # folder of all runs
     home: str         # ROBUST_SMOOTH_HOME
+    versions: dict = field(default_factory=dict) # hashes of what the key follows from, by name
 
     @property
     def folder(self) -> Path:
@@ -218,6 +220,33 @@ def _data_version(parameters: Mapping[str, Any]) -> str:
             parts.append(sorted((str(one.relative_to(path)), one.stat().st_size) for one in files))
     return content_hash(parts)
 
+# %% ../../nbs/lab/10_tasks.ipynb #3fd2a7c1
+def _versions(sources: list[str], parameters: Mapping[str, Any]) -> dict[str, Any]:
+    "What a run follows from beside its parameters, by names for whoever looks for a difference."
+    return {
+        "the notebook": content_hash(sources),
+        "the package": _code_version(sources),
+        "the data": _data_version(parameters),
+        "the printed numbers": _papers_version(),
+        "the folder `shared`": shared() is not None,
+    }
+
+def differences(task: Task,    # a run that was planned, perhaps by another process
+               ) -> list[str]: # what is other here and now; [] where its key is that of what would be made
+    """What of a run's notebook, package and data is not what its key was taken from.
+
+    Args:
+        task: a run that was planned, perhaps by another process
+    Returns:
+        what is other here and now; [] where its key is that of what would be made
+    """
+    try:
+        sources = [cell["source"] for cell in code_cells(task.notebook)]
+    except (OSError, ValueError):
+        return ["the notebook"]
+    here = _versions(sources, task.parameters) if task.versions else {}
+    return [name for name, value in task.versions.items() if here[name] != value]
+
 # %% ../../nbs/lab/10_tasks.ipynb #a60b8ea5
 def _resolved(chosen: dict[str, Any]) -> dict[str, Any]:
     "Paths made absolute, for notebooks run in another folder; an old name of a budget made today's."
@@ -270,7 +299,7 @@ def make_task(experiment: str | Path,             # name or notebook file
     refuse_choice(path, everything)
     _check_sizes(chosen, everything)
     sources = [cell["source"] for cell in code_cells(path)]
-    versions = [_code_version(sources), _data_version(everything), _papers_version(), shared() is not None]
-    key = content_hash("run", sources, everything, versions)
+    versions = _versions(sources, everything)
+    key = content_hash("run", sources, everything, list(versions.values())[1:])
     runs = str(Path(out).expanduser().resolve()) if out else str(home() / "runs")
-    return Task(path.stem, str(path), everything, chosen, key, runs, str(home()))
+    return Task(path.stem, str(path), everything, chosen, key, runs, str(home()), versions)

@@ -171,6 +171,13 @@ def test_a_printed_number_stands_beside_one_of_ours():
             ).any()
 
 
+def test_one_of_our_numbers_beside_two_printed_ones_counts_once():
+    "52 numbers on digits stood beside 52 of CIFAR-10 and 39 of ImageNet: 91 of our numbers, said the last line of a run."
+    ours = pd.DataFrame(dict(dataset="digits", sigma=[0.25, 0.5], radius=0.5, value=[0.7, 0.7]))
+    theirs = pd.DataFrame(dict(dataset=["cifar10", "imagenet", "cifar10"], sigma=[0.25, 0.25, 1.0], radius=0.5, value=0.4))
+    assert [results.matched(results.beside(ours, rows)) for rows in (theirs, theirs[:1], theirs[2:])] == [1, 1, 0]
+
+
 def test_curves_that_promise_different_things_do_not_share_an_axis():
     from matplotlib import pyplot as plt
     from robust_smooth.lab.figures import bars, certified_curves, curve, lines

@@ -210,6 +210,25 @@ HOSTILE = [
 ]
 
 
+def test_what_changed_since_a_run_was_planned_is_not_kept_under_its_key(home, monkeypatch):
+    "A worker of dask in another checkout made runs by its own code, and they were handed out as the sweep's from then on."
+    path = notebook(home, "assert seed >= 0")
+    planned = [tasks.make_task(path, dict(seed=seed), out=home / "runs") for seed in (0, 1)]
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(tasks, "_code_version", lambda sources: "that of another checkout")
+        for helper in (None, (1, 2)):
+            report = kernels.execute(planned[0], helper=helper)
+            assert report["status"] == "FAILED" and "not made here: the package" in report["error"]
+        [report] = schedulers.drive(planned[:1], quiet=True)
+        assert report["status"] == "FAILED" and not planned[0].done
+    assert kernels.execute(planned[0])["status"] == "done"
+    notebook(home, "assert seed >= 1")
+    assert kernels.execute(planned[0])["status"] == "cached"
+    assert "the notebook" in kernels.execute(planned[1])["error"] and not planned[1].done
+    path.unlink()
+    assert "the notebook" in kernels.execute(planned[1])["error"]
+
+
 def test_no_string_in_a_grid_becomes_code(home):
     body = (
         "import json, os, pathlib\n(pathlib.Path(os.environ['ROBUST_SMOOTH_RUN']) / "
