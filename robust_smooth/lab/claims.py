@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr, ndtri, stdtrit
 
 from ..core.certificates import Certificates
@@ -20,7 +20,7 @@ from ..core.certificates import Certificates
 # %% auto #0
 __all__ = ['PROVED_FALSE', 'HOLDS', 'DOES_NOT', 'UNDECIDED', 'UNTESTABLE', 'VERDICTS', 'WHOSE', 'NO_DATA', 'COLUMNS',
            'read_claim', 'verdict_of', 'Gain', 'paired', 'mean_of', 'outcomes', 'over_seeds', 'least', 'all_above',
-           'some_above', 'everywhere', 'in_all', 'in_some', 'Claim', 'Claims', 'tally']
+           'some_above', 'everywhere', 'in_all', 'in_some', 'best_of', 'Claim', 'Claims', 'tally']
 
 # %% ../../nbs/lab/02_claims.ipynb #72f76435
 PROVED_FALSE = "proved false"
@@ -309,6 +309,24 @@ def in_some(answers: Iterable[Mapping[str, Any]], # to one question in several s
         holds, difference, error: what a claim takes
     """
     return _opposite(in_all([_opposite(answer) for answer in answers]))
+
+# %% ../../nbs/lab/02_claims.ipynb #5e3c9a40
+def best_of(several: ArrayLike, # [M, R, B] outcomes of M classifiers, one row a radius
+           ) -> NDArray[np.float64]: # [R, B] of the best at each radius
+    """Outcomes of the best classifier at each radius; the best for an image is chosen on images of which it is none.
+
+    Args:
+        several: [M, R, B] outcomes of M classifiers, one row a radius
+    Returns:
+        [R, B] of the best at each radius
+    """
+    each = np.asarray(several, np.float64)
+    odd = np.arange(each.shape[-1]) % 2 == 1
+    found = np.empty(each.shape[1:])
+    for judged in (odd, ~odd):
+        best = each[..., ~judged].sum(-1).argmax(0)
+        found[:, judged] = np.take_along_axis(each[..., judged], best[None, :, None], 0)[0]
+    return found
 
 # %% ../../nbs/lab/02_claims.ipynb #fd5f30f1
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from ..core.places import write_atomic
 
 # %% auto #0
 __all__ = ['PALETTE', 'DASHES', 'look', 'use', 'style', 'panels', 'legend_below', 'legend_beside', 'printed_points', 'band',
-           'save_figure', 'curve', 'certified_curves', 'lines', 'bars']
+           'best_title', 'save_figure', 'curve', 'certified_curves', 'lines', 'bars']
 
 # %% ../../nbs/lab/02_figures.ipynb #5e6d2975
 PALETTE = ( # for all kinds of colour vision: seaborn's "colorblind", without a second of importing it
@@ -149,6 +149,17 @@ def band(ax: Axes, x: ArrayLike, low: ArrayLike, high: ArrayLike, color: Any, st
          opacity: float = 0.18) -> None:
     "What seeds or images leave open, behind a curve."
     ax.fill_between(np.asarray(x), np.asarray(low), np.asarray(high), color=color, alpha=opacity, linewidth=0, step=step)
+
+# %% ../../nbs/lab/02_figures.ipynb #c2d85f17
+def best_title(levels: Sequence[float], # noise levels of the classifiers of which the best is shown
+              ) -> str:
+    """What a picture of the best of several classifiers says above it.
+
+    Args:
+        levels: noise levels of the classifiers of which the best is shown
+    """
+    said = ", ".join(f"{level:g}" for level in levels)
+    return f"best of σ = {said}" if len(levels) > 1 else f"σ = {said}"
 
 # %% ../../nbs/lab/02_figures.ipynb #1ea33543
 @contextmanager
