@@ -98,6 +98,12 @@ def _numbered(frame: pd.DataFrame) -> bool: # in order, or what is left of a lar
     "Whether an index only numbers the rows: whole numbers without a name."
     return frame.index.name is None and pd.api.types.is_integer_dtype(frame.index.dtype)
 
+def _one_header(frame: pd.DataFrame) -> pd.DataFrame:
+    "With columns of several levels under one line of names, as every program reads them."
+    if frame.columns.nlevels == 1:
+        return frame
+    return frame.set_axis([", ".join(str(part) for part in name if part != "") for name in frame.columns], axis=1)
+
 def to_markdown(frame: pd.DataFrame, # any table
                 digits: int = 4,     # significant digits of floats
                ) -> str:             # a GitHub table
@@ -144,7 +150,7 @@ def save(frame: pd.DataFrame, # the table
     write_atomic(_named(stem, ".md"), to_markdown(in_words(frame, experiment) if experiment else frame))
     if provenance is not None: # that of another table stands beside this one at no moment
         _named(stem, ".json").unlink(missing_ok=True)
-    write_atomic(_named(stem, ".csv"), frame.to_csv(index=not _numbered(frame), lineterminator="\n"))
+    write_atomic(_named(stem, ".csv"), _one_header(frame).to_csv(index=not _numbered(frame), lineterminator="\n"))
     if provenance is not None:
         text = json.dumps(dict(provenance), indent=1, sort_keys=True, default=str)
         write_atomic(_named(stem, ".json"), text + "\n")

@@ -194,6 +194,8 @@ def word(name: Any,             # of a column or row; what is no text stays as i
         return name
     again = re.sub(r"\.\d+$", "", name) # pandas numbers columns of one name
     found = known(name, experiment) or (known(again, experiment) if re.match(r"[a-zA-Z_]", name) else None)
+    if not found and ", " in name: # a column that had several levels
+        return ", ".join(word(part, experiment) for part in name.split(", "))
     return found or ("" if name.startswith("Unnamed:") else name.replace("_", " "))
 
 # %% ../../nbs/lab/01a_words.ipynb #23a4f5b8
