@@ -569,12 +569,16 @@ def test_the_certified_accuracy_is_told_at_round_radii(small_vote, capsys):
         (["--device", "nowhere"], "--device nowhere:"),
         (["--data", "mixed", "--subset", "2"], "--data imagefolder --data-dir FOLDER"),
         (["--data", "split", "--split", "tset"], "there are test, val"),
+        (["--data", "fine.npy", "--split", "train"], "--data fine.npy has no splits"),
+        (["--data", "fine.npy", "--data-dir", "."], "--data-dir . is the folder of a data set"),
+        (["--batch-size", "1" + 22 * "0"], "--batch-size must be a whole number from 1 to"),
     ],
 )
 def test_mistakes_are_told_in_the_words_of_a_shell(extra, words, small_vote, capsys):
     import numpy as np
     from PIL import Image
     np.save("high.npy", np.full((2, 1, 8, 8), 200.0))
+    np.save("fine.npy", np.full((2, 1, 8, 8), 0.5))
     Path("text.npy").write_text("0 1 2")
     np.savez("objects.npz", images=np.array([{}, None], dtype=object))
     Path("junk.pt").write_bytes(b"nothing of the kind")

@@ -62,6 +62,14 @@ def _floats(path: Path, images: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(images.astype(np.float32))
 
 # %% ../../nbs/training/12b_opened.ipynb #75c305a5
+def _no_idle(name: str, split: str, data_dir: str, folder: bool) -> None:
+    "Refuse words that would change nothing: a file and one's own data set have no splits, and lie where they lie."
+    if data_dir:
+        raise ValueError(f"--data-dir {data_dir} is the folder of a data set that is known by name, got --data {name}")
+    if split != "test" and not folder:
+        raise ValueError(f"--split {split} is for a data set that is known by name, or a folder of folders; --data {name} "
+                         "has no splits")
+
 def open_data(name: str,                 # a data set, FILE.npy, FILE.npz, a folder of class folders, or module:dataset
               split: str = "test",       # of a data set, or of a folder that has folders of splits
               data_dir: str = "",        # of a data set
@@ -82,6 +90,7 @@ def open_data(name: str,                 # a data set, FILE.npy, FILE.npz, a fol
     path = Path(name)
     if name in DATASETS:
         return load(name, split, data_dir=data_dir, subset=subset)
+    _no_idle(name, split, data_dir, path.is_dir() and path.suffix not in (".npy", ".npz"))
     if path.suffix in (".npy", ".npz"):
         found: Any = _arrays(path)
     elif path.is_dir():

@@ -108,8 +108,8 @@ def refuse_settings(n: Any = 1,             # draws
         if not isinstance(value, numbers.Real):
             raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")
     refuse_device(device)
-    if not (batch_size is None or isinstance(batch_size, numbers.Integral)):
-        raise ValueError(f"batch_size must be a whole number >= 1, got {batch_size!r}")
+    if not (batch_size is None or (isinstance(batch_size, numbers.Integral) and batch_size <= MOST_DRAWS)):
+        raise ValueError(f"batch_size must be a whole number from 1 to {MOST_DRAWS:,}, got {batch_size!r}")
     if not (stop is None or hasattr(stop, "looks")):
         raise TypeError(f"stop must be a stopping rule, such as sequential.plan(...), got {stop!r}")
 
