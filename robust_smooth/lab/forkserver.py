@@ -10,7 +10,7 @@ import builtins
 import contextlib
 import gc
 import importlib
-import io
+import importlib.util
 import json
 import os
 import select
@@ -18,8 +18,9 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -84,35 +85,95 @@ def _serve(connection: socket.socket) -> dict[str, Any] | None:
     files = _code_files()
     with connection.makefile("r", encoding="utf-8") as lines:
         for line in lines:
-            pid = os.fork() if _may_fork(files) else None
+            pid = None
+            if _may_fork(files):
+                with contextlib.suppress(OSError): # no more processes, or no memory
+                    pid = os.fork()
             if pid == 0:
                 return json.loads(line)
-            connection.sendall(f"{json.dumps(pid)}\n".encode())
+            try:
+                connection.sendall(f"{json.dumps(pid)}\n".encode())
+            except OSError: # its owner has gone meanwhile
+                return None
     return None
 
 # %% ../../nbs/lab/10_forkserver.ipynb #5e3f8228
+class _Stream:
+    "Standard output or error of an import; who keeps it writes to that of the kernel, once there is one."
+
+    def __init__(self, stream: Any):
+        self.stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+@contextlib.contextmanager
+def _listening() -> Iterator[Callable[[], bool]]: # whether anything was said within
+    "Keep what is written, also by processes and libraries in C."
+    found, kept = (sys.stdout, sys.stderr), (os.dup(1), os.dup(2))
+    sys.stdout, sys.stderr = _STREAMS[:] = [_Stream(sys.__stdout__), _Stream(sys.__stderr__)] # type: ignore[assignment]
+    with tempfile.TemporaryFile() as file:
+        def said() -> bool:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            return os.fstat(file.fileno()).st_size > 0
+
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield said
+        finally:
+            said()
+            sys.stdout, sys.stderr = found
+            for number, own in enumerate(kept, 1):
+                os.dup2(own, number)
+                os.close(own)
+
+_STREAMS: list[Any] = []
+
 @contextlib.contextmanager
 def _as_in_a_kernel() -> Iterator[None]:
     "Within, who asks is told that this is a notebook."
     import IPython
+    from IPython.core.interactiveshell import InteractiveShell
     found, kernel = IPython.get_ipython, SimpleNamespace(kernel=None, config=dict(IPKernelApp={}))
+
+    def shell() -> Any: # who keeps this is told of the kernel's own, once there is one
+        return InteractiveShell.instance() if InteractiveShell.initialized() else kernel
+
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
-    IPython.get_ipython = builtins.get_ipython = lambda: kernel # type: ignore[attr-defined] # IPython adds it, too
+    IPython.get_ipython = builtins.get_ipython = shell # type: ignore[attr-defined] # IPython adds it, too
     try:
         yield
     finally:
         IPython.get_ipython = found
         del builtins.get_ipython # type: ignore[attr-defined] # the kernel's shell sets its own
 
-def _import(modules: Sequence[str]) -> None:
-    "Import what can be imported, quietly: a notebook says what is missing."
-    import ipykernel.kernelapp  # noqa: F401  # with the kernel and its shell
-    with _as_in_a_kernel(), contextlib.redirect_stderr(io.StringIO()):
-        for name in modules:
-            with contextlib.suppress(Exception):
+def _installed(name: str) -> bool:
+    "Whether a module is of this package or an installed one, and not the user's own."
+    top = name.split(".")[0]
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return False
+    parts = Path(spec.origin or "").parts if spec else ()
+    return top == "robust_smooth" or "site-packages" in parts or "dist-packages" in parts
+
+def _import(modules: Sequence[str]) -> bool: # False: an import failed, or said something
+    "Import what is installed."
+    from ipykernel.kernelapp import IPKernelApp # with the kernel and its shell
+    IPKernelApp().init_path() # a file in the notebook's folder hides an installed module
+    with _as_in_a_kernel(), _listening() as said:
+        try:
+            for name in filter(_installed, modules):
                 importlib.import_module(name)
+        except Exception:
+            return False
+        if said():
+            return False
     gc.collect()
     gc.freeze() # what is here is shared by all copies: none looks through it for garbage, not even at its end
+    return True
 
 def _become_kernel(asked: Mapping[str, Any], server: int) -> None:
     "In a copy: be the kernel that was asked for, to its end."
@@ -121,12 +182,20 @@ def _become_kernel(asked: Mapping[str, Any], server: int) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
-    os.environ.update(asked["environment"])
+    os.environ.update(asked["environment"], JPY_PARENT_PID=str(server))
     os.chdir(asked["folder"])
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed()
-    sys.argv = ["ipykernel_launcher", *asked["arguments"]]
-    IPKernelApp.launch_instance([*asked["arguments"], f"--IPKernelApp.parent_handle={server}"])
+    if "torch" in sys.modules:
+        sys.modules["torch"].default_generator.seed()
+    launcher = importlib.util.find_spec("ipykernel_launcher")
+    sys.argv = [launcher.origin if launcher and launcher.origin else "ipykernel_launcher", *asked["arguments"]]
+    kernel = IPKernelApp.instance()
+    kernel.initialize([*asked["arguments"], f"--IPKernelApp.parent_handle={server}"])
+    for kept, stream in zip(_STREAMS, (sys.stdout, sys.stderr)):
+        kept.stream = stream
+    if os.getppid() == server: # else it has gone meanwhile
+        kernel.start()
 
 def _reap(*args: Any) -> None:
     "Take leave of kernels that have ended, so that their processor time counts as ours."
@@ -137,14 +206,17 @@ def _reap(*args: Any) -> None:
 def _main() -> None:
     "A server: arguments are the number of its socket and the modules."
     signal.signal(signal.SIGINT, signal.SIG_IGN) # it goes with its owner
-    signal.signal(signal.SIGCHLD, _reap)
     server = os.getpid()
     connection = socket.socket(fileno=int(sys.argv[1]))
-    _import(sys.argv[2:])
+    asked = None
     with connection:
-        asked = _serve(connection)
-    if asked is not None:
-        _become_kernel(asked, server)
+        if _import(sys.argv[2:]):
+            signal.signal(signal.SIGCHLD, _reap) # not before: who starts a process in an import waits for it
+            asked = _serve(connection)
+    if asked is None:
+        os._exit(0) # waits for no thread of an import
+    _become_kernel(asked, server)
+
 
 # %% ../../nbs/lab/10_forkserver.ipynb #bfcdb877
 class _Forked:
@@ -153,7 +225,12 @@ class _Forked:
 
     def __init__(self, pid: int):
         self.pid = pid
-        self.descriptor: int | None = os.pidfd_open(pid) # None: it has ended
+        try:
+            self.descriptor: int | None = os.pidfd_open(pid) # None: it has ended
+        except OSError: # too many files: nobody would end it
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+            raise
 
     def _ended(self, seconds: float | None) -> bool:
         if self.descriptor is not None:
@@ -201,6 +278,8 @@ def _shared_part(environment: Mapping[str, str]) -> dict[str, str]:
 _START = ("import sys\nif not sys.path[0]: del sys.path[0]\n"
           "from robust_smooth.lab.forkserver import _main\n_main()")
 
+_PATIENCE = 60.0 # seconds for the imports and a copy
+
 class ForkServer:
     """Forks kernels from a process that has imported what these notebooks import; it starts with the first kernel.
 
@@ -222,13 +301,27 @@ class ForkServer:
         "End the server."
         with self.lock:
             self.over = True
-            if self.connection is not None and self.process is not None:
+            if self.connection is not None:
+                with contextlib.suppress(OSError): # it is gone
+                    self.connection.shutdown(socket.SHUT_RDWR) # also where a copy of this process has the socket, too
                 self.connection.close()
-                self.process.wait()
+            if self.process is not None:
+                try:
+                    self.process.wait(5)
+                except subprocess.TimeoutExpired: # suspended, or still importing
+                    self.process.kill()
+                    self.process.wait()
+
+    def kill(self) -> None:
+        "End the server and its kernels at once, also while it is asked for one."
+        self.over = True
+        if self.process is not None:
+            self.process.kill()
 
     def _begin(self, environment: Mapping[str, str], folder: str) -> None:
         self.start = _shared_part(environment), folder
         self.connection, theirs = socket.socketpair()
+        self.connection.settimeout(_PATIENCE)
         with theirs:
             command = [sys.executable, "-c", _START, str(theirs.fileno()), *self.modules]
             self.process = subprocess.Popen(command, env=self.start[0], cwd=folder, stdin=subprocess.DEVNULL,
@@ -270,6 +363,8 @@ class ForkServer:
                 pid = self._ask(arguments=list(command[3:]), environment=dict(environment), folder=folder)
                 if pid is not None:
                     return _Forked(pid)
+            except TimeoutError: # a kernel that it began later would be a second one
+                self.kill()
             except OSError: # it is gone, or the kernel already is
                 pass
             self.over = True

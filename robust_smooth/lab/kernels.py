@@ -190,21 +190,21 @@ class Ending:
 @contextlib.contextmanager
 def _time_limit(scratch: Path, limit: float | None) -> Iterator[threading.Event]:
     "Kill the kernel of a folder after so many seconds; the event says that it came to that."
-    over = threading.Event()
+    over, ended = threading.Event(), threading.Event()
 
     def stop() -> None:
-        over.set()
-        kill_kernels(str(scratch))
+        if not ended.wait(limit):
+            over.set()
+            kill_kernels(str(scratch))
+        while not ended.wait(0.1): # its kernel may only be starting
+            kill_kernels(str(scratch))
 
-    timer = None if limit is None else threading.Timer(limit, stop)
-    if timer is not None:
-        timer.daemon = True
-        timer.start()
+    if limit is not None:
+        threading.Thread(target=stop, daemon=True).start()
     try:
         yield over
     finally:
-        if timer is not None:
-            timer.cancel()
+        ended.set()
 
 # %% ../../nbs/lab/11_kernels.ipynb #9ad8a585
 def _cannot_write(error: OSError) -> str:

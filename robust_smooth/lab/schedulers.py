@@ -164,6 +164,8 @@ class _Threads:
         while not all(job.done() for job in self.begun):
             if kind is not None: # interrupted: the kernels go with us, also those that are just starting
                 kill_kernels()
+                if self.forks is not None:
+                    self.forks.kill()
             time.sleep(0.05)
         if self.forks is not None:
             self.forks.close()

@@ -90,9 +90,11 @@ def test_two_runs_and_kernels_with_threads_start_as_usual(home, monkeypatch):
 
 
 def test_code_that_changes_during_a_sweep_is_read_anew(home, monkeypatch):
-    (home / "own_code.py").write_text("VALUE = 1")
+    installed = home / "site-packages"
+    installed.mkdir()
+    (installed / "own_code.py").write_text("VALUE = 1")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(home), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(installed), os.environ.get("PYTHONPATH", "")]))
     more = "from pathlib import Path\nimport own_code"
     path = notebook(home, more=more, extra="(own_code.VALUE, Path(own_code.__file__).write_text(f'VALUE = {seed + 10}'))[0]")
     found = swept(home, path)
@@ -128,3 +130,101 @@ def test_nothing_outlives_an_owner_that_is_killed(home):
     owner.send_signal(signal.SIGKILL)
     owner.wait()
     assert gone(server) and gone(kernel)
+
+
+@pytest.fixture
+def ask(tmp_path, monkeypatch):
+    "Ask a server that imports a module of some code for a kernel; what came of it, and how long the server took to end."
+    installed = tmp_path / "site-packages"
+    installed.mkdir()
+
+    def asked(code: str = "", before=lambda server: None) -> tuple[bool, float]:
+        (installed / "installed_code.py").write_text(code)
+        environment = {**os.environ, "OMP_NUM_THREADS": "1",
+                       "PYTHONPATH": os.pathsep.join([str(installed), os.environ.get("PYTHONPATH", "")])}
+        server = forkserver.ForkServer([])
+        server.modules = ["installed_code"]
+        before(server)
+        command = [sys.executable, "-m", "ipykernel_launcher", "-f", str(tmp_path / "kernel.json")]
+        kernel = server.kernel(command, environment, str(tmp_path))
+        if kernel is not None:
+            kernel.kill()
+            kernel.wait(10)
+        begin = time.monotonic()
+        server.close()
+        return kernel is not None, time.monotonic() - begin
+    return asked
+
+
+@pytest.mark.parametrize("code", ["print(1)", "import os; os.write(2, b'x')", "raise ValueError", "import sys; sys.exit(1)"])
+def test_an_import_that_fails_or_says_something_is_left_to_the_kernels(ask, code, capfd):
+    assert not ask(code)[0]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_import_sees_how_its_processes_end(ask):
+    assert ask("import subprocess; assert subprocess.run(['false']).returncode == 1")[0]
+
+
+def test_a_server_ends_though_an_import_has_begun_a_thread(ask):
+    forked, seconds = ask("import threading, time; threading.Thread(target=time.sleep, args=(60,)).start()")
+    assert not forked and seconds < 4
+
+
+def test_a_server_that_hangs_is_given_up(ask, monkeypatch):
+    monkeypatch.setattr(forkserver, "_PATIENCE", 1.0)
+    forked, seconds = ask("import time; time.sleep(60)")
+    assert not forked and seconds < 4
+
+
+def test_a_kernel_that_cannot_be_watched_is_ended(ask, monkeypatch):
+    begun = []
+
+    def full(pid):
+        begun.append(pid)
+        raise OSError(24, "Too many open files")
+    assert not ask(before=lambda server: monkeypatch.setattr(os, "pidfd_open", full))[0]
+    assert len(begun) == 1 and gone(begun[0])
+
+
+def test_a_server_without_processes_left_says_so(monkeypatch):
+    import socket
+
+    def fork():
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+    monkeypatch.setattr(forkserver, "_may_fork", lambda files: True)
+    monkeypatch.setattr(os, "fork", fork)
+    ours, theirs = socket.socketpair()
+    ours.sendall(b"{}\n")
+    ours.shutdown(socket.SHUT_WR)
+    with ours, theirs:
+        assert forkserver._serve(theirs) is None
+        assert ours.recv(10) == b"null\n"
+
+
+def test_a_module_beside_the_notebook_hides_an_installed_one_and_own_modules_see_their_run(home, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    (home / "seaborn.py").write_text("import os, random\nRUN = os.path.isdir(os.environ.get('ROBUST_SMOOTH_RUN', ''))")
+    found = swept(home, notebook(home, more="import seaborn", extra="seaborn.RUN"))
+    assert found.parent[0] != os.getpid() and (found.extra == True).all() # noqa: E712
+
+
+def test_copies_draw_seeds_of_their_own_and_loggers_reach_the_notebook(home, monkeypatch):
+    pytest.importorskip("torch")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    more = "import logging\nimport torch\nlogging.getLogger('torch').warning('heard')"
+    path = notebook(home, more=more, extra="torch.rand(1).item()")
+    done = reproduce.sweep(path, dict(seed=[0, 1, 2]), out=home / "out", jobs=1, quiet=True)
+    found = pd.concat([pd.read_csv(task.folder / "table.csv") for task in done.tasks])
+    assert found.parent.nunique() == 1 and found.extra.nunique() == 3
+    assert all("heard" in (task.folder / "notebook.ipynb").read_text() for task in done.tasks)
+
+
+def test_a_limit_that_falls_before_a_kernel_starts_ends_it():
+    from robust_smooth.lab import kernels
+    with kernels._time_limit(Path("/no/run"), 0.05) as over:
+        over.wait(5)
+        process = subprocess.Popen(["sleep", "60"])
+        kernels._KERNELS["/no/run"] = process.pid
+        assert process.wait(5) == -signal.SIGKILL
+    del kernels._KERNELS["/no/run"]
