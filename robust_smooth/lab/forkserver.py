@@ -111,7 +111,8 @@ class _Stream:
 def _listening() -> Iterator[Callable[[], bool]]: # whether anything was said within
     "Keep what is written, also by processes and libraries in C."
     found, kept = (sys.stdout, sys.stderr), (os.dup(1), os.dup(2))
-    sys.stdout, sys.stderr = _STREAMS[:] = [_Stream(sys.__stdout__), _Stream(sys.__stderr__)] # type: ignore[assignment] # it does what they do
+    _STREAMS[:] = _Stream(sys.__stdout__), _Stream(sys.__stderr__)
+    sys.stdout, sys.stderr = _STREAMS
     with tempfile.TemporaryFile() as file:
         def said() -> bool:
             sys.stdout.flush()
