@@ -132,6 +132,7 @@ def _listening() -> Iterator[Callable[[], bool]]: # whether anything was said wi
 
 _STREAMS: list[Any] = []
 
+# %% ../../nbs/lab/10_forkserver.ipynb #a1c07d31
 @contextlib.contextmanager
 def _as_in_a_kernel() -> Iterator[None]:
     "Within, who asks is told that this is a notebook."
@@ -150,6 +151,7 @@ def _as_in_a_kernel() -> Iterator[None]:
         IPython.get_ipython = found
         del builtins.get_ipython # type: ignore[attr-defined] # the kernel's shell sets its own
 
+# %% ../../nbs/lab/10_forkserver.ipynb #b2d18e42
 def _installed(name: str) -> bool:
     "Whether a module is of this package or an installed one, and not the user's own."
     top = name.split(".")[0]
@@ -176,6 +178,7 @@ def _import(modules: Sequence[str]) -> bool: # False: an import failed, or said 
     gc.freeze() # what is here is shared by all copies: none looks through it for garbage, not even at its end
     return True
 
+# %% ../../nbs/lab/10_forkserver.ipynb #c3e29f53
 def _become_kernel(asked: Mapping[str, Any], server: int) -> None:
     "In a copy: be the kernel that was asked for, to its end."
     from ipykernel.kernelapp import IPKernelApp
@@ -198,6 +201,7 @@ def _become_kernel(asked: Mapping[str, Any], server: int) -> None:
     if os.getppid() == server: # else it has gone meanwhile
         kernel.start()
 
+# %% ../../nbs/lab/10_forkserver.ipynb #d4f3a064
 def _reap(*args: Any) -> None:
     "Take leave of kernels that have ended, so that their processor time counts as ours."
     with contextlib.suppress(ChildProcessError):
@@ -217,7 +221,6 @@ def _main() -> None:
     if asked is None:
         os._exit(0) # waits for no thread of an import
     _become_kernel(asked, server)
-
 
 # %% ../../nbs/lab/10_forkserver.ipynb #bfcdb877
 class _Forked:
@@ -276,22 +279,17 @@ def _shared_part(environment: Mapping[str, str]) -> dict[str, str]:
     "What all kernels of a sweep have in common: the rest is read when it is needed, not when modules are imported."
     return {name: value for name, value in environment.items() if not name.startswith(("ROBUST_SMOOTH_", "JPY_"))}
 
+# %% ../../nbs/lab/10_forkserver.ipynb #e5a4b175
 _START = ("import sys\nif not sys.path[0]: del sys.path[0]\n"
           "from robust_smooth.lab.forkserver import _main\n_main()")
 
 _PATIENCE = 60.0 # seconds for the imports and a copy
 
-class ForkServer:
-    """Forks kernels from a process that has imported what these notebooks import; it starts with the first kernel.
+class _Server:
+    "The process that forks, and the connection to it."
 
-    Kernels that still run when it is closed, or when its owner ends, end with it.
-
-    Args:
-        notebooks: files
-    """
-
-    def __init__(self, notebooks: Iterable[str | Path]): # files
-        self.modules = common_imports(notebooks)
+    def __init__(self, modules: Sequence[str]): # names
+        self.modules = list(modules)
         self.lock = threading.Lock()
         self.process: subprocess.Popen | None = None
         self.connection: socket.socket | None = None
@@ -339,6 +337,19 @@ class ForkServer:
                 raise ConnectionError("the fork server is gone")
             answer += part
         return json.loads(answer)
+
+# %% ../../nbs/lab/10_forkserver.ipynb #f6b5c286
+class ForkServer(_Server):
+    """Forks kernels from a process that has imported what these notebooks import; it starts with the first kernel.
+
+    Kernels that still run when it is closed, or when its owner ends, end with it.
+
+    Args:
+        notebooks: files
+    """
+
+    def __init__(self, notebooks: Iterable[str | Path]): # files
+        super().__init__(common_imports(notebooks))
 
     def kernel(self, command: Sequence[str],         # that would start it as usual
                environment: Mapping[str, str],
