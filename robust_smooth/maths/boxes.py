@@ -297,6 +297,50 @@ class _Limits:
         return upper - max(self.atol, self.rtol * upper) if upper < np.inf else np.inf
 
 # %% ../../nbs/maths/06_boxes.ipynb #417ddb49
+class _Waiting:
+    "Open items in places that are used again: those that wait are not copied when others come or go."
+
+    def __init__(self) -> None:
+        self.room: _Items | None = None # one row a place; nothing holds before the first items come
+        self.at = np.zeros(0, int)      # places of what waits, in the order of their coming
+        self.free = np.zeros(0, int)
+
+    def __len__(self) -> int:
+        return len(self.at)
+
+    def keys(self) -> np.ndarray:
+        return np.zeros(0) if self.room is None else self.room.key[self.at]
+
+    def _grow(self, items: _Items) -> None:
+        "At least twice the places, so that copying them costs little for each."
+        old, size = self.room, 0 if self.room is None else len(self.room)
+        more = max(size, 2 * len(items))
+        self.room = _Items(*(np.empty((size + more, *getattr(items, f.name).shape[1:]), getattr(items, f.name).dtype)
+                             for f in fields(_Items)))
+        if old is not None:
+            self._write(slice(size), old)
+        self.free = np.concatenate([self.free, np.arange(size, size + more)])
+
+    def _write(self, places: Any, items: _Items) -> None:
+        for f in fields(_Items):
+            getattr(self.room, f.name)[places] = getattr(items, f.name)
+
+    def add(self, items: _Items) -> None:
+        if not len(items):
+            return
+        if len(self.free) < len(items):
+            self._grow(items)
+        places, self.free = self.free[:len(items)], self.free[len(items):]
+        self._write(places, items)
+        self.at = np.concatenate([self.at, places])
+
+    def leave(self, rows: np.ndarray, others: np.ndarray) -> _Items:
+        "Take some rows out, given as numbers; the others go on waiting."
+        assert self.room is not None
+        gone = self.at[rows]
+        self.free, self.at = np.concatenate([self.free, gone]), self.at[others]
+        return self.room[gone]
+
 _STUCK = 2.0 ** -26 # a box of this width is closed as it is
 
 class _Frontier:
@@ -309,34 +353,30 @@ class _Frontier:
         if problem.upper < np.inf:
             self.low, self.high = problem.metric.reach(max(problem.upper, 1e-6))
         self.done = problem.metric.outside(self.low, self.high)
-        self.waiting: _Items | None = None
+        self.waiting = _Waiting()
 
-    def _join(self, items: _Items) -> _Items:
-        return items if self.waiting is None else _Items.joined([self.waiting, items])
+    def _close(self, keys: np.ndarray, small: bool | np.ndarray = False) -> np.ndarray: # [B] whether each stays open
+        "Close those that are good enough, or too small; their distance is kept."
+        shut = (keys >= self.limits.goal(self.problem.upper)) | small
+        self.done = min(self.done, keys[shut].min(initial=np.inf))
+        return ~shut
 
-    def _close(self, waiting: _Items) -> _Items:
-        "Without the items that are good enough, or too small; their distance is kept."
-        small = (waiting.width * self.problem.width).max(1) <= _STUCK
-        shut = (waiting.key >= self.limits.goal(self.problem.upper)) | small
-        if shut.any():
-            self.done = min(self.done, waiting.key[shut].min())
-            waiting = waiting[~shut]
-        self.waiting = waiting
-        return waiting
+    def _join(self, items: _Items) -> None:
+        "New items wait beside the old, each as long as it is open."
+        stay = self._close(self.waiting.keys())
+        if not stay.all():
+            self.waiting.leave(np.flatnonzero(~stay), np.flatnonzero(stay))
+        self.waiting.add(items[self._close(items.key, (items.width * self.problem.width).max(1) <= _STUCK)])
 
-    def _take(self, waiting: _Items, count: int) -> _Items:
+    def _take(self, count: int) -> _Items:
         "The nearest items; the others go on waiting."
-        if len(waiting) <= count:
-            self.waiting = None
-            return waiting
-        order = np.argpartition(waiting.key, count)
-        self.waiting = waiting[order[count:]]
-        return waiting[order[:count]]
+        keys = self.waiting.keys()
+        order = np.argpartition(keys, count) if len(keys) > count else np.arange(len(keys))
+        return self.waiting.leave(order[:count], order[count:])
 
     def lower(self) -> float:
         "The proved distance."
-        open_ = np.inf if self.waiting is None else self.waiting.key.min(initial=np.inf)
-        return min(self.done, open_, self.problem.upper)
+        return min(self.done, self.waiting.keys().min(initial=np.inf), self.problem.upper)
 
 # %% ../../nbs/maths/06_boxes.ipynb #287c4946
 class _Search(_Frontier):
@@ -354,13 +394,13 @@ class _Search(_Frontier):
         "Search until a limit; the status."
         items = self.problem.root(self.alive, self.low, self.high)
         while True:
-            waiting = self._close(self._join(self._look(items)))
-            if not len(waiting):
+            self._join(self._look(items))
+            if not len(self.waiting):
                 return "tight" if self.done >= self.limits.goal(self.problem.upper) else "budget"
             room = (self.limits.max_boxes - self.boxes) // 2
             if room < 1 or time.perf_counter() - self.begin > self.limits.time_limit:
                 return "budget"
-            items = self._cut(self._take(waiting, min(self.batch, room)))
+            items = self._cut(self._take(min(self.batch, room)))
 
     def _look(self, items: _Items) -> _Items:
         "Bound new items; those that may hold boundary."

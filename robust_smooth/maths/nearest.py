@@ -206,9 +206,9 @@ class _Secants:
         "[M, d] slopes between x0 and t, rounded down."
         steepness = self.x0 * (1 - self.x0)
         near = np.abs(t - self.x0) < _NEAR * steepness
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             exact = (logit(t) - self.u0) / (t - self.x0)
-        return np.maximum(np.where(near, (1 - 1e-4) / steepness, exact * _DOWN), 4 * _DOWN)
+            return np.maximum(np.where(near, (1 - 1e-4) / steepness, exact * _DOWN), 4 * _DOWN)
 
     def least(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
         "The least over each interval, rounded down."
@@ -229,7 +229,9 @@ class Sigmoid(Flat):
         self.secants = _Secants(u0, self.x0)
 
     def distance(self, x: np.ndarray) -> np.ndarray:
-        return length(logit(x) - self.u0, self.p)
+        with np.errstate(invalid="ignore"):
+            moved = np.where(x == self.x0, 0.0, logit(x) - self.u0) # a saturated feature that stays has not moved
+        return length(moved, self.p)
 
     def reach(self, radius: float) -> tuple[np.ndarray, np.ndarray]:
         low, high = sigmoid(self.u0 - radius) * _EDGE, sigmoid(self.u0 + radius) * (1 + 1e-12)
@@ -264,7 +266,9 @@ class Sigmoid(Flat):
         slope = slope * x * (1 - x)
         offset = value - (slope * (u + _FARTHEST)).sum(1)
         start, width = np.broadcast_to(self.u0 + _FARTHEST, x.shape), np.full_like(x, 2 * _FARTHEST)
-        return sigmoid(nearest(slope, offset, start, width, self.p)[1] - _FARTHEST)
+        u = nearest(slope, offset, start, width, self.p)[1] - _FARTHEST
+        stays = (np.abs(self.u0) > _FARTHEST) & (u == np.clip(self.u0, -_FARTHEST, _FARTHEST))
+        return np.where(stays, self.x0, sigmoid(u))
 
     def error(self, width: np.ndarray) -> float:
         return 0.0 # charged in `bound`

@@ -8,6 +8,7 @@ import mpmath
 import numpy as np
 import pytest
 
+from robust_smooth.maths import boxes
 from robust_smooth.maths.boxes import check, sound_radius, SoundRadius
 from robust_smooth.maths.polynomials import coefficients, evaluate
 from robust_smooth.maths.quick import quick_radius
@@ -254,6 +255,52 @@ def test_sigmoid_space_far_from_the_cube():
         assert check(table, u0, found)
         tested += np.isfinite(nearest)
     assert tested > 20
+
+
+@pytest.mark.parametrize("u0", [[-500.0], [800.0], [-36.9], [39.0]])
+def test_the_distance_of_one_saturated_feature_is_known(u0):
+    crossing = np.array([[1.0, 0.0], [0.3, 0.3]]) # 1 - x and .3: classes meet at x = .7
+    found = sound_radius(crossing, u0, "l2", rtol=1e-6, space="sigmoid")
+    true = abs(u0[0] - np.log(0.7 / 0.3))
+    assert found.status == "tight" and true * (1 - 1e-6) <= found.lower <= true <= found.upper * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("norm, true", [("l1", 300.0), ("l2", 300.0), ("linf", 300 + np.log(0.25 / 0.75))])
+def test_saturated_features_that_stay_have_not_moved(norm, true):
+    "x_1 + x_2 against 1/2, far from both: the nearer feature moves alone, or both move alike."
+    table = np.array([[[0.5, 0.5], [0.5, 0.5]], [[0.0, 1.0], [1.0, 2.0]]])
+    far = -300.0 if norm == "linf" else -400.0
+    found = sound_radius(table, [-300.0, far], norm, rtol=1e-3, space="sigmoid", keep=True)
+    assert found.status == "tight" and found.boxes < 2000 and check(table, [-300.0, far], found)
+    assert true * (1 - 1e-3) <= found.lower <= true * (1 + 1e-9) and found.upper >= true * (1 - 1e-9)
+
+
+def test_saturated_features_of_a_random_head_need_few_boxes():
+    rng = np.random.default_rng(3)
+    for _ in range(6):
+        table, u0 = rng.normal(size=(4, 4, 4, 4)), rng.choice([-1, 1], 3) * rng.uniform(100, 1000, 3)
+        found = sound_radius(table, u0, "l2", rtol=1e-2, space="sigmoid", keep=True)
+        assert found.status in ("tight", "whole_cube") and found.boxes < 20_000 and check(table, u0, found)
+
+
+def test_what_waits_keeps_its_order_and_its_rows():
+    "Against lists that are joined and cut."
+    rng, waiting, plain, number = np.random.default_rng(0), boxes._Waiting(), [], 0
+    for _ in range(60):
+        count = int(rng.integers(0, 9))
+        ids = np.arange(number, number + count)
+        number += count
+        columns = dict(net=ids[:, None] + np.zeros(3), low=ids[:, None] * 2.0, width=ids[:, None] * 3.0, slope=ids[:, None] * 4.0)
+        waiting.add(boxes._Items(**columns, rival=ids, depth=ids, key=ids * 1.0, node=ids))
+        plain += ids.tolist()
+        order = rng.permutation(len(plain))
+        out, stay = order[:len(plain) // 3], order[len(plain) // 3:]
+        if len(plain):
+            gone = waiting.leave(out, stay)
+            assert gone.node.tolist() == [plain[i] for i in out] and np.array_equal(gone.net[:, 2], gone.node)
+            plain = [plain[i] for i in stay]
+        assert waiting.keys().tolist() == plain and len(waiting) == len(plain)
+    assert len(waiting.room) < 2 * number
 
 
 # ----------------------------------------------------------------------------------------------------------------- witnesses
