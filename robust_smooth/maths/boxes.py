@@ -379,6 +379,8 @@ class _Frontier:
         return min(self.done, self.waiting.keys().min(initial=np.inf), self.problem.upper)
 
 # %% ../../nbs/maths/06_boxes.ipynb #287c4946
+_MOST_WAITING = 2 ** 30 # bytes of nets: a search whose open items need more is stopped
+
 class _Search(_Frontier):
     "Rounds of bounding and halving, and the tree that they leave."
 
@@ -397,7 +399,8 @@ class _Search(_Frontier):
             self._join(self._look(items))
             if not len(self.waiting):
                 return "tight" if self.done >= self.limits.goal(self.problem.upper) else "budget"
-            room = (self.limits.max_boxes - self.boxes) // 2
+            free = _MOST_WAITING // self.problem.tables[0].nbytes - len(self.waiting)
+            room = min((self.limits.max_boxes - self.boxes) // 2, free)
             if room < 1 or time.perf_counter() - self.begin > self.limits.time_limit:
                 return "budget"
             items = self._cut(self._take(min(self.batch, room)))
@@ -467,8 +470,9 @@ def sound_radius(coefficients: ArrayLike,    # [K, n_1+1, ..., n_d+1]
                 ) -> SoundRadius:            # (lower, upper, status, point): lower <= distance to the boundary <= upper
     """Distance to the nearest decision boundary over all rival classes, by branch and bound.
 
-    `lower` is a certified radius. No equation of Kao et al.: it replaces their 9 and 10. Raises
-    ValueError for features outside the cube, a norm below l1, negative tolerances.
+    `lower` is a certified radius. No equation of Kao et al.: it replaces their 9 and 10. A search whose open
+    boxes need more than 1 GiB is stopped as well. Raises ValueError for features
+    outside the cube, a norm below l1, negative tolerances.
 
     Args:
         coefficients: [K, n_1+1, ..., n_d+1]

@@ -283,6 +283,20 @@ def test_saturated_features_of_a_random_head_need_few_boxes():
         assert found.status in ("tight", "whole_cube") and found.boxes < 20_000 and check(table, u0, found)
 
 
+def test_a_search_that_needs_too_much_memory_is_stopped_and_its_bound_holds(monkeypatch):
+    "A sphere around the point: every box near it stays open."
+    def bowl(x):
+        margin = 0.04 - ((x - 0.5) ** 2).sum(-1) + 3 * 0.25 / 3 # so that the polynomial of degree 3 is 0 at its radius
+        return np.stack([margin, -margin], -1)
+
+    table = coefficients(bowl, d=3, n=3)
+    whole = sound_radius(table, [0.5] * 3, "l2", rtol=1e-3, max_boxes=20_000)
+    monkeypatch.setattr(boxes, "_MOST_WAITING", 500 * table[0].nbytes)
+    found = sound_radius(table, [0.5] * 3, "l2", rtol=1e-3, max_boxes=20_000, keep=True)
+    assert found.status == "budget" and found.boxes < whole.boxes
+    assert 0.2 < found.lower < whole.lower <= whole.upper * (1 + 1e-12) and check(table, [0.5] * 3, found)
+
+
 def test_what_waits_keeps_its_order_and_its_rows():
     "Against lists that are joined and cut."
     rng, waiting, plain, number = np.random.default_rng(0), boxes._Waiting(), [], 0
