@@ -50,12 +50,20 @@ def kill_kernels(part: str = "", # of the names of their folders; "": all
                 os.kill(pid, signal.SIGKILL)
 
 # %% ../../nbs/lab/11_kernels.ipynb #a26f785c
-_SOCKETS = "rs-" # short: the name of a socket has at most 107 characters
+_SOCKETS = "rs-"
+_LONGEST = 103 # bytes in the name of a socket; Linux takes four more
+
+def _place() -> Path: # of the folders
+    "Where temporary files belong, or another folder where names of sockets would be too long in it."
+    room = _LONGEST - len(f"/.{_SOCKETS}12345678/k-5")
+    places = [Path(tempfile.gettempdir()), *map(Path, ("/tmp", "/var/tmp", "/dev/shm"))]
+    short = (place for place in places if len(os.fsencode(place)) <= room and os.access(place, os.W_OK | os.X_OK))
+    return next(short, places[0])
 
 @contextlib.contextmanager
 def _sockets() -> Iterator[str]: # a folder
     "A folder for sockets; it goes with its process."
-    hidden = Path(tempfile.mkdtemp(prefix=f".{_SOCKETS}"))
+    hidden = Path(tempfile.mkdtemp(prefix=f".{_SOCKETS}", dir=_place()))
     with locked(hidden / "owner"):
         folder = hidden.with_name(hidden.name[1:])
         hidden.rename(folder)
@@ -73,14 +81,15 @@ def remove_left_sockets() -> int: # folders removed
     removed = 0
     if os.name != "posix": # no sockets there
         return removed
-    for folder in Path(tempfile.gettempdir()).glob(f"{_SOCKETS}*"):
-        mine = folder.is_dir() and not folder.is_symlink() and folder.stat().st_uid == os.getuid()
-        if not mine or not (folder / "owner.lock").is_file():
-            continue
-        with contextlib.suppress(OSError), locked(folder / "owner", wait=False) as left:
-            if left:
-                shutil.rmtree(folder, ignore_errors=True)
-                removed += 1
+    for folder in _place().glob(f"{_SOCKETS}*"):
+        with contextlib.suppress(OSError): # somebody else removes it
+            mine = folder.is_dir() and not folder.is_symlink() and folder.stat().st_uid == os.getuid()
+            if not mine or not (folder / "owner.lock").is_file():
+                continue
+            with locked(folder / "owner", wait=False) as left:
+                if left:
+                    shutil.rmtree(folder, ignore_errors=True)
+                    removed += 1
     return removed
 
 # %% ../../nbs/lab/11_kernels.ipynb #713e3e8a

@@ -1,8 +1,12 @@
 "The cache, the experiment object and the runner, without kernels where none is needed."
+import concurrent.futures
 import dataclasses
+import errno
 import json
 import multiprocessing
 import os
+import socket
+import tempfile
 import time
 from pathlib import Path
 
@@ -93,6 +97,44 @@ def test_processes_that_want_the_same_thing_build_it_once(tmp_path):
         and (tmp_path / "built").read_text() == "x"
         and (tmp_path / "thing").read_text() == "whole"
     )
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_where_a_file_system_has_no_locks_a_file_is_one(tmp_path, monkeypatch, code):
+    "Every experiment ended in a raw OSError there, or waited for ever."
+    fcntl = pytest.importorskip("fcntl")
+
+    def no_locks(descriptor, operation):
+        raise OSError(code, os.strerror(code))
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with cache.locked(tmp_path / "a") as first, cache.locked(tmp_path / "a", wait=False) as second:
+        assert first and not second
+    assert not cache.cached(tmp_path / "a", lambda part: part.write_text("whole"))
+    assert cache.cached(tmp_path / "a", lambda part: part.write_text("again")) and (tmp_path / "a").read_text() == "whole"
+
+
+def test_a_home_is_tried_by_many_threads_and_under_no_name_that_can_be_guessed(tmp_path, monkeypatch):
+    "One thread removed what another had just written; a link under the name emptied the file that it leads to."
+    monkeypatch.setenv("ROBUST_SMOOTH_HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "mine").write_text("precious")
+    (tmp_path / "home" / f".{os.getpid()}.tmp").symlink_to(tmp_path / "mine")
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(lambda _: cache.home(), range(800))) == {(tmp_path / "home").resolve()}
+    assert (tmp_path / "mine").read_text() == "precious"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sockets are files")
+def test_sockets_have_short_names_whatever_the_folder_for_temporary_files_is_called(tmp_path, monkeypatch):
+    "Every run of a sweep ended in ZMQError: File name too long."
+    from robust_smooth.lab import kernels
+    deep = tmp_path / ("a" * 60) / ("b" * 60)
+    deep.mkdir(parents=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    with kernels._sockets() as folder, socket.socket(socket.AF_UNIX) as one:
+        one.bind(f"{folder}/k-5")
+        assert kernels.remove_left_sockets() == 0 and Path(folder).is_dir()
+    assert not Path(folder).exists()
 
 
 def _build_and_die(folder):
