@@ -205,6 +205,37 @@ def test_shards_merge_to_the_single_vote(home, monkeypatch):
         assert (getattr(merged, name) == getattr(single, name)).all()
 
 
+def test_shards_of_another_number_are_not_counted_again(home, monkeypatch):
+    "A run that was given other shards than before counted every image anew."
+    from robust_smooth.voting import votes
+    run = experiment.Experiment("demo", budget="smoke")
+    model, place = run.classifier(NoiseAugmentation(Gaussian(sigma=0.25))), home / "home" / "votes"
+    single = run.votes(model, Gaussian(sigma=0.25))
+    whole = next(place.glob("*.votes"))
+    monkeypatch.setenv("ROBUST_SMOOTH_SHARDS", "0/3")
+    whole.unlink()
+    run.votes(model, Gaussian(sigma=0.25))
+    counted, count = [], votes.run
+
+    def watched(engine, job, *rest):
+        counted.extend(job.index.tolist())
+        return count(engine, job, *rest)
+    monkeypatch.setattr(votes, "run", watched)
+    for shards in ("0/2", "0/1"):
+        monkeypatch.setenv("ROBUST_SMOOTH_SHARDS", shards)
+        whole.unlink()
+        again = run.votes(model, Gaussian(sigma=0.25))
+        assert not counted
+        for name in ("counts", "selection", "index", "n", "images"):
+            assert (getattr(again, name) == getattr(single, name)).all()
+    for path in [whole, *place.glob("*of2.votes"), *place.glob("[!.]*-1of3.votes")]: # what was interrupted
+        path.unlink()
+    lost = set(single.index[4:7].tolist())
+    next(place.glob("[!.]*-2of3.votes")).rename(place / f"{whole.stem}-0of5.votes.part")
+    again = run.votes(model, Gaussian(sigma=0.25))
+    assert set(counted) == lost and (again.counts == single.counts).all() and (again.index == single.index).all()
+
+
 def test_a_checkpoint_of_ones_own_takes_the_place_of_training_and_cannot_run_code(home):
     run = experiment.Experiment("demo", budget="smoke")
     model = run.classifier(NoiseAugmentation(Gaussian(sigma=0.25)))
