@@ -26,7 +26,7 @@ from .notebooks import code_cells
 from .tasks import Task, differences
 
 # %% auto #0
-__all__ = ['DeadKernel', 'SchedulerGone', 'kill_kernels', 'remove_left_sockets', 'Ending', 'execute']
+__all__ = ['NOT_HERE', 'DeadKernel', 'SchedulerGone', 'kill_kernels', 'remove_left_sockets', 'Ending', 'execute']
 
 # %% ../../nbs/lab/11_kernels.ipynb #5460ec8b
 class DeadKernel(RuntimeError):
@@ -362,7 +362,8 @@ def _help(task: Task, helper: tuple[int, int], limit: float | None, forks: ForkS
     return dict(status="done")
 
 # %% ../../nbs/lab/11_kernels.ipynb #cdf04a1c
-_OTHER = ("not made here: {} changed since the run was planned, or the worker has another; give the command again, and "
+NOT_HERE = "not made here" # another worker may make it
+_OTHER = (NOT_HERE + ": {} changed since the run was planned, or the worker has another; give the command again, and "
           "give workers the same environment, checkout and folders")
 
 def execute(task: Task,          # a run
