@@ -313,6 +313,28 @@ def test_the_key_of_a_run_follows_from_everything_that_it_follows_from(home, mon
     with pytest.raises(ValueError, match="list"): make(sigmas=0.25)
 
 
+def test_other_pictures_of_the_same_size_are_other_data(home, monkeypatch):
+    "Two data sets in the layout of MNIST have files of equal sizes: a finished run of the one was handed out for the other."
+    def task(place, dataset="mnist", **more):
+        monkeypatch.setenv("ROBUST_SMOOTH_DATA", str(home / place))
+        return tasks.make_task("gaussian_table1", dict(dataset=dataset, budget="smoke", **more))
+
+    for place, byte in (("digits", b"\1"), ("fashion", b"\2"), ("again", b"\1")):
+        folder = home / place / "MNIST" / "raw"
+        folder.mkdir(parents=True)
+        (folder / "t10k-images-idx3-ubyte").write_bytes(b"\0" * 300_000 + byte + b"\0" * 300_000)
+    (home / "again" / "notes.txt").write_text("of no data set")
+    assert task("digits").key == task("again").key != task("fashion").key
+    assert task("digits", "digits").key == task("fashion", "digits").key # they are embedded
+    one = task("digits")
+    monkeypatch.setenv("ROBUST_SMOOTH_DATA", str(home / "fashion"))
+    assert tasks.differences(one) == ["the data"]
+    monkeypatch.delenv("ROBUST_SMOOTH_DATA")
+    given = [tasks.make_task("gaussian_table1", dict(dataset="mnist", budget="smoke", data_dir=str(home / place)))
+             for place in ("digits", "fashion")]
+    assert given[0].versions["the data"] == one.versions["the data"] != given[1].versions["the data"]
+
+
 def test_a_run_from_end_to_end_twice_with_report_and_views(home, monkeypatch, capsys):
     pytest.importorskip("papermill", reason="needs the extra [repro]")
     outcome = reproduce.run("gaussian_table1", budget="smoke", out=home / "out", quiet=False, sigmas=[0.25])
