@@ -703,7 +703,7 @@ def test_labels_under_another_name_are_not_dropped_without_a_word(tmp_path, name
 
 
 def test_a_file_of_numpy_that_is_damaged_in_any_way_is_refused_by_name(tmp_path):
-    "Encrypted, unknown and impossible archives came out as RuntimeError, NotImplementedError, MemoryError."
+    "Encrypted archives, unknown compressions and impossible sizes came out as raw errors of zipfile and of NumPy."
     from robust_smooth.training.opened import open_data
     path = tmp_path / "a.npz"
     np.savez(path, images=np.zeros((2, 1, 2, 2), np.float32), labels=np.arange(2))
