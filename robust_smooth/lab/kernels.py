@@ -39,15 +39,18 @@ _KERNELS: dict[str, int] = {} # pids of the kernels of this process, by the fold
 
 def kill_kernels(part: str = "", # of the names of their folders; "": all
                 ) -> None:
-    """End kernels of this process.
+    """End kernels of this process, and what they started.
 
     Args:
         part: of the names of their folders; "": all
     """
     for folder, pid in list(_KERNELS.items()):
         if part in folder and pid:
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(OSError): # it has ended
+                if hasattr(os, "killpg") and os.getpgid(pid) == pid: # else it is only starting
+                    os.killpg(pid, signal.SIGKILL)
+                else:
+                    os.kill(pid, signal.SIGKILL)
 
 # %% ../../nbs/lab/11_kernels.ipynb #a26f785c
 _SOCKETS = "rs-"

@@ -247,6 +247,19 @@ def test_what_a_notebook_does_first_may_decide_what_it_imports(cells, tmp_path, 
     assert not {"seaborn", "robust_smooth.core"} & set(forkserver.common_imports(places))
 
 
+def test_a_kernel_that_is_ended_takes_along_what_it_started():
+    "Processes of a run that was interrupted, or over its limit, went on computing."
+    from robust_smooth.lab import kernels
+    with subprocess.Popen(["sh", "-c", "sleep 600 & echo $!; wait"], stdout=subprocess.PIPE, start_new_session=True) as kernel:
+        child = int(kernel.stdout.readline())
+        kernels._KERNELS["/no/run"] = kernel.pid
+        try:
+            kernels.kill_kernels("/no/run")
+        finally:
+            del kernels._KERNELS["/no/run"]
+        assert kernel.wait(5) == -signal.SIGKILL and gone(child)
+
+
 def test_a_limit_that_falls_before_a_kernel_starts_ends_it():
     from robust_smooth.lab import kernels
     with kernels._time_limit(Path("/no/run"), 0.05) as over:
