@@ -465,6 +465,14 @@ def _check_zoo(args: argparse.Namespace) -> None:
     if args.clean and args.sigma is not None:
         raise ValueError("--sigma is for a training with noise, --clean for one without: give one of them")
 
+def _said_of(card: dict) -> str:
+    "What a card says, or that it cannot be read: others are listed nevertheless."
+    from robust_smooth.training import models
+    try:
+        return models.said_of(card)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        return f"has a card that cannot be read, beside {card['path']}: {type(error).__name__}: {error}"
+
 def zoo(args: argparse.Namespace) -> int: # exit code
     """List the zoo, train for it, or make twins in int8.
 
@@ -487,7 +495,7 @@ def zoo(args: argparse.Namespace) -> int: # exit code
             print(made, flush=True)
         return 0
     for name, card in models.zoo().items():
-        print(f"{name:<39} {models.said_of(card)}")
+        print(f"{name:<39} {_said_of(card)}")
     return 0
 
 # %% ../nbs/12_cli.ipynb #ab5dae7a

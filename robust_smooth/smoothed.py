@@ -35,7 +35,7 @@ from .training.holders import Given, Source, as_images, as_source, begun, in_mem
 from .voting.engine import Engine, run
 from .voting.hardware import device_of, forward_in_pieces, tune_batch_size
 from .voting.ballots import Ballot, ballot, indices
-from .voting.remarks import explained, Judge, refuse_data, refuse_settings
+from .voting.remarks import explained, Judge, naming, refuse_data, refuse_settings
 from .voting.shapes import as_batch, explain
 from .voting.votes import vote
 from .training.conduct import ran_out
@@ -497,7 +497,7 @@ def _judging(vote: Callable[..., Record]) -> Callable[..., Record]:
         judge = Judge(data, named.get("index"), known if isinstance(known, int) else None)
 
         def watched(data: Any) -> Source:
-            source = judge.watch(as_source(data))
+            source = judge.watch(naming(data, as_source(data)))
             if source.whole is None:
                 return source
             if source.size:
@@ -510,10 +510,10 @@ def _judging(vote: Callable[..., Record]) -> Callable[..., Record]:
     return judging
 
 def _orderly(source: Callable[[Smoothed, Any], Source]) -> Callable[[Smoothed, Any], Source]:
-    "A source of images in memory order."
+    "A source of images in memory order, whose errors name the image."
     @functools.wraps(source)
     def ordered(self: Smoothed, data: Any) -> Source:
-        return source(self, in_memory_order(data))
+        return naming(data, source(self, in_memory_order(data)))
     return ordered
 
 setattr(Smoothed, "vote", _judging(Smoothed.vote))

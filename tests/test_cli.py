@@ -1,10 +1,16 @@
 "The command line: help that teaches, errors that name things, exit codes, and no heavy import before it is needed."
+import contextlib
+import io
+import json
 import os
 import re
 import subprocess
 import sys
+import warnings
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import robust_smooth as rs
@@ -682,6 +688,51 @@ def test_a_number_is_no_file_of_images_and_a_stream_loses_none(small_vote, capsy
     small_vote = [word for word in small_vote if word not in ("--subset", "3")]
     assert cli.main([*small_vote, "--data", "tinystreams:some"]) == 0 and ": 5 images" in capsys.readouterr().out
     assert cli.main([*small_vote, "--data", "tinystreams:none"]) == 2 and "holds no images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name, told", [("label", True), ("classes", True), ("labels.npx", True), ("sizes", False)])
+def test_labels_under_another_name_are_not_dropped_without_a_word(tmp_path, name, told, recwarn):
+    from robust_smooth.training.opened import open_data
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as file:
+        for member, array in (("images.npy", np.zeros((3, 1, 2, 2))), (name, np.zeros((3, 2) if name == "sizes" else 3, int))):
+            with file.open(member if "." in member else f"{member}.npy", "w") as stream:
+                np.save(stream, array)
+    assert len(open_data(str(tmp_path / "a.npz"))) == 3
+    heard = [str(one.message) for one in recwarn if "call them one of ('labels', 'y', 'targets')" in str(one.message)]
+    assert len(heard) == told and all(name in text for text in heard)
+
+
+def test_a_file_of_numpy_that_is_damaged_in_any_way_is_refused_by_name(tmp_path):
+    "Encrypted archives, unknown compressions and impossible sizes came out as raw errors of zipfile and of NumPy."
+    from robust_smooth.training.opened import open_data
+    path = tmp_path / "a.npz"
+    np.savez(path, images=np.zeros((2, 1, 2, 2), np.float32), labels=np.arange(2))
+    raw = path.read_bytes()
+    for bit in range(0, 8 * len(raw), 5):
+        damaged = bytearray(raw)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        with contextlib.suppress(ValueError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            open_data(str(path))
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(head, dict(descr="<f4", fortran_order=False, shape=(10**12, 4)))
+    (tmp_path / "b.npy").write_bytes(head.getvalue() + bytes(64))
+    with pytest.raises(ValueError, match="b.npy must be a file of numbers"):
+        open_data(str(tmp_path / "b.npy"))
+
+
+@pytest.mark.parametrize("card", [dict(twin_of="x"), dict(certified=[1]), dict(certified=dict(accuracy={"0": 1})),
+                                  dict(certified=dict(norm="l2", accuracy={"0": "x"})), dict(accuracy_without_noise="x")])
+def test_one_odd_card_hides_no_other_network(card, tmp_path, monkeypatch, capsys):
+    "It ended the list of `robust-smooth zoo` with a raw KeyError."
+    for name, said in (("a-odd", card), ("b-good", dict(data="digits", epochs=3))):
+        (tmp_path / f"{name}.safetensors").write_bytes(b"")
+        (tmp_path / f"{name}.json").write_text(json.dumps(dict(architecture="mlp") | said))
+    monkeypatch.setenv("ROBUST_SMOOTH_ZOO", str(tmp_path))
+    assert cli.main(["zoo"]) == 0
+    out = capsys.readouterr().out
+    assert "a-odd" in out and "has a card that cannot be read" in out and "digits, 3 epochs" in out
 
 
 def test_draws_are_asked_for_by_numbers(capsys):

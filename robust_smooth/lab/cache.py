@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ..core import places
-from ..core.places import checkout, write_atomic
+from ..core.places import WriteLock, checkout, write_atomic
 
 # %% auto #0
 __all__ = ['home', 'shared', 'locked', 'cached']
@@ -32,9 +34,8 @@ def _writable(folder: Path, advice: str) -> Path:
     "A folder, made if absent, that can be written. Raises OSError with the advice."
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".{os.getpid()}.tmp"
-        probe.write_bytes(b"")
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=folder): # nobody can guess its name, or it has none
+            pass
     except OSError as error:
         raise OSError(f"cannot write into {folder}: {error.strerror or error}; {advice}") from error
     return folder
@@ -54,6 +55,31 @@ def shared() -> Path | None: # the folder, or None
         return None
     return folder if folder.is_dir() else None
 
+# %% ../../nbs/lab/05_cache.ipynb #5c0b7ad1
+def _held(lock: Path, wait: float) -> Callable[[], None] | None: # gives it back; None: somebody else holds it
+    "Hold a lock file, after so many seconds at most."
+    if os.name == "nt": # its locks end with a process, too
+        from filelock import FileLock, Timeout
+        theirs = FileLock(str(lock))
+        try:
+            theirs.acquire(timeout=-1 if wait == math.inf else wait)
+        except Timeout:
+            return None
+        return theirs.release
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    try:
+        ours = WriteLock(lock, descriptor, wait)
+    except BaseException as error:
+        os.close(descriptor)
+        if isinstance(error, RuntimeError):
+            return None
+        raise
+
+    def release() -> None:
+        ours.release()
+        os.close(descriptor)
+    return release
+
 # %% ../../nbs/lab/05_cache.ipynb #d26a1508
 @contextlib.contextmanager
 def locked(path: str | Path,          # the file that the lock guards; the lock is beside it
@@ -69,23 +95,21 @@ def locked(path: str | Path,          # the file that the lock guards; the lock 
     Returns:
         False if somebody else holds it and wait is False
     """
-    from filelock import FileLock, Timeout
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(str(path) + ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        if not wait:
-            yield False
-            return
+    lock = Path(f"{path}.lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    release = _held(lock, 0.0)
+    if release is None and not wait:
+        yield False
+        return
+    if release is None:
         if waiting is not None:
             waiting()
-        lock.acquire()
+        release = _held(lock, math.inf)
+    assert release is not None
     try:
         yield True
     finally:
-        lock.release()
+        release()
 
 # %% ../../nbs/lab/05_cache.ipynb #e0ccbd43
 def cached(path: str | Path,                 # where the artefact belongs

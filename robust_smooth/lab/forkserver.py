@@ -31,21 +31,67 @@ from .notebooks import code_cells
 __all__ = ['common_imports', 'ForkServer']
 
 # %% ../../nbs/lab/10_forkserver.ipynb #57e30edc
+def _changes_nothing(node: ast.stmt) -> bool:
+    "Whether a statement is a text, or gives names to literals."
+    if isinstance(node, ast.Expr):
+        return isinstance(node.value, ast.Constant)
+    if not isinstance(node, (ast.Assign, ast.AnnAssign)) or node.value is None:
+        return False
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+    try:
+        ast.literal_eval(node.value)
+    except (ValueError, TypeError):
+        return False
+    return all(isinstance(target, ast.Name) for target in targets)
+
+def _names(node: ast.stmt) -> list[str] | None: # None: it does something else
+    "Modules that a statement imports."
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        return [node.module] if node.module and not node.level else None
+    return [] if _changes_nothing(node) else None
+
+# %% ../../nbs/lab/10_forkserver.ipynb #6f91c909
+def _is_found(name: str) -> bool:
+    "Whether there is a module of this name here."
+    try:
+        return importlib.util.find_spec(name.split(".")[0]) is not None
+    except (ImportError, ValueError):
+        return False
+
+def _installed(name: str) -> bool:
+    "Whether a module is of this package or an installed one, and not the user's own."
+    top = name.split(".")[0]
+    spec = importlib.util.find_spec(top) if _is_found(top) else None
+    parts = Path(spec.origin or "").parts if spec else ()
+    return top == "robust_smooth" or "site-packages" in parts or "dist-packages" in parts
+
+def _is_own(name: str, folder: Path) -> bool:
+    "Whether a notebook in a folder finds a module of the user's own under a name."
+    top = name.split(".")[0]
+    beside = (folder / f"{top}.py").exists() or (folder / top / "__init__.py").exists()
+    return beside or top not in sys.stdlib_module_names and _is_found(top) and not _installed(top)
+
 def _imported(path: str | Path) -> set[str]:
-    "Modules that the code cells of a notebook import at their top level."
+    "Modules that a notebook imports before it does anything else."
     found: set[str] = set()
     for cell in code_cells(path):
-        with contextlib.suppress(SyntaxError): # a cell with magics is left out
-            for node in ast.parse(cell["source"]).body:
-                if isinstance(node, ast.Import):
-                    found |= {alias.name for alias in node.names}
-                elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                    found.add(node.module)
+        try:
+            nodes = ast.parse(cell["source"]).body
+        except SyntaxError: # a magic
+            return found
+        for node in nodes:
+            names = _names(node)
+            if names is None or any(_is_own(name, Path(path).parent) for name in names):
+                return found
+            found |= set(names)
     return found
 
 def common_imports(notebooks: Iterable[str | Path], # files
                   ) -> list[str]:                   # names of modules, sorted
-    """Modules that all of the notebooks import, and those of this package that any of them imports.
+    """Modules that all of the notebooks import before they do anything else, and those of this package
+    that any of them imports so, where all begin with some of them.
 
     Args:
         notebooks: files
@@ -55,8 +101,8 @@ def common_imports(notebooks: Iterable[str | Path], # files
     sets = [_imported(path) for path in notebooks]
     if not sets:
         return []
-    own = {name for name in set.union(*sets) if name.split(".")[0] == "robust_smooth"}
-    return sorted(set.intersection(*sets) | own)
+    own = [{name for name in found if name.split(".")[0] == "robust_smooth"} for found in sets]
+    return sorted(set.intersection(*sets) | (set.union(*own) if all(own) else set()))
 
 # %% ../../nbs/lab/10_forkserver.ipynb #958bc557
 def _state(path: str) -> tuple[int, int]: # when it was changed, and its size
@@ -152,16 +198,6 @@ def _as_in_a_kernel() -> Iterator[None]:
         del builtins.get_ipython # type: ignore[attr-defined] # the kernel's shell sets its own
 
 # %% ../../nbs/lab/10_forkserver.ipynb #b2d18e42
-def _installed(name: str) -> bool:
-    "Whether a module is of this package or an installed one, and not the user's own."
-    top = name.split(".")[0]
-    try:
-        spec = importlib.util.find_spec(top)
-    except (ImportError, ValueError):
-        return False
-    parts = Path(spec.origin or "").parts if spec else ()
-    return top == "robust_smooth" or "site-packages" in parts or "dist-packages" in parts
-
 def _import(modules: Sequence[str]) -> bool: # False: an import failed, or said something
     "Import what is installed."
     from ipykernel.kernelapp import IPKernelApp # with the kernel and its shell

@@ -26,7 +26,7 @@ from .notebooks import code_cells
 from .tasks import Task, differences
 
 # %% auto #0
-__all__ = ['DeadKernel', 'SchedulerGone', 'kill_kernels', 'remove_left_sockets', 'Ending', 'execute']
+__all__ = ['NOT_HERE', 'DeadKernel', 'SchedulerGone', 'kill_kernels', 'remove_left_sockets', 'Ending', 'execute']
 
 # %% ../../nbs/lab/11_kernels.ipynb #5460ec8b
 class DeadKernel(RuntimeError):
@@ -39,23 +39,34 @@ _KERNELS: dict[str, int] = {} # pids of the kernels of this process, by the fold
 
 def kill_kernels(part: str = "", # of the names of their folders; "": all
                 ) -> None:
-    """End kernels of this process.
+    """End kernels of this process, and what they started.
 
     Args:
         part: of the names of their folders; "": all
     """
     for folder, pid in list(_KERNELS.items()):
         if part in folder and pid:
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(OSError): # it has ended
+                if hasattr(os, "killpg") and os.getpgid(pid) == pid: # else it is only starting
+                    os.killpg(pid, signal.SIGKILL)
+                else:
+                    os.kill(pid, signal.SIGKILL)
 
 # %% ../../nbs/lab/11_kernels.ipynb #a26f785c
-_SOCKETS = "rs-" # short: the name of a socket has at most 107 characters
+_SOCKETS = "rs-"
+_LONGEST = 103 # bytes in the name of a socket; Linux takes four more
+
+def _place() -> Path: # of the folders
+    "Where temporary files belong, or another folder where names of sockets would be too long in it."
+    room = _LONGEST - len(f"/.{_SOCKETS}12345678/k-5")
+    places = [Path(tempfile.gettempdir()), *map(Path, ("/tmp", "/var/tmp", "/dev/shm"))]
+    short = (place for place in places if len(os.fsencode(place)) <= room and os.access(place, os.W_OK | os.X_OK))
+    return next(short, places[0])
 
 @contextlib.contextmanager
 def _sockets() -> Iterator[str]: # a folder
     "A folder for sockets; it goes with its process."
-    hidden = Path(tempfile.mkdtemp(prefix=f".{_SOCKETS}"))
+    hidden = Path(tempfile.mkdtemp(prefix=f".{_SOCKETS}", dir=_place()))
     with locked(hidden / "owner"):
         folder = hidden.with_name(hidden.name[1:])
         hidden.rename(folder)
@@ -73,14 +84,15 @@ def remove_left_sockets() -> int: # folders removed
     removed = 0
     if os.name != "posix": # no sockets there
         return removed
-    for folder in Path(tempfile.gettempdir()).glob(f"{_SOCKETS}*"):
-        mine = folder.is_dir() and not folder.is_symlink() and folder.stat().st_uid == os.getuid()
-        if not mine or not (folder / "owner.lock").is_file():
-            continue
-        with contextlib.suppress(OSError), locked(folder / "owner", wait=False) as left:
-            if left:
-                shutil.rmtree(folder, ignore_errors=True)
-                removed += 1
+    for folder in _place().glob(f"{_SOCKETS}*"):
+        with contextlib.suppress(OSError): # somebody else removes it
+            mine = folder.is_dir() and not folder.is_symlink() and folder.stat().st_uid == os.getuid()
+            if not mine or not (folder / "owner.lock").is_file():
+                continue
+            with locked(folder / "owner", wait=False) as left:
+                if left:
+                    shutil.rmtree(folder, ignore_errors=True)
+                    removed += 1
     return removed
 
 # %% ../../nbs/lab/11_kernels.ipynb #713e3e8a
@@ -353,7 +365,8 @@ def _help(task: Task, helper: tuple[int, int], limit: float | None, forks: ForkS
     return dict(status="done")
 
 # %% ../../nbs/lab/11_kernels.ipynb #cdf04a1c
-_OTHER = ("not made here: {} changed since the run was planned, or the worker has another; give the command again, and "
+NOT_HERE = "not made here" # another worker may make it
+_OTHER = (NOT_HERE + ": {} changed since the run was planned, or the worker has another; give the command again, and "
           "give workers the same environment, checkout and folders")
 
 def execute(task: Task,          # a run

@@ -34,6 +34,29 @@ def _size(facts: dict[str, Any]) -> tuple[int, int]: # images, draws
     budget = facts.get("budget") or {}
     return budget.get("images") or 0, budget.get("n") or 0
 
+def _counts(facts: Mapping[str, Any]) -> dict[str, int]: # by name
+    "How often a run trains."
+    epochs, parameters = (facts.get("budget") or {}).get("epochs"), facts.get("parameters") or {}
+    named = dict(epochs=epochs, seeds=parameters.get("seeds"), repeats=parameters.get("repeats"))
+    return {name: count for name, count in named.items() if isinstance(count, int)}
+
+def _settings(facts: Mapping[str, Any]) -> dict[str, list[str]]: # by name
+    "Parameters that are lists; one sigma stands for all sigmas."
+    parameters = facts.get("parameters") or {}
+    lists = {name: value for name, value in parameters.items() if isinstance(value, list)}
+    alone = {name: parameters.get(name[:-1]) for name in lists if name.endswith("s")}
+    return {name: [str(one) for one in (value if alone.get(name) is None else [alone[name]])] for name, value in lists.items()}
+
+def _fewer(kept: Mapping[str, Any], facts: Mapping[str, Any]) -> str: # "": of nothing
+    "Of what a new run has less than the one that is kept, though it may have as many images and draws."
+    old, new = _counts(kept), _counts(facts)
+    less = [f"{name} = {old[name]} against {new[name]}" for name in old if name in new and new[name] < old[name]]
+    before, now = _settings(kept), _settings(facts)
+    for name in before.keys() & now.keys():
+        if set(now[name]) < set(before[name]) and 0 < len(now[name]) < len(before[name]):
+            less.append(f"{name} = {', '.join(before[name])} against {', '.join(now[name])}")
+    return min(less, default="")
+
 def _is_legible(path: Path) -> bool:
     "Whether a JSON file says anything; one that is not there has nothing to say."
     return not path.exists() or bool(_read_json(path))
@@ -62,6 +85,8 @@ def _why_kept(kept: dict[str, Any], # run.json of the committed run; {} if there
     old, new = _size(kept), _size(facts)
     if any(before > now for before, now in zip(old, new)):
         return f"keeps its larger run ({old[0]} images, n = {old[1]:,} against {new[0]}, {new[1]:,})"
+    if fewer := _fewer(kept, facts):
+        return f"keeps its larger run ({fewer})"
     if kept and facts.get("material") == ABSENT and kept.get("material") != ABSENT:
         return "keeps its committed run: reference material that this experiment looks for is not here"
     return ""

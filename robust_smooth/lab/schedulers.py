@@ -25,7 +25,7 @@ import numpy as np
 
 from .cache import _read_json
 from .forkserver import ForkServer
-from .kernels import DeadKernel, SchedulerGone, execute, kill_kernels, remove_left_sockets
+from .kernels import NOT_HERE, DeadKernel, SchedulerGone, execute, kill_kernels, remove_left_sockets
 from .tasks import Task
 
 # %% auto #0
@@ -196,6 +196,9 @@ class _Threads:
     def abandon(self, task: Task, job: Any) -> bool: # False: a run of this process is stopped by this process
         return False
 
+    def elsewhere(self, task: Task, job: Any) -> bool: # False: there is one package, and one checkout
+        return False
+
 # %% ../../nbs/lab/12_schedulers.ipynb #1cfc28ed
 def _local_cluster(jobs: int) -> Any:
     "A dask cluster on this machine that only its owner can use."
@@ -235,6 +238,9 @@ class _Connected:
             raise ImportError("a scheduler needs dask: pip install 'robust_smooth[cluster]'") from error
         self.limit = limit
         self.counted = (0.0, 2) # when the places were counted, and how many there are
+        self.refused: dict[str, set[str]] = {} # addresses of workers that lack what a run follows from, by its key
+        self.bound: dict[Any, set[str]] = {} # workers to which a job may go, where not to all
+        self.stranded: set[Any] = set() # jobs whose workers have left
         self.cluster = _local_cluster(jobs) if scheduler == "local" else None
         self.client = _dask_client(scheduler, self.cluster)
 
@@ -256,6 +262,16 @@ class _Connected:
                 self.counted = time.perf_counter(), 2 * max(1, sum(self.client.nthreads().values()))
         return self.counted[1]
 
+    def there(self) -> set[str]: # addresses
+        """The workers.
+
+        Returns:
+            addresses
+        """
+        with contextlib.suppress(Exception):
+            return set(self.client.nthreads())
+        return set()
+
     def check(self, gone: bool = False) -> None:
         if gone or self.client.status not in ("running", "newly-created", "connecting"):
             raise SchedulerGone("the dask scheduler is gone; finished runs are kept: "
@@ -268,16 +284,32 @@ class _Dask(_Connected):
     def submit(self, task: Task, tries: int, helper: tuple[int, int] | None, shards: int) -> Any:
         role = "run" if helper is None else f"help{helper[0]}"
         name = f"{task.experiment}-{task.key}-{tries}-{role}-{os.urandom(4).hex()}"
-        return self.client.submit(execute, task, False, helper, shards, self.limit, key=name, pure=False, retries=0)
+        chosen = self.there() - self.refused[task.key] if task.key in self.refused else set[str]()
+        job = self.client.submit(execute, task, False, helper, shards, self.limit, key=name, pure=False, retries=0,
+                                 workers=sorted(chosen) or None)
+        if chosen:
+            self.bound[job] = chosen
+        return job
 
     def ready(self, active: Iterable[Any], seconds: float) -> Iterable[Any]:
-        done = [job for job in active if job.done()]
+        jobs = list(active)
+        self.stranded = self._stranded(jobs)
+        done = [job for job in jobs if job.done() or job in self.stranded]
         if not done:
             time.sleep(seconds)
         return done
 
+    def _stranded(self, jobs: Iterable[Any]) -> set[Any]:
+        "Runs that wait for workers that have left."
+        waiting = [job for job in jobs if job in self.bound and not job.done()]
+        there = self.there() if waiting else set[str]()
+        return {job for job in waiting if there and not self.bound[job] & there}
+
     def result(self, job: Any) -> dict[str, Any]:
         from distributed import KilledWorker
+        self.bound.pop(job, None)
+        if job in self.stranded:
+            raise DeadKernel("the workers that could make it have left")
         try:
             return job.result()
         except KilledWorker as error:
@@ -305,6 +337,17 @@ class _Dask(_Connected):
             with contextlib.suppress(Exception):
                 self.client.run_on_scheduler(_remove_worker, address)
         return True
+
+    def elsewhere(self, task: Task, job: Any) -> bool: # whether there is one that has not refused it
+        """A worker has not what a run follows from; may another one make it?
+
+        Returns:
+            whether there is one that has not refused it
+        """
+        with contextlib.suppress(Exception):
+            self.refused.setdefault(task.key, set()).update(self.client.who_has([job])[job.key])
+            return bool(self.there() - self.refused[task.key])
+        return False
 
 # %% ../../nbs/lab/12_schedulers.ipynb #f5903ef8
 RETRIES = 2 # times that a run is tried again after its kernel or worker died
@@ -413,6 +456,9 @@ class _Drive(_Runs):
                 self.late.again(turn.number)
                 return
             report = _failure(task, error, time.perf_counter() - turn.since)
+        if report["error"].startswith(NOT_HERE) and self.pool.elsewhere(task, job):
+            self.waiting.append(_Turn(turn.number, turn.tries))
+            return
         if report["status"] == "busy":
             self.waiting.append(_Turn(turn.number, turn.tries, time.perf_counter() + _BUSY))
             return

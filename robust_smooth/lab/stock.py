@@ -332,6 +332,30 @@ def _watched(said: str, path: Path, images: int, tell: Tell) -> Iterator[None]:
         over.set()
         thread.join()
 
+# %% ../../nbs/lab/07_stock.ipynb #7a61c0de
+def _in_order(record: Any, index: np.ndarray) -> Any:
+    "The rows of a Record in the order of some images."
+    place = {int(one): row for row, one in enumerate(record.index)}
+    return record[[place[int(one)] for one in index]]
+
+def _begin(part: Path, whole: Path, index: np.ndarray) -> None:
+    "Begin a part of a vote with the rows that other parts hold, finished or not, however many there were."
+    from robust_smooth.core.record import Record
+    if part.exists():
+        return
+    wanted, records = set(index.tolist()), []
+    for file in sorted(whole.parent.glob(f"{whole.stem}*.votes*")):
+        if file.suffix not in (".votes", ".part"):
+            continue
+        with warnings.catch_warnings(), contextlib.suppress(OSError, ValueError): # one is damaged, or goes its way
+            warnings.simplefilter("ignore") # the torn tail of a part that is being counted
+            record = Record.load(file)
+            found = [row for row, one in enumerate(record.index.tolist()) if one in wanted]
+            wanted -= set(record.index.tolist())
+            records += [record[found]] if found else []
+    if records:
+        Record.concat(records).save(part)
+
 # %% ../../nbs/lab/07_stock.ipynb #6cdcaba3
 @dataclass(frozen=True)
 class _Counting:
@@ -353,6 +377,7 @@ class _Counting:
         from robust_smooth.smoothed import Smoothed
         ask, voter = self.ask, self.engine()
         images, index = ask.images.images[rows], np.asarray(ask.images.index)[rows]
+        _begin(part, self.path, index)
         with warnings.catch_warnings(record=True) as caught, _watched(self.said, part, len(images), self.tell):
             warnings.simplefilter("always")
             Smoothed(voter, ask.noise).vote(
@@ -379,11 +404,6 @@ def _count_shards(counting: _Counting, parts: list[Path], pieces: list[np.ndarra
             cached(parts[number], count, waiting=counting.wait, wait=wait)
 
 # %% ../../nbs/lab/07_stock.ipynb #fe05a0eb
-def _in_order(record: Any, index: np.ndarray) -> Any:
-    "The rows of a Record in the order of some images."
-    place = {int(one): row for row, one in enumerate(record.index)}
-    return record[[place[int(one)] for one in index]]
-
 def voted(model: Any,                # the network that votes
           ask: Ask,                  # what is asked
           tell: Tell = untold,       # is told what is being done

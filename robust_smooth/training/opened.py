@@ -5,6 +5,7 @@
 # %% ../../nbs/training/12b_opened.ipynb #fddd7b05
 from __future__ import annotations
 
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -30,10 +31,19 @@ def _loaded(path: Path) -> Any: # an array, or a dictionary of arrays
     try:
         found = np.load(path, allow_pickle=False)
         return found if isinstance(found, np.ndarray) else {name: found[name] for name in found.files}
-    except (ValueError, EOFError, zipfile.BadZipFile, KeyError, zlib.error) as error:
+    except (FileNotFoundError, PermissionError, IsADirectoryError):
+        raise
+    except (ValueError, EOFError, zipfile.BadZipFile, KeyError, zlib.error, RuntimeError, OSError, MemoryError) as error:
         why = "it holds Python objects, or is no file of NumPy" if "pickle" in str(error) else str(error) or "it is empty"
         raise ValueError(f"--data {path} must be a file of numbers, written by np.save or np.savez, and cannot be read as "
                          f"one: {why}") from None
+
+def _tell_unread(path: Path, found: dict[str, np.ndarray], size: int) -> None:
+    "Warn where no array has the name of labels, and one could be some."
+    others = [name for name, array in found.items() if name not in IMAGES and getattr(array, "shape", (size,)) == (size,)]
+    if others:
+        warnings.warn(f"--data {path} holds {others}, which are not read; if these are the true classes, call them "
+                      f"one of {LABELS}", stacklevel=2)
 
 def _arrays(path: Path) -> Dataset:
     "Images, and labels where a file has them. Raises ValueError, saying what it holds."
@@ -44,6 +54,7 @@ def _arrays(path: Path) -> Dataset:
     if images is None:
         raise ValueError(f"--data {path} must hold one of {IMAGES} (and one of {LABELS}), got {list(found)}")
     if labels is None:
+        _tell_unread(path, found, len(images) if images.ndim else 0)
         return TensorDataset(_floats(path, images))
     pictures = _floats(path, images)
     if labels.shape != (len(pictures),):

@@ -10,7 +10,7 @@ import inspect
 import numbers
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,11 +22,12 @@ from torch.utils.data import DataLoader, IterableDataset
 from ..core.values import MOST_DRAWS, UNIT, wrong_labels
 from ..training.batches import own_randomness, refuse_device
 from ..training.data import ImageSet
-from ..training.holders import as_source, Given, Source
+from ..training.holders import _from_items, _positions, as_source, Given, GROUP, Source
 from .hardware import device_of, forward_in_pieces
 
 # %% auto #0
-__all__ = ['LONGEST', 'HAIR', 'NUMPY', 'refuse_data', 'refuse_settings', 'better', 'explained', 'remark_labels', 'Judge']
+__all__ = ['LONGEST', 'HAIR', 'NUMPY', 'refuse_data', 'refuse_settings', 'better', 'explained', 'remark_labels', 'Judge',
+           'naming']
 
 # %% ../../nbs/voting/01b_remarks.ipynb #0746a512
 def _is_array(data: Any) -> bool:
@@ -369,3 +370,81 @@ class Judge:
             self.said = said
             warnings.warn(f"{said}; the vote goes on, and is good without them: dataclasses.replace(record, labels=None or others)",
                           stacklevel=5)
+
+# %% ../../nbs/voting/01b_remarks.ipynb #7ed83921
+def _items(data: Any) -> tuple[Any, Sequence[int]] | None: # a data set, and what is read of it; None: a stream
+    if not isinstance(data, DataLoader):
+        return data, range(len(data))
+    if isinstance(data.dataset, IterableDataset):
+        return None
+    return data.dataset, _positions(data.sampler if data.batch_sampler is None else data.batch_sampler)
+
+def _first_bad(data: Any, begin: int) -> tuple[int, Exception] | None:
+    "The first image from a position on that cannot be read alone, and why; None: nobody can say."
+    with own_randomness():
+        items = _items(data)
+        held, order = items or ((), ())
+        for position, item in enumerate(order[begin:begin + 2 * max(GROUP, getattr(data, "batch_size", 0) or 0)], begin):
+            try:
+                found = held[item]
+                if held is data: # a loader may make images of anything
+                    _from_items([found], False)
+            except Exception as error:
+                return position, error
+    return None
+
+def _is_ours(error: Exception) -> bool:
+    "Whether it was raised here, and not in code of the user's."
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).startswith("robust_smooth.")
+
+def _of_kind(error: Exception, said: str) -> Exception:
+    "An error of the same kind with other words, if it can have them."
+    try:
+        other = type(error)(said)
+    except Exception: # it takes other arguments
+        return RuntimeError(said)
+    return other if str(other) == said else RuntimeError(said)
+
+_PLACED = re.compile(r"\b(position|image|index|batch) -?\d")
+
+def _placed(error: Exception, data: Any, index: np.ndarray | None, begin: int) -> Exception | None: # None: it says all
+    "An error of a data set, with the image at which it came."
+    if _is_ours(error) and (isinstance(data, DataLoader) or _PLACED.search(str(error))):
+        return None
+    position, why = _first_bad(data, begin) or (None, error)
+    if position is None:
+        return None if _is_ours(error) else _of_kind(error, f"data gives no image behind the first {begin}: {type(why).__name__}: {why}")
+    place = f"position {position}" if index is None or len(index) <= position else f"position {position} (dataset index {index[position]})"
+    if _is_ours(error):
+        return type(error)(f"{error} ({place})")
+    return _of_kind(error, f"data gives no image at {place}: {type(why).__name__}: {why}")
+
+def naming(data: Any,      # as handed over
+           source: Source, # its images
+          ) -> Source:     # the same
+    """Have the errors of a data set name the image at which they came.
+
+    Args:
+        data: as handed over
+        source: its images
+    Returns:
+        the same
+    """
+    def read(size: int) -> Iterator[Given]:
+        groups, position = source.read(size), 0
+        while True:
+            try:
+                given = next(groups, None)
+            except Exception as error:
+                better = _placed(error, data, source.index, position)
+                if better is None:
+                    raise
+                raise better from error
+            if given is None:
+                return
+            position += len(given.images)
+            yield given
+    return source if source.whole is not None or isinstance(data, Source) else replace(source, read=read)

@@ -217,6 +217,49 @@ def test_copies_draw_seeds_of_their_own_and_loggers_reach_the_notebook(home, mon
     assert all("heard" in (task.folder / "notebook.ipynb").read_text() for task in done.tasks)
 
 
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ["import sys\nsys.path.insert(0, 'mine')\nimport seaborn"],
+        ["import os", "os.environ['MPLBACKEND'] = 'agg'", "import sys, seaborn"],
+        ["import sys, json", "%env MPLBACKEND=agg", "import seaborn"],
+        ["import sys\nimport beside\nimport seaborn"],
+        ["import sys\nfrom . import beside\nimport seaborn"],
+        ["import sys\nimport own_code\nimport seaborn"],
+        ["import sys\nn: int = len('a')\nimport seaborn"],
+    ],
+)
+def test_what_a_notebook_does_first_may_decide_what_it_imports(cells, tmp_path, monkeypatch):
+    "A folder that a notebook puts in front of the path, and variables that it sets, came after the imports of the server."
+    import nbformat
+    (tmp_path / "beside.py").write_text("")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "own_code.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path / "mine")
+    sources = ["'A text.'", "seed = -1; sigmas = [0.5]", "import os, sys, json\nimport robust_smooth.core", "n: int = 3", "import seaborn"]
+    places = []
+    for name, texts in (("plain", sources), ("one", cells)):
+        written = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in texts])
+        nbformat.write(written, tmp_path / f"{name}.ipynb")
+        places.append(tmp_path / f"{name}.ipynb")
+    assert forkserver.common_imports(places[:1]) == ["json", "os", "robust_smooth.core", "seaborn", "sys"]
+    assert "seaborn" not in forkserver.common_imports(places[1:])
+    assert not {"seaborn", "robust_smooth.core"} & set(forkserver.common_imports(places))
+
+
+def test_a_kernel_that_is_ended_takes_along_what_it_started():
+    "Processes of a run that was interrupted, or over its limit, went on computing."
+    from robust_smooth.lab import kernels
+    with subprocess.Popen(["sh", "-c", "sleep 600 & echo $!; wait"], stdout=subprocess.PIPE, start_new_session=True) as kernel:
+        child = int(kernel.stdout.readline())
+        kernels._KERNELS["/no/run"] = kernel.pid
+        try:
+            kernels.kill_kernels("/no/run")
+        finally:
+            del kernels._KERNELS["/no/run"]
+        assert kernel.wait(5) == -signal.SIGKILL and gone(child)
+
+
 def test_a_limit_that_falls_before_a_kernel_starts_ends_it():
     from robust_smooth.lab import kernels
     with kernels._time_limit(Path("/no/run"), 0.05) as over:

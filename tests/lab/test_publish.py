@@ -131,6 +131,21 @@ def test_a_smaller_run_does_not_mend_a_half_written_folder_and_says_what_does(ro
     assert "is half written" in capsys.readouterr().out and results.doubt(root / "data/results/one")
 
 
+@pytest.mark.parametrize("change, said", [
+    (dict(parameters=dict(sigmas=[0.5], seeds=3)), "sigmas = 0.25, 0.5, 1.0 against 0.5"),
+    (dict(parameters=dict(sigmas=[0.25, 0.5, 1.0], sigma=0.5, seeds=3)), "sigmas = 0.25, 0.5, 1.0 against 0.5"),
+    (dict(parameters=dict(sigmas=[0.25, 0.5, 1.0], seeds=1)), "seeds = 3 against 1"),
+    (dict(budget=dict(images=100, n=1000, epochs=1)), "epochs = 60 against 1"),
+    (dict(parameters=dict(sigmas=[0.5, 2.0, 4.0], seeds=3)), ""),
+    (dict(parameters=dict(sigmas=[0.25, 0.5, 1.0, 2.0], seeds=4), budget=dict(images=100, n=1000, epochs=90)), ""),
+])
+def test_a_run_of_fewer_settings_seeds_or_epochs_replaces_nothing(change, said):
+    "A sweep at one noise level replaced a table of three: it had as many images and draws."
+    kept = dict(budget=dict(images=100, n=1000, epochs=60), parameters=dict(sigmas=[0.25, 0.5, 1.0], sigma=None, seeds=3))
+    reason = publish._why_kept(kept, kept | change)
+    assert said in reason and bool(reason) == bool(said)
+
+
 def test_a_full_disk_replaces_nothing(root, monkeypatch):
     runs = dict(old=finished(root / "r", "old"), new=finished(root / "r", "new", 20, ("table", "third")))
     publish.publish([runs["old"]])

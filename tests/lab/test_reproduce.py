@@ -1,8 +1,12 @@
 "The cache, the experiment object and the runner, without kernels where none is needed."
+import concurrent.futures
 import dataclasses
+import errno
 import json
 import multiprocessing
 import os
+import socket
+import tempfile
 import time
 from pathlib import Path
 
@@ -95,6 +99,44 @@ def test_processes_that_want_the_same_thing_build_it_once(tmp_path):
     )
 
 
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_where_a_file_system_has_no_locks_a_file_is_one(tmp_path, monkeypatch, code):
+    "Every experiment ended in a raw OSError there, or waited for ever."
+    fcntl = pytest.importorskip("fcntl")
+
+    def no_locks(descriptor, operation):
+        raise OSError(code, os.strerror(code))
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with cache.locked(tmp_path / "a") as first, cache.locked(tmp_path / "a", wait=False) as second:
+        assert first and not second
+    assert not cache.cached(tmp_path / "a", lambda part: part.write_text("whole"))
+    assert cache.cached(tmp_path / "a", lambda part: part.write_text("again")) and (tmp_path / "a").read_text() == "whole"
+
+
+def test_a_home_is_tried_by_many_threads_and_under_no_name_that_can_be_guessed(tmp_path, monkeypatch):
+    "One thread removed what another had just written; a link under the name emptied the file that it leads to."
+    monkeypatch.setenv("ROBUST_SMOOTH_HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "mine").write_text("precious")
+    (tmp_path / "home" / f".{os.getpid()}.tmp").symlink_to(tmp_path / "mine")
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(lambda _: cache.home(), range(800))) == {(tmp_path / "home").resolve()}
+    assert (tmp_path / "mine").read_text() == "precious"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sockets are files")
+def test_sockets_have_short_names_whatever_the_folder_for_temporary_files_is_called(tmp_path, monkeypatch):
+    "Every run of a sweep ended in ZMQError: File name too long."
+    from robust_smooth.lab import kernels
+    deep = tmp_path / ("a" * 60) / ("b" * 60)
+    deep.mkdir(parents=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    with kernels._sockets() as folder, socket.socket(socket.AF_UNIX) as one:
+        one.bind(f"{folder}/k-5")
+        assert kernels.remove_left_sockets() == 0 and Path(folder).is_dir()
+    assert not Path(folder).exists()
+
+
 def _build_and_die(folder):
     def build(part):
         part.write_text("half")
@@ -161,6 +203,37 @@ def test_shards_merge_to_the_single_vote(home, monkeypatch):
     assert len(list((home / "home" / "votes").glob("*of3.votes"))) == 3
     for name in ("counts", "selection", "index", "n", "images"):
         assert (getattr(merged, name) == getattr(single, name)).all()
+
+
+def test_shards_of_another_number_are_not_counted_again(home, monkeypatch):
+    "A run that was given other shards than before counted every image anew."
+    from robust_smooth.voting import votes
+    run = experiment.Experiment("demo", budget="smoke")
+    model, place = run.classifier(NoiseAugmentation(Gaussian(sigma=0.25))), home / "home" / "votes"
+    single = run.votes(model, Gaussian(sigma=0.25))
+    whole = next(place.glob("*.votes"))
+    monkeypatch.setenv("ROBUST_SMOOTH_SHARDS", "0/3")
+    whole.unlink()
+    run.votes(model, Gaussian(sigma=0.25))
+    counted, count = [], votes.run
+
+    def watched(engine, job, *rest):
+        counted.extend(job.index.tolist())
+        return count(engine, job, *rest)
+    monkeypatch.setattr(votes, "run", watched)
+    for shards in ("0/2", "0/1"):
+        monkeypatch.setenv("ROBUST_SMOOTH_SHARDS", shards)
+        whole.unlink()
+        again = run.votes(model, Gaussian(sigma=0.25))
+        assert not counted
+        for name in ("counts", "selection", "index", "n", "images"):
+            assert (getattr(again, name) == getattr(single, name)).all()
+    for path in [whole, *place.glob("*of2.votes"), *place.glob("[!.]*-1of3.votes")]: # what was interrupted
+        path.unlink()
+    lost = set(single.index[4:7].tolist())
+    next(place.glob("[!.]*-2of3.votes")).rename(place / f"{whole.stem}-0of5.votes.part")
+    again = run.votes(model, Gaussian(sigma=0.25))
+    assert set(counted) == lost and (again.counts == single.counts).all() and (again.index == single.index).all()
 
 
 def test_a_checkpoint_of_ones_own_takes_the_place_of_training_and_cannot_run_code(home):
@@ -238,6 +311,28 @@ def test_the_key_of_a_run_follows_from_everything_that_it_follows_from(home, mon
     assert make() != base
     with pytest.raises(ValueError, match="budget"): make(budget="quikc")
     with pytest.raises(ValueError, match="list"): make(sigmas=0.25)
+
+
+def test_other_pictures_of_the_same_size_are_other_data(home, monkeypatch):
+    "Two data sets in the layout of MNIST have files of equal sizes: a finished run of the one was handed out for the other."
+    def task(place, dataset="mnist", **more):
+        monkeypatch.setenv("ROBUST_SMOOTH_DATA", str(home / place))
+        return tasks.make_task("gaussian_table1", dict(dataset=dataset, budget="smoke", **more))
+
+    for place, byte in (("digits", b"\1"), ("fashion", b"\2"), ("again", b"\1")):
+        folder = home / place / "MNIST" / "raw"
+        folder.mkdir(parents=True)
+        (folder / "t10k-images-idx3-ubyte").write_bytes(b"\0" * 300_000 + byte + b"\0" * 300_000)
+    (home / "again" / "notes.txt").write_text("of no data set")
+    assert task("digits").key == task("again").key != task("fashion").key
+    assert task("digits", "digits").key == task("fashion", "digits").key # they are embedded
+    one = task("digits")
+    monkeypatch.setenv("ROBUST_SMOOTH_DATA", str(home / "fashion"))
+    assert tasks.differences(one) == ["the data"]
+    monkeypatch.delenv("ROBUST_SMOOTH_DATA")
+    given = [tasks.make_task("gaussian_table1", dict(dataset="mnist", budget="smoke", data_dir=str(home / place)))
+             for place in ("digits", "fashion")]
+    assert given[0].versions["the data"] == one.versions["the data"] != given[1].versions["the data"]
 
 
 def test_a_run_from_end_to_end_twice_with_report_and_views(home, monkeypatch, capsys):

@@ -229,6 +229,56 @@ def test_what_changed_since_a_run_was_planned_is_not_kept_under_its_key(home, mo
     assert "the notebook" in kernels.execute(planned[1])["error"]
 
 
+def test_a_run_that_one_worker_refuses_is_made_by_another(home):
+    "Runs that came to a worker in another checkout failed, though the other workers could make them."
+    pytest.importorskip("distributed", reason="needs the extra [cluster]")
+    where, path = home / "scheduler.json", notebook(home, "import time; time.sleep(0.3)")
+    (home / "foreign.py").write_text(
+        "from robust_smooth.lab import tasks\ntasks._code_version = lambda sources: 'that of another checkout'\n"
+    )
+    start = lambda *words: subprocess.Popen([sys.executable, "-m", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    common = ("--scheduler-file", str(where), "--nthreads", "1", "--no-dashboard", "--no-nanny", "--memory-limit", "0")
+    processes = [start("distributed.cli.dask_scheduler", "--port", "0", "--host", "127.0.0.1", "--no-dashboard",
+                       "--scheduler-file", str(where))]
+    try:
+        address = wait_for(lambda: where.exists() and where.read_text() and json.loads(where.read_text())["address"])
+        processes.append(start("distributed.cli.dask_worker", *common, "--preload", str(home / "foreign.py")))
+        from distributed import Client
+        with Client(address) as client:
+            client.wait_for_workers(1, timeout=60)
+            planned = [tasks.make_task(path, dict(seed=seed), out=home / "runs") for seed in range(3)]
+            [report] = schedulers.drive(planned[:1], scheduler=address, quiet=True)
+            assert report["status"] == "FAILED" and "not made here: the package" in report["error"]
+            processes.append(start("distributed.cli.dask_worker", *common))
+            client.wait_for_workers(2, timeout=60)
+            reports = schedulers.drive(planned, scheduler=address, quiet=True)
+        assert [report["status"] for report in reports] == ["done"] * 3, [report["error"] for report in reports]
+    finally:
+        for child in processes: child.kill(); child.wait()
+
+
+def test_a_run_whose_workers_have_left_may_go_to_any():
+    "A run that may go to one worker only would wait for ever when that one is gone."
+    from concurrent.futures import Future
+    from types import SimpleNamespace
+    pool, job, task = object.__new__(schedulers._Dask), Future(), SimpleNamespace(key="k", experiment="tiny")
+    job.key = "job"
+    asked, workers = [], dict(a=1, b=1)
+    pool.client = SimpleNamespace(nthreads=lambda: workers, who_has=lambda jobs: {"job": ("a",)},
+                                  submit=lambda *_, workers=None, **__: asked.append(workers) or job)
+    pool.refused, pool.bound, pool.stranded, pool.limit = {}, {}, set(), None
+    pool.submit(task, 0, None, 1)
+    assert pool.elsewhere(task, job) and pool.refused == {"k": {"a"}}
+    pool.submit(task, 0, None, 1)
+    assert asked == [None, ["b"]] and pool.ready([job], 0.0) == []
+    del workers["b"]
+    assert pool.ready([job], 0.0) == [job]
+    with pytest.raises(kernels.DeadKernel, match="have left"):
+        pool.result(job)
+    pool.submit(task, 1, None, 1)
+    assert asked[-1] is None and not pool.bound and not pool.elsewhere(task, job)
+
+
 def test_no_string_in_a_grid_becomes_code(home):
     body = (
         "import json, os, pathlib\n(pathlib.Path(os.environ['ROBUST_SMOOTH_RUN']) / "

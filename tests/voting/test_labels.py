@@ -190,6 +190,58 @@ def test_a_later_label_is_told_at_once_and_loses_no_vote(holder, recwarn):
     assert len(dataclasses.replace(record, labels=None).certify()) == 150
 
 
+class Broken(Dataset):
+    "A data set of which one item is another thing, or an error."
+
+    def __init__(self, item):
+        self.item = item
+
+    def __len__(self):
+        return 90
+
+    def __getitem__(self, i):
+        if i == 70 and isinstance(self.item, Exception):
+            raise self.item
+        return self.item if i == 70 else (IMAGES[i % 9], 0)
+
+
+@pytest.mark.parametrize("item, kind, said", [
+    (FileNotFoundError("7.png"), FileNotFoundError, "FileNotFoundError: 7.png"),
+    (KeyError("name"), RuntimeError, "KeyError: 'name'"),
+    (UnicodeDecodeError("utf-8", b"x", 0, 1, "odd"), RuntimeError, "UnicodeDecodeError"),
+    (StopIteration(), RuntimeError, ""),
+    ((None, 0), TypeError, "images must be numbers, got object"),
+    (("7.png", 0), TypeError, "got the name '7.png'"),
+    ({"image": IMAGES[0]}, TypeError, "images must be numbers"),
+    ((IMAGES[0].byte(), 0), TypeError, "got torch.uint8"),
+])
+@pytest.mark.parametrize("holder, place", [
+    (lambda data: data, "position 70"),
+    (lambda data: Subset(data, range(60, 80)), r"position 10 \(dataset index 70\)"),
+    (lambda data: DataLoader(data, batch_size=64), r"position 70 \(dataset index 70\)"),
+], ids=["set", "subset", "loader"])
+def test_an_image_that_cannot_be_read_is_named_and_loses_no_vote(item, kind, said, holder, place, tmp_path):
+    "Errors of a data set came out as they were; which of ten thousand images it was, nobody said."
+    data = holder(Broken(item))
+    if isinstance(data, DataLoader) and (isinstance(item, StopIteration) or not isinstance(item, Exception)):
+        pytest.skip("its batches cannot be made, and PyTorch says why, or they end")
+    with pytest.raises(kind, match=place) as caught:
+        smooth().vote(data, save=tmp_path / "a.votes", **SETTINGS)
+    assert said in str(caught.value)
+    assert not isinstance(data, Broken) or len(rs.load(tmp_path / "a.votes")) == 64
+    with pytest.raises(kind, match=place):
+        smooth().predict(data, n=100)
+
+
+def test_a_stream_that_breaks_off_says_behind_which_image():
+    class Stream(IterableDataset):
+        def __iter__(self):
+            yield from [(image, 0) for image in IMAGES]
+            raise ConnectionResetError("gone")
+    with pytest.raises(ConnectionResetError, match="no image behind the first 0: ConnectionResetError: gone"):
+        smooth().vote(DataLoader(Stream(), batch_size=2), **SETTINGS)
+
+
 def test_text_is_told_before_the_first_pass():
     net = Asked(True).eval()
     with warnings.catch_warnings(), pytest.raises(UserWarning, match="are text, such as 'cat'"):
