@@ -42,7 +42,7 @@ def _read_card(path: Path) -> dict:
     "A card. Raises ValueError, naming the file, for anything else."
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a card: {error}") from error
     if not isinstance(card, dict):
         raise ValueError(f"{path} is not a card: it must hold a dictionary, got {type(card).__name__}")
