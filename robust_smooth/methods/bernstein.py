@@ -37,7 +37,7 @@ from .bernstein_regression import cross_validate_degree, smooth_regression, Smoo
 from ..training.conduct import check_layers, check_trial, ROWS
 from ..training.identity import identity
 from ..training.lipschitz import lipschitz_bound
-from ..training.plain import deviation, is_plain
+from ..training.plain import deviation, is_plain, uncached
 
 # %% auto #0
 __all__ = ['SAID', 'certify', 'recheck', 'before_sigmoid', 'feature_points', 'Smoothed', 'RootRadius', 'SmoothedRegressor',
@@ -263,8 +263,13 @@ def _probe(degrees: Degrees) -> np.ndarray:
 
 # %% ../../nbs/methods/10_bernstein.ipynb #19f61faf
 def _signature(head: nn.Module, degrees: Degrees) -> tuple:
-    "What decides a table, as far as it can be seen."
-    return degrees, identity(head), ask(head, _probe(degrees)).tobytes()
+    "What decides a table, as far as it can be seen. Raises ValueError for a head that answers twice in two ways."
+    points = _probe(degrees)
+    answers, again = ask(head, points), ask(head, points)
+    if not np.array_equal(answers, again, equal_nan=True):
+        raise ValueError("the head must be a function of the features, but it gave two answers to the same points: "
+                         "it tosses coins, or it remembers")
+    return degrees, identity(head), answers.tobytes()
 
 def _inputs_of(head: nn.Module) -> int:
     "The number of features that a head reads."
@@ -363,6 +368,7 @@ def _outputs(extractor: nn.Module, images: Tensor) -> np.ndarray:
     return torch.cat(parts).numpy()
 
 # %% ../../nbs/methods/10_bernstein.ipynb #3a0b00b3
+@uncached()
 @torch.no_grad()
 def feature_points(features: nn.Module, images: Tensor) -> np.ndarray: # [B, d]
     """The features of images, in double precision.
@@ -489,6 +495,7 @@ class Smoothed(_SmoothedHead):
             return certify(self.coefficients, points, norm, one, mode, **options)
         return self._certify_input(pictures, norm, options)
 
+    @uncached()
     def _certify_input(self, images: Tensor, norm: str | float, options: Mapping[str, Any]) -> Certificates:
         "Sound radii in the image."
         extractor, space = before_sigmoid(self.features)

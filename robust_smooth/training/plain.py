@@ -10,6 +10,7 @@ import inspect
 import os
 import types
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch.nn.modules import module as base
 from torch.nn.utils import parametrize
 
 # %% auto #0
-__all__ = ['deviation', 'is_plain']
+__all__ = ['deviation', 'is_plain', 'uncached']
 
 # %% ../../nbs/training/00_plain.ipynb #14c7b3b6
 _HOOKS = ("forward_pre_hooks", "forward_hooks", "backward_pre_hooks", "backward_hooks")
@@ -41,9 +42,9 @@ def _own_attributes(module: nn.Module) -> Iterator[str]:
             yield f"has {name} set on the instance"
     if module._compiled_call_impl is not None:
         yield "is compiled"
-    tensors = [*module._parameters.items(), *module._buffers.items()]
-    for name, value in tensors:
-        if value is not None and type(value) not in (torch.Tensor, nn.Parameter):
+    held = {**vars(module), **module._parameters, **module._buffers}
+    for name, value in held.items():
+        if isinstance(value, torch.Tensor) and type(value) not in (torch.Tensor, nn.Parameter):
             yield f"holds {name} as a {type(value).__name__}"
 
 # %% ../../nbs/training/00_plain.ipynb #53ab3a83
@@ -149,3 +150,14 @@ def is_plain(module: Any, # anything
         kind: the class whose rule is to be used; None: the module's own
     """
     return isinstance(module, nn.Module) and not deviation(module, kind)
+
+# %% ../../nbs/training/00_plain.ipynb #7d1c03ab
+@contextmanager
+def uncached() -> Iterator[None]:
+    """Parametrised weights are made at each look, even within `parametrize.cached()`: its cache knows a layer by its
+    address in memory, which a copy may inherit from an older one."""
+    kept, parametrize._cache_enabled = parametrize._cache_enabled, 0 # how deep such contexts are nested
+    try:
+        yield
+    finally:
+        parametrize._cache_enabled = kept
