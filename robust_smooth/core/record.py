@@ -91,6 +91,8 @@ class _Votes:
         for name, value in self.moments.items():
             if np.shape(value)[:1] != (size,):
                 raise ValueError(f"moments[{name!r}] must have one row per image ({size}), got shape {np.shape(value)}")
+        if np.array_equal(selection, counts) and np.shares_memory(np.asarray(self.selection), np.asarray(self.counts)):
+            selection = counts # which the door sees, however few images there are
         known: dict[str, Any] = dict(counts=counts, selection=selection, n=n, dim=check_whole(self.dim, "dim"))
         known["index"] = np.arange(size) if self.index is None else _whole_column(self.index, "index", size)
         known["labels"] = None if self.labels is None else _whole_column(self.labels, "labels", size)
@@ -141,6 +143,8 @@ class _Reads(_Votes):
         "The chosen images, as a Record."
         chosen = positions(rows, len(self))
         vectors = {name: value[chosen] for name in COLUMNS if (value := getattr(self, name)) is not None}
+        if self.selection is self.counts:
+            vectors["selection"] = vectors["counts"]
         return _with(self, **vectors, moments={name: np.asarray(value)[chosen] for name, value in self.moments.items()})
 
     def check_noise(self,

@@ -14,18 +14,17 @@ from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.special import betainc, betaincc, betainccinv, betaincinv, betaln, ndtri, xlog1py, xlogy
 
-from ..core.values import check_counts, MOST_DRAWS
+from ..core.values import check_counts, MOST_DRAWS, SMALLEST_LEVEL
 
 # %% auto #0
-__all__ = ['EARLIER', 'ROUNDING', 'SMALLEST_LEVEL', 'FEW', 'MANY', 'NEAR', 'FAR', 'ROUGH', 'HALVINGS', 'SUB_GAUSSIAN',
-           'tail_at_most', 'tail_at_least', 'binomial_lower', 'binomial_upper', 'fewest_draws', 'runner_up_upper',
-           'probit', 'probit_gap', 'interval_radius', 'inner_product_deviation', 'gradient_norm_bounds',
-           'gradient_linf_bounds', 'gradient_l1_bounds']
+__all__ = ['EARLIER', 'ROUNDING', 'FEW', 'MANY', 'NEAR', 'FAR', 'ROUGH', 'HALVINGS', 'SUB_GAUSSIAN', 'tail_at_most',
+           'tail_at_least', 'binomial_lower', 'binomial_upper', 'fewest_draws', 'runner_up_upper', 'probit',
+           'probit_gap', 'interval_radius', 'inner_product_deviation', 'gradient_norm_bounds', 'gradient_linf_bounds',
+           'gradient_l1_bounds']
 
 # %% ../../nbs/maths/00_bounds.ipynb #d7c41509
 EARLIER = tuple(int(part) for part in scipy.__version__.split(".")[:2]) < (1, 17)
 ROUNDING = 1e-13 if EARLIER else 2e-15 # relative; measured against 40-digit arithmetic: see above
-SMALLEST_LEVEL = 1e-100 # below it the inverses lose their meaning; no statement needs such a level
 FEW = 40         # tails of fewer terms are summed
 
 # %% ../../nbs/maths/00_bounds.ipynb #74f3431f

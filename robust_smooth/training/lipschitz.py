@@ -422,9 +422,19 @@ def _product(layer: nn.Module, shape: tuple) -> np.ndarray:
     rows = [row[2:] for row in _rows(layer, shape, "")]
     return np.prod(rows or [(1.0, 1.0, 1.0)], axis=0)
 
+def _repeated(bounds: np.ndarray, shape: tuple, whole: tuple) -> np.ndarray:
+    "The constants of what is added to something larger: each number counts as often as it is added."
+    times = math.prod(whole) // max(math.prod(shape), 1)
+    return bounds * [times, math.sqrt(times), 1.0]
+
 @layer_bound.register
 def _(layer: Skip, shape: tuple) -> _Bounds:
-    total = _product(layer.shortcut, shape) + _product(layer.branch, shape)
+    parts = layer.shortcut, layer.branch
+    shapes = [_through(part, shape) for part in parts]
+    if len(shapes[0]) != len(shapes[1]):
+        raise ValueError(f"branch and shortcut must have one number of axes, got shapes {shapes[1]} and {shapes[0]}")
+    whole = tuple(torch.broadcast_shapes(*shapes))
+    total = sum(_repeated(_product(part, shape), own, whole) for part, own in zip(parts, shapes))
     l1, l2, linf = total * (0.5 if layer.average else 1.0)
     return l1, l2, linf
 
@@ -437,6 +447,10 @@ def _(layer: Concat, shape: tuple) -> _Bounds:
 @layer_bound.register
 def _(layer: ResidualBlock, shape: tuple) -> _Bounds:
     branch = nn.Sequential(layer.conv1, layer.bn1, nn.ReLU(), layer.conv2, layer.bn2)
+    beside = (shape[0] + layer.extra, *(math.ceil(side / layer.stride) for side in shape[1:]))
+    if _through(branch, shape) != beside:
+        raise ValueError(f"the convolutions of a residual block must end in the shape of its shortcut {beside}, "
+                         f"got {_through(branch, shape)}")
     l1, l2, linf = 1 + _product(branch, shape)
     return l1, l2, linf
 
