@@ -5,7 +5,6 @@
 # %% ../../nbs/methods/10_bernstein.ipynb #071d19b3
 from __future__ import annotations
 
-import copy
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -37,7 +36,7 @@ from .bernstein_regression import cross_validate_degree, smooth_regression, Smoo
 from ..training.conduct import check_layers, check_trial, ROWS
 from ..training.identity import identity
 from ..training.lipschitz import lipschitz_bound
-from ..training.plain import deviation, is_plain, uncached
+from ..training.plain import copied, deviation, is_plain, uncached
 
 # %% auto #0
 __all__ = ['SAID', 'certify', 'recheck', 'before_sigmoid', 'feature_points', 'Smoothed', 'RootRadius', 'SmoothedRegressor',
@@ -351,7 +350,13 @@ _AT_ONCE = 256 # images whose features are computed together
 
 def _doubled(extractor: nn.Module) -> nn.Module:
     "A copy in evaluation mode and double precision; a parametrised weight is made anew there, with other last digits."
-    return copy.deepcopy(extractor).double().eval()
+    made = copied(extractor).double().eval()
+    for name, layer in made.named_modules():
+        weight = vars(layer).get("weight")
+        if isinstance(weight, Tensor) and weight.dtype != torch.float64:
+            raise ValueError(f"layer {name!r} holds its weight as an attribute, which stays {weight.dtype}; "
+                             "make it a parameter or a buffer")
+    return made
 
 def _check_function(extractor: nn.Module, images: Tensor) -> None:
     "Raise ValueError where features are no function of their image alone, by what layers say and by a trial."
@@ -424,6 +429,8 @@ def _images(images: Any, index: ArrayLike | None) -> tuple[Tensor, ArrayLike | N
         index = images.index if index is None else index
         images = images.images
     images = torch.as_tensor(images)
+    if images.ndim < 2:
+        raise ValueError(f"images must have shape [B, ...] with at least two axes, got {list(images.shape)}")
     if not images.is_floating_point():
         raise TypeError(f"images must be floating point in [0, 1], got {images.dtype}; "
                         "divide the levels by the largest one")

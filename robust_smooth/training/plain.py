@@ -5,6 +5,7 @@
 # %% ../../nbs/training/00_plain.ipynb #b485ac88
 from __future__ import annotations
 
+import copy
 import dis
 import inspect
 import os
@@ -20,7 +21,7 @@ from torch.nn.modules import module as base
 from torch.nn.utils import parametrize
 
 # %% auto #0
-__all__ = ['deviation', 'is_plain', 'uncached']
+__all__ = ['deviation', 'is_plain', 'uncached', 'copied']
 
 # %% ../../nbs/training/00_plain.ipynb #14c7b3b6
 _HOOKS = ("forward_pre_hooks", "forward_hooks", "backward_pre_hooks", "backward_hooks")
@@ -38,7 +39,7 @@ def _hooks(module: nn.Module) -> Iterator[str]:
 def _own_attributes(module: nn.Module) -> Iterator[str]:
     "What hangs on the instance and changes its call."
     for name in vars(module):
-        if callable(inspect.getattr_static(type(module), name, None)):
+        if name == "__deepcopy__" or callable(inspect.getattr_static(type(module), name, None)):
             yield f"has {name} set on the instance"
     if module._compiled_call_impl is not None:
         yield "is compiled"
@@ -67,7 +68,7 @@ def _looked_up(code: types.CodeType) -> set[str]:
 @lru_cache(maxsize=512)
 def _vocabulary(kind: type) -> frozenset[str]:
     "Every name through which a class computes: what it has, and what its code looks up."
-    names = {"training", *dir(kind)}
+    names = {"training", "__deepcopy__", "__getstate__", *dir(kind)}
     for part in kind.__mro__:
         if part in nn.Module.__mro__:
             continue
@@ -161,3 +162,37 @@ def uncached() -> Iterator[None]:
         yield
     finally:
         parametrize._cache_enabled = kept
+
+# %% ../../nbs/training/00_plain.ipynb #91c4e7aa
+def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+    "Parameters and buffers by name; one that stands twice under both."
+    named = (*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False))
+    return dict(named)
+
+def copied(module: nn.Module, # any module
+          ) -> nn.Module:     # of the same weights, in memory of their own
+    """A copy. Raises ValueError where there is none: weights that are results, or a layer that copies
+    itself in another way.
+
+    Args:
+        module: any module
+    Returns:
+        of the same weights, in memory of their own
+    """
+    try:
+        made = copy.deepcopy(module)
+    except RuntimeError as error: # of a tensor that was computed
+        raise ValueError(f"{type(module).__name__} cannot be copied; its weights must be parameters or buffers: {error}") from error
+    ours, theirs = _tensors(module), _tensors(made)
+    for name, tensor in ours.items():
+        other = theirs.get(name)
+        if other is None or other is tensor or other.dtype != tensor.dtype or not _same_bits(tensor, other):
+            raise ValueError(f"a copy of {type(module).__name__} must hold its weights in memory of its own, but {name} is shared, "
+                             "lost or another one: some layer has a __deepcopy__ of its own")
+    return made
+
+def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
+    "Whether two tensors hold the same; NaN is NaN. Of those without numbers, their kind is all there is."
+    if one.is_meta or isinstance(one, nn.parameter.UninitializedTensorMixin):
+        return type(one) is type(other)
+    return one.shape == other.shape and bool(((one == other) | ((one != one) & (other != other))).all())

@@ -5,7 +5,6 @@
 # %% ../../nbs/training/04a_rebuild.ipynb #1ae2f03d
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -16,7 +15,7 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from .models import as_logits, BaseClassifier, Classifier, ends_in_sigmoid, Normalize, ResNet
-from .plain import deviation, is_plain
+from .plain import copied, deviation, is_plain
 
 # %% auto #0
 __all__ = ['WAYS', 'PRECISIONS', 'SHAPES_COMPILED', 'TOLERANCE', 'Optimised', 'check_agreement', 'gives_probability', 'by_torch']
@@ -215,12 +214,12 @@ def _parts(model: nn.Module) -> tuple[nn.Module, nn.Module | None]: # network (a
         net, normalize = model.net, model.normalize
     else:
         net, normalize = model, None
-    net = copy.deepcopy(net)
+    net = copied(net)
     if normalize is None and is_plain(net, Classifier) and isinstance(net[0], Normalize):
         normalize, net = net[0], nn.Sequential(*list(net)[1:])
     elif normalize is None and is_plain(net, ResNet):
         normalize, net.normalize = net.normalize, nn.Identity()
-    return net.eval(), copy.deepcopy(normalize)
+    return net.eval(), None if normalize is None else copied(normalize)
 
 # %% ../../nbs/training/04a_rebuild.ipynb #1a8d60a1
 def _traced_or_refused(net: nn.Module) -> nn.Module:

@@ -11,8 +11,8 @@ import robust_smooth as rs
 from robust_smooth.methods import bernstein
 from robust_smooth.methods.splitting import audit, leading_linear
 from robust_smooth.training.conduct import acts_alone, trial
-from robust_smooth.training.lipschitz import lipschitz_bound
-from robust_smooth.training.models import unwrapped, wrap
+from robust_smooth.training.lipschitz import Skip, lipschitz_bound
+from robust_smooth.training.models import ResidualBlock, unwrapped, wrap
 from robust_smooth.training.plain import is_plain
 from robust_smooth.training.speed import optimise
 
@@ -299,3 +299,75 @@ def test_a_head_with_two_answers_is_no_table(kind):
 def test_a_head_in_half_precision():
     net = bernstein.Smoothed(flat(nn.Linear(6, 2), nn.Sigmoid()), nn.Linear(2, 3).bfloat16(), 2).eval()
     assert (net.certify(torch.rand(2, 6), progress=False).radius >= 0).all()
+
+
+# ------------------------------------------------------------------------------------------------------------------- copies
+
+class Sharing(nn.Linear):
+    "Its copy is itself."
+    def __deepcopy__(self, memo): return self
+
+
+class Renewing(nn.Linear):
+    "Its copy is a hundredth of it."
+    def __deepcopy__(self, memo):
+        new = nn.Linear(self.in_features, self.out_features)
+        with torch.no_grad(): new.weight.copy_(self.weight / 100)
+        return new
+
+
+def _computed(*sizes):
+    layer = nn.Linear(*sizes)
+    weight = layer.weight
+    del layer.weight
+    layer.weight = 2 * weight
+    return layer
+
+
+def _kept_as_attribute(*sizes):
+    layer = nn.Linear(*sizes)
+    weight = layer.weight.detach()
+    del layer.weight
+    layer.weight = weight
+    return layer
+
+
+def _by_its_own_way(*sizes):
+    layer = nn.Linear(*sizes)
+    layer.__deepcopy__ = lambda memo: nn.Linear(*sizes)
+    return layer
+
+
+@pytest.mark.parametrize("kind", [Sharing, Renewing, _computed, _kept_as_attribute, _by_its_own_way])
+def test_a_copy_is_of_the_network_and_leaves_it_alone(kind):
+    layer = kind(6, 2)
+    net = bernstein.Smoothed(flat(layer, nn.Sigmoid()), nn.Linear(2, 3), 2).eval()
+    for scope in ("input", "features"):
+        with pytest.raises(ValueError, match="cop|attribute"): net.certify(torch.rand(2, 6), scope=scope, progress=False)
+    assert layer.weight.dtype == torch.float32
+    base = wrap(flat(kind(4, 2)), mean=[0.5], std=[0.5], num_classes=2)
+    x, noise = torch.randint(0, 5, (2, 1, 2, 2)) / 4, rs.Splitting(n_splits=8, q=4)
+    assert np.array_equal(audit(base, x, noise).steps, audit(base, x, noise, fast=False).steps)
+    if kind is not _kept_as_attribute:
+        with pytest.raises(ValueError, match="cop"): optimise(base, x, backend="torch folded")
+    assert base.net[1].weight.dtype == torch.float32 and base.net[1].bias.requires_grad
+
+
+# --------------------------------------------------------------------------------------------------------- sums that broadcast
+
+@pytest.mark.parametrize("net, shape", [
+    (Skip(nn.Linear(4, 1)), (4,)), (Skip(nn.AdaptiveAvgPool2d(1)), (2, 4, 4)), (Skip(nn.Conv2d(3, 1, 3, padding=1)), (3, 4, 4)),
+    (Skip(nn.Linear(4, 4), shortcut=nn.Linear(4, 1)), (4,)), (Skip(nn.AdaptiveAvgPool2d(1), average=True), (1, 3, 5)),
+])
+def test_a_number_that_is_added_many_times_counts_as_often(net, shape):
+    net, at = net.double().eval(), torch.rand(math.prod(shape), dtype=torch.float64)
+    jacobian = torch.autograd.functional.jacobian(lambda x: net(x.view(1, *shape)).flatten(), at).numpy()
+    for p in (1, 2, np.inf): assert np.linalg.norm(jacobian, p) <= lipschitz_bound(net, p, shape)
+
+
+def test_a_residual_block_whose_branch_ends_in_another_shape():
+    block = ResidualBlock(2, 2).eval()
+    block.conv2, block.bn2 = nn.Conv2d(2, 1, 3, padding=1), nn.BatchNorm2d(1).eval()
+    with pytest.raises(ValueError, match="shape of its shortcut"): lipschitz_bound(block, "l2", (2, 4, 4))
+    for size in (8, 7, 1): assert lipschitz_bound(ResidualBlock(2, 4, 2).eval(), "l2", (2, size, size)) >= 1
+    with pytest.raises(ValueError, match="number of axes"): lipschitz_bound(Skip(nn.Flatten()), "l2", (1, 2, 2))
