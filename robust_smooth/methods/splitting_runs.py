@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -168,6 +169,7 @@ PASSIVE = (Normalize, nn.Flatten, nn.Identity, nn.Dropout) # may stand before th
 
 def _chain(module: nn.Module) -> list[nn.Module]:
     "The modules that are applied one after the other, as far as that is known."
+    children: list[Any]
     if is_plain(module, BaseClassifier):
         children = [module.normalize, module.net]
     elif is_plain(module, nn.Sequential):
