@@ -431,6 +431,12 @@ class _Shows(_Files):
         return plot_votes(self, i, image, names, alpha, k)
 
 # %% ../../nbs/core/07_record.ipynb #64184241
+def _warn_of_lengths(n: np.ndarray) -> None: # [B] or [1]
+    "Warn where images have different numbers of draws: was one of them stopped by what it saw?"
+    if n.size and n.min() != n.max():
+        warnings.warn(f"n differs from image to image, from {n.min()} to {n.max()}: certificates hold where each was fixed before "
+                      "its first vote; votes that a plan stopped keep their plan in a votes file", stacklevel=3)
+
 class Record(_Reads, _Certifies, _Shows):
     """Votes of a base classifier on a batch of images: integer counts, and where they came from.
 
@@ -476,6 +482,7 @@ class Record(_Reads, _Certifies, _Shows):
         chosen, counted = np.atleast_2d(np.asarray(selection)), np.atleast_2d(np.asarray(counts))
         if not getattr(noise, "deterministic", False):
             refuse_one_stage(chosen, counted)
+            _warn_of_lengths(np.atleast_1d(np.asarray(n)))
         return cls(selection=chosen, counts=counted, n=np.asarray(n), noise=noise, dim=dim, domain=domain,
                    index=np.arange(len(counted)) if index is None else np.atleast_1d(np.asarray(index)),
                    labels=None if labels is None else np.atleast_1d(np.asarray(labels)),

@@ -1,4 +1,5 @@
 "What stands between votes and a method: the caller's float errors stay outside, labels are classes of the network."
+import warnings
 import dataclasses
 
 import numpy as np
@@ -116,3 +117,13 @@ def test_levels_beyond_what_limits_bear_are_refused_with_the_level_that_was_give
     record = rs.Record.from_counts([[90, 10]], [[900, 100]], 1000, rs.Gaussian(sigma=0.5), 4)
     with pytest.raises(ValueError, match=f"alpha must be at least 1e-100.*got {alpha!r}"):
         record.certify("l2", method, alpha=alpha)
+
+
+def test_numbers_of_draws_that_differ_are_asked_about():
+    noise, selection, counts = rs.Gaussian(sigma=0.5), [[60, 40]] * 2, [[540, 460], [60, 40]]
+    with pytest.warns(UserWarning, match="n differs from image to image, from 100 to 1000"):
+        rs.Record.from_counts(selection, counts, [1000, 100], noise, 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rs.Record.from_counts(selection[:1], counts[:1], [1000], noise, 4)
+        rs.Record.from_counts(selection[:1] * 2, counts[:1] * 2, [1000, 1000], noise, 4)
