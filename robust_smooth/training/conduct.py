@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 # %% auto #0
-__all__ = ['MEMORY_ERRORS', 'TOLERANCE', 'ROWS', 'MASKED', 'RULING', 'check_shape', 'check_logits', 'layers_with_company',
-           'ran_out', 'Trial', 'trial', 'acts_alone', 'check_layers', 'check_trial']
+__all__ = ['MEMORY_ERRORS', 'TOLERANCE', 'ROWS', 'MASKED', 'RULING', 'COARSE', 'check_shape', 'check_logits',
+           'layers_with_company', 'ran_out', 'Trial', 'trial', 'acts_alone', 'check_layers', 'check_trial']
 
 # %% ../../nbs/training/11_conduct.ipynb #2ee82d23
 def check_shape(logits: object,          # what the model returned
@@ -119,13 +119,18 @@ def _in_play(logits: Tensor) -> Tensor: # bool, of their shape
     "Which logits may win. A mask of -1e9 would make the spread so large that company hides in it."
     return logits > -MASKED * logits.amax(1).abs().max().clamp(min=1)
 
-RULING = 0.01 # of the spread of all logits: where those that rule spread less, rounding is measured by this
+RULING = 0.01   # of the spread of all logits: where those that rule spread less, rounding is measured by this
+COARSE = 2**-5  # tolerance of bfloat16; beyond it numbers are so coarse that all logits count
 
-def _spread(logits: Tensor, floor: float) -> float:
+def _spread(logits: Tensor, tolerance: float) -> float:
     "How far the logits lie apart of the two best classes of each row: classes that never win may lie anywhere."
     rulers = logits.topk(2, dim=1).indices.unique()
     played, ruled = logits[_in_play(logits)], logits[:, rulers]
-    return max(float(ruled.max() - ruled.min()), floor * float(played.max() - played.min()))
+    whole, apart = float(played.max() - played.min()), float(ruled.max() - ruled.min())
+    if tolerance > COARSE:
+        return whole
+    few_digits = tolerance > TOLERANCE # then those of a logit itself are all there is
+    return max(apart, float(ruled.abs().max()) if few_digits else RULING * whole)
 
 def _in_their_place(model: Callable, rows: Tensor) -> Tensor:
     "Logits of rows where others lay before: a network that knows its input by its place would give those of the others."
@@ -133,12 +138,12 @@ def _in_their_place(model: Callable, rows: Tensor) -> Tensor:
     model(place)
     return check_logits(model(place.copy_(rows)), len(rows), None).detach().to(torch.float64, copy=True)
 
-def _compare(model: Callable, rows: Tensor, floor: float) -> Trial:
+def _compare(model: Callable, rows: Tensor, tolerance: float) -> Trial:
     "Evaluate rows together, twice, alone, in other order among others, and in the place of others."
     together, again = _ask(model, rows), _ask(model, rows)
     among = _ask(model, torch.cat([_company_of(rows), rows.flip(0)]))[len(rows):].flip(0)
     alone = torch.cat([_ask(model, rows[:1]), _ask(model, rows[-1:])])
-    spread = _spread(together, floor)
+    spread = _spread(together, tolerance)
     pairs = (together, among), (together[[0, -1]], alone), (together, _in_their_place(model, rows))
     change = max(float((other - one)[_in_play(one) | _in_play(other)].abs().max()) for one, other in pairs)
     company = change / spread if spread else math.inf if change else 0.0
@@ -156,14 +161,14 @@ def trial(model: Callable, # base classifier: [m, ...] -> [m, C] logits
         images: [B, ...] some images, on the device of the model; few are used
         tolerance: share of the logits' spread that rounding may make
     """
-    few, floor = images[:ROWS], RULING if tolerance <= TOLERANCE else 1.0 # coarse numbers are measured by all logits
+    few = images[:ROWS]
     if len(few) < ROWS:
         few = torch.cat([few, _company_of(few)])[:ROWS]
     devices = [images.device] if images.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.inference_mode():
         for rows in (few, few[:2]):
             try:
-                return _compare(model, rows, floor)
+                return _compare(model, rows, tolerance)
             except (*MEMORY_ERRORS, RuntimeError) as error:
                 if not ran_out(error):
                     raise

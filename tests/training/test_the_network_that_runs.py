@@ -371,3 +371,13 @@ def test_a_residual_block_whose_branch_ends_in_another_shape():
     with pytest.raises(ValueError, match="shape of its shortcut"): lipschitz_bound(block, "l2", (2, 4, 4))
     for size in (8, 7, 1): assert lipschitz_bound(ResidualBlock(2, 4, 2).eval(), "l2", (2, size, size)) >= 1
     with pytest.raises(ValueError, match="number of axes"): lipschitz_bound(Skip(nn.Flatten()), "l2", (1, 2, 2))
+
+
+@pytest.mark.parametrize("low", [-1.0, -30.0, -900.0, -1e9])
+def test_nor_in_half_precision(low):
+    net = Dead(low).eval()
+    net.weight = nn.Parameter(torch.ones(1, dtype=torch.bfloat16))
+    with pytest.raises(ValueError, match="in other company"):
+        rs.Smoothed(net, rs.Gaussian(sigma=0.5)).vote(torch.linspace(0.1, 0.9, 4)[:, None], **SETTINGS)
+    plain = wrap(flat(nn.Linear(16, 3)).bfloat16(), mean=[0.5], std=[0.5], num_classes=3)
+    assert acts_alone(plain, torch.rand(4, 1, 4, 4), 2**-5)
