@@ -358,6 +358,8 @@ def _rule_class(layer: nn.Module) -> type | None:
 # %% ../../nbs/training/06_lipschitz.ipynb #39cea271
 def _folds(layer: nn.Module, after: nn.Module | None, shape: tuple) -> bool:
     "Whether a batch normalisation follows a layer on the same channels."
+    if after is None or _odd_tensor(layer) or _odd_tensor(after):
+        return False # and the rule of the odd one says so
     if is_plain(layer, nn.Linear):
         return is_plain(after, nn.BatchNorm1d) and len(shape) == 1
     return is_plain(layer, nn.Conv2d) and is_plain(after, nn.BatchNorm2d)

@@ -17,8 +17,11 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 from torch.nn.modules import module as base
 from torch.nn.utils import parametrize
+
+from ..core import values
 
 # %% auto #0
 __all__ = ['deviation', 'is_plain', 'uncached', 'copied']
@@ -101,20 +104,44 @@ def _overrides(module: nn.Module, kind: type) -> Iterator[str]:
 
 # %% ../../nbs/training/00_plain.ipynb #42a7c96c
 _TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
+_HOMES = dict(torch=_TORCH, robust_smooth=os.path.dirname(os.path.dirname(os.path.abspath(values.__file__))) + os.sep)
 _CALLED = ("__call__", "_wrapped_call_impl", "_call_impl", "forward", "_conv_forward", "__getattr__", "__iter__",
            "train", "eval")
 
+def _is_from(folder: str, function: Any) -> bool:
+    "Whether a function, and what it wraps, stand in files of a folder; compiled functions stand in none."
+    while not isinstance(function, types.BuiltinFunctionType):
+        code = getattr(function, "__code__", None)
+        if code is None or not os.path.abspath(code.co_filename).startswith(folder):
+            return False
+        function = getattr(function, "__wrapped__", None)
+        if function is None:
+            return True
+    return True
+
 def _patched(kind: type) -> Iterator[str]:
-    "The methods of torch's classes that are not torch's."
+    "The methods of torch's classes and of ours that stand elsewhere."
     for name in _CALLED:
-        for part in kind.__mro__:
-            if name not in vars(part):
-                continue
-            code = getattr(vars(part)[name], "__code__", None)
-            ours = not part.__module__.startswith("torch.")
-            if not ours and code is not None and not os.path.abspath(code.co_filename).startswith(_TORCH):
-                yield f"is a {part.__name__} whose {name} was patched"
-            break
+        part = next((part for part in kind.__mro__ if name in vars(part)), object)
+        home = _HOMES.get(part.__module__.partition(".")[0])
+        if home is not None and not _is_from(home, vars(part)[name]):
+            yield f"is a {part.__name__} whose {name} was patched"
+
+# %% ../../nbs/training/00_plain.ipynb #c8d15e30
+@lru_cache(maxsize=512)
+def _functions(kind: type) -> frozenset[str]:
+    "The names under which a class may look up functions of torch."
+    found = [vars(part).get(name) for part in kind.__mro__ for name in ("forward", "_conv_forward")]
+    names: set[str] = set().union(*(_looked_up(each.__code__) for each in found if isinstance(each, types.FunctionType)))
+    return frozenset(name for name in names if name in vars(torch) or name in vars(functional))
+
+def _replaced(kind: type) -> Iterator[str]:
+    "The functions of torch that a class calls and that are others now."
+    for name in sorted(_functions(kind)):
+        for room in (torch, functional):
+            function = vars(room).get(name)
+            if isinstance(function, types.FunctionType) and not _is_from(_TORCH, function):
+                yield f"calls {room.__name__}.{name}, which was patched"
 
 # %% ../../nbs/training/00_plain.ipynb #40e25ce8
 def deviation(module: nn.Module, # a module
@@ -132,7 +159,7 @@ def deviation(module: nn.Module, # a module
         kind = _own_class(module)
     if not isinstance(module, kind):
         return f"is no {kind.__name__}"
-    parts = [*_hooks(module), *_own_attributes(module), *_overrides(module, kind), *_patched(kind)]
+    parts = [*_hooks(module), *_own_attributes(module), *_overrides(module, kind), *_patched(kind), *_replaced(kind)]
     return ", ".join(parts)
 
 # %% ../../nbs/training/00_plain.ipynb #c4009fe9

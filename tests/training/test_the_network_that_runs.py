@@ -1,4 +1,5 @@
 "The certified network is the one that runs: layers that stand twice, shells, caches, numbers that become two logits, classes that never win."
+import functools
 import math
 
 import numpy as np
@@ -381,3 +382,43 @@ def test_nor_in_half_precision(low):
         rs.Smoothed(net, rs.Gaussian(sigma=0.5)).vote(torch.linspace(0.1, 0.9, 4)[:, None], **SETTINGS)
     plain = wrap(flat(nn.Linear(16, 3)).bfloat16(), mean=[0.5], std=[0.5], num_classes=3)
     assert acts_alone(plain, torch.rand(4, 1, 4, 4), 2**-5)
+
+
+# ----------------------------------------------------------------------------------------------- what others did to torch
+
+def _steeper(function): return lambda *given, **named: 30 * function(*given, **named)
+
+
+@pytest.mark.parametrize("room, name, layer", [
+    (nn.functional, "linear", nn.Linear(2, 2)), (torch, "sigmoid", nn.Sigmoid()), (nn.functional, "relu", nn.ReLU()),
+    (nn.functional, "batch_norm", nn.BatchNorm1d(2)), (nn.functional, "dropout", nn.Dropout()), (nn.functional, "gelu", nn.GELU()),
+])
+def test_a_function_of_torch_that_is_another_now(room, name, layer, monkeypatch):
+    layer = layer.eval()
+    before = layer(torch.ones(2, 2))
+    assert is_plain(layer) and lipschitz_bound(layer, "l2", (2,)) > 0
+    monkeypatch.setattr(room, name, _steeper(getattr(room, name)))
+    assert not torch.allclose(layer(torch.ones(2, 2)), before) and not is_plain(layer)
+    with pytest.raises(ValueError, match=f"calls torch.*{name}, which was patched"): lipschitz_bound(nn.Sequential(layer), "l2", (2,))
+
+
+@pytest.mark.parametrize("wrap_it", [lambda f: functools.partialmethod(f), lambda f: torch.no_grad()(f), lambda f: functools.wraps(nn.Linear.forward)(f)])
+def test_a_method_of_torch_that_is_another_now_however_it_is_wrapped(wrap_it, monkeypatch):
+    inner = nn.Linear.forward
+    monkeypatch.setattr(nn.Linear, "forward", wrap_it(lambda self, x: 30 * inner(self, x)))
+    with pytest.raises(ValueError, match="Linear whose forward was patched"): lipschitz_bound(nn.Linear(2, 2), "l2", (2,))
+
+
+def test_a_method_of_ours_that_is_another_now(monkeypatch):
+    layer, inner = rs.models.Normalize(0.5, 0.5), rs.models.Normalize.forward
+    assert is_plain(layer)
+    monkeypatch.setattr(rs.models.Normalize, "forward", lambda self, x: 30 * inner(self, x))
+    with pytest.raises(ValueError, match="Normalize whose forward was patched"): lipschitz_bound(layer, "l2", (1, 2, 2))
+
+
+def test_a_tensor_of_its_own_way_before_or_in_a_batch_normalisation():
+    for place, name in ((0, "weight"), (0, "bias"), (1, "weight")):
+        net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)).eval()
+        assert lipschitz_bound(net, "l2", (2,)) > 0
+        parametrize.register_parametrization(net[place], name, AsSteep())
+        with pytest.raises(ValueError, match="must compute what"): lipschitz_bound(net, "l2", (2,))
