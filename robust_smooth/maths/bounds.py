@@ -48,6 +48,11 @@ def _check_binomial(k: ArrayLike,     # successes
     return k, n, alpha
 
 # %% ../../nbs/maths/00_bounds.ipynb #4254d5d1
+def _rounding(alpha: ArrayLike, # failure probability of a limit
+             ) -> np.ndarray:     # relative
+    "What rounding may do to a limit: more at a level near 1, which says 1 - alpha in ever fewer digits."
+    return ROUNDING / np.minimum(2 * (1 - np.asarray(alpha, dtype=np.float64)), 1.0)
+
 def _beta_density(x: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     "Density of the beta distribution: the slope of the incomplete beta function."
     return np.exp(xlogy(a - 1, x) + xlog1py(b - 1, -x) - betaln(a, b))
@@ -178,6 +183,7 @@ def binomial_lower(
     inner = (k > 0) & (k < n) & (alpha > 0)
     a, b = np.where(inner, k, 1.0), np.where(inner, n - k + 1.0, 1.0)
     level = np.where(inner, alpha, 0.5)
+    rounding = _rounding(alpha)
     with np.errstate(divide="ignore"):
         log_end = np.log(alpha) / n
     if complement:
@@ -185,14 +191,14 @@ def binomial_lower(
         q = q + _newton(tail_at_most(b - 1, a + b - 1, q) - level, _beta_density(q, b, a), q)
         q = _believed(q, -1, _tail_short, b, a, level, inner)
         q = np.where(inner, q, np.where(k == n, -np.expm1(log_end), 1.0))
-        return np.minimum(q * (1 + ROUNDING), 1.0)[()]
+        return np.minimum(q * (1 + rounding), 1.0)[()]
     p = betaincinv(a, b, level)
     p = p - _newton(_tail_beyond(a, b, p, level) - level, _beta_density(p, a, b), p)
     p = _believed(p, 1, _tail_beyond, a, b, level, inner)
     p = np.where(inner, p, np.where(k == n, np.exp(log_end), 0.0))
     with np.errstate(divide="ignore", invalid="ignore"):
-        lost = ROUNDING * np.where(p > 0, np.maximum(1.0, -np.log(p)), 1.0) # a small p is the exponential of a large number
-    return (p * (1 - lost))[()]
+        lost = rounding * np.where(p > 0, np.maximum(1.0, -np.log(p)), 1.0) # a small p is the exponential of a large number
+    return (p * np.maximum(1 - lost, 0.0))[()]
 
 # %% ../../nbs/maths/00_bounds.ipynb #a2c3a41a
 def binomial_upper(
@@ -257,7 +263,7 @@ def _sum_root(counts: np.ndarray, # [J] votes of the other classes
     if gap(high) >= 0:
         return float(high)
     root = brentq(gap, low, high, xtol=1e-300, rtol=1e-15)
-    return float(min(root * (1 + 2 * ROUNDING), 1.0))
+    return float(min(root * (1 + 2 * _rounding(alpha)), 1.0))
 
 # %% ../../nbs/maths/00_bounds.ipynb #e8e4c89f
 def runner_up_upper(
