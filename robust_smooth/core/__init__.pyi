@@ -54,6 +54,7 @@ from .registry import R as R
 from .certificates import ROWS as ROWS
 from .votes_file import ROWS_A_FRAME as ROWS_A_FRAME
 from .record import Record as Record
+from .values import SMALLEST_LEVEL as SMALLEST_LEVEL
 from .seeds import STAGES as STAGES
 from .frames import STORABLE as STORABLE
 from .seeds import STREAM as STREAM

@@ -262,6 +262,7 @@ FACES: dict[str, dict[str, str]] = {
          'ROWS': 'certificates',
          'ROWS_A_FRAME': 'votes_file',
          'Record': 'record',
+         'SMALLEST_LEVEL': 'values',
          'STAGES': 'seeds',
          'STORABLE': 'frames',
          'STREAM': 'seeds',

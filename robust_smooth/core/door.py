@@ -153,7 +153,7 @@ def refuse_empty(record: Any,         # votes
     if not reuse and len(record) and record.selection.max(axis=1).min() < 1:
         raise ValueError("selection holds no votes for some image: its class was never chosen "
                          "(a method with reuse=True selects from the estimation votes)")
-    if not reuse and same_draws(record.selection, record.counts):
+    if not reuse and len(record) and (record.selection is record.counts or same_draws(record.selection, record.counts)):
         raise ValueError("selection and counts must be votes of two separate stages, got the same votes twice: too many "
                          "counts are equal (a method with reuse=True selects from the estimation votes, and pays)")
 

@@ -91,6 +91,8 @@ class _Votes:
         for name, value in self.moments.items():
             if np.shape(value)[:1] != (size,):
                 raise ValueError(f"moments[{name!r}] must have one row per image ({size}), got shape {np.shape(value)}")
+        if np.array_equal(selection, counts) and np.shares_memory(np.asarray(self.selection), np.asarray(self.counts)):
+            selection = counts # which the door sees, however few images there are
         known: dict[str, Any] = dict(counts=counts, selection=selection, n=n, dim=check_whole(self.dim, "dim"))
         known["index"] = np.arange(size) if self.index is None else _whole_column(self.index, "index", size)
         known["labels"] = None if self.labels is None else _whole_column(self.labels, "labels", size)
@@ -141,6 +143,8 @@ class _Reads(_Votes):
         "The chosen images, as a Record."
         chosen = positions(rows, len(self))
         vectors = {name: value[chosen] for name in COLUMNS if (value := getattr(self, name)) is not None}
+        if self.selection is self.counts:
+            vectors["selection"] = vectors["counts"]
         return _with(self, **vectors, moments={name: np.asarray(value)[chosen] for name, value in self.moments.items()})
 
     def check_noise(self,
@@ -427,6 +431,12 @@ class _Shows(_Files):
         return plot_votes(self, i, image, names, alpha, k)
 
 # %% ../../nbs/core/07_record.ipynb #64184241
+def _warn_of_lengths(n: np.ndarray) -> None: # [B] or [1]
+    "Warn where images have different numbers of draws: was one of them stopped by what it saw?"
+    if n.size and n.min() != n.max():
+        warnings.warn(f"n differs from image to image, from {n.min()} to {n.max()}: certificates hold where each was fixed before "
+                      "its first vote; votes that a plan stopped keep their plan in a votes file", stacklevel=3)
+
 class Record(_Reads, _Certifies, _Shows):
     """Votes of a base classifier on a batch of images: integer counts, and where they came from.
 
@@ -472,6 +482,7 @@ class Record(_Reads, _Certifies, _Shows):
         chosen, counted = np.atleast_2d(np.asarray(selection)), np.atleast_2d(np.asarray(counts))
         if not getattr(noise, "deterministic", False):
             refuse_one_stage(chosen, counted)
+            _warn_of_lengths(np.atleast_1d(np.asarray(n)))
         return cls(selection=chosen, counts=counted, n=np.asarray(n), noise=noise, dim=dim, domain=domain,
                    index=np.arange(len(counted)) if index is None else np.atleast_1d(np.asarray(index)),
                    labels=None if labels is None else np.atleast_1d(np.asarray(labels)),

@@ -23,7 +23,8 @@ from .door import (
     refuse_lacking, refuse_other)
 from .hashes import _json
 from .rooms import load_unread, room
-from .values import by_name, check_level, check_mode, domain_words, equal, MODES, norm_name, own_floats, UNIT
+from .values import (
+    by_name, check_level, check_mode, domain_words, equal, MODES, norm_name, own_floats, SMALLEST_LEVEL, UNIT)
 
 if TYPE_CHECKING:
     import pandas as pd # a table is made on demand: reading votes does not wait for it
@@ -142,7 +143,8 @@ def admit(method: _Entry,    # who would certify
     refuse_lacking(record, method.needs, method.name)
     if method.deterministic:
         return
-    check_level(alpha)
+    if check_level(alpha) < SMALLEST_LEVEL:
+        raise ValueError(f"alpha must be at least {SMALLEST_LEVEL:g}, as far as limits are safe, got {alpha!r}")
     refuse_empty(record, bool(options.get("reuse", False)))
 
 # %% ../../nbs/core/06_registry.ipynb #ac32a0ae

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 # %% auto #0
-__all__ = ['T', 'ABSTAIN', 'MODES', 'MOST_DRAWS', 'UNIT', 'MOST_STEPS', 'P', 'R', 'norm_name', 'norm_order', 'check_level',
-           'check_positive', 'check_whole', 'check_counts', 'whole_numbers', 'positions', 'equal', 'check_mode',
-           'check_domain', 'domain_words', 'wrong_labels', 'by_name', 'steps_within', 'own_floats']
+__all__ = ['T', 'ABSTAIN', 'MODES', 'SMALLEST_LEVEL', 'MOST_DRAWS', 'UNIT', 'MOST_STEPS', 'P', 'R', 'norm_name', 'norm_order',
+           'check_level', 'check_positive', 'check_whole', 'check_counts', 'whole_numbers', 'positions', 'equal',
+           'check_mode', 'check_domain', 'domain_words', 'wrong_labels', 'by_name', 'steps_within', 'own_floats']
 
 # %% ../../nbs/core/00_values.ipynb #fedc21bc
 T = TypeVar("T", bound=type)
@@ -119,6 +119,7 @@ def check_whole(value: Any,    # a number
     return int(value)
 
 # %% ../../nbs/core/00_values.ipynb #3daa27e5
+SMALLEST_LEVEL = 1e-100 # failure probability below which inverses lose their meaning; no statement needs such a level
 MOST_DRAWS = 10**12 # of an image: so far binomial limits were found to lie on the safe side; at 10^14 some do not
 
 def _refuse_masked(values: Any, name: str) -> None:

@@ -14,18 +14,17 @@ from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.special import betainc, betaincc, betainccinv, betaincinv, betaln, ndtri, xlog1py, xlogy
 
-from ..core.values import check_counts, MOST_DRAWS
+from ..core.values import check_counts, MOST_DRAWS, SMALLEST_LEVEL
 
 # %% auto #0
-__all__ = ['EARLIER', 'ROUNDING', 'SMALLEST_LEVEL', 'FEW', 'MANY', 'NEAR', 'FAR', 'ROUGH', 'HALVINGS', 'SUB_GAUSSIAN',
-           'tail_at_most', 'tail_at_least', 'binomial_lower', 'binomial_upper', 'fewest_draws', 'runner_up_upper',
-           'probit', 'probit_gap', 'interval_radius', 'inner_product_deviation', 'gradient_norm_bounds',
-           'gradient_linf_bounds', 'gradient_l1_bounds']
+__all__ = ['EARLIER', 'ROUNDING', 'FEW', 'MANY', 'NEAR', 'FAR', 'ROUGH', 'HALVINGS', 'SUB_GAUSSIAN', 'tail_at_most',
+           'tail_at_least', 'binomial_lower', 'binomial_upper', 'fewest_draws', 'runner_up_upper', 'probit',
+           'probit_gap', 'interval_radius', 'inner_product_deviation', 'gradient_norm_bounds', 'gradient_linf_bounds',
+           'gradient_l1_bounds']
 
 # %% ../../nbs/maths/00_bounds.ipynb #d7c41509
 EARLIER = tuple(int(part) for part in scipy.__version__.split(".")[:2]) < (1, 17)
 ROUNDING = 1e-13 if EARLIER else 2e-15 # relative; measured against 40-digit arithmetic: see above
-SMALLEST_LEVEL = 1e-100 # below it the inverses lose their meaning; no statement needs such a level
 FEW = 40         # tails of fewer terms are summed
 
 # %% ../../nbs/maths/00_bounds.ipynb #74f3431f
@@ -49,6 +48,11 @@ def _check_binomial(k: ArrayLike,     # successes
     return k, n, alpha
 
 # %% ../../nbs/maths/00_bounds.ipynb #4254d5d1
+def _rounding(alpha: ArrayLike, # failure probability of a limit
+             ) -> np.ndarray:     # relative
+    "What rounding may do to a limit: more at a level near 1, which says 1 - alpha in ever fewer digits."
+    return ROUNDING / np.minimum(2 * (1 - np.asarray(alpha, dtype=np.float64)), 1.0)
+
 def _beta_density(x: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     "Density of the beta distribution: the slope of the incomplete beta function."
     return np.exp(xlogy(a - 1, x) + xlog1py(b - 1, -x) - betaln(a, b))
@@ -179,6 +183,7 @@ def binomial_lower(
     inner = (k > 0) & (k < n) & (alpha > 0)
     a, b = np.where(inner, k, 1.0), np.where(inner, n - k + 1.0, 1.0)
     level = np.where(inner, alpha, 0.5)
+    rounding = _rounding(alpha)
     with np.errstate(divide="ignore"):
         log_end = np.log(alpha) / n
     if complement:
@@ -186,14 +191,14 @@ def binomial_lower(
         q = q + _newton(tail_at_most(b - 1, a + b - 1, q) - level, _beta_density(q, b, a), q)
         q = _believed(q, -1, _tail_short, b, a, level, inner)
         q = np.where(inner, q, np.where(k == n, -np.expm1(log_end), 1.0))
-        return np.minimum(q * (1 + ROUNDING), 1.0)[()]
+        return np.minimum(q * (1 + rounding), 1.0)[()]
     p = betaincinv(a, b, level)
     p = p - _newton(_tail_beyond(a, b, p, level) - level, _beta_density(p, a, b), p)
     p = _believed(p, 1, _tail_beyond, a, b, level, inner)
     p = np.where(inner, p, np.where(k == n, np.exp(log_end), 0.0))
     with np.errstate(divide="ignore", invalid="ignore"):
-        lost = ROUNDING * np.where(p > 0, np.maximum(1.0, -np.log(p)), 1.0) # a small p is the exponential of a large number
-    return (p * (1 - lost))[()]
+        lost = rounding * np.where(p > 0, np.maximum(1.0, -np.log(p)), 1.0) # a small p is the exponential of a large number
+    return (p * np.maximum(1 - lost, 0.0))[()]
 
 # %% ../../nbs/maths/00_bounds.ipynb #a2c3a41a
 def binomial_upper(
@@ -258,7 +263,7 @@ def _sum_root(counts: np.ndarray, # [J] votes of the other classes
     if gap(high) >= 0:
         return float(high)
     root = brentq(gap, low, high, xtol=1e-300, rtol=1e-15)
-    return float(min(root * (1 + 2 * ROUNDING), 1.0))
+    return float(min(root * (1 + 2 * _rounding(alpha)), 1.0))
 
 # %% ../../nbs/maths/00_bounds.ipynb #e8e4c89f
 def runner_up_upper(

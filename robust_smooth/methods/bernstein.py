@@ -5,7 +5,6 @@
 # %% ../../nbs/methods/10_bernstein.ipynb #071d19b3
 from __future__ import annotations
 
-import copy
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -37,7 +36,7 @@ from .bernstein_regression import cross_validate_degree, smooth_regression, Smoo
 from ..training.conduct import check_layers, check_trial, ROWS
 from ..training.identity import identity
 from ..training.lipschitz import lipschitz_bound
-from ..training.plain import deviation, is_plain
+from ..training.plain import copied, deviation, is_plain, uncached
 
 # %% auto #0
 __all__ = ['SAID', 'certify', 'recheck', 'before_sigmoid', 'feature_points', 'Smoothed', 'RootRadius', 'SmoothedRegressor',
@@ -263,8 +262,13 @@ def _probe(degrees: Degrees) -> np.ndarray:
 
 # %% ../../nbs/methods/10_bernstein.ipynb #19f61faf
 def _signature(head: nn.Module, degrees: Degrees) -> tuple:
-    "What decides a table, as far as it can be seen."
-    return degrees, identity(head), ask(head, _probe(degrees)).tobytes()
+    "What decides a table, as far as it can be seen. Raises ValueError for a head that answers twice in two ways."
+    points = _probe(degrees)
+    answers, again = ask(head, points), ask(head, points)
+    if not np.array_equal(answers, again, equal_nan=True):
+        raise ValueError("the head must be a function of the features, but it gave two answers to the same points: "
+                         "it tosses coins, or it remembers")
+    return degrees, identity(head), answers.tobytes()
 
 def _inputs_of(head: nn.Module) -> int:
     "The number of features that a head reads."
@@ -346,7 +350,13 @@ _AT_ONCE = 256 # images whose features are computed together
 
 def _doubled(extractor: nn.Module) -> nn.Module:
     "A copy in evaluation mode and double precision; a parametrised weight is made anew there, with other last digits."
-    return copy.deepcopy(extractor).double().eval()
+    made = copied(extractor).double().eval()
+    for name, layer in made.named_modules():
+        weight = vars(layer).get("weight")
+        if isinstance(weight, Tensor) and weight.dtype != torch.float64:
+            raise ValueError(f"layer {name!r} holds its weight as an attribute, which stays {weight.dtype}; "
+                             "make it a parameter or a buffer")
+    return made
 
 def _check_function(extractor: nn.Module, images: Tensor) -> None:
     "Raise ValueError where features are no function of their image alone, by what layers say and by a trial."
@@ -363,6 +373,7 @@ def _outputs(extractor: nn.Module, images: Tensor) -> np.ndarray:
     return torch.cat(parts).numpy()
 
 # %% ../../nbs/methods/10_bernstein.ipynb #3a0b00b3
+@uncached()
 @torch.no_grad()
 def feature_points(features: nn.Module, images: Tensor) -> np.ndarray: # [B, d]
     """The features of images, in double precision.
@@ -418,6 +429,8 @@ def _images(images: Any, index: ArrayLike | None) -> tuple[Tensor, ArrayLike | N
         index = images.index if index is None else index
         images = images.images
     images = torch.as_tensor(images)
+    if images.ndim < 2:
+        raise ValueError(f"images must have shape [B, ...] with at least two axes, got {list(images.shape)}")
     if not images.is_floating_point():
         raise TypeError(f"images must be floating point in [0, 1], got {images.dtype}; "
                         "divide the levels by the largest one")
@@ -489,6 +502,7 @@ class Smoothed(_SmoothedHead):
             return certify(self.coefficients, points, norm, one, mode, **options)
         return self._certify_input(pictures, norm, options)
 
+    @uncached()
     def _certify_input(self, images: Tensor, norm: str | float, options: Mapping[str, Any]) -> Certificates:
         "Sound radii in the image."
         extractor, space = before_sigmoid(self.features)

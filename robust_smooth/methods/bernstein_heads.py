@@ -53,7 +53,7 @@ def ask(head: Callable, points: np.ndarray) -> np.ndarray:
             out = head(points)
         except (TypeError, AttributeError):
             out = _ask_tensor(head, points)
-    return np.asarray(out.detach().cpu() if torch.is_tensor(out) else out, dtype=np.float64)
+    return np.asarray(out.detach().cpu().double() if torch.is_tensor(out) else out, dtype=np.float64)
 
 # %% ../../nbs/methods/08_bernstein_heads.ipynb #ea96bc8e
 def coefficients(f: Callable,   # the head: an nn.Module, or a function of an array or tensor [M, d] returning [M, K]
@@ -105,8 +105,8 @@ def evaluate_tensor(table: Tensor, x: Tensor) -> Tensor:
 
 # %% ../../nbs/methods/08_bernstein_heads.ipynb #4a3e00a1
 def as_array(x: ArrayLike | Tensor) -> np.ndarray:
-    "As float64 array."
-    return np.asarray(x.detach().cpu() if torch.is_tensor(x) else x, dtype=np.float64)
+    "As float64 array; NumPy knows no bfloat16."
+    return np.asarray(x.detach().cpu().double() if torch.is_tensor(x) else x, dtype=np.float64)
 
 # %% ../../nbs/methods/08_bernstein_heads.ipynb #eaf7dfd6
 def evaluate(coefficients: ArrayLike | Tensor, # [K, n_1+1, ..., n_d+1]

@@ -5,9 +5,9 @@
 # %% ../../nbs/methods/04a_splitting_runs.ipynb #ef3d80e4
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,12 +20,12 @@ from ..maths.rewriting import audit_votes
 from ..noise.grid import Splitting, split_levels
 from ..training.conduct import check_logits
 from ..training.models import BaseClassifier, Normalize
-from ..training.plain import is_plain
+from ..training.plain import copied, is_plain, uncached
 from ..voting.ballots import ballot
 from ..voting.hardware import FRAGILE, working_precision
 
 # %% auto #0
-__all__ = ['LEAST_GUARD', 'PASSIVE', 'PIECES', 'default_guard', 'decide', 'soft_record', 'crossings', 'leading_linear',
+__all__ = ['LEAST_GUARD', 'PASSIVE', 'ALIKE', 'PIECES', 'default_guard', 'decide', 'soft_record', 'crossings', 'leading_linear',
            'audit_record']
 
 # %% ../../nbs/methods/04a_splitting_runs.ipynb #3f49eab4
@@ -169,12 +169,35 @@ PASSIVE = (Normalize, nn.Flatten, nn.Identity, nn.Dropout) # may stand before th
 
 def _chain(module: nn.Module) -> list[nn.Module]:
     "The modules that are applied one after the other, as far as that is known."
-    if is_plain(module, nn.Sequential):
-        return [part for child in module.children() for part in _chain(child)]
+    children: list[Any]
     if is_plain(module, BaseClassifier):
-        return [part for child in module.children() for part in _chain(child)] # normalisation, if any, and network
-    return [module]
+        children = [module.normalize, module.net]
+    elif is_plain(module, nn.Sequential):
+        children = [*module._modules.values()] # one that is used twice stands twice
+    else:
+        return [module]
+    return [part for child in children if child is not None for part in _chain(child)]
 
+ALIKE = 1e-4 # of the largest logit: by how much the two parts of a network may differ from it
+
+def _is_cut_well(
+    model: nn.Module,
+    head: nn.Module,
+    rest: nn.Module,
+    shape: tuple[int, ...],
+) -> bool:
+    "Whether two parts give the logits of the whole network, which may read float64, or make two logits of one number."
+    device = next(model.parameters(), torch.zeros(())).device
+    some = torch.rand((4, *shape), generator=torch.Generator().manual_seed(0)).to(device)
+    try:
+        with torch.no_grad():
+            whole, parts = model(some), rest(head(some))
+    except (RuntimeError, ValueError):
+        return False
+    return whole.shape == parts.shape and bool((whole - parts).abs().max() <= ALIKE * whole.abs().max().clamp(min=1))
+
+# %% ../../nbs/methods/04a_splitting_runs.ipynb #e27a60f5
+@uncached()
 def leading_linear(
     model: nn.Module,        # base classifier
     shape: tuple[int, ...],  # shape of one image
@@ -192,10 +215,16 @@ def leading_linear(
     if place is None or not all(any(is_plain(part, kind) for kind in PASSIVE) for part in parts[:place]):
         return None
     head, rest = nn.Sequential(*parts[:place + 1]), nn.Sequential(*parts[place + 1:])
-    exact, d = copy.deepcopy(head).double(), int(np.prod(shape))
-    basis = torch.eye(d, dtype=torch.float64, device=next(parts[place].parameters()).device).view(d, *shape)
-    if exact(basis[:1]).ndim != 2:
-        return None # the layer acts on rows of the image
+    if not _is_cut_well(model, head, rest, shape):
+        return None
+    d, device = int(np.prod(shape)), next(head.parameters(), torch.zeros(())).device
+    basis = torch.eye(d, dtype=torch.float64, device=device).view(d, *shape)
+    try:
+        exact = copied(head).double()
+        if exact(basis[:1]).ndim != 2:
+            return None # the layer acts on rows of the image
+    except (ValueError, RuntimeError):
+        return None # a weight that does not follow into a copy, or into double precision
     return head, (exact(basis) - exact(torch.zeros_like(basis[:1]))).float(), rest
 
 # %% ../../nbs/methods/04a_splitting_runs.ipynb #b64f8286

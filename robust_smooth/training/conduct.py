@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 # %% auto #0
-__all__ = ['MEMORY_ERRORS', 'TOLERANCE', 'ROWS', 'MASKED', 'check_shape', 'check_logits', 'layers_with_company', 'ran_out',
-           'Trial', 'trial', 'acts_alone', 'check_layers', 'check_trial']
+__all__ = ['MEMORY_ERRORS', 'TOLERANCE', 'ROWS', 'MASKED', 'RULING', 'COARSE', 'check_shape', 'check_logits',
+           'layers_with_company', 'ran_out', 'Trial', 'trial', 'acts_alone', 'check_layers', 'check_trial']
 
 # %% ../../nbs/training/11_conduct.ipynb #2ee82d23
 def check_shape(logits: object,          # what the model returned
@@ -35,8 +35,9 @@ def check_shape(logits: object,          # what the model returned
     wanted = f"model must return logits of shape ({rows}, {num_classes or 'classes'})"
     if not isinstance(logits, Tensor):
         raise ValueError(f"{wanted}, got {type(logits).__name__}")
-    if logits.is_complex():
-        raise ValueError(f"{wanted}, got complex numbers, of which none is the largest")
+    if logits.is_complex() or logits.dtype == torch.bool:
+        kind = "complex numbers" if logits.is_complex() else "truth values"
+        raise ValueError(f"{wanted}, got {kind}, of which none is the largest")
     shape = tuple(logits.shape)
     if len(shape) != 2 or shape[0] != rows or shape[1] < 2 or num_classes not in (None, shape[1]):
         raise ValueError(f"{wanted}, got {shape}")
@@ -118,14 +119,32 @@ def _in_play(logits: Tensor) -> Tensor: # bool, of their shape
     "Which logits may win. A mask of -1e9 would make the spread so large that company hides in it."
     return logits > -MASKED * logits.amax(1).abs().max().clamp(min=1)
 
-def _compare(model: Callable, rows: Tensor) -> Trial:
-    "Evaluate rows together, twice, alone, and in other order among others."
+RULING = 0.01   # of the spread of all logits: where those that rule spread less, rounding is measured by this
+COARSE = 2**-5  # tolerance of bfloat16; beyond it numbers are so coarse that all logits count
+
+def _spread(logits: Tensor, tolerance: float) -> float:
+    "How far the logits lie apart of the two best classes of each row: classes that never win may lie anywhere."
+    rulers = logits.topk(2, dim=1).indices.unique()
+    played, ruled = logits[_in_play(logits)], logits[:, rulers]
+    whole, apart = float(played.max() - played.min()), float(ruled.max() - ruled.min())
+    if tolerance > COARSE:
+        return whole
+    few_digits = tolerance > TOLERANCE # then those of a logit itself are all there is
+    return max(apart, float(ruled.abs().max()) if few_digits else RULING * whole)
+
+def _in_their_place(model: Callable, rows: Tensor) -> Tensor:
+    "Logits of rows where others lay before: a network that knows its input by its place would give those of the others."
+    place = _company_of(rows).clone()
+    model(place)
+    return check_logits(model(place.copy_(rows)), len(rows), None).detach().to(torch.float64, copy=True)
+
+def _compare(model: Callable, rows: Tensor, tolerance: float) -> Trial:
+    "Evaluate rows together, twice, alone, in other order among others, and in the place of others."
     together, again = _ask(model, rows), _ask(model, rows)
     among = _ask(model, torch.cat([_company_of(rows), rows.flip(0)]))[len(rows):].flip(0)
     alone = torch.cat([_ask(model, rows[:1]), _ask(model, rows[-1:])])
-    played = _in_play(together)
-    spread = float(together[played].max() - together[played].min())
-    pairs = (together, among), (together[[0, -1]], alone)
+    spread = _spread(together, tolerance)
+    pairs = (together, among), (together[[0, -1]], alone), (together, _in_their_place(model, rows))
     change = max(float((other - one)[_in_play(one) | _in_play(other)].abs().max()) for one, other in pairs)
     company = change / spread if spread else math.inf if change else 0.0
     return Trial(company, bool(torch.equal(together, again)))
@@ -133,12 +152,14 @@ def _compare(model: Callable, rows: Tensor) -> Trial:
 # %% ../../nbs/training/11_conduct.ipynb #2871eae7
 def trial(model: Callable, # base classifier: [m, ...] -> [m, C] logits
           images: Tensor,  # [B, ...] some images, on the device of the model; few are used
+         tolerance: float = TOLERANCE, # share of the logits' spread that rounding may make
          ) -> Trial:
     """Evaluate a few rows in several companies. Raises ValueError where what is returned are no finite logits.
 
     Args:
         model: base classifier: [m, ...] -> [m, C] logits
         images: [B, ...] some images, on the device of the model; few are used
+        tolerance: share of the logits' spread that rounding may make
     """
     few = images[:ROWS]
     if len(few) < ROWS:
@@ -147,7 +168,7 @@ def trial(model: Callable, # base classifier: [m, ...] -> [m, C] logits
     with torch.random.fork_rng(devices=devices), torch.inference_mode():
         for rows in (few, few[:2]):
             try:
-                return _compare(model, rows)
+                return _compare(model, rows, tolerance)
             except (*MEMORY_ERRORS, RuntimeError) as error:
                 if not ran_out(error):
                     raise
@@ -167,7 +188,7 @@ def acts_alone(model: Callable, # base classifier: [m, ...] -> [m, C] logits
     Returns:
         False: what the model says of a row depends on other rows
     """
-    return not layers_with_company(model) and trial(model, images).company <= tolerance
+    return not layers_with_company(model) and trial(model, images, tolerance).company <= tolerance
 
 # %% ../../nbs/training/11_conduct.ipynb #16f32d8e
 def check_layers(model: Callable, # base classifier
@@ -198,7 +219,7 @@ def check_trial(model: Callable, # base classifier: [m, ...] -> [m, C] logits
         deterministic: whether a certificate leaves no room for chance
         tolerance: share of the logits' spread that rounding may make
     """
-    found = trial(model, images)
+    found = trial(model, images, tolerance)
     if not found.repeats: # then a change in other company may be chance
         said = "the model gave two answers to one batch: it tosses coins, or it remembers"
         if deterministic:
@@ -207,5 +228,5 @@ def check_trial(model: Callable, # base classifier: [m, ...] -> [m, C] logits
                       stacklevel=5)
     elif not found.company <= tolerance:
         raise ValueError("votes must not depend on each other, but in other company the logits of a row change by "
-                         f"{found.company:.2g} of their spread; something in the model looks at the whole batch "
+                         f"{found.company:.2g} of their spread; something in the model looks at the whole batch, or remembers another "
                          "(a trial finds this, it does not prove its absence)")

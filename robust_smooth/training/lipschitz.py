@@ -129,13 +129,17 @@ for _kind, _slope in _SLOPES.items():
     layer_bound.register(_kind)(_constant(_slope))
 
 # %% ../../nbs/training/06_lipschitz.ipynb #2c822384
+def _at_least_one(slope: float) -> float:
+    "The size of a slope, or 1; NaN stays NaN, which is no constant."
+    return float(np.maximum(1.0, abs(slope)))
+
 @layer_bound.register
 def _(layer: nn.LeakyReLU, shape: tuple) -> _Bounds:
-    return _constant(max(1.0, abs(layer.negative_slope)))(layer, shape)
+    return _constant(_at_least_one(layer.negative_slope))(layer, shape)
 
 @layer_bound.register
 def _(layer: nn.ELU, shape: tuple) -> _Bounds:
-    return _constant(max(1.0, abs(layer.alpha)))(layer, shape)
+    return _constant(_at_least_one(layer.alpha))(layer, shape)
 
 # %% ../../nbs/training/06_lipschitz.ipynb #169417be
 @layer_bound.register
@@ -148,7 +152,9 @@ def _(layer: nn.Softplus, shape: tuple) -> _Bounds:
 
 # %% ../../nbs/training/06_lipschitz.ipynb #dfee9c96
 def _weight(layer: nn.Module) -> np.ndarray:
-    "The weight, float64. Raises ValueError where it is not finite, or another at each look."
+    "The weight, float64. Raises ValueError where it is complex, not finite, or another at each look."
+    if torch.as_tensor(layer.weight).is_complex():
+        raise ValueError(f"the weight of {type(layer).__name__} must be real, got {layer.weight.dtype}")
     first, second = (torch.as_tensor(layer.weight).detach().cpu().double().numpy() for _ in range(2))
     if not np.isfinite(first).all():
         raise ValueError(f"the weight of {type(layer).__name__} must be finite, got NaN or infinity in it")
@@ -213,6 +219,8 @@ def _check_padding(layer: nn.Conv2d, kernel: np.ndarray) -> None:
         same = layer.padding == "same"
     else:
         same = all(2 * p == k - 1 for p, k in zip(layer.padding, kernel.shape[2:]))
+    sides = layer._reversed_padding_repeated_twice # what is laid around the image, whatever `padding` says now
+    same &= [a + b for a, b in zip(sides[::2], sides[1::2])] == [k - 1 for k in kernel.shape[:1:-1]]
     if not same or tuple(layer.stride) != (1, 1):
         raise ValueError("circular padding is supported where it keeps the size: stride 1, padding (k - 1) / 2")
 
@@ -243,8 +251,8 @@ def _conv(layer: nn.Conv2d, shape: tuple, scale: np.ndarray | None = None) -> _B
 layer_bound.register(nn.Conv2d)(_conv)
 
 # %% ../../nbs/training/06_lipschitz.ipynb #5051af8c
-def _pair(value: Any) -> tuple[int, ...]:
-    return (value, value) if isinstance(value, int) else tuple(value)
+def _pair(value: Any) -> tuple[int | None, ...]: # None: the size of the input
+    return (value, value) if value is None or isinstance(value, int) else tuple(value)
 
 def _windows(layer: nn.MaxPool2d | nn.AvgPool2d) -> int:
     "How many windows a pixel can be in."
@@ -327,11 +335,19 @@ class Concat(nn.Module):
 # %% ../../nbs/training/06_lipschitz.ipynb #bc55a813
 _CHAINS = (nn.Sequential, BaseClassifier) # are walked through, part by part
 
+def _odd_tensor(layer: nn.Module) -> str: # "" where there is none
+    "A parametrised tensor that comes out with an arithmetic of its own."
+    for name in layer.parametrizations if parametrize.is_parametrized(layer) else (): # type: ignore[union-attr] # a ModuleDict
+        kind = type(getattr(layer, name))
+        if kind not in (Tensor, nn.Parameter):
+            return f"makes {name} a {kind.__name__}"
+    return ""
+
 def _rule_class(layer: nn.Module) -> type | None:
     "The class whose rule holds for a layer, None without one. Raises ValueError where it computes something else."
     known = {*_CHAINS, *layer_bound.registry} - {object}
     kind = next((kind for kind in type(layer).__mro__ if kind in known), None)
-    if kind is not None and (why := deviation(layer, kind)):
+    if kind is not None and (why := deviation(layer, kind) or _odd_tensor(layer)):
         name = type(layer).__name__
         raise ValueError(
             f"{name} must compute what {kind.__name__} computes, without overrides or hooks, but it {why}. "
@@ -342,6 +358,8 @@ def _rule_class(layer: nn.Module) -> type | None:
 # %% ../../nbs/training/06_lipschitz.ipynb #39cea271
 def _folds(layer: nn.Module, after: nn.Module | None, shape: tuple) -> bool:
     "Whether a batch normalisation follows a layer on the same channels."
+    if after is None or _odd_tensor(layer) or _odd_tensor(after):
+        return False # and the rule of the odd one says so
     if is_plain(layer, nn.Linear):
         return is_plain(after, nn.BatchNorm1d) and len(shape) == 1
     return is_plain(layer, nn.Conv2d) and is_plain(after, nn.BatchNorm2d)
@@ -373,6 +391,13 @@ def _parts(chain: nn.Module) -> list[tuple[str, nn.Module]]:
     return [(label, part) for label, part in chain._modules.items() if part is not None]
 
 # %% ../../nbs/training/06_lipschitz.ipynb #838b5a4a
+def _two_logits(chain: nn.Module, shape: tuple, name: str) -> list[_Row]:
+    "The row of two logits that a base classifier makes of one number z: [0, z], or [1 - z, z] of a probability."
+    if not isinstance(chain, BaseClassifier) or chain.num_classes != 2 or math.prod(shape) != 1:
+        return []
+    both = 2.0 if chain._probability else 1.0 # how many of the two follow z
+    return [(f"{name} as two logits".strip(), chain, both, math.sqrt(both), 1.0)]
+
 def _rows(layer: nn.Module, shape: tuple, name: str) -> list[_Row]:
     "One row for each part of a chain."
     kind = _rule_class(layer)
@@ -391,7 +416,7 @@ def _rows(layer: nn.Module, shape: tuple, name: str) -> list[_Row]:
         else:
             rows += _rows(part, shape, here)
         shape = _through(part, shape)
-    return rows
+    return rows + _two_logits(layer, shape, name)
 
 # %% ../../nbs/training/06_lipschitz.ipynb #74d4e25c
 def _product(layer: nn.Module, shape: tuple) -> np.ndarray:
@@ -399,9 +424,19 @@ def _product(layer: nn.Module, shape: tuple) -> np.ndarray:
     rows = [row[2:] for row in _rows(layer, shape, "")]
     return np.prod(rows or [(1.0, 1.0, 1.0)], axis=0)
 
+def _repeated(bounds: np.ndarray, shape: tuple, whole: tuple) -> np.ndarray:
+    "The constants of what is added to something larger: each number counts as often as it is added."
+    times = math.prod(whole) // max(math.prod(shape), 1)
+    return bounds * [times, math.sqrt(times), 1.0]
+
 @layer_bound.register
 def _(layer: Skip, shape: tuple) -> _Bounds:
-    total = _product(layer.shortcut, shape) + _product(layer.branch, shape)
+    parts = layer.shortcut, layer.branch
+    shapes = [_through(part, shape) for part in parts]
+    if len(shapes[0]) != len(shapes[1]):
+        raise ValueError(f"branch and shortcut must have one number of axes, got shapes {shapes[1]} and {shapes[0]}")
+    whole = tuple(torch.broadcast_shapes(*shapes))
+    total = sum(_repeated(_product(part, shape), own, whole) for part, own in zip(parts, shapes))
     l1, l2, linf = total * (0.5 if layer.average else 1.0)
     return l1, l2, linf
 
@@ -414,6 +449,10 @@ def _(layer: Concat, shape: tuple) -> _Bounds:
 @layer_bound.register
 def _(layer: ResidualBlock, shape: tuple) -> _Bounds:
     branch = nn.Sequential(layer.conv1, layer.bn1, nn.ReLU(), layer.conv2, layer.bn2)
+    beside = (shape[0] + layer.extra, *(math.ceil(side / layer.stride) for side in shape[1:]))
+    if _through(branch, shape) != beside:
+        raise ValueError(f"the convolutions of a residual block must end in the shape of its shortcut {beside}, "
+                         f"got {_through(branch, shape)}")
     l1, l2, linf = 1 + _product(branch, shape)
     return l1, l2, linf
 

@@ -5,6 +5,7 @@
 # %% ../../nbs/training/03_models.ipynb #83253b78
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
@@ -19,6 +20,7 @@ from robust_smooth.training.networks import (
     Centre, Classifier, lenet, mlp, Normalize, ResidualBlock, ResNet, resnet110, resnet20, seeded, small_convnet,
     STATISTICS,
 )
+from .plain import deviation, is_plain
 from .refusals import no_network, refuse_classes, refuse_integers, refuse_lazy, returned, various
 from .vision import torchvision
 
@@ -78,7 +80,7 @@ def ends_in_sigmoid(net: nn.Module, # any network
     Args:
         net: any network
     """
-    return isinstance(list(net.modules())[-1], nn.Sigmoid)
+    return isinstance([layer for _, layer in net.named_modules(remove_duplicate=False)][-1], nn.Sigmoid) # one may stand twice
 
 # %% ../../nbs/training/03_models.ipynb #e51f7ea3
 def _two_classes(number: Tensor, probability: bool) -> Tensor:
@@ -321,23 +323,33 @@ def _check_channels(layer: Normalize, shape: tuple[int, ...] | None) -> None:
         )
 
 # %% ../../nbs/training/03_models.ipynb #e59965b3
+_FORWARD = "has forward set on the instance" # by `torch.compile` itself
+
+def _is_compiled(module: nn.Module) -> bool:
+    "Whether `torch.compile` made a module, and it is called as it was made."
+    dynamo = sys.modules.get("torch._dynamo.eval_frame") # without it nothing was compiled
+    if dynamo is None or type(module) is not dynamo.OptimizedModule or deviation(module) != _FORWARD:
+        return False
+    called, inner = getattr(module.forward, "_torchdynamo_orig_callable", None), module._orig_mod
+    return called == inner.__call__ or getattr(called, "__wrapped__", None) is inner
+
 def unwrapped(net: nn.Module, # any network
              ) -> nn.Module:  # the network inside `DataParallel`, `torch.compile`; others as they are
-    """The module that computes, without shells that only say how. A shell with hooks stays, since they may
-    change the result.
+    """The module that computes, without shells that only say how. A shell that computes something of its own, by
+    a hook or another `forward`, stays.
 
     Args:
         net: any network
     Returns:
         the network inside `DataParallel`, `torch.compile`; others as they are
     """
-    shells = (nn.DataParallel, nn.parallel.DistributedDataParallel)
-    while not (net._forward_hooks or net._forward_pre_hooks):
-        inner = net.module if isinstance(net, shells) else getattr(net, "_orig_mod", None)
-        if not isinstance(inner, nn.Module):
+    while True:
+        if is_plain(net, nn.DataParallel) or is_plain(net, nn.parallel.DistributedDataParallel):
+            net = net.module # type: ignore[assignment] # which torch types as a tensor or a module
+        elif _is_compiled(net):
+            net = net._orig_mod # type: ignore[assignment] # likewise
+        else:
             return net
-        net = inner
-    return net
 
 # %% ../../nbs/training/03_models.ipynb #3ed0df0e
 LIBRARIES = ("torchvision.models", "timm.", "transformers.") # whose networks are trained on normalised inputs
@@ -433,16 +445,20 @@ def _wrapped_already(net: BaseClassifier, options: Sequence[Any], num_classes: i
 
 # %% ../../nbs/training/03_models.ipynb #08ef7081
 def _look_at_numbers(model: BaseClassifier, shape: tuple[int, ...] | None) -> None:
-    "One number for each image: refused where it is a class; always between 0 and 1, it may be a probability."
-    if model.num_classes != 2 or shape is None or model._probability:
+    "One number for each image: refused where it is a class; always between 0 and 1, it may be a probability; else it is none."
+    if model.num_classes != 2 or shape is None:
         return
     images = various(shape, next(model.net.parameters(), torch.zeros(())))
     with torch.inference_mode():
         output = _tensor_of(model.net(images if model.normalize is None else model.normalize(images)))
     if not _one_number(output, len(images)):
         return
+    unit = bool(((output[:16] >= 0) & (output[:16] <= 1)).all())
+    model._probability &= unit # a sigmoid that stands last need not come last
+    if model._probability:
+        return
     refuse_classes(output)
-    if bool(((output[:16] >= 0) & (output[:16] <= 1)).all()):
+    if unit:
         warnings.warn(
             "the network returns one number, in [0, 1] on 16 random images; it is taken for a logit "
             "(class 1 where it is positive). If it is a probability, let nn.Sigmoid be its last layer",

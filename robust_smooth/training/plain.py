@@ -5,21 +5,26 @@
 # %% ../../nbs/training/00_plain.ipynb #b485ac88
 from __future__ import annotations
 
+import copy
 import dis
 import inspect
 import os
 import types
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 from torch.nn.modules import module as base
 from torch.nn.utils import parametrize
 
+from ..core import values
+
 # %% auto #0
-__all__ = ['deviation', 'is_plain']
+__all__ = ['deviation', 'is_plain', 'uncached', 'copied']
 
 # %% ../../nbs/training/00_plain.ipynb #14c7b3b6
 _HOOKS = ("forward_pre_hooks", "forward_hooks", "backward_pre_hooks", "backward_hooks")
@@ -37,13 +42,13 @@ def _hooks(module: nn.Module) -> Iterator[str]:
 def _own_attributes(module: nn.Module) -> Iterator[str]:
     "What hangs on the instance and changes its call."
     for name in vars(module):
-        if callable(inspect.getattr_static(type(module), name, None)):
+        if name == "__deepcopy__" or callable(inspect.getattr_static(type(module), name, None)):
             yield f"has {name} set on the instance"
     if module._compiled_call_impl is not None:
         yield "is compiled"
-    tensors = [*module._parameters.items(), *module._buffers.items()]
-    for name, value in tensors:
-        if value is not None and type(value) not in (torch.Tensor, nn.Parameter):
+    held = {**vars(module), **module._parameters, **module._buffers}
+    for name, value in held.items():
+        if isinstance(value, torch.Tensor) and type(value) not in (torch.Tensor, nn.Parameter):
             yield f"holds {name} as a {type(value).__name__}"
 
 # %% ../../nbs/training/00_plain.ipynb #53ab3a83
@@ -66,7 +71,7 @@ def _looked_up(code: types.CodeType) -> set[str]:
 @lru_cache(maxsize=512)
 def _vocabulary(kind: type) -> frozenset[str]:
     "Every name through which a class computes: what it has, and what its code looks up."
-    names = {"training", *dir(kind)}
+    names = {"training", "__deepcopy__", "__getstate__", *dir(kind)}
     for part in kind.__mro__:
         if part in nn.Module.__mro__:
             continue
@@ -99,20 +104,44 @@ def _overrides(module: nn.Module, kind: type) -> Iterator[str]:
 
 # %% ../../nbs/training/00_plain.ipynb #42a7c96c
 _TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
+_HOMES = dict(torch=_TORCH, robust_smooth=os.path.dirname(os.path.dirname(os.path.abspath(values.__file__))) + os.sep)
 _CALLED = ("__call__", "_wrapped_call_impl", "_call_impl", "forward", "_conv_forward", "__getattr__", "__iter__",
            "train", "eval")
 
+def _is_from(folder: str, function: Any) -> bool:
+    "Whether a function, and what it wraps, stand in files of a folder; compiled functions stand in none."
+    while not isinstance(function, types.BuiltinFunctionType):
+        code = getattr(function, "__code__", None)
+        if code is None or not os.path.abspath(code.co_filename).startswith(folder):
+            return False
+        function = getattr(function, "__wrapped__", None)
+        if function is None:
+            return True
+    return True
+
 def _patched(kind: type) -> Iterator[str]:
-    "The methods of torch's classes that are not torch's."
+    "The methods of torch's classes and of ours that stand elsewhere."
     for name in _CALLED:
-        for part in kind.__mro__:
-            if name not in vars(part):
-                continue
-            code = getattr(vars(part)[name], "__code__", None)
-            ours = not part.__module__.startswith("torch.")
-            if not ours and code is not None and not os.path.abspath(code.co_filename).startswith(_TORCH):
-                yield f"is a {part.__name__} whose {name} was patched"
-            break
+        part = next((part for part in kind.__mro__ if name in vars(part)), object)
+        home = _HOMES.get(part.__module__.partition(".")[0])
+        if home is not None and not _is_from(home, vars(part)[name]):
+            yield f"is a {part.__name__} whose {name} was patched"
+
+# %% ../../nbs/training/00_plain.ipynb #c8d15e30
+@lru_cache(maxsize=512)
+def _functions(kind: type) -> frozenset[str]:
+    "The names under which a class may look up functions of torch."
+    found = [vars(part).get(name) for part in kind.__mro__ for name in ("forward", "_conv_forward")]
+    names: set[str] = set().union(*(_looked_up(each.__code__) for each in found if isinstance(each, types.FunctionType)))
+    return frozenset(name for name in names if name in vars(torch) or name in vars(functional))
+
+def _replaced(kind: type) -> Iterator[str]:
+    "The functions of torch that a class calls and that are others now."
+    for name in sorted(_functions(kind)):
+        for room in (torch, functional):
+            function = vars(room).get(name)
+            if isinstance(function, types.FunctionType) and not _is_from(_TORCH, function):
+                yield f"calls {room.__name__}.{name}, which was patched"
 
 # %% ../../nbs/training/00_plain.ipynb #40e25ce8
 def deviation(module: nn.Module, # a module
@@ -130,7 +159,7 @@ def deviation(module: nn.Module, # a module
         kind = _own_class(module)
     if not isinstance(module, kind):
         return f"is no {kind.__name__}"
-    parts = [*_hooks(module), *_own_attributes(module), *_overrides(module, kind), *_patched(kind)]
+    parts = [*_hooks(module), *_own_attributes(module), *_overrides(module, kind), *_patched(kind), *_replaced(kind)]
     return ", ".join(parts)
 
 # %% ../../nbs/training/00_plain.ipynb #c4009fe9
@@ -149,3 +178,48 @@ def is_plain(module: Any, # anything
         kind: the class whose rule is to be used; None: the module's own
     """
     return isinstance(module, nn.Module) and not deviation(module, kind)
+
+# %% ../../nbs/training/00_plain.ipynb #7d1c03ab
+@contextmanager
+def uncached() -> Iterator[None]:
+    """Parametrised weights are made at each look, even within `parametrize.cached()`: its cache knows a layer by its
+    address in memory, which a copy may inherit from an older one."""
+    kept, parametrize._cache_enabled = parametrize._cache_enabled, 0 # how deep such contexts are nested
+    try:
+        yield
+    finally:
+        parametrize._cache_enabled = kept
+
+# %% ../../nbs/training/00_plain.ipynb #91c4e7aa
+def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+    "Parameters and buffers by name; one that stands twice under both."
+    named = (*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False))
+    return dict(named)
+
+def copied(module: nn.Module, # any module
+          ) -> nn.Module:     # of the same weights, in memory of their own
+    """A copy. Raises ValueError where there is none: weights that are results, or a layer that copies
+    itself in another way.
+
+    Args:
+        module: any module
+    Returns:
+        of the same weights, in memory of their own
+    """
+    try:
+        made = copy.deepcopy(module)
+    except RuntimeError as error: # of a tensor that was computed
+        raise ValueError(f"{type(module).__name__} cannot be copied; its weights must be parameters or buffers: {error}") from error
+    ours, theirs = _tensors(module), _tensors(made)
+    for name, tensor in ours.items():
+        other = theirs.get(name)
+        if other is None or other is tensor or other.dtype != tensor.dtype or not _same_bits(tensor, other):
+            raise ValueError(f"a copy of {type(module).__name__} must hold its weights in memory of its own, but {name} is shared, "
+                             "lost or another one: some layer has a __deepcopy__ of its own")
+    return made
+
+def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
+    "Whether two tensors hold the same; NaN is NaN. Of those without numbers, their kind is all there is."
+    if one.is_meta or isinstance(one, nn.parameter.UninitializedTensorMixin):
+        return type(one) is type(other)
+    return one.shape == other.shape and bool(((one == other) | ((one != one) & (other != other))).all())

@@ -5,7 +5,6 @@
 # %% ../../nbs/training/04a_rebuild.ipynb #1ae2f03d
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -16,10 +15,10 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from .models import as_logits, BaseClassifier, Classifier, ends_in_sigmoid, Normalize, ResNet
-from .plain import deviation
+from .plain import copied, deviation, is_plain
 
 # %% auto #0
-__all__ = ['WAYS', 'PRECISIONS', 'SHAPES_COMPILED', 'TOLERANCE', 'Optimised', 'check_agreement', 'by_torch']
+__all__ = ['WAYS', 'PRECISIONS', 'SHAPES_COMPILED', 'TOLERANCE', 'Optimised', 'check_agreement', 'gives_probability', 'by_torch']
 
 # %% ../../nbs/training/04a_rebuild.ipynb #dbdac0be
 WAYS = ("torch plain", "torch folded", "torch channels-last", "torch compiled", "openvino") # to rebuild a network
@@ -210,15 +209,17 @@ def _frozen(model: nn.Module) -> Iterator[None]:
 def _parts(model: nn.Module) -> tuple[nn.Module, nn.Module | None]: # network (a copy), normalisation
     "A copy of the network behind its normalisation, which stays in float32."
     if isinstance(model, BaseClassifier):
+        if why := deviation(model, BaseClassifier):
+            raise ValueError(f"model must compute what its network and its normalisation compute, but it {why}")
         net, normalize = model.net, model.normalize
     else:
         net, normalize = model, None
-    net = copy.deepcopy(net)
-    if normalize is None and isinstance(net, Classifier) and isinstance(net[0], Normalize):
+    net = copied(net)
+    if normalize is None and is_plain(net, Classifier) and isinstance(net[0], Normalize):
         normalize, net = net[0], nn.Sequential(*list(net)[1:])
-    elif normalize is None and isinstance(net, ResNet):
+    elif normalize is None and is_plain(net, ResNet):
         normalize, net.normalize = net.normalize, nn.Identity()
-    return net.eval(), copy.deepcopy(normalize)
+    return net.eval(), None if normalize is None else copied(normalize)
 
 # %% ../../nbs/training/04a_rebuild.ipynb #1a8d60a1
 def _traced_or_refused(net: nn.Module) -> nn.Module:
@@ -276,6 +277,15 @@ def _torch_net(model: nn.Module, backend: str) -> tuple[nn.Module, nn.Module | N
     net, normalize = _parts(model)
     return (net, normalize, "as it was") if backend == "torch plain" else _folded(net, normalize)
 
+def gives_probability(model: nn.Module, # a base classifier, or a network
+                     ) -> bool:
+    """Whether a single number that it returns is a probability: as a base classifier says, else by the last layer.
+
+    Args:
+        model: a base classifier, or a network
+    """
+    return model._probability if isinstance(model, BaseClassifier) else ends_in_sigmoid(model)
+
 def by_torch(model: nn.Module, # base classifier, reads [0, 1]
              sample: Tensor,   # [N, ...] a few images in [0, 1]
              precision: str,   # "float32" or "bfloat16"
@@ -293,7 +303,7 @@ def by_torch(model: nn.Module, # base classifier, reads [0, 1]
         raise ValueError(f"channels-last needs images [N, C, H, W], got shape {list(sample.shape)}")
     net, normalize, said = _torch_net(model, backend)
     shown = "none" if normalize is None else repr(normalize)
-    classes, probability = getattr(model, "num_classes", None), ends_in_sigmoid(net)
+    classes, probability = getattr(model, "num_classes", None), gives_probability(model)
     result = Optimised(net, normalize, classes, precision, backend, said, shown, probability)
     net.to(PRECISIONS[precision])
     if sample.ndim == 4:

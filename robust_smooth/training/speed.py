@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from . import openvino
-from .models import ends_in_sigmoid
 from .rebuild import (
-    Optimised, PRECISIONS, TOLERANCE, WAYS, _device, _parts, _traced_or_refused, by_torch, check_agreement)
+    Optimised, PRECISIONS, TOLERANCE, WAYS, _device, _parts, _traced_or_refused, by_torch, check_agreement, gives_probability)
 
 # %% auto #0
 __all__ = ['SECONDS', 'COMPILING', 'TRIAL', 'ALIKE', 'of_openvino', 'optimise', 'read_setting', 'Optimised', 'PRECISIONS',
@@ -35,7 +34,7 @@ def _by_openvino(model: nn.Module, sample: Tensor, precision: str, calibration: 
     whole = net if normalize is None else nn.Sequential(normalize, net)
     made = openvino.by_openvino(_traced_or_refused(whole).eval(), sample, precision, calibration)
     shown = "none" if normalize is None else repr(normalize)
-    result = of_openvino(made, getattr(model, "num_classes", None), shown, ends_in_sigmoid(net))
+    result = of_openvino(made, getattr(model, "num_classes", None), shown, gives_probability(model))
     check_agreement(model, result, sample)
     return result
 

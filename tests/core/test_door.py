@@ -1,4 +1,5 @@
 "What stands between votes and a method: the caller's float errors stay outside, labels are classes of the network."
+import warnings
 import dataclasses
 
 import numpy as np
@@ -96,3 +97,33 @@ def test_one_stage_is_not_two_however_the_record_was_made(noise):
         same[0].certify("l2", "tcertify", alpha=0.1, reuse=True) # which pays
     one = rs.Record(selection=[[19, 1]], counts=[[19, 1]], n=20, noise=noise, dim=2) # by chance
     assert len(one.certify(alpha=0.1)) == 1
+
+
+def test_one_array_is_never_two_stages_however_few_images_there_are():
+    noise, counts = rs.Gaussian(sigma=0.5), np.array([[540, 460]])
+    apart = rs.Record.from_counts([[60, 40]], counts, 1000, noise, 4)
+    again = dataclasses.replace(apart, selection=apart.counts)
+    made = rs.Record(selection=counts, counts=counts, n=1000, noise=noise, dim=4)
+    for record in (again, made, made[:1], dataclasses.replace(made, labels=[0])):
+        with pytest.raises(ValueError, match="two separate stages"): record.certify("l2", "gaussian", alpha=0.01)
+        assert len(record.certify("l2", "tcertify", alpha=0.01, reuse=True)) == 1
+    both = np.array([[[540, 460]], [[600, 400]]])
+    assert rs.Record(selection=both[0], counts=both[1], n=1000, noise=noise, dim=4).certify("l2", alpha=0.01).radius > 0
+
+
+@pytest.mark.parametrize("method", ["gaussian", "exact", "tcertify"])
+@pytest.mark.parametrize("alpha", [5e-324, 1e-200, 0.9e-100])
+def test_levels_beyond_what_limits_bear_are_refused_with_the_level_that_was_given(method, alpha):
+    record = rs.Record.from_counts([[90, 10]], [[900, 100]], 1000, rs.Gaussian(sigma=0.5), 4)
+    with pytest.raises(ValueError, match=f"alpha must be at least 1e-100.*got {alpha!r}"):
+        record.certify("l2", method, alpha=alpha)
+
+
+def test_numbers_of_draws_that_differ_are_asked_about():
+    noise, selection, counts = rs.Gaussian(sigma=0.5), [[60, 40]] * 2, [[540, 460], [60, 40]]
+    with pytest.warns(UserWarning, match="n differs from image to image, from 100 to 1000"):
+        rs.Record.from_counts(selection, counts, [1000, 100], noise, 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rs.Record.from_counts(selection[:1], counts[:1], [1000], noise, 4)
+        rs.Record.from_counts(selection[:1] * 2, counts[:1] * 2, [1000, 1000], noise, 4)

@@ -178,3 +178,33 @@ def test_honest_certificates_of_many_draws_pass_their_check():
     ):
         votes = Record.from_counts([[1, 0]], [[k, n - k]], n, Gaussian(sigma=0.5), 4)
         assert all(check(votes.certify("l2", method=method, alpha=alpha)).all() for method in ("gaussian", "tcertify"))
+
+
+def _at_most(m, n, p):
+    "Pr[Bin(n, p) <= m] for few m."
+    term = total = mpmath.exp(n * mpmath.log1p(-p))
+    for j in range(m):
+        term = term * (n - j) / (j + 1) * p / (1 - p)
+        total += term
+    return total
+
+
+@pytest.mark.parametrize("m, n, alpha", [
+    (19, 143148522613, 0.9842130546318171), (17, 5265477571, 0.9789704534265629), (31, 2027625504, 0.8019897521871593),
+    (19, 1113519, 0.9987255272586526), (26, 1153, 0.9999999999740823), (2, 260519, 0.9999999999506248), (36, 1371, 0.8677481346183431),
+])
+def test_limits_at_levels_near_one_stay_on_the_safe_side(m, n, alpha):
+    "Before, the tail at these limits exceeded its level by up to 3e-15 of it, and limits were off by up to 1e-6 of themselves."
+    with mpmath.workdps(50):
+        for limit in (binomial_upper(m, n, alpha), binomial_lower(n - m, n, alpha, complement=True)):
+            assert _at_most(m, n, mpmath.mpf(float(limit))) <= mpmath.mpf(alpha)
+            assert _at_most(m, n, mpmath.mpf(float(limit)) * (1 - 1e-12 / (1 - alpha))) >= mpmath.mpf(alpha) # and not far
+
+
+@pytest.mark.parametrize("counts, n, alpha", [
+    ([34, 3], 25313, 0.993549868943353), ([9, 8, 36], 51144998, 0.985128927900741), ([3, 33], 2134529616, 0.9635032314154175),
+])
+def test_sums_of_tails_at_levels_near_one_stay_on_the_safe_side(counts, n, alpha):
+    with mpmath.workdps(50):
+        limit = mpmath.mpf(float(runner_up_upper(counts, n, alpha)))
+        assert sum(_at_most(m, n, limit) for m in counts) <= mpmath.mpf(alpha)
