@@ -19,7 +19,7 @@ ROOMS = dict(  # key -> the rooms that a paper's mathematics lives in; the first
     exact="methods.exact maths.two_sided methods.draws",
     adre="methods.tcertify methods.sequential maths.looks training.adre training.smoothadv",
     bernstein="methods.bernstein methods.bernstein_heads methods.bernstein_paper methods.bernstein_regression "
-              "maths.polynomials maths.nearest "
+              "maths.polynomials maths.nearest maths.waiting "
     "maths.boxes maths.curves maths.quick training.lipschitz lab.bernstein_networks lab.bernstein_models",
     dssn="methods.uniform methods.splitting methods.splitting_runs noise.grid",
     higher_order="methods.higher_order methods.moments methods.gradient methods.regions maths.slabs maths.dual "

@@ -111,6 +111,7 @@ from .methods import uniform as uniform
 from .training import unseen as unseen
 from .training import vision as vision
 from .voting import votes as votes
+from .maths import waiting as waiting
 from .training import weights as weights
 from .lab import words as words
 from .training import zoo as zoo

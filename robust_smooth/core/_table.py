@@ -200,6 +200,7 @@ ROOMS: dict[str, str] = {
     'unseen': 'training.unseen',
     'vision': 'training.vision',
     'votes': 'voting.votes',
+    'waiting': 'maths.waiting',
     'weights': 'training.weights',
     'words': 'lab.words',
     'zoo': 'training.zoo',

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,34 +19,10 @@ from .nearest import Flat, length, nearest, Sigmoid
 from robust_smooth.maths.polynomials import (
     check_points, check_table, halve_flat, lattice_fit, restrict_flat, UNIT, value_and_gradient,
 )
+from .waiting import Items, Waiting
 
 # %% auto #0
 __all__ = ['Problem', 'bound_items', 'SoundRadius', 'metric_of', 'sound_radius', 'check']
-
-# %% ../../nbs/maths/06_boxes.ipynb #3df10e3b
-@dataclass
-class _Items:
-    "Open items of the search, as arrays with one row per item."
-    net: np.ndarray   # [B, N] control nets, flat
-    rival: np.ndarray # [B] row in the problem's tables
-    low: np.ndarray   # [B, d] lower corners, dyadic coordinates of the root box
-    width: np.ndarray # [B, d] widths, powers of 1/2
-    depth: np.ndarray # [B] number of halvings
-    key: np.ndarray   # [B] proved distance
-    slope: np.ndarray # [B, d] slope of the minorant in local coordinates
-    node: np.ndarray  # [B] number in the tree, for the witness
-
-    def __len__(self) -> int:
-        return len(self.key)
-
-    def __getitem__(self, rows: Any) -> _Items:
-        return _Items(*(getattr(self, f.name)[rows] for f in fields(self)))
-
-    @staticmethod
-    def joined(parts: list[_Items]) -> _Items:
-        if len(parts) == 1:
-            return parts[0]
-        return _Items(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(_Items)))
 
 # %% ../../nbs/maths/06_boxes.ipynb #73811c74
 class _Margins:
@@ -88,7 +64,7 @@ class Problem(_Margins):
         self.point: np.ndarray | None = None
         self.nearest = -1   # its class
 
-    def root(self, alive: np.ndarray, low: np.ndarray, high: np.ndarray) -> _Items:
+    def root(self, alive: np.ndarray, low: np.ndarray, high: np.ndarray) -> Items:
         "Items of the root box, one per living rival."
         n, d, m = max(self.degrees), self.d, len(alive)
         self.low, self.width, self.start = low, high - low, self.x0 - low
@@ -99,14 +75,14 @@ class Problem(_Margins):
         self.step_error = 2 * UNIT * (n + 2) * self.size
         self.nodes, self.fit = lattice_fit(self.shape)
         nothing = np.zeros((m, d))
-        return _Items(net=net, rival=alive, low=nothing, width=np.ones((m, d)), depth=np.zeros(m, int), key=np.zeros(m),
+        return Items(net=net, rival=alive, low=nothing, width=np.ones((m, d)), depth=np.zeros(m, int), key=np.zeros(m),
                       slope=nothing.copy(), node=np.arange(m))
 
-    def slack(self, items: _Items) -> np.ndarray:
+    def slack(self, items: Items) -> np.ndarray:
         "[B] how far coefficients may be off."
         return self.net_error[items.rival] + self.step_error[items.rival] * items.depth
 
-    def open(self, items: _Items) -> _Items:
+    def open(self, items: Items) -> Items:
         "The items that may hold boundary: a positive net has none."
         return items[items.net.min(1) <= self.slack(items)]
 
@@ -122,7 +98,7 @@ class _Majorant(NamedTuple):
         return _Majorant(*(v[rows] for v in self))
 
 # %% ../../nbs/maths/06_boxes.ipynb #e433c854
-def bound_items(problem: Problem, items: _Items) -> tuple[np.ndarray, np.ndarray, _Majorant]:
+def bound_items(problem: Problem, items: Items) -> tuple[np.ndarray, np.ndarray, _Majorant]:
     "Slope and proved distance of each item, and the majorant."
     slope = items.net @ problem.fit
     rest = items.net - slope @ problem.nodes.T
@@ -165,7 +141,7 @@ def _descend(problem: Problem, x: np.ndarray, rival: np.ndarray, steps: int) -> 
 _PROMISING = 64 # items whose majorants are tried in a round
 _FOLLOWED = 8   # of these, boxes from whose middle the projections start again
 
-def _improve(problem: Problem, items: _Items, majorant: _Majorant) -> None:
+def _improve(problem: Problem, items: Items, majorant: _Majorant) -> None:
     "Boundary points from the most promising items."
     open_ = np.flatnonzero(items.key < problem.upper)
     best = open_[np.argsort(items.key[open_])[:_PROMISING]]
@@ -183,7 +159,7 @@ def _improve(problem: Problem, items: _Items, majorant: _Majorant) -> None:
 # %% ../../nbs/maths/06_boxes.ipynb #8a7fb28d
 _THINNEST = 2.0 ** -30 # sides that are not cut again
 
-def _deviation(problem: Problem, items: _Items) -> np.ndarray:
+def _deviation(problem: Problem, items: Items) -> np.ndarray:
     "[B, d] how far the derivative is from the slope."
     deviation = np.empty((len(items), problem.d))
     for i, n in enumerate(problem.degrees):
@@ -194,7 +170,7 @@ def _deviation(problem: Problem, items: _Items) -> np.ndarray:
     return deviation
 
 # %% ../../nbs/maths/06_boxes.ipynb #77b048b6
-def _choose_axis(problem: Problem, items: _Items) -> np.ndarray:
+def _choose_axis(problem: Problem, items: Items) -> np.ndarray:
     "The axis along which to halve each item."
     deviation = _deviation(problem, items)
     width = items.width * problem.width
@@ -206,7 +182,7 @@ def _choose_axis(problem: Problem, items: _Items) -> np.ndarray:
     return np.where(uneven & (width > _THINNEST), width, -1).argmax(1)
 
 # %% ../../nbs/maths/06_boxes.ipynb #c8bd4378
-def _split(problem: Problem, old: _Items, axis: int) -> _Items:
+def _split(problem: Problem, old: Items, axis: int) -> Items:
     "The lower, then the upper halves of items along one axis; still with their parents' keys and numbers."
     half, upper = old.width.copy(), old.low.copy()
     half[:, axis] *= 0.5
@@ -216,11 +192,11 @@ def _split(problem: Problem, old: _Items, axis: int) -> _Items:
         return np.concatenate([v, v])
 
     net, low = halve_flat(old.net, problem.shape, axis), np.concatenate([old.low, upper])
-    return _Items(net=net, rival=twice(old.rival), low=low, width=twice(half), depth=twice(old.depth + 1),
+    return Items(net=net, rival=twice(old.rival), low=low, width=twice(half), depth=twice(old.depth + 1),
                   key=twice(old.key), slope=twice(old.slope), node=twice(old.node))
 
 # %% ../../nbs/maths/06_boxes.ipynb #6e451460
-def _halve(problem: Problem, items: _Items, axis: np.ndarray) -> tuple[_Items, np.ndarray, np.ndarray]:
+def _halve(problem: Problem, items: Items, axis: np.ndarray) -> tuple[Items, np.ndarray, np.ndarray]:
     "Children of the items; the row of each one's parent; and whether it is the upper half."
     parts, parents, upper = [], [], []
     for i in range(problem.d):
@@ -229,7 +205,7 @@ def _halve(problem: Problem, items: _Items, axis: np.ndarray) -> tuple[_Items, n
             parts.append(_split(problem, items[rows], i))
             parents += [rows, rows]
             upper.append(np.repeat([0, 1], len(rows)))
-    return _Items.joined(parts), np.concatenate(parents), np.concatenate(upper)
+    return Items.joined(parts), np.concatenate(parents), np.concatenate(upper)
 
 # %% ../../nbs/maths/06_boxes.ipynb #021e89b2
 def _numbers(axis: np.ndarray, first: int, d: int) -> tuple[np.ndarray, np.ndarray]:
@@ -297,50 +273,6 @@ class _Limits:
         return upper - max(self.atol, self.rtol * upper) if upper < np.inf else np.inf
 
 # %% ../../nbs/maths/06_boxes.ipynb #417ddb49
-class _Waiting:
-    "Open items in places that are used again: those that wait are not copied when others come or go."
-
-    def __init__(self) -> None:
-        self.room: _Items | None = None # one row a place; nothing holds before the first items come
-        self.at = np.zeros(0, int)      # places of what waits, in the order of their coming
-        self.free = np.zeros(0, int)
-
-    def __len__(self) -> int:
-        return len(self.at)
-
-    def keys(self) -> np.ndarray:
-        return np.zeros(0) if self.room is None else self.room.key[self.at]
-
-    def _grow(self, items: _Items) -> None:
-        "At least twice the places, so that copying them costs little for each."
-        old, size = self.room, 0 if self.room is None else len(self.room)
-        more = max(size, 2 * len(items))
-        self.room = _Items(*(np.empty((size + more, *getattr(items, f.name).shape[1:]), getattr(items, f.name).dtype)
-                             for f in fields(_Items)))
-        if old is not None:
-            self._write(slice(size), old)
-        self.free = np.concatenate([self.free, np.arange(size, size + more)])
-
-    def _write(self, places: Any, items: _Items) -> None:
-        for f in fields(_Items):
-            getattr(self.room, f.name)[places] = getattr(items, f.name)
-
-    def add(self, items: _Items) -> None:
-        if not len(items):
-            return
-        if len(self.free) < len(items):
-            self._grow(items)
-        places, self.free = self.free[:len(items)], self.free[len(items):]
-        self._write(places, items)
-        self.at = np.concatenate([self.at, places])
-
-    def leave(self, rows: np.ndarray, others: np.ndarray) -> _Items:
-        "Take some rows out, given as numbers; the others go on waiting."
-        assert self.room is not None
-        gone = self.at[rows]
-        self.free, self.at = np.concatenate([self.free, gone]), self.at[others]
-        return self.room[gone]
-
 _STUCK = 2.0 ** -26 # a box of this width is closed as it is
 
 class _Frontier:
@@ -353,7 +285,7 @@ class _Frontier:
         if problem.upper < np.inf:
             self.low, self.high = problem.metric.reach(max(problem.upper, 1e-6))
         self.done = problem.metric.outside(self.low, self.high)
-        self.waiting = _Waiting()
+        self.waiting = Waiting()
 
     def _close(self, keys: np.ndarray, small: bool | np.ndarray = False) -> np.ndarray: # [B] whether each stays open
         "Close those that are good enough, or too small; their distance is kept."
@@ -361,14 +293,14 @@ class _Frontier:
         self.done = min(self.done, keys[shut].min(initial=np.inf))
         return ~shut
 
-    def _join(self, items: _Items) -> None:
+    def _join(self, items: Items) -> None:
         "New items wait beside the old, each as long as it is open."
         stay = self._close(self.waiting.keys())
         if not stay.all():
             self.waiting.leave(np.flatnonzero(~stay), np.flatnonzero(stay))
         self.waiting.add(items[self._close(items.key, (items.width * self.problem.width).max(1) <= _STUCK)])
 
-    def _take(self, count: int) -> _Items:
+    def _take(self, count: int) -> Items:
         "The nearest items; the others go on waiting."
         keys = self.waiting.keys()
         order = np.argpartition(keys, count) if len(keys) > count else np.arange(len(keys))
@@ -405,7 +337,7 @@ class _Search(_Frontier):
                 return "budget"
             items = self._cut(self._take(min(self.batch, room)))
 
-    def _look(self, items: _Items) -> _Items:
+    def _look(self, items: Items) -> Items:
         "Bound new items; those that may hold boundary."
         self.boxes += len(items)
         items = self.problem.open(items)
@@ -415,7 +347,7 @@ class _Search(_Frontier):
             items = items[items.key < np.inf]
         return items
 
-    def _cut(self, chosen: _Items) -> _Items:
+    def _cut(self, chosen: Items) -> Items:
         "Halve items, and write down how."
         axis = _choose_axis(self.problem, chosen)
         child, gap = _numbers(axis, self.boxes, self.problem.d)

@@ -12,6 +12,7 @@ from robust_smooth.maths import boxes
 from robust_smooth.maths.boxes import check, sound_radius, SoundRadius
 from robust_smooth.maths.polynomials import coefficients, evaluate
 from robust_smooth.maths.quick import quick_radius
+from robust_smooth.maths.waiting import Items, Waiting
 
 NORMS = (1, 1.5, 2, 3, np.inf)
 
@@ -299,13 +300,13 @@ def test_a_search_that_needs_too_much_memory_is_stopped_and_its_bound_holds(monk
 
 def test_what_waits_keeps_its_order_and_its_rows():
     "Against lists that are joined and cut."
-    rng, waiting, plain, number = np.random.default_rng(0), boxes._Waiting(), [], 0
+    rng, waiting, plain, number = np.random.default_rng(0), Waiting(), [], 0
     for _ in range(60):
         count = int(rng.integers(0, 9))
         ids = np.arange(number, number + count)
         number += count
         columns = dict(net=ids[:, None] + np.zeros(3), low=ids[:, None] * 2.0, width=ids[:, None] * 3.0, slope=ids[:, None] * 4.0)
-        waiting.add(boxes._Items(**columns, rival=ids, depth=ids, key=ids * 1.0, node=ids))
+        waiting.add(Items(**columns, rival=ids, depth=ids, key=ids * 1.0, node=ids))
         plain += ids.tolist()
         order = rng.permutation(len(plain))
         out, stay = order[:len(plain) // 3], order[len(plain) // 3:]
