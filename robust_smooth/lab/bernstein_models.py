@@ -5,6 +5,7 @@
 # %% ../../nbs/lab/15_bernstein_models.ipynb #2072383f
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -89,6 +90,27 @@ def _climb(model: nn.Module, images: Tensor, delta: Tensor, label: Tensor, balls
         delta = balls.inside(moved)
 
 # %% ../../nbs/lab/15_bernstein_models.ipynb #898a4cb9
+class _Doubled:
+    "A model in double precision, which certificates speak of, and its answers to some images."
+
+    def __init__(self, model: nn.Module, images: Tensor, p: float):
+        self.model, self.images, self.p = copy.deepcopy(model).double(), images.double(), p
+        with torch.no_grad():
+            self.label = self.model(self.images).argmax(1)
+
+    @torch.no_grad()
+    def crossed(self, rows: Tensor, x: Tensor, budgets: Tensor) -> Tensor: # [M] bool, on the device of x
+        """Whether other images lie within their budgets, and have another class: float32 may get either wrong.
+
+        Returns:
+            [M] bool, on the device of x
+        """
+        if not len(rows):
+            return rows.bool()
+        there = x[rows].double()
+        size = torch.linalg.vector_norm((there - self.images[rows]).flatten(1), self.p, dim=1)
+        return (_margin(self.model(there), self.label[rows]) > 0) & (size <= budgets.to(size)[rows])
+
 def attack_inside(model: nn.Module,     # images to logits, differentiable
                   images: Tensor,       # [B, ...]
                   radii: ArrayLike,     # [B] budgets, >= 0; capped at `cap`
@@ -117,23 +139,24 @@ def attack_inside(model: nn.Module,     # images to logits, differentiable
     p = norm_order(norm)
     if p not in (2, math.inf):
         raise ValueError(f"norm must be 'l2' or 'linf', got {norm!r}")
-    inside = np.minimum(np.asarray(radii, dtype=np.float64), cap) * (1 - 1e-5) # strictly, rounding granted
-    balls = _Balls(torch.as_tensor(inside).to(images).reshape(len(images), *[1] * (images.ndim - 1)), p)
+    budgets = torch.as_tensor(np.minimum(np.asarray(radii, dtype=np.float64), cap))
+    inside, sure = budgets * (1 - 1e-5), _Doubled(model, images, p) # strictly inside, rounding granted
+    balls = _Balls(inside.to(images).reshape(len(images), *[1] * (images.ndim - 1)), p)
     generator = torch.Generator().manual_seed(seed)
     found, best = torch.zeros(len(images), dtype=torch.bool, device=images.device), images.clone()
 
     def keep(x: Tensor, margin: Tensor) -> bool:
         change = (margin > 0) & ~found
+        rows = change.nonzero()[:, 0]
+        change[rows] = sure.crossed(rows, x, budgets)
         best[change] = x[change]
         found[change] = True
         return bool(found.all())
 
     with frozen(model):
-        with torch.no_grad():
-            label = model(images).argmax(1)
         for restart in range(restarts):
             delta = balls.random(images, generator) if restart else torch.zeros_like(images)
-            _climb(model, images, delta, label, balls, steps, clip, keep)
+            _climb(model, images, delta, sure.label, balls, steps, clip, keep)
     return found.cpu().numpy(), best
 
 # %% ../../nbs/lab/15_bernstein_models.ipynb #05e05624

@@ -169,3 +169,18 @@ def test_training_is_kept(tmp_path, monkeypatch):
     assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), again.state_dict().values()))
     other = bernstein_models.fit_pipeline(make, data, Standard(), epochs=3)
     assert not torch.equal(other.head[0].weight, first.head[0].weight)
+
+
+def test_another_class_that_only_rounding_makes_is_no_attack():
+    "A half-space 1e-3 away, whose form is 27 times as large: float32 takes the sign of its rounding."
+    way = torch.nn.functional.normalize(torch.rand(3072, generator=torch.Generator().manual_seed(0)), dim=0)
+    images = torch.rand(20, 3072, generator=torch.Generator().manual_seed(1))
+    plane = torch.nn.Linear(3072, 2)
+    with torch.no_grad():
+        plane.weight[0], plane.weight[1], plane.bias[:] = 0.0, way, torch.tensor([0.0, -27.0])
+    images += (27 - 1e-3 - images @ way)[:, None] * way
+    double = plane.weight[1].double()
+    away = ((27 - images.double() @ double) / double.norm()).detach().numpy()
+    assert np.all(away > 5e-4)
+    assert not bernstein_models.attack_inside(plane, images, away * (1 - 1e-9))[0].any()
+    assert bernstein_models.attack_inside(plane, images, away * 1.05)[0].all()
