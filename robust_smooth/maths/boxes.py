@@ -108,7 +108,7 @@ def bound_items(problem: Problem, items: Items) -> tuple[np.ndarray, np.ndarray,
     steep = slope / width
     offset = rest.min(1) - problem.slack(items) - 2 * rounding
     key = problem.metric.bound(steep, offset, start, width, problem.low + corner)
-    key = np.maximum(key * (1 - 32 * UNIT) - problem.metric.error(problem.width), 0)
+    key = np.fmax(key * (1 - 32 * UNIT) - problem.metric.error(problem.width), 0) # what is no number proves nothing
     return slope, np.maximum(key, items.key), _Majorant(steep, rest.max(1), start, width)
 
 # %% ../../nbs/maths/06_boxes.ipynb #1d7746f5

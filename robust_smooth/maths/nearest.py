@@ -48,11 +48,16 @@ def _direction(slope: np.ndarray, width: np.ndarray, p: float) -> tuple[np.ndarr
 # %% ../../nbs/maths/05_nearest.ipynb #5f5a698b
 def _breakpoints(start: np.ndarray, width: np.ndarray, way: np.ndarray) -> np.ndarray:
     "[M, 2d + 1]: at the start, and where a coordinate reaches an end of its interval."
-    with np.errstate(divide="ignore"):
-        inverse = np.where(way != 0, 1 / way, 0.0)
     here = np.zeros((len(start), 1))
-    steps = np.concatenate([here, start * inverse, (start - width) * inverse], axis=1)
-    return np.maximum(steps, 0)
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        inverse = np.where(way != 0, 1 / way, 0.0)
+        steps = np.concatenate([here, start * inverse, (start - width) * inverse], axis=1)
+    return np.fmax(steps, 0)
+
+def _moved(steps: np.ndarray, way: np.ndarray) -> np.ndarray:
+    "Steps along a way; what has no speed stays, however long they are."
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.where(way == 0, 0.0, steps * way)
 
 # %% ../../nbs/maths/05_nearest.ipynb #47104ae1
 def _crossing(steps: np.ndarray, form: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -63,7 +68,7 @@ def _crossing(steps: np.ndarray, form: np.ndarray) -> tuple[np.ndarray, np.ndarr
     right = np.where(above, np.inf, steps).argmin(1)
     before, after = steps[rows, left], steps[rows, right]
     high, low = form[rows, left], form[rows, right]
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         step = before + (after - before) * (high / (high - low))
     never = above.min(1)
     return np.where(never, before, np.where(above[:, 0], step, 0.0)), never
@@ -113,11 +118,11 @@ def nearest(slope: np.ndarray,  # [M, d]
     way, free = _direction(slope, width, p)
     offset = offset - free
     steps = _breakpoints(start, width, way)
-    y = start[:, None] - steps[:, :, None] * way[:, None]
+    y = start[:, None] - _moved(steps[:, :, None], way[:, None])
     y = np.minimum(np.maximum(y, 0), width[:, None])
     form = np.matmul(y, slope[:, :, None])[:, :, 0] + offset[:, None]
     step, never = _crossing(steps, form)
-    y = np.minimum(np.maximum(start - step[:, None] * way, 0), width)
+    y = np.minimum(np.maximum(start - _moved(step[:, None], way), 0), width)
     distance = length(y - start, p)
     if p < _NEAR_ONE:
         longer, _ = _nearest_l1(slope, offset, start, width)

@@ -10,6 +10,7 @@ import pytest
 
 from robust_smooth.maths import boxes
 from robust_smooth.maths.boxes import check, sound_radius, SoundRadius
+from robust_smooth.maths.nearest import nearest, Sigmoid
 from robust_smooth.maths.polynomials import coefficients, evaluate
 from robust_smooth.maths.quick import quick_radius
 from robust_smooth.maths.waiting import Items, Waiting
@@ -296,6 +297,23 @@ def test_a_search_that_needs_too_much_memory_is_stopped_and_its_bound_holds(monk
     found = sound_radius(table, [0.5] * 3, "l2", rtol=1e-3, max_boxes=20_000, keep=True)
     assert found.status == "budget" and found.boxes < whole.boxes
     assert 0.2 < found.lower < whole.lower <= whole.upper * (1 + 1e-12) and check(table, [0.5] * 3, found)
+
+
+def test_speeds_that_differ_by_three_hundred_powers_of_ten_give_numbers():
+    "One coordinate has no speed, one needs a step beyond all floats."
+    slope, half, ones = np.array([[1e-310, 0.0, 1.0]] * 2), np.full((2, 3), 0.5), np.ones((2, 3))
+    distance, y = nearest(slope, np.array([-0.3, 0.01]), half, ones, 2)
+    np.testing.assert_allclose(distance, [0.2, np.inf], rtol=1e-15)
+    np.testing.assert_allclose(y[0], [0.5, 0.5, 0.3], rtol=1e-15)
+
+
+def test_a_distance_that_is_no_number_drops_no_box(monkeypatch):
+    "Without a boundary point in sight, boxes that were dropped would prove the whole cube."
+    monkeypatch.setattr(Sigmoid, "bound", lambda self, slope, *others: np.full(len(slope), np.nan))
+    monkeypatch.setattr(boxes, "_offer", lambda *given: None)
+    table = np.random.default_rng(0).normal(size=(3, 3, 3))
+    found = sound_radius(table, [0.5, -1.0], "l2", rtol=1e-2, max_boxes=500, space="sigmoid")
+    assert found.status == "budget" and found.lower == 0.0
 
 
 def test_what_waits_keeps_its_order_and_its_rows():
