@@ -34,6 +34,7 @@ def _size(facts: dict[str, Any]) -> tuple[int, int]: # images, draws
     budget = facts.get("budget") or {}
     return budget.get("images") or 0, budget.get("n") or 0
 
+# %% ../../nbs/lab/13_publish.ipynb #324b67bd
 def _counts(facts: Mapping[str, Any]) -> dict[str, int]: # by name
     "How often a run trains."
     epochs, parameters = (facts.get("budget") or {}).get("epochs"), facts.get("parameters") or {}
@@ -57,6 +58,7 @@ def _fewer(kept: Mapping[str, Any], facts: Mapping[str, Any]) -> str: # "": of n
             less.append(f"{name} = {', '.join(before[name])} against {', '.join(now[name])}")
     return min(less, default="")
 
+# %% ../../nbs/lab/13_publish.ipynb #5c951b02
 def _is_legible(path: Path) -> bool:
     "Whether a JSON file says anything; one that is not there has nothing to say."
     return not path.exists() or bool(_read_json(path))

@@ -278,8 +278,8 @@ class _Connected:
                                 "give the same command again to go on")
 
 # %% ../../nbs/lab/12_schedulers.ipynb #2cc97cc9
-class _Dask(_Connected):
-    "Runs on dask workers."
+class _Choosing(_Connected):
+    "Which dask workers may make a run: all, until one refuses it."
 
     def submit(self, task: Task, tries: int, helper: tuple[int, int] | None, shards: int) -> Any:
         role = "run" if helper is None else f"help{helper[0]}"
@@ -291,6 +291,27 @@ class _Dask(_Connected):
             self.bound[job] = chosen
         return job
 
+    def _stranded(self, jobs: Iterable[Any]) -> set[Any]:
+        "Runs that wait for workers that have left."
+        waiting = [job for job in jobs if job in self.bound and not job.done()]
+        there = self.there() if waiting else set[str]()
+        return {job for job in waiting if there and not self.bound[job] & there}
+
+    def elsewhere(self, task: Task, job: Any) -> bool: # whether there is one that has not refused it
+        """A worker has not what a run follows from; may another one make it?
+
+        Returns:
+            whether there is one that has not refused it
+        """
+        with contextlib.suppress(Exception):
+            self.refused.setdefault(task.key, set()).update(self.client.who_has([job])[job.key])
+            return bool(self.there() - self.refused[task.key])
+        return False
+
+# %% ../../nbs/lab/12_schedulers.ipynb #9b02d47a
+class _Dask(_Choosing):
+    "Runs on dask workers."
+
     def ready(self, active: Iterable[Any], seconds: float) -> Iterable[Any]:
         jobs = list(active)
         self.stranded = self._stranded(jobs)
@@ -298,12 +319,6 @@ class _Dask(_Connected):
         if not done:
             time.sleep(seconds)
         return done
-
-    def _stranded(self, jobs: Iterable[Any]) -> set[Any]:
-        "Runs that wait for workers that have left."
-        waiting = [job for job in jobs if job in self.bound and not job.done()]
-        there = self.there() if waiting else set[str]()
-        return {job for job in waiting if there and not self.bound[job] & there}
 
     def result(self, job: Any) -> dict[str, Any]:
         from distributed import KilledWorker
@@ -337,17 +352,6 @@ class _Dask(_Connected):
             with contextlib.suppress(Exception):
                 self.client.run_on_scheduler(_remove_worker, address)
         return True
-
-    def elsewhere(self, task: Task, job: Any) -> bool: # whether there is one that has not refused it
-        """A worker has not what a run follows from; may another one make it?
-
-        Returns:
-            whether there is one that has not refused it
-        """
-        with contextlib.suppress(Exception):
-            self.refused.setdefault(task.key, set()).update(self.client.who_has([job])[job.key])
-            return bool(self.there() - self.refused[task.key])
-        return False
 
 # %% ../../nbs/lab/12_schedulers.ipynb #f5903ef8
 RETRIES = 2 # times that a run is tried again after its kernel or worker died

@@ -224,6 +224,7 @@ class _Secants:
 # %% ../../nbs/maths/05_nearest.ipynb #38b73557
 _FARTHEST = 40.0 # pre-activations of boundary points that are tried; upper bounds only
 
+# %% ../../nbs/maths/05_nearest.ipynb #3ffc3ac8
 class Sigmoid(Flat):
     "Distances ||u - u0||_p between pre-activations, x = sigmoid(u)."
     even = False

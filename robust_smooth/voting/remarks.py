@@ -393,6 +393,7 @@ def _first_bad(data: Any, begin: int) -> tuple[int, Exception] | None:
                 return position, error
     return None
 
+# %% ../../nbs/voting/01b_remarks.ipynb #ce6b1a00
 def _is_ours(error: Exception) -> bool:
     "Whether it was raised here, and not in code of the user's."
     trace = error.__traceback__
@@ -422,6 +423,7 @@ def _placed(error: Exception, data: Any, index: np.ndarray | None, begin: int) -
         return type(error)(f"{error} ({place})")
     return _of_kind(error, f"data gives no image at {place}: {type(why).__name__}: {why}")
 
+# %% ../../nbs/voting/01b_remarks.ipynb #a5ba126d
 def naming(data: Any,      # as handed over
            source: Source, # its images
           ) -> Source:     # the same
