@@ -198,12 +198,27 @@ def _train(net: Any, training: Training, unfinished: Path, tell: Tell) -> None:
         device="cuda" if torch.cuda.is_available() else None, **more)
 
 # %% ../../nbs/lab/07_stock.ipynb #65a584c4
+def _kept_weights(path: Path, net: Any) -> None:
+    "Load what is kept, in place. Raises ValueError, naming the file, unless it is what was written."
+    from safetensors import SafetensorError, safe_open
+    from robust_smooth.training.identity import fingerprint
+    cure = "delete it, and the network is trained again"
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            said = (file.metadata() or {}).get("fingerprint")
+            net.load_state_dict({name: file.get_tensor(name) for name in file.keys()})
+    except (SafetensorError, RuntimeError) as error:
+        raise ValueError(f"{path} does not hold the weights of this network ({cure}): {error}") from error
+    if said not in (None, fingerprint(net)): # files from before this was kept say nothing
+        raise ValueError(f"{path} holds other weights than were written to it; {cure}")
+
 def trained(net: Any,            # untrained; its weights are replaced
             training: Training,  # how to train it
             tell: Tell = untold, # is told what is being done
             **said: str,         # words kept with the weights
            ) -> Any:             # the network, in evaluation mode
-    """Train a network, or take its weights from the stock; an interrupted training goes on where it was.
+    """Train a network, or take its weights from the stock; an interrupted training goes on where it was. Raises
+    ValueError, naming the file, where what was kept is damaged.
 
     Args:
         net: untrained; its weights are replaced
@@ -214,7 +229,8 @@ def trained(net: Any,            # untrained; its weights are replaced
         the network, in evaluation mode
     """
     import torch
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import save_file
+    from robust_smooth.training.identity import fingerprint
     if training.channels_last:
         net.to(memory_format=torch.channels_last)
     path = home() / "classifiers" / f"{network_key(net, training)}.safetensors"
@@ -224,14 +240,15 @@ def trained(net: Any,            # untrained; its weights are replaced
         _train(net, training, unfinished, tell)
         weights = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
         words = dict(recipe=repr(training.recipe), epochs=str(training.epochs), seed=str(training.seed))
+        words["fingerprint"] = fingerprint(net.eval())
         save_file(weights, str(part), metadata=words | said)
         unfinished.unlink(missing_ok=True)
 
     name = brief(training.recipe)
     hit = cached(path, build, waiting=lambda: tell(f"wait for another process to train {name}"))
     tell(f"{name}  (classifier {'cached' if hit else 'trained'})")
-    net.load_state_dict(load_file(str(path)))
-    return net.eval()
+    _kept_weights(path, net.eval())
+    return net
 
 # %% ../../nbs/lab/07_stock.ipynb #c279579a
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load, save
 
 from robust_smooth.lab import findings, reproduce
 from robust_smooth.training import data, models
@@ -252,6 +254,26 @@ def test_a_checkpoint_of_ones_own_takes_the_place_of_training_and_cannot_run_cod
             NoiseAugmentation(Gaussian(sigma=0.25))
         )
     assert not (home / "pwned").exists()
+
+
+@pytest.mark.parametrize("damage", ["one bit of a weight", "cut off", "another network's"])
+def test_a_kept_network_that_is_damaged_is_named_and_never_votes(home, damage):
+    recipe = NoiseAugmentation(Gaussian(sigma=0.25))
+    experiment.Experiment("demo", budget="smoke").classifier(recipe)
+    stored = next((home / "home" / "classifiers").glob("*.safetensors"))
+    whole = bytearray(stored.read_bytes())
+    whole[-1] ^= 1
+    if damage == "another network's":
+        experiment.Experiment("demo", budget="smoke", seed=1).classifier(recipe)
+        whole = next(p for p in stored.parent.glob("*.safetensors") if p != stored).read_bytes()
+        with safe_open(stored, framework="pt") as mine:
+            said = mine.metadata()
+        whole = save(load(whole), metadata=said)
+    stored.write_bytes(whole[:-5] if damage == "cut off" else whole)
+    with pytest.raises(ValueError, match=f"{stored.name} .*(other weights|does not hold)"):
+        experiment.Experiment("demo", budget="smoke").classifier(recipe)
+    stored.unlink()
+    experiment.Experiment("demo", budget="smoke").classifier(recipe)
 
 
 def test_an_experiment_leaves_tables_figures_claims_and_provenance(home):
