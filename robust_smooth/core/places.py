@@ -320,7 +320,7 @@ def _lock_file(path: Path) -> Path: # one for all names that lead to one file
 def _read_holder(lock: Path) -> dict: # {} if nobody can be named
     try:
         holder = json.loads(lock.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return holder if isinstance(holder, dict) else {}
 

@@ -191,11 +191,12 @@ class _Claim:
         return bool(tail_at_least(self.hits, self.n, needed) <= level)
 
     def by_crossing(self, look: int) -> bool:
-        "Whether every radius up to the claim was reached, at boundaries that are crossed with at most alpha."
-        run = [radius for radius in self.radii if radius < self.radius]
-        last = min((radius for radius in self.radii if radius >= self.radius), default=None)
-        if last is None or self.edge(last) ** float(self.n_max) > self.alpha or self.p_lower > self.edge(last) * SLACK:
+        "Whether every radius that radius and p_lower need was reached, at boundaries that are crossed with at most alpha."
+        far = [radius for radius in self.radii if radius >= self.radius and self.p_lower <= self.edge(radius) * SLACK]
+        last = min(far, default=None)
+        if last is None or self.edge(last) ** float(self.n_max) > self.alpha:
             return False # beyond the plan's radii, or beyond the reach of n_max draws
+        run = [radius for radius in self.radii if radius < last]
         rule = self.sigma, self.alpha, self.n1, self.n_max, self.ratio, self.spending
         boundaries, crossed = _boundaries((*run, last), *rule)
         return bool(np.all(self.hits >= boundaries[:, look]) and np.all(crossed <= self.alpha * SLACK))

@@ -290,6 +290,11 @@ def test_check_accepts_the_real_and_rejects_the_tampered():
         assert kept.sum() > 10 and sequential.check(good).all(), options
         assert not sequential.check(replace(good, radius=good.radius + 1.0))[kept].any(), options
         assert not sequential.check(replace(good, n=good.n + 1))[kept].any(), options
+        for shrunk in (0.0, 0.3, 0.5, 0.9): # a smaller radius is true as well, of the plan or not
+            assert sequential.check(replace(good, radius=good.radius * shrunk)).all(), (options, shrunk)
+        if not options.get("two_sided"):
+            higher = np.where(kept, good.p_lower + 0.5 * (1 - good.p_lower), good.p_lower)
+            assert not sequential.check(replace(good, radius=good.radius * 0.0, p_lower=higher))[kept].any(), options
 
 @pytest.mark.parametrize(
     "options, words",
