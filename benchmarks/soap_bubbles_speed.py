@@ -47,7 +47,7 @@ def steepest() -> None:
         try: soap_bubbles.verified_radius(np.array([q]), d, k, "mixed")
         except ValueError: return float("nan") # refused: not resolved
         return time.process_time() - begin
-    for d in (2, 3, 5, 8, 12, 16, 20, 24, 30, 64, 784):
+    for d in (2, 3, 5, 7, 8, 12, 16, 20, 24, 30, 64, 784):
         times = np.array([spent(d, 0.9 * d, q) for q in (0.49, 0.3, 0.1, 1e-2, 1e-4, 1e-9)])
         done = times[~np.isnan(times)]
         print(

@@ -152,6 +152,7 @@ def bracketed_newton(
     Returns:
         [B]
     """
+    tiny, before = 1e-9 * (high - low), np.full(len(low), np.inf)
     low, high, x = low.copy(), high.copy(), low + (high - low) / 2
     rows = np.arange(len(x))
     rising = f(high, rows)[0] > 0
@@ -164,7 +165,10 @@ def bracketed_newton(
             new = at - value / slope
         outside = ~((new >= low[rows]) & (new <= high[rows])) # where no step is left, x is an end of its bracket
         x[rows] = np.where(outside & (value != 0), low[rows] + (high[rows] - low[rows]) / 2, np.where(value == 0, at, new))
-        rows = rows[np.abs(x[rows] - at) > 1e-15 * np.abs(at)]
+        step, last = np.abs(x[rows] - at), before[rows]
+        before[rows] = step
+        noise = (step <= tiny[rows]) & (step >= last) # a step that is tiny, and does not shrink, follows rounding alone
+        rows = rows[(step > 1e-15 * np.abs(at)) & ~noise]
         if not len(rows):
             break
     return x
