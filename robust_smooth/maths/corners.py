@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import ndtr
 from robust_smooth.maths.truncated_sums import (
-    TINY, CellSums, WaveTable, legendre, normal_mass, truncated_moments,
+    TINY, CellSums, WaveTable, cell_densities, legendre, normal_mass, truncated_moments,
 )
 
 # %% auto #0
@@ -408,17 +408,28 @@ def _undecided(at: Places, u: np.ndarray, d: int, spare: float | np.ndarray = 0.
     open_ = (np.abs(u) < d - 2) & (z > -CERTAIN) & (z < CERTAIN + spare)
     return open_, (z > 0) & ~open_
 
+# %% ../../nbs/maths/01b_corners.ipynb #17899218
+AT_ONCE = 4000 # places, so that their cells or waves stay in a processor's cache
+
 # %% ../../nbs/maths/01b_corners.ipynb #2325a36a
+@lru_cache(maxsize=16)
+def _densities(n: int, heights: bytes, degree: int) -> np.ndarray: # [H, n, degree]
+    "Of the sums at all half ranges; t and -t have the same ones, from eight dimensions on a whole law has."
+    return cell_densities(n, np.frombuffer(heights), degree)
+
 def _cell_tails(at: Places, u: np.ndarray, d: int, degree: int) -> tuple[np.ndarray, np.ndarray]: # [B] each
     "P(U <= u) and P(U > u) at every place, by cells."
     if d == 2:
         return (u >= 0) * 1.0, (u < 0) * 1.0
     some, certain = _undecided(at, u, d)
     below, above = certain * 1.0, 1.0 - certain
-    if some.any():
-        rows, back = np.unique(at.row[some], return_inverse=True)
-        sums = CellSums(d - 2, at.h[rows], back, at.c[some], degree)
-        below[some], above[some] = sums.tails(u[some])
+    if not some.any():
+        return below, above
+    density = _densities(d - 2, at.h.tobytes(), degree)
+    for part in np.array_split(np.flatnonzero(some), 1 + some.sum() // AT_ONCE):
+        heights = slice(at.row[part[0]], at.row[part[-1]] + 1) # rows are in order
+        sums = CellSums(d - 2, at.h[heights], at.row[part] - heights.start, at.c[part], degree, density[heights])
+        below[part], above[part] = sums.tails(u[part])
     return below, above
 
 # %% ../../nbs/maths/01b_corners.ipynb #db8bb7d2
@@ -437,9 +448,6 @@ def _whole_tilt(c: np.ndarray, h: np.ndarray, s: np.ndarray, R: float, n: int) -
     "E exp(-R (s - sum of the others)), at most 1."
     change = R * R / 2 + log_mass(c - R, h) - log_mass(c, h)
     return np.exp(np.minimum(n * change - R * s, 0.0))
-
-# %% ../../nbs/maths/01b_corners.ipynb #17899218
-AT_ONCE = 2000 # places, so that their waves stay in a processor's cache
 
 # %% ../../nbs/maths/01b_corners.ipynb #cafbdc15
 @lru_cache(maxsize=512)

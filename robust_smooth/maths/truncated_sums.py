@@ -117,6 +117,7 @@ class CellSums:
         row: [B] which h
         c: [B] midranges
         degree: nodes per cell
+        density: [H, n, degree] `cell_densities`; None: made here
     """
 
     def __init__(
@@ -126,11 +127,12 @@ class CellSums:
         row: np.ndarray, # [B] which h
         c: np.ndarray,   # [B] midranges
         degree: int,     # nodes per cell
+        density: np.ndarray | None = None, # [H, n, degree] `cell_densities`; None: made here
     ):
         self.n, self.degree, self.row = n, degree, row
         x, w = legendre(degree)
         tilt = (c * h[row])[:, None]
-        self.density = cell_densities(n, h, degree)
+        self.density = cell_densities(n, h, degree) if density is None else density
         self.within = np.exp(-tilt * x - np.abs(tilt)) # of exp(-c h v): the node's place in its cell,
         self.middle = np.exp(-tilt * (1 - n + 2 * np.arange(n)) - np.abs(tilt) * (n - 1)) # and the cell's
         mass = self.middle * _by_row(self.density, row, self.within * w)
