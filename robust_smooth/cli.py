@@ -28,7 +28,8 @@ def _show_plan(frame: Any) -> int:
     "Print what would run."
     facts = frame.attrs
     times = [f"{seconds:.0f} s" if seconds == seconds else "unknown" for seconds in frame.seconds]
-    print(frame.drop(columns="seconds").assign(estimate=times).to_string(index=False))
+    shown = frame.drop(columns="seconds").assign(estimate=times)
+    print(shown.map(lambda cell: "" if isinstance(cell, float) and cell != cell else cell).to_string(index=False))
     said = f"{facts['to_run']} to run, {facts['cached']} cached"
     if facts["to_run"] > facts["unknown"]:
         said += f"; about {facts['seconds'] / 60:.1f} minutes by earlier runs"
@@ -81,10 +82,13 @@ def sweep(args: argparse.Namespace) -> int: # exit code
     from robust_smooth.lab import reproduce as machine
     from robust_smooth.lab.grids import read_grid
     from robust_smooth.lab.outcome import Outcome
-    from robust_smooth.lab.publish import publish
+    from robust_smooth.lab.publish import publish, refuse_shared
+    grid, parameters = read_grid(args.grid), read_parameters(args.parameter)
+    if args.publish:
+        refuse_shared(machine.runs_of(grid, out=args.out, parameters=parameters))
     outcome = machine.sweep(
-        read_grid(args.grid), None, args.scheduler, args.out, dry_run=args.dry_run, jobs=args.jobs, retries=args.retries,
-        shards=args.shards, quiet=args.quiet, limit=args.limit, parameters=read_parameters(args.parameter))
+        grid, None, args.scheduler, args.out, dry_run=args.dry_run, jobs=args.jobs, retries=args.retries,
+        shards=args.shards, quiet=args.quiet, limit=args.limit, parameters=parameters)
     if not isinstance(outcome, Outcome):
         return _show_plan(outcome)
     if args.publish:

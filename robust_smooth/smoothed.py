@@ -32,6 +32,7 @@ from .methods.draws import draws_needed, typical_radius
 from .noise.additive import Noise
 from .training.data import ImageSet
 from .training.holders import Given, Source, as_images, as_source, begun, in_memory, in_memory_order
+from .training.models import LIBRARIES
 from .voting.engine import Engine, run
 from .voting.hardware import device_of, forward_in_pieces, tune_batch_size
 from .voting.ballots import Ballot, ballot, indices
@@ -546,6 +547,13 @@ def _kept_in_a_file(go: Callable[[], Record],
 surround(Smoothed, "vote", _kept_in_a_file)
 
 # %% ../nbs/10_smoothed.ipynb #25c8fae3
+def _warn_of_unit(self: Smoothed, **rest: Any) -> None:
+    "Warn of a library's network as it is: nothing puts its normalisation before it, and `wrap` would have asked for it."
+    kind = type(self.model)
+    if self.domain == UNIT and kind.__module__.startswith(LIBRARIES) and not getattr(self.model, "unit_input", False):
+        warnings.warn(f"{kind.__name__} is asked in [0, 1], and libraries train on normalised inputs; write robust_smooth.wrap(net, "
+                      "mean=..., std=...), with mean=0, std=1 if it reads [0, 1]", stacklevel=4)
+
 def _refuse_model(self: Smoothed, **rest: Any) -> None:
     "Raise ValueError for a network without weights, and for one without a mode."
     parts = list(self.model.modules()) if isinstance(self.model, torch.nn.Module) else []
@@ -554,6 +562,8 @@ def _refuse_model(self: Smoothed, **rest: Any) -> None:
     if not all(hasattr(part, "training") for part in parts):
         raise ValueError("model is a network that TorchScript froze, which has no mode; write robust_smooth.wrap(net)")
 
+for _name in ("vote", "estimate", "agreement"): # a prediction is a vote
+    ask_before(Smoothed, _name, _warn_of_unit)
 for _name in ("vote", "predict", "estimate", "agreement"):
     ask_before(Smoothed, _name, _refuse_model)
     ask_before(Smoothed, _name, _refuse_data)

@@ -242,3 +242,16 @@ def test_networks_without_a_mode_or_without_weights_are_refused_by_name():
             with pytest.raises(ValueError, match=words):
                 ask(x)
     assert rs.Smoothed(rs.wrap(frozen, mean=0, std=1, num_classes=3), noise).predict(x, n=100).shape == (1,)
+
+
+def test_a_network_of_a_library_that_nobody_wrapped_is_warned_of(recwarn):
+    "Handed over as it is, it was certified in the unit of [0, 1] without a word, where `wrap` asks for its normalisation."
+    kind = type("ResNet18", (torch.nn.Linear,), {"__module__": "torchvision.models.resnet"})
+    net, rows = kind(4, 3).eval(), torch.rand(2, 4)
+    for ask in (rs.Smoothed(net, rs.Gaussian(sigma=0.5)).vote, rs.Smoothed(net, rs.Gaussian(sigma=0.5)).predict):
+        with pytest.warns(UserWarning, match=r"ResNet18 is asked in \[0, 1\].*wrap\(net"):
+            ask(rows, n=100, **({"progress": False} if ask.__name__ == "vote" else {}))
+    recwarn.clear()
+    rs.Smoothed(rs.wrap(net, mean=0, std=1), rs.Gaussian(sigma=0.5)).vote(rows, n=100, progress=False)
+    rs.Smoothed(net, rs.Gaussian(sigma=0.5), domain=None).vote(rows, n=100, progress=False)
+    assert not [each for each in recwarn if "is asked in" in str(each.message)]

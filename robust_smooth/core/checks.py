@@ -162,8 +162,9 @@ def check(certificates: Certificates, # as a method made them
     """
     if not isinstance(certificates, Certificates):
         kind = type(certificates).__name__
-        hint = "; votes are certified first: record.certify(...)" if kind == "Record" else ""
-        raise TypeError(f"certificates must be what a method certified, got {kind}{hint}")
+        hints = dict(Record="; votes are certified first: record.certify(...)",
+                     list="; certificates of several norms are checked one by one: [check(each) for each in certificates]")
+        raise TypeError(f"certificates must be what a method certified, got {kind}{hints.get(kind, '')}")
     return _asked(check_named(certificates.method), certificates)
 
 @own_floats

@@ -22,9 +22,23 @@ from .schedulers import _estimates
 from .tasks import Task
 
 # %% auto #0
-__all__ = ['summary', 'joined', 'Outcome', 'plan']
+__all__ = ['once', 'summary', 'joined', 'Outcome', 'plan']
 
 # %% ../../nbs/lab/13_outcome.ipynb #a830ff30
+def once(tasks: Sequence[Task], # as they were asked for
+        ) -> list[Task]:        # the first of each
+    """The runs, those that were asked for twice once: their rows, claims and numbers count once.
+
+    Args:
+        tasks: as they were asked for
+    Returns:
+        the first of each
+    """
+    found: dict[tuple[str, str, str], Task] = {}
+    for task in tasks:
+        found.setdefault((task.runs, task.experiment, task.key), task)
+    return list(found.values())
+
 def _cells(parameters: dict[str, Any]) -> dict[str, Any]:
     "Parameters as cells of a table: lists as text."
     return {name: json.dumps(value) if isinstance(value, (list, dict)) else value for name, value in parameters.items()}
@@ -63,6 +77,7 @@ def summary(tasks: Sequence[Task],
     Returns:
         experiment, parameters, status, values, then the columns of the runs' tables
     """
+    tasks = once(tasks)
     frames = [_table(task, "table") for task in tasks]
     theirs = {name for frame in frames if frame is not None for name in frame.columns}
     return pd.concat([_rows(task, frame, theirs) for task, frame in zip(tasks, frames)], ignore_index=True)
@@ -79,7 +94,7 @@ def joined(tasks: Sequence[Task], # finished ones count
         empty if no run wrote one
     """
     pieces = []
-    for task in tasks:
+    for task in once(tasks):
         frame = _table(task, name)
         if frame is not None:
             own = {key: value for key, value in _cells(task.chosen).items() if key not in frame.columns}
@@ -137,7 +152,7 @@ class Outcome:
             experiment, claim, evidence, verdict, dataset, whose
         """
         rows = []
-        for task in self.tasks:
+        for task in once(self.tasks):
             found = _read_json(task.folder / "result.json").get("claims") if task.done else None
             claims = [one for one in found or [] if isinstance(one, dict)]
             dataset = str(task.parameters.get("dataset", ""))
@@ -146,7 +161,7 @@ class Outcome:
 
     def beside(self) -> int:
         "How many numbers of the finished runs stand beside printed ones."
-        paths = [path for task in self.tasks if task.done for path in sorted(task.folder.glob("*_beside.csv"))]
+        paths = [path for task in once(self.tasks) if task.done for path in sorted(task.folder.glob("*_beside.csv"))]
         frames = [results.load(path) for path in paths]
         both = [frame for frame in frames if {"ours", "printed"} <= set(frame.columns)]
         return sum(map(results.matched, both))
@@ -179,12 +194,12 @@ def plan(tasks: Sequence[Task],
     Returns:
         experiment, parameters, state, seconds (estimate)
     """
-    rows = []
+    rows, tasks = [], once(tasks)
     for task, guess in zip(tasks, _estimates(tasks)):
         seconds = 0.0 if task.done else guess or np.nan
         state = "cached" if task.done else "to run"
         rows.append({"experiment": task.experiment, **task.chosen, "state": state, "seconds": seconds})
-    frame = pd.DataFrame(rows)
+    frame = pd.DataFrame(rows, dtype=object).astype({"seconds": float}) # a whole number stays one beside runs without it
     todo = frame[frame.state == "to run"]
     places = max(1, min(jobs or (os.cpu_count() or 1), len(todo) or 1))
     frame.attrs.update(to_run=len(todo), cached=len(frame) - len(todo), unknown=int(todo.seconds.isna().sum()),

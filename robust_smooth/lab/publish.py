@@ -21,7 +21,7 @@ from .findings import ABSENT
 from .tasks import Task
 
 # %% auto #0
-__all__ = ['Placed', 'placed', 'publish', 'add_to_zoo', 'add_twin']
+__all__ = ['refuse_shared', 'Placed', 'placed', 'publish', 'add_to_zoo', 'add_twin']
 
 # %% ../../nbs/lab/13_publish.ipynb #6737ac97
 def _suffix(facts: dict[str, Any]) -> str:
@@ -100,6 +100,27 @@ def _incomplete(folder: Path, facts: Mapping[str, Any]) -> str:
     again = f"delete runs/{folder.parent.name}/{folder.name} and run it again"
     return f"is not replaced: the new run lacks {lacking[0]}.csv; {again}" if lacking else ""
 
+def _shared(task: Task) -> str:
+    return (f"several runs of {task.experiment} would share one folder of data/results; "
+            "publish runs that differ in experiment, data set or budget")
+
+def refuse_shared(tasks: Sequence[Task], # runs to be made, and published afterwards
+                 ) -> None:
+    """Raise ValueError before hours of work where several runs would share a folder, or one has none.
+
+    Args:
+        tasks: runs to be made, and published afterwards
+    """
+    found: dict[str, str] = {}
+    for task in tasks:
+        lacks = [name for name in ("dataset", "budget") if name not in task.parameters]
+        if lacks:
+            raise ValueError(f"{task.experiment} has no parameter {lacks[0]!r}, from which its folder of data/results "
+                             "has its name: it cannot be published")
+        name = f"{task.experiment}{_suffix(dict(parameters=task.parameters))}"
+        if found.setdefault(name, task.key) != task.key:
+            raise ValueError(_shared(task))
+
 @dataclass(frozen=True)
 class Placed:
     """A finished run, and the folder of the checkout that it belongs to.
@@ -131,9 +152,10 @@ def placed(tasks: Sequence[Task], # runs; those that are not finished are passed
             warnings.warn(f"{task.folder / 'result.json'} cannot be read: that run is not published", stacklevel=2)
             continue
         name = f"{task.experiment}{_suffix(facts)}"
+        if name in found and found[name].task.key == task.key: # asked for twice, made once
+            continue
         if name in found:
-            raise ValueError(f"several runs of {task.experiment} would share one folder of data/results; "
-                             "publish runs that differ in experiment, data set or budget")
+            raise ValueError(_shared(task))
         assert root is not None
         target = root / "data" / "results" / name
         kept = _incomplete(task.folder, facts) or _advised(_why_not(target, facts))

@@ -18,13 +18,13 @@ from .budgets import whose_sizes
 from .cache import _writable, _write_json, home
 from .grids import combinations
 from .notebooks import experiments as all_experiments
-from .outcome import Outcome, plan, summary
+from .outcome import once, Outcome, plan, summary
 from .publish import placed, publish
 from .schedulers import RETRIES, _check_drive, drive
 from .tasks import Task, make_task
 
 # %% auto #0
-__all__ = ['run', 'sweep']
+__all__ = ['run', 'runs_of', 'sweep']
 
 # %% ../../nbs/lab/14_reproduce.ipynb #6b5d8893
 def _folder(out: str | Path | None) -> Path | None:
@@ -54,7 +54,9 @@ def _remember(outcome: Outcome, path: Path, committed: bool) -> None:
     "Write which runs were made, for the report."
     places = placed(outcome.tasks) if committed else []
     kept = {str(one.task.folder): one.target for one in places if "reference material" in one.kept}
-    runs = [_entry(task, report, kept.get(str(task.folder))) for task, report in zip(outcome.tasks, outcome.reports)]
+    first = {id(task) for task in once(outcome.tasks)}
+    runs = [_entry(task, report, kept.get(str(task.folder)))
+            for task, report in zip(outcome.tasks, outcome.reports) if id(task) in first]
     _write_json(path, dict(seconds=outcome.seconds, runs=runs))
 
 # %% ../../nbs/lab/14_reproduce.ipynb #3acfc122
@@ -122,6 +124,24 @@ def _wanted(entries: Iterable[Any],
         found += [(name, row) for name in _listed(entry["experiment"]) for row in rows]
     return found
 
+def runs_of(experiment: str | Path | Sequence,   # as `sweep` takes it
+            grid: Mapping[str, Sequence] | Sequence[Mapping] | None = None, # as `sweep` takes it
+            out: str | Path | None = None,       # folder of runs and summary; None: under home()
+            parameters: Mapping[str, Any] | None = None, # that all runs share
+           ) -> list[Task]:                      # in the order asked for
+    """The runs of a sweep, checked, and not made. Raises ValueError.
+
+    Args:
+        experiment: as `sweep` takes it
+        grid: as `sweep` takes it
+        out: folder of runs and summary; None: under home()
+        parameters: that all runs share
+    Returns:
+        in the order asked for
+    """
+    wanted, place = _wanted(_listed(experiment), grid, parameters), _folder(out)
+    return [make_task(name, row, _runs(place)) for name, row in wanted]
+
 def _write_summary(outcome: Outcome, place: Path) -> None:
     "Write the summary of a sweep, and its runs for a report. Raises OSError, saying what is kept, where there is no room."
     try:
@@ -164,8 +184,7 @@ def sweep(experiment: str | Path | Sequence,  # an experiment, several, or what 
         what came of it; the plan, for a dry run
     """
     place = _folder(out)
-    wanted = _wanted(_listed(experiment), grid, parameters)
-    tasks = [make_task(name, row, _runs(place)) for name, row in wanted]
+    tasks = runs_of(experiment, grid, out, parameters)
     _check_drive(jobs, shards, limit, retries)
     places = jobs or (1 if scheduler is None else None)
     if dry_run:

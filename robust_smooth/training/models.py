@@ -261,14 +261,17 @@ def _trial_shapes(net: nn.Module) -> Iterator[tuple[int, ...]]:
             return
 
 # %% ../../nbs/training/03_models.ipynb #ae835643
-def _trials(net: nn.Module) -> Iterator[tuple[int, tuple[int, ...]]]: # classes, shape
-    "The number of classes for each input shape that the network accepts."
+def _trials(net: nn.Module,
+            refused: list[str],
+           ) -> Iterator[tuple[int, tuple[int, ...]]]: # classes, shape
+    "The number of classes for each input shape that the network accepts; `refused` gets its words for the others."
     weight = next(net.parameters(), torch.zeros(()))
     for shape in _trial_shapes(net):
         try:
             with torch.inference_mode():
                 logits = _tensor_of(net(torch.zeros(1, *shape, dtype=weight.dtype, device=weight.device)))
-        except (RuntimeError, ValueError, AssertionError, IndexError):
+        except (RuntimeError, ValueError, AssertionError, IndexError) as error:
+            refused.append(f"; the network refused an input {[1, *shape]}: {str(error).partition(chr(10))[0][:200]}")
             continue # not this shape
         if _one_number(logits, 1):
             refuse_integers(logits)
@@ -294,8 +297,8 @@ def _fixed_sizes(net: nn.Module) -> int:
 
 def _try(net: nn.Module, wanted: int | None) -> tuple[int, tuple[int, ...] | None]: # classes, accepted shape
     "The number of classes by a trial, else as stated. Raises ValueError where it is not the wanted one."
-    enough, tried = _fixed_sizes(net), []
-    for found, shape in _trials(net):
+    enough, tried, refused = _fixed_sizes(net), [], [""]
+    for found, shape in _trials(net, refused):
         if found == wanted:
             return found, shape
         tried.append((found, shape))
@@ -308,7 +311,8 @@ def _try(net: nn.Module, wanted: int | None) -> tuple[int, tuple[int, ...] | Non
         raise ValueError(f"num_classes must be {tried[0][0]} as the network returns, got {wanted!r}")
     classes = wanted if wanted is not None else _stated_classes(net)
     if classes is None:
-        raise ValueError("num_classes could not be found by a trial; pass num_classes= (--num-classes in a shell)")
+        raise ValueError("num_classes could not be found by a trial; pass num_classes= (--num-classes in a shell)"
+                         f"{refused[:2][-1]}")
     return classes, None
 
 # %% ../../nbs/training/03_models.ipynb #83b84ee4

@@ -242,6 +242,7 @@ def test_votes_and_radii_in_the_wrong_place_get_their_line():
         certificates.certified_accuracy(["cat"])
     assert "radii" not in str(caught.value)
     with pytest.raises(TypeError, match=r"got Record; .*record\.certify"): rs.check(record)
+    with pytest.raises(TypeError, match=r"got list; .*one by one"): rs.check(record.certify(["l1", "l2"]))
     with pytest.raises(TypeError, match="got int$"): rs.check(5)
     with pytest.raises(ValueError, match="names must be one a class, 2, got 1"): record.plot(0, names=["cat"])
     with pytest.raises(IndexError, match="i must be a row of the 1 images, got 'x'"): record.plot("x")

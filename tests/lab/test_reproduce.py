@@ -520,6 +520,7 @@ def test_publishing_never_mixes_runs_nor_replaces_a_larger_one(tmp_path, monkeyp
         for number, (name, images) in enumerate(dict(large=100, small=10).items())
     )
     with pytest.raises(ValueError, match="share one folder"): publish.publish([large, small])
+    assert len(publish.placed([large, large])) == 1 # asked for twice
     assert (
         len(publish.publish([large])) == 1
         and publish.publish([small]) == []

@@ -419,6 +419,32 @@ def test_the_same_run_asked_for_twice_is_made_once_and_counted_as_cached(home):
         notebook(home), [dict(seed=0), dict(seed=0), dict(seed=0, text="")], out=home / "out", quiet=True
     )
     assert [r["status"] for r in outcome.reports] == ["done", "cached", "cached"] and trained(home) == ["0.5"]
+    table = pd.read_csv(home / "out" / "summary.csv") # its two rows stood there three times, as if it had been repeated
+    assert len(table) == len(outcome.table()) == 2 and len(outcome.claims()) == 1
+    assert len(json.loads((home / "out" / "last_run.json").read_text())["runs"]) == 1
+
+
+def test_a_preview_shows_whole_numbers_as_such_and_leaves_blank_what_a_run_does_not_say(home, capsys):
+    from robust_smooth import cli
+    entries = [{"experiment": str(notebook(home)), "grid": {"seed": [0, 0]}},
+               {"experiment": str(notebook(home)), "parameters": {"sigma": 0.25}}]
+    (home / "grid.yaml").write_text(json.dumps(entries))
+    assert cli.main(["sweep", str(home / "grid.yaml"), "--out", str(home / "out"), "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "NaN" not in said and "0.0" not in said and "2 to run" in said
+
+
+def test_what_cannot_be_published_is_said_before_anything_runs(home, capsys):
+    "The refusal came after the last run of the sweep."
+    from robust_smooth import cli
+    grid = home / "grid.yaml"
+    grid.write_text(json.dumps({"experiment": str(notebook(home)), "grid": {"seed": [0, 1]}}))
+    assert cli.main(["sweep", str(grid), "--out", str(home / "out"), "--publish"]) == 2
+    assert "share one folder" in capsys.readouterr().err and not (home / "trained.log").exists()
+    bare = notebook(home, body="print(value)", parameters="value = 1", name="bare")
+    grid.write_text(json.dumps({"experiment": str(bare)}))
+    assert cli.main(["sweep", str(grid), "--out", str(home / "out"), "--publish"]) == 2
+    assert "has no parameter 'dataset'" in capsys.readouterr().err and not (home / "out" / "runs").exists()
 
 
 def test_a_sweep_can_be_reported(home, capsys):
