@@ -23,7 +23,7 @@ LEVELS = np.array([0.0, 1.5, -1.5, 3.0, -3.0, 6.0, -6.0, 9.0, -9.0]) # of the bo
 LARGEST_EXPONENT = 600.0 # beyond it an exponential is as good as infinite, and does not overflow
 LEFT = -12.0             # end of the integration: the normal mass beyond it is below 2e-33
 WIDE = 9.5               # the same for the orthogonal coordinate, 1e-21
-FARTHEST = 1e150         # displacement beyond which squares are no doubles: there the bound is 0, which says nothing
+FARTHEST = 1e6           # displacement beyond which ends of intervals get lost, from 1e9 on: there the bound is 0, which says nothing
 NEWTON_STEPS = 80        # at most, every fourth of them a bisection
 
 def column(*arrays: np.ndarray) -> list[np.ndarray]:
