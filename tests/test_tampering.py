@@ -400,3 +400,88 @@ def test_bounds_of_the_gradient_are_made_again_from_the_votes():
     prove = check_named("higher_order")
     other = {**t.details, "l2_lower": t.details["l2_lower"] * (1 - 1e-6)}
     assert prove(t, votes).all() and not prove(replace(t, details=other).sealed(), votes)[t.radius > 0].any()
+
+
+@pytest.mark.parametrize("name", [*BESIDE, *CASES])
+def test_steps_say_no_more_than_the_radius(name):
+    "Radii are read from the steps where there are some: of methods that know of none, too."
+    t = table_of(name)
+    certified = (t.label != ABSTAIN) & (t.radius > 0)
+    levels = t.levels or (t.noise or {}).get("q", 50)
+    for steps in (np.full(len(t), 10**6), np.floor(t.radius * levels).astype(int) + 1, np.full(len(t), -1)):
+        assert not check(replace(t, steps=steps, levels=levels).sealed())[certified].any()
+
+
+@pytest.mark.parametrize("name", [*BESIDE, *CASES])
+def test_limits_that_no_votes_prove_are_refused(name):
+    "Also of methods that show none."
+    t = table_of(name)
+    certified = (t.label != ABSTAIN) & (t.radius > 0)
+    limits = [dict(p_upper=np.full(len(t), 1e-9))] + [dict(p_lower=np.full(len(t), 1 - 1e-9))] * (t.mode == "sound")
+    for change in limits:
+        assert not check(replace(t, **change).sealed())[certified].any(), change
+
+
+def test_a_scope_is_a_word_and_not_its_beginning():
+    t = table_of("gaussian-Gaussian-l2")
+    for scope in ("input ", "inputs", "subspace", ""):
+        assert not check(replace(t, scope=scope).sealed()).any()
+    for change, said in ((dict(scope=None), "scope must be"), (dict(noise="Gaussian"), "noise must be"),
+                         (dict(alpha="0.001"), "alpha must be"), (dict(alpha=np.array([0.001])), "alpha must be")):
+        with pytest.raises(ValueError, match=said): replace(t, **change)
+
+
+@pytest.mark.parametrize("name", ["exact-Gaussian-l2", "exact-Uniform-l1", "a plan of two sides"])
+def test_the_share_for_the_interval_was_fixed_before_the_votes(name):
+    "The best of several shares would have more than the error of one."
+    t = table_of(name)
+    certified = (t.label != ABSTAIN) & (t.radius > 0)
+    for factor in (1e-9, 0.5, 2):
+        assert not check(replace(t, witness={**t.witness, "beta": t.witness["beta"] * factor}).sealed())[certified].any()
+
+
+@pytest.mark.parametrize(
+    "name, column, value",
+    [
+        ("tcertify-Gaussian-l2", "selected", 7),
+        ("tcertify-Gaussian-l2", "selected", -10**6),
+        ("a plan by the union bound", "spending", "l2"),
+        ("jointly", "scale", 0.0),
+        ("a subspace", "scale", 0.0),
+        ("bernstein", "label", np.inf),
+    ],
+)
+def test_nonsense_in_a_witness_is_no_proof_and_no_raw_error(name, column, value):
+    t = table_of(name)
+    kind = object if isinstance(value, str) else None
+    witness = {**t.witness, column: np.full(np.shape(t.witness[column]), value, kind)}
+    try:
+        assert not check(replace(t, witness=witness).sealed())[(t.label != ABSTAIN) & (t.radius > 0)].any()
+    except ValueError as error:
+        assert "witness" in str(error)
+
+
+def test_votes_below_zero_are_none():
+    t = table_of("tcertify-Gaussian-l2")
+    counts = np.array(t.witness["counts"])
+    rows, rivals = np.arange(len(t)), (t.witness["selected"] + 1) % 2
+    counts[rows, t.witness["selected"]] += 10**6
+    counts[rows, rivals] -= 10**6
+    assert (counts.sum(1) == t.n).all() and not check(replace(t, witness={**t.witness, "counts": counts}).sealed()).any()
+
+
+def test_scores_are_probabilities():
+    t = table_of("soft votes")
+    certified = (t.label != ABSTAIN) & (t.radius > 0)
+    for change in (dict(scores=t.witness["scores"] * 2), dict(margin=-t.witness["margin"])):
+        assert not check(replace(t, witness={**t.witness, **change}).sealed())[certified].any()
+
+
+@pytest.mark.parametrize("name", ["higher_order-Gaussian-linf", "one direction"])
+@pytest.mark.parametrize("far", [1e5, 1e10, 1e50, 1e155, 1e200, 1e300])
+def test_a_displacement_beyond_all_scores_is_not_proved(name, far):
+    t = table_of(name)
+    certified = (t.label != ABSTAIN) & (t.radius > 0)
+    for factor in (1.0, 1e40):
+        witness = {**t.witness, "r": np.full(len(t), far), "l1": t.witness["l1"] * factor}
+        assert not check(replace(t, radius=t.radius * 1e3, witness=witness).sealed())[certified].any()

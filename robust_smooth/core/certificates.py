@@ -23,7 +23,7 @@ from .hashes import content_hash
 from .rooms import room
 from .summaries import Summary, plot_certificates, summarise
 from .values import (
-    ABSTAIN, check_domain, check_whole, equal, MODES, norm_name, positions, steps_within, UNIT, whole_numbers, wrong_labels)
+    ABSTAIN, _is_number, check_domain, check_whole, equal, MODES, norm_name, positions, steps_within, UNIT, whole_numbers, wrong_labels)
 
 if TYPE_CHECKING:
     import pandas as pd # a table is made on demand: reading votes does not wait for it
@@ -51,9 +51,13 @@ def _check_vectors(label: np.ndarray, radius: np.ndarray) -> None:
         raise ValueError("radius must be >= 0 and never NaN")
 
 def _check_words(table: Any) -> None:
-    "Raise ValueError unless level, mode, scope of alpha and adversary are among those that exist."
-    if not 0 <= table.alpha < 1:
-        raise ValueError(f"alpha must be in [0, 1), got {table.alpha!r}")
+    "Raise ValueError unless level, mode, scopes, noise and adversary are among those that exist."
+    if not (_is_number(table.alpha) and 0 <= table.alpha < 1):
+        raise ValueError(f"alpha must be a number in [0, 1), got {table.alpha!r}")
+    if not isinstance(table.scope, str):
+        raise ValueError(f"scope must be 'input', 'features', 'subspace:NAME' or 'direction', got {table.scope!r}")
+    if table.noise is not None and not isinstance(table.noise, Mapping):
+        raise ValueError(f"noise must be None or settings by name, as noise_spec gives them, got {table.noise!r}")
     if table.mode not in MODES:
         raise ValueError(f"mode must be one of {MODES}, got {table.mode!r}")
     if table.alpha_scope not in ("single", "joint"):

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -40,9 +41,13 @@ def _is_possible(certificates: Certificates) -> bool:
         return True
     if c.noise is not None and not method.covers(c.noise.get("name", ""), c.norm):
         return False
-    if c.alpha_scope == "joint" and method.joint is None or not c.scope.startswith(method.scopes):
+    if c.alpha_scope == "joint" and method.joint is None or not _is_scope(c.scope, method.scopes):
         return False
     return c.mode in method.modes and (c.alpha == 0) == method.deterministic
+
+def _is_scope(scope: str, known: tuple[str, ...]) -> bool:
+    "Whether a method knows this scope; `subspace:` stands for each name."
+    return scope in known or any(kind.endswith(":") and scope.startswith(kind) for kind in known)
 
 def _is_noise(certificates: Certificates) -> bool:
     "Whether a registered noise is described, on the grid that is named where it has one, for inputs like these."
@@ -68,8 +73,16 @@ def _witness_agrees(certificates: Certificates) -> np.ndarray: # [B] bool
         hits = np.asarray(w["hits"])
         fine &= (hits >= 0) & (hits <= c.n)
     if "counts" in w and "spare" not in w and c.n is not None:
-        fine &= np.asarray(w["counts"]).sum(axis=1) == c.n
+        counts = np.asarray(w["counts"])
+        fine &= (counts >= 0).all(axis=1) & (counts.sum(axis=1) == c.n)
     return fine
+
+def _steps_agree(certificates: Certificates) -> np.ndarray: # [B] bool
+    "Whether whole steps, where they are told, say no more than the radius, which the method proves."
+    c = certificates
+    if c.steps is None or c.levels is None:
+        return np.ones(len(c), bool)
+    return (c.label == ABSTAIN) | (c.steps >= 0) & (c.steps / c.levels <= c.radius)
 
 # %% ../../nbs/core/08_checks.ipynb #56ef1302
 TAIL_SLACK = 1e-9 # relative error that a binomial tail computed in float64 may have
@@ -77,7 +90,8 @@ TAIL_SLACK = 1e-9 # relative error that a binomial tail computed in float64 may 
 def _votes_of(certificates: Certificates) -> tuple[np.ndarray | None, np.ndarray | None]: # [B], [B]
     "Votes of the class that was selected and of its largest rival, as far as the witness holds them."
     w = certificates.witness or {}
-    hits, rival = (np.asarray(w[name]) if name in w else None for name in ("hits", "rival"))
+    known = {name: np.asarray(w[name]) for name in ("hits", "top", "rival") if name in w} # "top": as `exact` calls its hits
+    hits, rival = known.get("hits", known.get("top")), known.get("rival")
     if "counts" in w and "selected" in w:
         counts, rows = np.array(w["counts"]), np.arange(len(certificates))
         hits = counts[rows, w["selected"]]
@@ -171,7 +185,8 @@ def check(certificates: Certificates, # as a method made them
 def _asked(prover: Callable[..., np.ndarray], certificates: Certificates, *args: Any, **options: Any) -> np.ndarray: # [B] bool
     "What is common to all methods, then the method's own proof: it is asked about nothing but what is left."
     prove, columns = getattr(prover, "proves", prover), getattr(prover, "columns", None)
-    fine = _stands(certificates)
+    with _blaming_the_witness(certificates):
+        fine = _stands(certificates)
     rows = np.flatnonzero(fine)
     if len(rows) == 0:
         return fine
@@ -179,11 +194,17 @@ def _asked(prover: Callable[..., np.ndarray], certificates: Certificates, *args:
     if args or options: # which have a row for every image
         return fine & prove(told, *args, **options) & _columns_hold(told, columns)
     left = told if len(rows) == len(fine) else told[rows]
-    try:
+    with _blaming_the_witness(certificates):
         fine[rows] = prove(left) & _columns_hold(left, columns)
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"the witness is none of {certificates.method!r}, whose proof wants more: {error!r}") from error
     return fine
+
+@contextmanager
+def _blaming_the_witness(certificates: Certificates) -> Iterator[None]:
+    "Raise ValueError where a proof stumbles over what a witness holds, or lacks."
+    try:
+        yield
+    except (LookupError, TypeError, ArithmeticError, AttributeError) as error:
+        raise ValueError(f"the witness is none of {certificates.method!r}, whose proof wants other columns: {error!r}") from error
 
 def _columns_hold(certificates: Certificates, columns: Columns | None) -> np.ndarray: # [B] bool
     "Whether each column of details is what the witness says of it, where it says anything. Warns by name."
@@ -207,7 +228,7 @@ def _stands(certificates: Certificates) -> np.ndarray: # [B] bool
         _warn_of(name if name == "reason" else f"details[{name!r}]", rows, "what was certified")
     fine = certificates.stands() & _is_possible(certificates)
     if fine.any():
-        fine &= _witness_agrees(certificates) & _limits_hold(certificates)
+        fine &= _witness_agrees(certificates) & _steps_agree(certificates) & _limits_hold(certificates)
     return fine
 
 def _as_the_method_said(certificates: Certificates) -> Certificates:

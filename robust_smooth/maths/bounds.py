@@ -183,7 +183,7 @@ def binomial_lower(
     inner = (k > 0) & (k < n) & (alpha > 0)
     a, b = np.where(inner, k, 1.0), np.where(inner, n - k + 1.0, 1.0)
     level = np.where(inner, alpha, 0.5)
-    rounding = _rounding(alpha)
+    rounding = np.where(inner, _rounding(alpha), ROUNDING) # the ends are closed forms, which lose nothing at a level near 1
     with np.errstate(divide="ignore"):
         log_end = np.log(alpha) / n
     if complement:

@@ -14,8 +14,8 @@ from scipy.special import ndtr
 from .slabs import pdf
 
 # %% auto #0
-__all__ = ['GAUSS_NODES', 'GAUSS_WEIGHTS', 'LEVELS', 'LARGEST_EXPONENT', 'LEFT', 'WIDE', 'NEWTON_STEPS', 'ROWS', 'column',
-           'likelihood_ratio', 'dual_value', 'exact_dual_value']
+__all__ = ['GAUSS_NODES', 'GAUSS_WEIGHTS', 'LEVELS', 'LARGEST_EXPONENT', 'LEFT', 'WIDE', 'FARTHEST', 'NEWTON_STEPS', 'ROWS',
+           'column', 'likelihood_ratio', 'dual_value', 'exact_dual_value']
 
 # %% ../../nbs/maths/02a_dual.ipynb #f70930f8
 GAUSS_NODES, GAUSS_WEIGHTS = np.polynomial.legendre.leggauss(16)
@@ -23,6 +23,7 @@ LEVELS = np.array([0.0, 1.5, -1.5, 3.0, -3.0, 6.0, -6.0, 9.0, -9.0]) # of the bo
 LARGEST_EXPONENT = 600.0 # beyond it an exponential is as good as infinite, and does not overflow
 LEFT = -12.0             # end of the integration: the normal mass beyond it is below 2e-33
 WIDE = 9.5               # the same for the orthogonal coordinate, 1e-21
+FARTHEST = 1e6           # displacement beyond which ends of intervals get lost, from 1e9 on: there the bound is 0, which says nothing
 NEWTON_STEPS = 80        # at most, every fourth of them a bisection
 
 def column(*arrays: np.ndarray) -> list[np.ndarray]:
@@ -142,8 +143,11 @@ def dual_value(
     displacement, orthogonal = flat[3], flat[6]
     if np.any(orthogonal < 0) or np.any(displacement <= 0):
         raise ValueError(f"l2 must be >= 0 and r > 0, got l2 = {orthogonal.min()}, r = {displacement.min()}")
+    far = displacement > FARTHEST
+    flat[3] = np.where(far, 1.0, displacement)
     parts = [_dual_rows(*(a[i:i + ROWS] for a in flat)) for i in range(0, len(displacement), ROWS)]
-    return np.concatenate(parts).reshape(shape)[()] if parts else np.zeros(shape)
+    value = np.concatenate(parts) if parts else np.zeros(0)
+    return np.where(far, 0.0, value).reshape(shape)[()]
 
 # %% ../../nbs/maths/02a_dual.ipynb #a04aac4e
 def _places_of_bends(r: float, l0: float, l1: float, l2: float) -> list[float]:

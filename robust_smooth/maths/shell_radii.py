@@ -22,8 +22,9 @@ from robust_smooth.maths.shell_values import (
 from .shells import SMOOTH_REACH, check_family, check_range, is_smooth, smooth_law, smooth_reach
 
 # %% auto #0
-__all__ = ['SMALLEST', 'TINY_SHARE', 'NEAR', 'FLAT', 'LEAST', 'TRIES', 'GUARD', 'NODES', 'Fit', 'increasing_root', 'scaled_root',
-           'least_tail', 'radius', 'accuracy', 'step_back', 'dual_bound', 'verified_radius', 'bilateral_radius']
+__all__ = ['SMALLEST', 'TINY_SHARE', 'NEAR', 'FLAT', 'LEAST', 'TRIES', 'GUARD', 'NODES', 'Fit', 'LOOSE', 'increasing_root',
+           'scaled_root', 'least_tail', 'radius', 'accuracy', 'step_back', 'dual_bound', 'verified_radius',
+           'bilateral_radius']
 
 # %% ../../nbs/maths/01d_shell_radii.ipynb #0573b0e5
 SMALLEST = 1e-60    # a scaled radius below this is given as 0
@@ -371,6 +372,13 @@ def _solved_and_proved(target: float, q: float, d: int, k: float, family: str) -
     return 0.0, 0.0
 
 # %% ../../nbs/maths/01d_shell_radii.ipynb #b574e488
+LOOSE = 1e-6 # relative amount by which a table may propose less than the exact radius
+
+def _is_tight(value: np.ndarray, t: np.ndarray, target: np.ndarray, back: np.ndarray, slack: float) -> np.ndarray: # [B] bool
+    "Whether dual bounds exceed one half by about what lowering exact radii gives: a far smaller radius would be proved as well."
+    density = np.exp(np.minimum(t - target * target / 2, 5)) / math.sqrt(2 * math.pi) # the multiplier times that of the probit
+    return value - 0.5 <= density * target * (3 * back + LOOSE) + 2 * slack
+
 @own_floats
 def verified_radius(
     one_minus_p: np.ndarray, # [B] upper bounds of 1 - p, in [0, 1]
@@ -378,8 +386,8 @@ def verified_radius(
     k: float,                # exponent, 0 <= k < d
     family: str,             # "l2", "mixed" or "linf"
 ) -> tuple[np.ndarray, np.ndarray]: # [B] scaled radii, 0 where p <= 1/2, and [B] multipliers that prove them
-    """Radii proposed by a table and proved one by one by weak duality; below the exact ones by a relative `GUARD`.
-    Raises ValueError.
+    """Radii proposed by a table and proved one by one by weak duality; below the exact ones by a
+    relative `GUARD`, and by some `LOOSE` at most where the table is not sharp. Raises ValueError.
 
     Args:
         one_minus_p: [B] upper bounds of 1 - p, in [0, 1]
@@ -399,10 +407,12 @@ def verified_radius(
     known = np.maximum(q[rows], least_tail(d, k, family)) # a smaller 1 - p certifies no less
     target, slack = -ndtri(known), accuracy(d, family)
     guess, t = _proposed(target, d, k, family)
-    guess = np.maximum(guess * (1 - step_back(target, d, k, family)), 0)
-    proved = guess > 0
-    proved[proved] = _dual_tails(t[proved], guess[proved], known[proved], d, k, family) > 0.5 + slack
-    for i in np.flatnonzero(~proved): # the polynomial was not good enough here
+    back = step_back(target, d, k, family)
+    guess = np.maximum(guess * (1 - back), 0)
+    proved = np.flatnonzero(guess > 0)
+    value = _dual_tails(t[proved], guess[proved], known[proved], d, k, family)
+    proved = proved[(value > 0.5 + slack) & _is_tight(value, t[proved], target[proved], back[proved], slack)]
+    for i in np.setdiff1d(np.arange(len(rows)), proved): # the polynomial was not good enough here
         guess[i], t[i] = _solved_and_proved(target[i], known[i], d, k, family)
     R[rows], lam[rows] = guess, np.exp(t)
     return R[where], lam[where]

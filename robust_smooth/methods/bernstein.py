@@ -243,7 +243,8 @@ def recheck(certificates: Certificates, # of `certify` or `Smoothed.certify`, ma
         [B] bool
     """
     c = certificates
-
+    if c.p_lower is not None or c.p_upper is not None: # there are no votes that could prove a limit
+        return np.zeros(len(c), bool)
     if c.mode != "sound" or c.alpha != 0 or c.alpha_scope != "single":
         return np.zeros(len(c), bool)
     return np.array([c.label[i] == ABSTAIN or _claim_holds(c, i) for i in range(len(c))], dtype=bool)

@@ -161,6 +161,7 @@ def check(certificates: Certificates, # as `certify` made them
     ball = _radius(w["s"], w[setting], setting, c.norm, w.get("dim", np.inf if c.norm == "linf" else 1))
     reach, steps = _reach(ball, c.levels if setting == "lam" else None, c.adversary or "quantised")
     fine = (c.label == w["selected"]) & (c.radius <= reach)
+    fine &= np.isclose(w["beta"], BETA_SHARE * c.alpha, rtol=1e-9, atol=0) # the share was fixed before the votes
     if c.steps is not None and steps is not None:
         fine &= (c.steps <= steps) & (c.radius <= c.steps / c.levels)
     rows = np.flatnonzero(kept & fine)

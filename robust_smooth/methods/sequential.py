@@ -243,6 +243,7 @@ def _proved_from_both_sides(c: Certificates, w: Mapping[str, np.ndarray], rows: 
         at = rows[part]
         votes = w["hits"][at], w["rival"][at], np.asarray(c.n)[at]
         fine[part] = prove(*votes, float(level), w["beta"][at], w["s"][at], w["t"][at])
+        fine[part] &= np.isclose(w["beta"][at], BETA_SHARE * level, rtol=1e-9, atol=0) # the share was fixed before the votes
     return fine
 
 # %% ../../nbs/methods/02_sequential.ipynb #2f168231

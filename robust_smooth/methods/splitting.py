@@ -243,12 +243,14 @@ def check(certificates: Certificates, # from `certify` or `audit`
     label = np.where(kept, c.label, 0)
     steps, same = _claimed_steps(c)
     if "scores" in w:
-        proved = soft_survives(w["scores"], label, steps, w["margin"])
+        possible = np.all((w["scores"] >= 0) & (w["scores"] <= 1), axis=(1, 2)) & (w["margin"] >= 0)
+        proved = possible & soft_survives(w["scores"], label, steps, w["margin"])
     elif "kinds" in w:
         proved = (c.label == w["winner"]) & (audit_cost(w["kinds"], w["need"]).min(-1) > steps)
     else:
         proved = _votes_survive(w, label, steps) & _votes_add_up(c)
-    return ~kept | (same & proved & (c.norm == "l1"))
+    unlimited = c.p_lower is None and c.p_upper is None # every split is visited: no limit is estimated
+    return (~kept | (same & proved & (c.norm == "l1"))) & unlimited
 
 # %% ../../nbs/methods/04_splitting.ipynb #e23e363f
 def largest_radius(noise: Splitting,           # splitting noise

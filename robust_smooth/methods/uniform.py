@@ -193,6 +193,8 @@ def check(certificates: Certificates, # from `certify`
     fine &= w["rounded"].astype(bool) == (c.adversary == "continuous") # half a step more is for who rounds alone
     if c.noise is not None and "q" in c.noise:
         fine &= w["grid"] == c.noise["q"]
+    if c.p_upper is not None:
+        fine &= c.p_upper >= 1 - lower # the others have no more together
     if c.steps is not None:
         fine &= (w["grid"] == c.levels) & (c.steps <= whole) & (c.radius <= c.steps / np.maximum(w["grid"], 1))
     return ~kept | (fine & proved)

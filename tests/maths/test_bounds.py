@@ -208,3 +208,14 @@ def test_sums_of_tails_at_levels_near_one_stay_on_the_safe_side(counts, n, alpha
     with mpmath.workdps(50):
         limit = mpmath.mpf(float(runner_up_upper(counts, n, alpha)))
         assert sum(_at_most(m, n, limit) for m in counts) <= mpmath.mpf(alpha)
+
+
+@pytest.mark.parametrize("level", [1 - 2**-53, 1 - 2**-50, 1 - 1e-13])
+def test_unanimous_votes_keep_their_closed_form_at_levels_next_to_one(level):
+    "What rounding may do to an inverse is nothing to the ends; a search for the fewest draws comes to an end."
+    assert bounds.fewest_draws(level) == 1
+    with mpmath.workdps(50):
+        for n in (1, 10, 10**12):
+            exact = mpmath.exp(mpmath.log(mpmath.mpf(level)) / n)
+            p, q = bounds.binomial_lower(n, n, level), bounds.binomial_lower(n, n, level, complement=True)
+            assert exact * (1 - 1e-12) < p <= exact and 1 - exact <= q < (1 - exact) * (1 + mpmath.mpf(10)**-12)

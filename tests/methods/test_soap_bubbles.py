@@ -740,3 +740,14 @@ def test_unanimous_votes_are_certified_from_both_sides(noise, norm):
     one = sb.certify(votes, norm=norm, alpha=0.001) # of two classes, half of alpha for each side is all of it
     np.testing.assert_allclose(both.radius, one.radius, rtol=1e-5)
     assert sb.check(both).all() and not sb.check(replace(both, radius=both.radius * (1 + 1e-5))).any()
+
+
+@pytest.mark.parametrize("family, d, k", [("l2", 3, 1.5), ("l2", 16, 14.5)])
+def test_an_image_loses_nothing_among_many(family, d, k):
+    "With k near d the table of many rows does not fit: a radius far too small is proved as well, and was taken."
+    one_minus_p = np.array([0.45, 0.3, 0.1, 0.01, 1e-3])
+    others = np.linspace(0.02, 0.48, 13)
+    alone = sb.verified_radius(one_minus_p, d, k, family)[0]
+    among = sb.verified_radius(np.concatenate([one_minus_p, others]), d, k, family)[0]
+    np.testing.assert_allclose(among[:5], alone, rtol=5e-6)
+    assert np.all(np.diff(among[5:]) < 0), "less certain, and no less far"
