@@ -22,9 +22,9 @@ from robust_smooth.maths.shell_values import (
 from .shells import SMOOTH_REACH, check_family, check_range, is_smooth, smooth_law, smooth_reach
 
 # %% auto #0
-__all__ = ['SMALLEST', 'TINY_SHARE', 'NEAR', 'FLAT', 'LEAST', 'TRIES', 'GUARD', 'NODES', 'Fit', 'LOOSE', 'increasing_root',
-           'scaled_root', 'least_tail', 'radius', 'accuracy', 'step_back', 'dual_bound', 'verified_radius',
-           'bilateral_radius']
+__all__ = ['SMALLEST', 'TINY_SHARE', 'NEAR', 'FLAT', 'LEAST', 'TRIES', 'GUARD', 'SOLVED', 'NODES', 'Fit', 'LOOSE', 'LOOKS',
+           'increasing_root', 'scaled_root', 'least_tail', 'radius', 'accuracy', 'step_back', 'dual_bound',
+           'verified_radius', 'bilateral_radius']
 
 # %% ../../nbs/maths/01d_shell_radii.ipynb #0573b0e5
 SMALLEST = 1e-60    # a scaled radius below this is given as 0
@@ -326,26 +326,31 @@ def dual_bound(
     return value[()]
 
 # %% ../../nbs/maths/01d_shell_radii.ipynb #ef57cb0b
-NODES = 25 # of the table's polynomials
+SOLVED = 12 # so many radii are solved one by one, more from a table
+NODES = dict(l2=25, linf=50, mixed=25) # of the table's polynomials
 Fit = np.polynomial.Chebyshev
 
 # %% ../../nbs/maths/01d_shell_radii.ipynb #f31e813d
+def _power(family: str) -> int: # of R, with which medians of L begin
+    return 1 if family == "linf" else 2
+
 @lru_cache(maxsize=32)
 def _table(d: int, k: float, family: str, reach: float) -> tuple[Fit, Fit, float]:
-    "Polynomials of probit / R and of median / R^2 for probits up to `reach`, and the largest R."
+    "Polynomials of probit / R and of median / R^`_power` for probits up to `reach`, and the largest R."
     largest = float(scaled_root(np.zeros((1, 1)), np.array([reach]), d, k, family)[0][0])
-    R = largest * (1 - np.cos(np.pi * (np.arange(NODES) + 0.5) / NODES)) / 2
-    median, tail = values(np.zeros(NODES), R, d, k, family)
+    nodes = NODES[family]
+    R = largest * (1 - np.cos(np.pi * (np.arange(nodes) + 0.5) / nodes)) / 2
+    median, tail = values(np.zeros(nodes), R, d, k, family)
 
     def fit(y: np.ndarray) -> Fit:
-        return Fit.fit(R, y, NODES - 1, domain=[0, largest])
+        return Fit.fit(R, y, nodes - 1, domain=[0, largest])
 
-    return fit(-ndtri(tail) / R), fit(median / R**2), largest
+    return fit(-ndtri(tail) / R), fit(median / R**_power(family)), largest
 
 # %% ../../nbs/maths/01d_shell_radii.ipynb #22da9536
 def _proposed(target: np.ndarray, d: int, k: float, family: str) -> tuple[np.ndarray, np.ndarray]: # R, t, each [B]
     "A radius and a multiplier exp(t) for each probit: from the table if there are many, else solved."
-    if len(target) <= 12:
+    if len(target) <= SOLVED:
         R, median = scaled_root(np.zeros((len(target), 1)), target, d, k, family)
         return R, -median[:, 0]
     reach = min(max(6.0, np.ceil(target.max())), float(-ndtri(least_tail(d, k, family) or 1e-300)))
@@ -353,7 +358,7 @@ def _proposed(target: np.ndarray, d: int, k: float, family: str) -> tuple[np.nda
     slope, R = probit.deriv(), target / probit(0.0)
     for _ in range(8):
         R = np.clip(R - (R * probit(R) - target) / (probit(R) + R * slope(R)), 0, largest)
-    return R, -flattened(R) * R**2
+    return R, -flattened(R) * R**_power(family)
 
 # %% ../../nbs/maths/01d_shell_radii.ipynb #f80b9b34
 def _solved_and_proved(target: float, q: float, d: int, k: float, family: str) -> tuple[float, float]: # R and t
@@ -374,10 +379,28 @@ def _solved_and_proved(target: float, q: float, d: int, k: float, family: str) -
 # %% ../../nbs/maths/01d_shell_radii.ipynb #b574e488
 LOOSE = 1e-6 # relative amount by which a table may propose less than the exact radius
 
-def _is_tight(value: np.ndarray, t: np.ndarray, target: np.ndarray, back: np.ndarray, slack: float) -> np.ndarray: # [B] bool
-    "Whether dual bounds exceed one half by about what lowering exact radii gives: a far smaller radius would be proved as well."
+LOOKS = 5    # at a proposal of the table, each but the first at a corrected one; at a solved one there is one
+
+def _proved_at(
+    R: np.ndarray, t: np.ndarray, # [B] proposed, and the multipliers' logarithms
+    target: np.ndarray, q: np.ndarray, d: int, k: float, family: str,
+) -> np.ndarray:                  # [B] radii beside R that are proved, and tight: a far smaller one would be proved as well; else 0
+    "A bound that exceeds one half by more, or by less, than lowering an exact radius gives says where that one is."
+    R, found, left = R.copy(), np.zeros(len(R)), np.arange(len(R))
+    slack, back = accuracy(d, family), step_back(target, d, k, family)
     density = np.exp(np.minimum(t - target * target / 2, 5)) / math.sqrt(2 * math.pi) # the multiplier times that of the probit
-    return value - 0.5 <= density * target * (3 * back + LOOSE) + 2 * slack
+    gain = density * target # about what the bound gains where a radius is lowered, over the part by which it is
+    for _ in range(LOOKS if len(R) > SOLVED else 1):
+        left = left[R[left] * (1 - back[left]) > 0]
+        if not len(left):
+            break
+        lowered = R[left] * (1 - back[left])
+        more = _dual_tails(t[left], lowered, q[left], d, k, family) - 0.5
+        fine = (more > slack) & (more <= gain[left] * (3 * back[left] + LOOSE) + 2 * slack)
+        found[left[fine]] = lowered[fine]
+        left, more = left[~fine], more[~fine]
+        R[left] *= np.exp(np.clip(more / gain[left] - back[left], -0.5, 0.5))
+    return found
 
 @own_floats
 def verified_radius(
@@ -405,16 +428,12 @@ def verified_radius(
     if not len(rows):
         return R[where], lam[where]
     known = np.maximum(q[rows], least_tail(d, k, family)) # a smaller 1 - p certifies no less
-    target, slack = -ndtri(known), accuracy(d, family)
+    target = -ndtri(known)
     guess, t = _proposed(target, d, k, family)
-    back = step_back(target, d, k, family)
-    guess = np.maximum(guess * (1 - back), 0)
-    proved = np.flatnonzero(guess > 0)
-    value = _dual_tails(t[proved], guess[proved], known[proved], d, k, family)
-    proved = proved[(value > 0.5 + slack) & _is_tight(value, t[proved], target[proved], back[proved], slack)]
-    for i in np.setdiff1d(np.arange(len(rows)), proved): # the polynomial was not good enough here
-        guess[i], t[i] = _solved_and_proved(target[i], known[i], d, k, family)
-    R[rows], lam[rows] = guess, np.exp(t)
+    found = _proved_at(guess, t, target, known, d, k, family)
+    for i in np.flatnonzero(found == 0): # the polynomial was not good enough here
+        found[i], t[i] = _solved_and_proved(target[i], known[i], d, k, family)
+    R[rows], lam[rows] = found, np.exp(t)
     return R[where], lam[where]
 
 # %% ../../nbs/maths/01d_shell_radii.ipynb #6e324466

@@ -654,6 +654,18 @@ def test_next_to_the_pole_a_radius_takes_hundreds_of_laws_not_thousands(d, k, q,
         assert sb.p_min(R * 1.01, d, k, family, complement=True) < q
 
 
+@pytest.mark.parametrize("d, k", [(20, 5.0), (784, 100.0), (3072, 2000.0)])
+def test_many_radii_of_linf_come_from_a_table_and_none_is_solved_alone(d, k, monkeypatch):
+    alone, solve = [], shell_radii._solved_and_proved
+    monkeypatch.setattr(shell_radii, "_solved_and_proved", lambda *args: alone.append(args) or solve(*args))
+    q = np.logspace(-6, np.log10(0.49), 40)
+    R, lam = shell_radii.verified_radius(q, d, k, "linf")
+    assert not alone # all of them before: a minute for some hundred
+    exact = sb.radius(None, d, k, "linf", one_minus_p=q[::8])
+    assert np.all(R[::8] < exact) and np.all(R[::8] > exact * (1 - 2e-6))
+    assert np.all(sb.dual_bound(lam, None, R, d, k, "linf", one_minus_p=q) > 0.5)
+
+
 @pytest.mark.parametrize("d, k, q", [(3, 2.7, 0.1), (5, 4.5, 1e-4), (16, 14.4, 0.1)])
 def test_a_steep_mixed_radius_takes_a_dozen_laws(d, k, q, monkeypatch):
     laws, law = [], corners.places
