@@ -39,10 +39,12 @@ def wide(net: models.ResNet, seed: int = 0) -> models.ResNet:
         parent = twin.get_submodule(name.rpartition(".")[0])
         if isinstance(layer, nn.BatchNorm2d):
             new: nn.Module = nn.BatchNorm2d(2 * layer.num_features)
-            new.load_state_dict({key: value.repeat_interleave(2, 0) if value.dim() else value for key, value in layer.state_dict().items()})
+            kept = layer.state_dict().items()
+            new.load_state_dict({key: value.repeat_interleave(2, 0) if value.dim() else value for key, value in kept})
         elif isinstance(layer, nn.Conv2d):
             first = layer.in_channels == 3
-            new = nn.Conv2d(layer.in_channels * (1 if first else 2), 2 * layer.out_channels, 3, layer.stride, 1, bias=False)
+            inputs = layer.in_channels * (1 if first else 2)
+            new = nn.Conv2d(inputs, 2 * layer.out_channels, 3, layer.stride, 1, bias=False)
             weight = doubled(layer.weight.detach(), not first)
             new.weight.data = weight + 0.05 * weight.std() * torch.randn(weight.shape, generator=generator)
         elif isinstance(layer, nn.Linear):
@@ -107,7 +109,8 @@ def main() -> None:
     start = zoo.pretrained(f"cifar10-resnet20-gaussian-{SIGMA:.2f}")
     x = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        print("widening moves the logits by", float((wide(start)(x) - start(x)).abs().max()), "of", float(start(x).abs().max()))
+        moved, size = (wide(start)(x) - start(x)).abs().max(), start(x).abs().max()
+        print(f"widening moves the logits by {moved:.3f} of {size:.3f}")
     more, name = options.epochs, f"ResNet-20, {options.epochs} epochs more"
     ways = {
         "ResNet-20 of the zoo": lambda: start,

@@ -206,6 +206,7 @@ def _blaming_the_witness(certificates: Certificates) -> Iterator[None]:
     except (LookupError, TypeError, ArithmeticError, AttributeError) as error:
         raise ValueError(f"the witness is none of {certificates.method!r}, whose proof wants other columns: {error!r}") from error
 
+# %% ../../nbs/core/08_checks.ipynb #3ebdd4ec
 def _columns_hold(certificates: Certificates, columns: Columns | None) -> np.ndarray: # [B] bool
     "Whether each column of details is what the witness says of it, where it says anything. Warns by name."
     fine = np.ones(len(certificates), bool)
