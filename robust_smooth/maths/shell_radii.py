@@ -22,8 +22,8 @@ from robust_smooth.maths.shell_values import (
 from .shells import SMOOTH_REACH, check_family, check_range, is_smooth, smooth_law, smooth_reach
 
 # %% auto #0
-__all__ = ['SMALLEST', 'TINY_SHARE', 'NEAR', 'FLAT', 'LEAST', 'TRIES', 'GUARD', 'SOLVED', 'NODES', 'Fit', 'LOOSE', 'LOOKS',
-           'increasing_root', 'scaled_root', 'least_tail', 'radius', 'accuracy', 'step_back', 'dual_bound',
+__all__ = ['SMALLEST', 'TINY_SHARE', 'NEAR', 'ROUGHLY_SEEN', 'FLAT', 'LEAST', 'TRIES', 'GUARD', 'SOLVED', 'NODES', 'Fit', 'LOOSE',
+           'LOOKS', 'increasing_root', 'scaled_root', 'least_tail', 'radius', 'accuracy', 'step_back', 'dual_bound',
            'verified_radius', 'bilateral_radius']
 
 # %% ../../nbs/maths/01d_shell_radii.ipynb #0573b0e5
@@ -76,10 +76,17 @@ def _upper_probit(tail: np.ndarray) -> np.ndarray:
 # %% ../../nbs/maths/01d_shell_radii.ipynb #9954c785
 # Relative errors of a sum of losses from which one secant step leaves about their square.
 NEAR = dict(coarse=1e-3, fine=5e-5)
+# A loss that the rough law can tell; smaller ones are taken to grow like R, or like R^(d - k) where that is more.
+ROUGHLY_SEEN = 0.6
 
 # %% ../../nbs/maths/01d_shell_radii.ipynb #090ff262
 def _rough_root(search: CornerSearch, z: Sequence[float], target: float, start: float) -> tuple[float, float]:
-    "About the log R with f(R) = target, and the slope of log f in log R there; by the rough law."
+    "About the log R with f(R) = target, and the slope of log f in log R there; by the rough law, carried down to losses that it cannot tell."
+    power, seen = min(1.0, search.d - search.k), ROUGHLY_SEEN * len(z)
+    if target < seen:
+        x, _ = _rough_root(search, z, seen, start * seen / target)
+        return x - math.log(seen / target) / power, power
+
     def gap(x: float) -> float:
         total = sum(each - float(ndtri(min(max(search.rough(each, math.exp(x)), 1e-16), 1 - 1e-16))) for each in z)
         return math.log(max(total, 1e-12) / target)
