@@ -17,10 +17,10 @@ from robust_smooth.maths.truncated_sums import (
 )
 
 # %% auto #0
-__all__ = ['NARROW', 'FEW', 'CELLS', 'SMALL', 'STEEP', 'FINE', 'MIDDLE', 'COARSE', 'GRADES', 'DROP', 'HALVINGS', 'CERTAIN',
-           'SIGHTS', 'MOST_PANELS', 'LIKELY', 'AT_ONCE', 'ROUGH', 'corner_ratio', 'log_mass', 'log_density',
-           'Resolution', 'resolution', 'bisect', 'bracketed_newton', 'Stretch', 'Places', 'places', 'corner_law',
-           'rough_law']
+__all__ = ['NARROW', 'FEW', 'CELLS', 'SMALL', 'STEEP', 'FINE', 'MIDDLE', 'COARSE', 'CUT', 'GRADES', 'DROP', 'HALVINGS', 'CERTAIN',
+           'SIGHTS', 'FAR', 'UNSEEN', 'MOST_PANELS', 'LIKELY', 'AT_ONCE', 'ROUGH', 'corner_ratio', 'log_mass',
+           'log_density', 'Resolution', 'resolution', 'bisect', 'bracketed_newton', 'step_width', 'Stretch', 'Places',
+           'places', 'corner_law', 'rough_law']
 
 # %% ../../nbs/maths/01b_corners.ipynb #dd7004ed
 def corner_ratio(
@@ -74,27 +74,36 @@ class Resolution(NamedTuple):
         degree: nodes a cell of the inner sums
         panels: panels a stretch of c, at least
         width: panels of log h are at most so wide at the peak
+        cuts: below so many dimensions panels are cut at kinks
+        zooms: looks at where the sum's law steps, elsewhere
+        apart: heights are at most so far apart, elsewhere, in widths of a step
     """
     heights: int  # nodes a panel in log h
     places: int   # nodes a panel in c
     degree: int   # nodes a cell of the inner sums
     panels: int   # panels a stretch of c, at least
     width: float  # panels of log h are at most so wide at the peak
+    cuts: int = 13     # below so many dimensions panels are cut at kinks
+    zooms: int = 10    # looks at where the sum's law steps, elsewhere
+    apart: float = 0.6 # heights are at most so far apart, elsewhere, in widths of a step
 
 # %% ../../nbs/maths/01b_corners.ipynb #1b11a1bd
-FEW = 8            # below so many dimensions panels are cut at kinks
+FEW = 8            # below so many kinks are strong, and panels are cut at them in every grade
 CELLS = 20         # up to so many the sums are taken by cells, from then on by waves
 SMALL = 40         # up to so many the law needs more nodes
-STEEP = 0.6        # beyond this share of d the exponent makes the law steep in h
-FINE = {True: Resolution(20, 12, 20, 4, 1.0), False: Resolution(16, 14, 20, 3, 1.0)}  # few or many dimensions
-MIDDLE = {True: Resolution(16, 10, 16, 3, 1.0), False: Resolution(12, 10, 16, 3, 1.0)}
-COARSE = {True: Resolution(16, 6, 12, 2, 1.0), False: Resolution(12, 7, 12, 2, 1.0)}    # heights of the middle grade
+STEEP = 0.55       # beyond this share of d the exponent makes the law steep in h
+FINE = {True: Resolution(20, 12, 20, 4, 1.0, apart=0.8), False: Resolution(16, 14, 20, 3, 1.0, apart=0.65)} # up to SMALL dimensions, or many
+MIDDLE = {True: Resolution(16, 10, 16, 3, 1.0, apart=0.8), False: Resolution(12, 10, 16, 3, 1.0, apart=0.7)}
+COARSE = {True: Resolution(16, 6, 12, 2, 1.0, FEW, 0, 0.8), False: Resolution(12, 7, 12, 2, 1.0, FEW, 5, 0.7)} # the middle heights
+CUT = Resolution(18, 11, 18, 3, 1.0)  # fine from FEW dimensions on, where panels are cut
 GRADES = dict(fine=FINE, middle=MIDDLE, coarse=COARSE)
 
 # %% ../../nbs/maths/01b_corners.ipynb #2cbbac7b
 def resolution(d: int, k: float, grade: str) -> Resolution:
     "The resolution of a grade: 'fine' for what is certified, 'middle' to see its error, 'coarse' to search."
     chosen = GRADES[grade][d <= SMALL]
+    if grade == "fine" and FEW <= d < chosen.cuts:
+        chosen = CUT
     return chosen._replace(width=chosen.width / 2) if k > STEEP * d else chosen
 
 # %% ../../nbs/maths/01b_corners.ipynb #aa8c3cec
@@ -219,17 +228,22 @@ def _height_nodes(edges: np.ndarray, order: int, bend: bool) -> tuple[np.ndarray
     return (edges[:-1, None] + width * x).ravel(), (width * w).ravel()
 
 # %% ../../nbs/maths/01b_corners.ipynb #15226824
+def step_width(d: int, k: float) -> float:
+    "About the part of h within which the law steps, at the peak of its mass; inf for k = 0."
+    return math.exp(2 * _height_range(d, k)[2]) * math.sqrt(max(d - 2, 1) / 3) / k if k else math.inf
+
 @lru_cache(maxsize=64)
 def _usual_heights(d: int, k: float, fine: Resolution) -> tuple[np.ndarray, np.ndarray]: # log h, weights
     "Nodes and weights in log h where no kink is seen."
     low, high, peak = _height_range(d, k)
-    edges = _height_edges(low, high, peak, [], min(fine.width, (high - low) / 4))
+    width = min(fine.width, (high - low) / 4, fine.heights * fine.apart * step_width(d, k))
+    edges = _height_edges(low, high, peak, [], width)
     return _height_nodes(edges, fine.heights, False)
 
 # %% ../../nbs/maths/01b_corners.ipynb #c6857224
 def _heights(t: float, R: float, d: int, k: float, fine: Resolution) -> tuple[np.ndarray, np.ndarray]:
-    "Nodes and weights in log h, cut at kinks below eight dimensions."
-    if d >= FEW:
+    "Nodes and weights in log h, cut at kinks in few dimensions."
+    if d >= fine.cuts:
         return _usual_heights(d, k, fine)
     low, high, peak = _height_range(d, k)
     edges = _height_edges(low, high, peak, _height_cuts(t, R, d, k), min(fine.width, (high - low) / 4))
@@ -298,6 +312,8 @@ def _cut_edges(parts: list[Stretch], t: float, h: np.ndarray, R: float, d: int, 
 # %% ../../nbs/maths/01b_corners.ipynb #f5095721
 CERTAIN = 10.0 # deviations beyond which a sum is taken to be certain: 1e-23
 SIGHTS = 32    # points a stretch at which travel is measured
+FAR = 2.0      # deviations between two points: looked at more closely
+UNSEEN = 1e-12 # part of the mass that may lie between two such points
 
 # %% ../../nbs/maths/01b_corners.ipynb #9006f1de
 def _inner_moments(c: np.ndarray, h: np.ndarray, d: int) -> tuple[np.ndarray, np.ndarray]:
@@ -308,14 +324,13 @@ def _inner_moments(c: np.ndarray, h: np.ndarray, d: int) -> tuple[np.ndarray, np
     return (d - 2) * mean, np.sqrt((d - 2) * np.where(narrow, 1 / 3, variance / h**2))
 
 # %% ../../nbs/maths/01b_corners.ipynb #9667289f
-def _travel(part: Stretch, t: float, h: np.ndarray, R: float, d: int, k: float) -> tuple[np.ndarray, np.ndarray]:
-    "Points s [H, SIGHTS + 1], and how far the argument travels between them, in deviations [H, SIGHTS]."
-    s = part.length[:, None] * np.linspace(0, 1, SIGHTS + 1)
+def _travel(part: Stretch, s: np.ndarray, t: float, h: np.ndarray, R: float, d: int, k: float) -> np.ndarray:
+    "How far the argument travels between points s [H, SIGHTS + 1], in deviations [H, SIGHTS]."
     c = part.at(s, h[:, None])
     u = (t - corner_ratio(c, h[:, None], 0.0, R, d, k)) / (R * h[:, None])
     mean, deviation = _inner_moments(c, h[:, None], d)
     z = (np.clip(u, 2 - d, d - 2) - mean) / deviation
-    return s, np.abs(np.diff(np.clip(z, -CERTAIN, CERTAIN), axis=1))
+    return np.abs(np.diff(np.clip(z, -CERTAIN, CERTAIN), axis=1))
 
 # %% ../../nbs/maths/01b_corners.ipynb #9e880631
 def _equal_shares(s: np.ndarray, share: np.ndarray, panels: int) -> np.ndarray: # [H, panels + 1]
@@ -334,18 +349,38 @@ def _equal_shares(s: np.ndarray, share: np.ndarray, panels: int) -> np.ndarray: 
 MOST_PANELS = 40
 LIKELY = 9.0 # rows within exp(-LIKELY) of the peak decide how many panels there are
 
+def _close_look(
+    part: Stretch, t: float, h: np.ndarray, R: float, d: int, k: float,
+    mass: np.ndarray, # [H] about the mass of each row, at most 1
+    zooms: int,
+) -> tuple[np.ndarray, np.ndarray]: # points s [H, SIGHTS + 1] and the travel between them [H, SIGHTS]
+    "Half of the points follow the travel, again and again, until the steps between them hold no mass."
+    s = part.length[:, None] * np.linspace(0, 1, SIGHTS + 1)
+    travel = _travel(part, s, t, h, R, d, k)
+    for _ in range(zooms):
+        hidden = np.max(np.diff(s, axis=1) * (travel > FAR), axis=1) * mass
+        rows = np.flatnonzero(hidden > UNSEEN)
+        if not len(rows):
+            break
+        part_length = part.length[rows, None]
+        even = travel[rows].sum(1, keepdims=True) * np.diff(s[rows], axis=1) / part_length
+        share = np.cumsum(np.concatenate([0 * part_length, travel[rows] + even], axis=1), axis=1)
+        s[rows] = _equal_shares(s[rows], share / share[:, -1:], SIGHTS)
+        travel[rows] = _travel(part._replace(length=part.length[rows]), s[rows], t, h[rows], R, d, k)
+    return s, travel
+
 # %% ../../nbs/maths/01b_corners.ipynb #93ddf95b
 def _travel_edges(
     part: Stretch, t: float, h: np.ndarray, R: float, d: int, k: float,
-    likely: np.ndarray, # [H] bool
+    mass: np.ndarray, # [H] about the mass of each row, at most 1
     fine: Resolution,
-) -> np.ndarray:        # [H, panels + 1]
+) -> np.ndarray:      # [H, panels + 1]
     "Edges in s: a share of each panel is even, the rest follows the travel."
-    s, travel = _travel(part, t, h, R, d, k)
+    s, travel = _close_look(part, t, h, R, d, k, mass, fine.zooms)
     whole = travel.sum(1, keepdims=True)
-    more = np.ceil(whole[likely].max() / (0.4 * fine.places))
+    more = np.ceil(whole[mass > math.exp(-LIKELY)].max() / (0.4 * fine.places))
     panels = int(min(fine.panels + more, MOST_PANELS))
-    even = (whole + 4.0) / SIGHTS * fine.panels / panels
+    even = (whole + 4.0) * np.diff(s, axis=1) / part.length[:, None] * fine.panels / panels
     share = np.cumsum(np.concatenate([0 * whole, travel + even], axis=1), axis=1)
     return _equal_shares(s, share / share[:, -1:], panels)
 
@@ -384,13 +419,14 @@ def _scaffold(t: float, R: float, d: int, k: float, fine: Resolution) -> tuple[n
 
 def places(t: float, R: float, d: int, k: float, fine: Resolution) -> Places:
     "Where the law at t is integrated, and with which weights."
-    y, height_weight, parts = _scaffold(abs(t) if d < FEW else 0.0, R, d, k, fine)
+    y, height_weight, parts = _scaffold(abs(t) if d < fine.cuts else 0.0, R, d, k, fine)
     h = np.exp(y)
-    if d < FEW:
+    if d < fine.cuts:
         inner = _cut_edges(parts, t, h, R, d, k, fine.panels)
     else:
-        mass = log_density(0.0, h, d, k) + 2 * y
-        inner = [_travel_edges(part, t, h, R, d, k, mass > mass.max() - LIKELY, fine) for part in parts]
+        log_mass_at = log_density(0.0, h, d, k) + 2 * y
+        mass = np.exp(log_mass_at - log_mass_at.max())
+        inner = [_travel_edges(part, t, h, R, d, k, mass, fine) for part in parts]
     found = [_on_panels(part, edges, h, fine.places) for part, edges in zip(parts, inner)]
     row, s, c, w = (np.concatenate(parts) for parts in zip(*found))
     log_weight = log_density(c, h[row][:, None], d, k) + 2 * y[row][:, None] + s
@@ -434,14 +470,14 @@ def _cell_tails(at: Places, u: np.ndarray, d: int, degree: int) -> tuple[np.ndar
 
 # %% ../../nbs/maths/01b_corners.ipynb #db8bb7d2
 @lru_cache(maxsize=32)
-def _wave_table(d: int, k: float, heights: int, width: float) -> WaveTable:
+def _wave_table(d: int, k: float, heights: int, width: float, apart: float) -> WaveTable:
     "Sums of the others, for all places of a law; made once."
-    h = np.exp(_usual_heights(d, k, Resolution(heights, 0, 0, 0, width))[0])
+    h = np.exp(_usual_heights(d, k, Resolution(heights, 0, 0, 0, width, apart=apart))[0])
     return WaveTable(d - 2, h, h * np.expm1(_reach(0.0, h, d, k, DROP + 20)))
 
 def _waves(d: int, k: float, fine: Resolution) -> WaveTable:
     "The table of a grade; coarse and middle share one."
-    return _wave_table(d, k, fine.heights, fine.width)
+    return _wave_table(d, k, fine.heights, fine.width, fine.apart)
 
 # %% ../../nbs/maths/01b_corners.ipynb #5b940f9e
 def _whole_tilt(c: np.ndarray, h: np.ndarray, s: np.ndarray, R: float, n: int) -> np.ndarray:
@@ -501,7 +537,7 @@ def corner_law(
     return 1 - above, above
 
 # %% ../../nbs/maths/01b_corners.ipynb #f6b7c8d9
-ROUGH = Resolution(8, 6, 0, 3, 1.2)
+ROUGH = Resolution(8, 6, 0, 3, 1.2, apart=math.inf)
 
 @lru_cache(maxsize=32)
 def _rough_nodes(d: int, k: float) -> tuple[np.ndarray, ...]: # c, h, weight, mean and deviation of L / R

@@ -135,8 +135,10 @@ def quantile(
     target: float, # probit of the probability asked for
     start: float,  # first guess
     step: float,   # a scale, > 0
+    enough: float = 0.0, # error on the probit scale at which the search may end
 ) -> float:
-    """The t with G(t) = Phi(target), to a relative 1e-12 of its distance from the guess.
+    """The t with G(t) = Phi(target), to a relative 1e-12 of its distance from the guess, or until its
+    probit is near enough.
 
     In t = start + step sinh(s) it is s that is bracketed. Raises ValueError where no t has it.
 
@@ -145,12 +147,14 @@ def quantile(
         target: probit of the probability asked for
         start: first guess
         step: a scale, > 0
+        enough: error on the probit scale at which the search may end
     """
     def at(s: float) -> float:
         return start + step * math.sinh(s)
 
     def gap(s: float) -> float:
-        return _probit(*law(at(s))) - target
+        found = _probit(*law(at(s))) - target
+        return found if abs(found) > enough else 0.0
 
     value = gap(0.0)
     if value == 0:
@@ -209,7 +213,7 @@ def _smooth_values(z: np.ndarray, R: np.ndarray, d: int, k: float) -> tuple[np.n
     return None
 
 # %% ../../nbs/maths/01c_shell_values.ipynb #2651a56e
-SECANTS = 12 # before a quantile is bracketed
+SECANTS = 8 # before a quantile is bracketed
 FLAT_END = 3.0 # a stretch without mass so near the quantile is no tail
 # Errors of a quantile on the probit scale that a formula corrects, by grade; the cube remains, and what the scale lacks times the square.
 LOOSE = dict(coarse=0.02, settled=1e-3, middle=2e-3, fine=1e-4)
@@ -280,7 +284,7 @@ class _Quantiles(_Guesses):
         "The same by bracketing, where secants lead nowhere: beside a kink of the law."
         t, a, rough_t = self._start(z, R)
         law = partial(corner_law, R=R, d=self.d, k=self.k, grade=grade)
-        t = quantile(law, z, t, a)
+        t = quantile(law, z, t, a, loose / 2)
         tails = law(t)
         gap = _probit(*tails) - z
         if abs(gap) > loose:
