@@ -532,6 +532,24 @@ def check_same_vote(ours: Mapping[str, Any],   # header of one vote
     for name in [each for each in PROVENANCE_MUST_MATCH if each not in unused]:
         _refuse_difference(name, ours["provenance"].get(name), theirs["provenance"].get(name))
 
+# %% ../../nbs/core/07_record.ipynb #3cfa34fd
+def _with_rounding(rows: list[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
+    "Rows of several Records; where only some know how many votes rounding may turn, the others say what they said: none."
+    if len({"fragile" in each for each in rows}) < 2:
+        return rows
+    warnings.warn("some of the records hold no fragile: taken as 0 there, as without it", stacklevel=4)
+    return [dict(fragile=np.zeros(len(each["n"]), np.int64)) | each for each in rows]
+
+def _of_one_stage(records: list[Record]) -> bool:
+    "Whether the votes that estimate have chosen the classes. Raises ValueError where this is so of some: the whole would not tell."
+    if getattr(records[0].noise, "deterministic", False):
+        return False
+    once = {each.selection is each.counts for each in records if len(each)}
+    if len(once) > 1:
+        raise ValueError("selection differs: in some of the records it is votes of its own, in others the votes of counts; "
+                         "votes can be joined only within one setting")
+    return once == {True}
+
 # %% ../../nbs/core/07_record.ipynb #3cfa34fe
 def _joined(records: list[Record]) -> Record:
     "One Record of several. Raises ValueError where they are none, of different votes, or share an image."
@@ -544,12 +562,14 @@ def _joined(records: list[Record]) -> Record:
     first = records[0]
     for other in records[1:]:
         check_same_vote(first.header(), other.header())
-    rows = [record.rows() for record in records]
+    rows = _with_rounding([record.rows() for record in records])
     names = [name for name in rows[0] if all(name in each for each in rows)]
     left = sorted({name for each in rows for name in each} - set(names))
     if left:
         warnings.warn(f"some of the records hold no {' and no '.join(left)}: left out of the whole", stacklevel=3)
     columns = {name: np.concatenate([each[name] for each in rows]) for name in names}
+    if _of_one_stage(records):
+        columns["selection"] = columns["counts"] # which the door sees
     values, times = np.unique(columns["index"], return_counts=True)
     if np.any(times > 1):
         raise ValueError(f"index: image {values[times > 1][0]} is in several records, or twice in one")
