@@ -285,6 +285,8 @@ def _from_rows(cls: Any, header: Mapping[str, Any], rows: Mapping[str, np.ndarra
     "The Record of a header and its rows, by column name; moments as 'moments.NAME'."
     columns = {name: value for name, value in rows.items() if not name.startswith("moments.")}
     moments = {name.removeprefix("moments."): value for name, value in rows.items() if name.startswith("moments.")}
+    if header.get("one_stage"):
+        columns["selection"] = columns["counts"]
     return cls(**columns, moments=moments, noise=noise_from_spec(header["noise"]), dim=header["dim"],
                plan=header["plan"], domain=header.get("domain", UNIT), provenance=header["provenance"])
 
@@ -309,8 +311,9 @@ class _Files(_Votes):
 
     def header(self) -> dict[str, Any]:
         "What is true of all rows, as plain JSON: noise, dim, classes, plan, domain, provenance."
+        told = dict(one_stage=True) if len(self) and self.selection is self.counts else {} # which the door is to see again
         return dict(format=2, noise=noise_spec(self.noise), dim=self.dim, classes=int(self.counts.shape[1]),
-                    plan=self.plan, domain=self.domain, provenance=dict(self.provenance))
+                    plan=self.plan, domain=self.domain, provenance=dict(self.provenance), **told)
 
     def rows(self) -> dict[str, np.ndarray]: # column name -> [B, ...]; moments as "moments.NAME"
         """What is true of each image.
@@ -568,12 +571,10 @@ def _joined(records: list[Record]) -> Record:
     if left:
         warnings.warn(f"some of the records hold no {' and no '.join(left)}: left out of the whole", stacklevel=3)
     columns = {name: np.concatenate([each[name] for each in rows]) for name in names}
-    if _of_one_stage(records):
-        columns["selection"] = columns["counts"] # which the door sees
     values, times = np.unique(columns["index"], return_counts=True)
     if np.any(times > 1):
         raise ValueError(f"index: image {values[times > 1][0]} is in several records, or twice in one")
     if not getattr(first.noise, "deterministic", False): # whose votes follow from the image alone
         refuse_renamed(columns)
-    whole = _from_rows(Record, first.header(), columns)
+    whole = _from_rows(Record, first.header() | dict(one_stage=_of_one_stage(records)), columns)
     return whole[np.argsort(columns["index"], kind="stable")]

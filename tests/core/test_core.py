@@ -96,7 +96,7 @@ def test_concat_says_what_only_some_records_hold():
     assert len(Record.concat([with_labels, replace(without, labels=np.ones(3, int))]).labels) == 6
 
 
-def test_concat_proves_no_more_than_its_parts():
+def test_concat_proves_no_more_than_its_parts(tmp_path):
     "Votes that rounding may turn were dropped where another Record knew none, and one stage in the place of two was forgotten."
     splits = Splitting(n_splits=8, q=4)
     def part(counts, index, fragile=None):
@@ -111,7 +111,9 @@ def test_concat_proves_no_more_than_its_parts():
     twice = Record(selection=[[9, 1]], counts=[[80, 20]], n=100, noise=Gaussian(sigma=0.5), dim=4, index=[1])
     for order in ([once, twice], [twice, once]):
         with pytest.raises(ValueError, match="selection differs"): Record.concat(order)
-    with pytest.raises(ValueError, match="same votes twice"): Record.concat([once]).certify("l2")
+    for again in (Record.concat([once]), Record.load(once.save(tmp_path / "once.votes"))):
+        assert again == once
+        with pytest.raises(ValueError, match="same votes twice"): again.certify("l2")
 
 
 def test_concat_refuses_by_name():
