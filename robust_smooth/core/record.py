@@ -285,6 +285,8 @@ def _from_rows(cls: Any, header: Mapping[str, Any], rows: Mapping[str, np.ndarra
     "The Record of a header and its rows, by column name; moments as 'moments.NAME'."
     columns = {name: value for name, value in rows.items() if not name.startswith("moments.")}
     moments = {name.removeprefix("moments."): value for name, value in rows.items() if name.startswith("moments.")}
+    if header.get("one_stage"):
+        columns["selection"] = columns["counts"]
     return cls(**columns, moments=moments, noise=noise_from_spec(header["noise"]), dim=header["dim"],
                plan=header["plan"], domain=header.get("domain", UNIT), provenance=header["provenance"])
 
@@ -309,8 +311,9 @@ class _Files(_Votes):
 
     def header(self) -> dict[str, Any]:
         "What is true of all rows, as plain JSON: noise, dim, classes, plan, domain, provenance."
+        told = dict(one_stage=True) if len(self) and self.selection is self.counts else {} # which the door is to see again
         return dict(format=2, noise=noise_spec(self.noise), dim=self.dim, classes=int(self.counts.shape[1]),
-                    plan=self.plan, domain=self.domain, provenance=dict(self.provenance))
+                    plan=self.plan, domain=self.domain, provenance=dict(self.provenance), **told)
 
     def rows(self) -> dict[str, np.ndarray]: # column name -> [B, ...]; moments as "moments.NAME"
         """What is true of each image.
@@ -532,6 +535,24 @@ def check_same_vote(ours: Mapping[str, Any],   # header of one vote
     for name in [each for each in PROVENANCE_MUST_MATCH if each not in unused]:
         _refuse_difference(name, ours["provenance"].get(name), theirs["provenance"].get(name))
 
+# %% ../../nbs/core/07_record.ipynb #3cfa34fd
+def _with_rounding(rows: list[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
+    "Rows of several Records; where only some know how many votes rounding may turn, the others say what they said: none."
+    if len({"fragile" in each for each in rows}) < 2:
+        return rows
+    warnings.warn("some of the records hold no fragile: taken as 0 there, as without it", stacklevel=4)
+    return [dict(fragile=np.zeros(len(each["n"]), np.int64)) | each for each in rows]
+
+def _of_one_stage(records: list[Record]) -> bool:
+    "Whether the votes that estimate have chosen the classes. Raises ValueError where this is so of some: the whole would not tell."
+    if getattr(records[0].noise, "deterministic", False):
+        return False
+    once = {each.selection is each.counts for each in records if len(each)}
+    if len(once) > 1:
+        raise ValueError("selection differs: in some of the records it is votes of its own, in others the votes of counts; "
+                         "votes can be joined only within one setting")
+    return once == {True}
+
 # %% ../../nbs/core/07_record.ipynb #3cfa34fe
 def _joined(records: list[Record]) -> Record:
     "One Record of several. Raises ValueError where they are none, of different votes, or share an image."
@@ -544,7 +565,7 @@ def _joined(records: list[Record]) -> Record:
     first = records[0]
     for other in records[1:]:
         check_same_vote(first.header(), other.header())
-    rows = [record.rows() for record in records]
+    rows = _with_rounding([record.rows() for record in records])
     names = [name for name in rows[0] if all(name in each for each in rows)]
     left = sorted({name for each in rows for name in each} - set(names))
     if left:
@@ -555,5 +576,5 @@ def _joined(records: list[Record]) -> Record:
         raise ValueError(f"index: image {values[times > 1][0]} is in several records, or twice in one")
     if not getattr(first.noise, "deterministic", False): # whose votes follow from the image alone
         refuse_renamed(columns)
-    whole = _from_rows(Record, first.header(), columns)
+    whole = _from_rows(Record, first.header() | dict(one_stage=_of_one_stage(records)), columns)
     return whole[np.argsort(columns["index"], kind="stable")]

@@ -416,8 +416,9 @@ def verified_radius(
     k: float,                # exponent, 0 <= k < d
     family: str,             # "l2", "mixed" or "linf"
 ) -> tuple[np.ndarray, np.ndarray]: # [B] scaled radii, 0 where p <= 1/2, and [B] multipliers that prove them
-    """Radii proposed by a table and proved one by one by weak duality; below the exact ones by a
-    relative `GUARD`, and by some `LOOSE` at most where the table is not sharp. Raises ValueError.
+    """Radii proposed by a table and proved one by one by weak duality; below the exact ones by a relative `GUARD` (by
+    `step_back` where p is next to 1/2), and by some `LOOSE` at most where the table is not sharp.
+    Raises ValueError.
 
     Args:
         one_minus_p: [B] upper bounds of 1 - p, in [0, 1]

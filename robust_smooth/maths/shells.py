@@ -274,19 +274,31 @@ def _gain(y: np.ndarray, t: float, k: float) -> tuple[np.ndarray, np.ndarray]:
     return rho, rho * e / (1 + np.sqrt(np.maximum(1 + e, 0)))
 
 # %% ../../nbs/maths/01_shells.ipynb #51cc3d26
+def _is_enough(
+    y: float, # log(rho^2 / 2)
+    t: float, R: float, k: float,
+    sign: int, # 1: the largest coordinate grows by R; -1: it shrinks by it
+) -> bool:
+    "Whether L <= t after that; from the change of psi, which keeps its digits where rho is far below R."
+    v = (y + math.log(2)) / 2
+    apart = math.log(R) - v
+    if sign < 0 and apart >= 0:
+        return False # it would change its sign
+    change = _softplus(apart) if sign > 0 else math.log1p(-math.exp(apart))
+    return k * change + sign * R * math.exp(v) + (R * R / 2 + t) >= 0
+
 def _cube_tails(
     y: np.ndarray, t: float, R: float, d: int, k: float,
     middle: float, # a y between the same kinks
 ) -> tuple[np.ndarray, np.ndarray]:
     "P(L <= t) and P(L > t) given y = log(rho^2 / 2) for the family linf, d >= 2."
     rho, gain = _gain(y, t, k)
-    usual = float(_gain(np.asarray(middle), t, k)[1])
     share = np.clip((R - gain) / (2 * rho), 0, 1) # of [-rho, rho]: another coordinate low enough
-    if usual <= -R:
+    if _is_enough(middle, t, R, k, -1):
         share = np.ones_like(share)
     with np.errstate(divide="ignore"):
         none = (d - 1) * np.log1p(-share)
-    against = 0.5 if usual <= R else 0.0
+    against = 0.5 if _is_enough(middle, t, R, k, 1) else 0.0
     return against - np.expm1(none) / 2, 0.5 - against + np.exp(none) / 2
 
 # %% ../../nbs/maths/01_shells.ipynb #5c815084

@@ -12,6 +12,7 @@ from robust_smooth.core.record import Record
 from robust_smooth.core.registry import find_methods
 from robust_smooth.core.values import ABSTAIN, norm_name
 from robust_smooth.noise.additive import Gaussian
+from robust_smooth.noise.grid import Splitting
 
 
 def record(hits=(900, 700, 400), n=1000, index=None, **more):
@@ -93,6 +94,26 @@ def test_concat_says_what_only_some_records_hold():
     with pytest.warns(UserWarning, match="hold no labels: left out"):
         assert Record.concat([with_labels, without]).labels is None
     assert len(Record.concat([with_labels, replace(without, labels=np.ones(3, int))]).labels) == 6
+
+
+def test_concat_proves_no_more_than_its_parts(tmp_path):
+    "Votes that rounding may turn were dropped where another Record knew none, and one stage in the place of two was forgotten."
+    splits = Splitting(n_splits=8, q=4)
+    def part(counts, index, fragile=None):
+        return Record(selection=[[0, 0]], counts=[counts], n=8, noise=splits, dim=4, index=[index], fragile=fragile)
+    parts = [part([6, 2], 0, [2]), part([7, 1], 1)]
+    alone = [each.certify("l1").steps[0] for each in parts]
+    for order in (parts, parts[::-1]):
+        with pytest.warns(UserWarning, match="no fragile: taken as 0"): whole = Record.concat(order)
+        assert whole.certify("l1").steps.tolist() == alone == [0, 3]
+    votes = np.array([[90, 10]])
+    once = Record(selection=votes, counts=votes, n=100, noise=Gaussian(sigma=0.5), dim=4)
+    twice = Record(selection=[[9, 1]], counts=[[80, 20]], n=100, noise=Gaussian(sigma=0.5), dim=4, index=[1])
+    for order in ([once, twice], [twice, once]):
+        with pytest.raises(ValueError, match="selection differs"): Record.concat(order)
+    for again in (Record.concat([once]), Record.load(once.save(tmp_path / "once.votes"))):
+        assert again == once
+        with pytest.raises(ValueError, match="same votes twice"): again.certify("l2")
 
 
 def test_concat_refuses_by_name():

@@ -737,6 +737,7 @@ def test_the_mathematics_does_not_depend_on_the_callers_float_setting(name, d, k
         ("mixed", 2, 0.5, 0.6, 0.1, 0.26625333062668),
         ("mixed", 2, 1.5, 0.4, 0.3, 0.14848842330588),
         ("mixed", 2, 0.0, 1.0, 0.3, 0.17898533632216),
+        ("linf", 2, 0.0, 5.192450858772167, -5.192450858772167**2 / 2, 0.279399733603636), # at the kink of rho = 0
         ("linf", 2, 1.0, 0.0033786113893950207, 0.006757445565275801, 0.489999937893647),
         ("linf", 7, 3.5, 0.05375672432395527, 0.20115105651670442, 0.399999879900974),
     ],
@@ -744,6 +745,13 @@ def test_the_mathematics_does_not_depend_on_the_callers_float_setting(name, d, k
 def test_laws_found_by_other_ways(family, d, k, R, t, tail):
     assert sum(shell_values.law_at(t, R, d, k, family)) == pytest.approx(1, abs=1e-14)
     assert shell_values.law_at(t, R, d, k, family)[1] == pytest.approx(tail, abs=2e-13)
+
+
+@pytest.mark.parametrize("d, q, R", [(2, 1e-20, 8.668484714757533), (4, 1e-100, 19.91903615406644)])
+def test_the_first_guess_of_a_median_is_no_root(d, q, R):
+    "Without k a search of the family linf begins at -R^2/2, where half of the law was lost to rounding: 6.54 and 19.94 before."
+    assert sb.radius(None, d, 0, "linf", one_minus_p=q) == pytest.approx(R, rel=1e-9)
+    assert sb.verified_radius(np.array([q]), d, 0, "linf")[0][0] == pytest.approx(R, rel=1e-8)
 
 
 @pytest.mark.parametrize("noise, norm", [(MixedNormGaussian(sigma=0.5, k=1.0), "linf"), (RadialGaussian(sigma=0.5, k=1.0), "l2")])
