@@ -523,6 +523,24 @@ def test_mixed_is_accurate_in_any_dimension(d, k, monkeypatch):
     assert abs(sum(fine) - 1) < 1e-12
 
 
+@pytest.mark.parametrize(
+    "d, k, q",
+    [
+        (8, 7.2, 0.2), (11, 9.9, 0.2), (12, 10.8, 0.2), (14, 12.6, 0.49), (20, 18.0, 0.2), (64, 38.4, 0.01),
+        (64, 57.6, 0.2), (300, 240.0, 0.01), (300, 270.0, 0.01), (784, 705.6, 0.1), (3072, 2457.6, 0.01), (3072, 2764.8, 0.1),
+    ],
+)
+def test_steep_mixed_laws_are_as_exact_as_they_say(d, k, q, monkeypatch):
+    "At the median of L, where radii are found: P(L > -t) was off by .002 at d = 784, k = .9 d, and by 4e-7 at d = 8."
+    most = corners.Resolution(28, 22, 24, 6, 0.7, cuts=21 if d <= 20 else 13, zooms=14, apart=0.45)
+    monkeypatch.setitem(corners.GRADES, "most", {True: most, False: most})
+    R = float(sb.radius(None, d, k, "mixed", one_minus_p=q))
+    (t,), _ = shell_values.values(np.zeros(1), np.array([R]), d, k, "mixed")
+    for s in (t, -t):
+        fine, finest = (corners.corner_law(s, R, d, k, grade) for grade in ("fine", "most"))
+        assert np.allclose(fine, finest, rtol=0, atol=shell_radii.accuracy(d, "mixed"))
+
+
 @pytest.mark.parametrize("d, k", [(21, 2.0), (24, 20.0), (32, 10.0), (40, 30.0)])
 def test_mixed_by_waves_and_by_cells(d, k, monkeypatch):
     "Two computations of the inner sums: Fourier series and a reflected tail, or piecewise polynomials."
