@@ -450,7 +450,7 @@ AT_ONCE = 4000 # places, so that their cells or waves stay in a processor's cach
 # %% ../../nbs/maths/01b_corners.ipynb #2325a36a
 @lru_cache(maxsize=16)
 def _densities(n: int, heights: bytes, degree: int) -> np.ndarray: # [H, n, degree]
-    "Of the sums at all half ranges; t and -t have the same ones, from eight dimensions on a whole law has."
+    "Of the sums at all half ranges; t and -t have the same ones; without cuts a whole law has."
     return cell_densities(n, np.frombuffer(heights), degree)
 
 def _cell_tails(at: Places, u: np.ndarray, d: int, degree: int) -> tuple[np.ndarray, np.ndarray]: # [B] each
