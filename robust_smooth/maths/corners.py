@@ -92,9 +92,11 @@ FEW = 8            # below so many kinks are strong, and panels are cut at them 
 CELLS = 20         # up to so many the sums are taken by cells, from then on by waves
 SMALL = 40         # up to so many the law needs more nodes
 STEEP = 0.55       # beyond this share of d the exponent makes the law steep in h
-FINE = {True: Resolution(20, 12, 20, 4, 1.0, apart=0.8), False: Resolution(16, 14, 20, 3, 1.0, apart=0.65)} # up to SMALL dimensions, or many
+# True: up to SMALL dimensions, False: many
+FINE = {True: Resolution(20, 12, 20, 4, 1.0, apart=0.8), False: Resolution(16, 14, 20, 3, 1.0, apart=0.65)}
 MIDDLE = {True: Resolution(16, 10, 16, 3, 1.0, apart=0.8), False: Resolution(12, 10, 16, 3, 1.0, apart=0.7)}
-COARSE = {True: Resolution(16, 6, 12, 2, 1.0, FEW, 0, 0.8), False: Resolution(12, 7, 12, 2, 1.0, FEW, 5, 0.7)} # the middle heights
+COARSE = {True: Resolution(16, 6, 12, 2, 1.0, FEW, 0, 0.8), False: Resolution(12, 7, 12, 2, 1.0, FEW, 5, 0.7)}
+# The coarse heights are the middle ones, so that one table of waves serves both.
 CUT = Resolution(18, 11, 18, 3, 1.0)  # fine from FEW dimensions on, where panels are cut
 GRADES = dict(fine=FINE, middle=MIDDLE, coarse=COARSE)
 

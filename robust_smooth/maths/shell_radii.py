@@ -81,7 +81,7 @@ ROUGHLY_SEEN = 0.6
 
 # %% ../../nbs/maths/01d_shell_radii.ipynb #090ff262
 def _rough_root(search: CornerSearch, z: Sequence[float], target: float, start: float) -> tuple[float, float]:
-    "About the log R with f(R) = target, and the slope of log f in log R there; by the rough law, carried down to losses that it cannot tell."
+    "About the log R with f(R) = target, and the slope of log f in log R there; small losses from those that are told."
     power, seen = min(1.0, search.d - search.k), ROUGHLY_SEEN * len(z)
     if target < seen:
         x, _ = _rough_root(search, z, seen, start * seen / target)
