@@ -403,7 +403,7 @@ class Smoothed:
         """
         method, source = _predictor(self.noise), self._source(data)
         if method is not None and settings.get("stop") is not None:
-            raise ValueError("predict takes a fixed number of draws, and no stop; certificates of votes with a stop have labels")
+            raise ValueError("predict takes a fixed number of draws, and no stop; certificates of stopped votes have labels")
         if method is not None and source.size != 0:
             first, source = _first(source)
             classes, dim = self.num_classes(first), math.prod(first.shape[1:])

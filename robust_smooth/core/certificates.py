@@ -23,8 +23,8 @@ from .hashes import content_hash
 from .rooms import room
 from .summaries import Summary, plot_certificates, summarise
 from .values import (
-    ABSTAIN, _is_number, check_domain, check_flag, check_size, equal, MODES, norm_name, positions, steps_within, tells_of_itself, UNIT,
-    whole_numbers, wrong_labels)
+    ABSTAIN, _is_number, check_domain, check_flag, check_size, equal, MODES, norm_name, positions, steps_within, tells_of_itself,
+    UNIT, whole_numbers, wrong_labels)
 
 if TYPE_CHECKING:
     import pandas as pd # a table is made on demand: reading votes does not wait for it

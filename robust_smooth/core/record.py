@@ -23,8 +23,8 @@ from .registry import (
     _default_norm, _defaults, check_listed, find_methods, listed, Method, method_named, noise_from_spec, noise_spec,
     own_norms, refuse_method, refuse_plan)
 from robust_smooth.core.values import (
-    check_counts, check_domain, check_flag, check_level, check_size, domain_words, equal, norm_name, positions, tells_of_itself, UNIT,
-    whole_numbers)
+    check_counts, check_domain, check_flag, check_level, check_size, domain_words, equal, norm_name, positions, tells_of_itself,
+    UNIT, whole_numbers)
 from .votes_file import keep_aside, read_journal, write_journal
 
 if TYPE_CHECKING:

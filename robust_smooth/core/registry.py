@@ -24,8 +24,8 @@ from .door import (
 from .hashes import _json
 from .rooms import load_unread, room
 from robust_smooth.core.values import (
-    by_name, check_flag, check_level, check_mode, domain_words, equal, MODES, norm_name, of_whole_level, own_floats, SMALLEST_LEVEL,
-    UNIT)
+    by_name, check_flag, check_level, check_mode, domain_words, equal, MODES, norm_name, of_whole_level, own_floats,
+    SMALLEST_LEVEL, UNIT)
 
 if TYPE_CHECKING:
     import pandas as pd # a table is made on demand: reading votes does not wait for it

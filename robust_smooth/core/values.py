@@ -201,8 +201,8 @@ def of_whole_level(alpha: float,        # the level that was asked for
     try:
         yield
     except TooSmall as error:
-        raise ValueError(f"{name} must be larger, got {alpha!r}: one limit gets {error.share:g} of it, and limits are safe "
-                         f"from {SMALLEST_LEVEL:g} on") from None
+        raise ValueError(f"{name} must be larger, got {alpha!r}: one limit gets {error.share:g} of it, and limits are "
+                         f"safe from {SMALLEST_LEVEL:g} on") from None
 
 
 # %% ../../nbs/core/00_values.ipynb #3daa27e6

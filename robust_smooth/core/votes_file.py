@@ -472,7 +472,9 @@ def check_place(path: str | Path, # where votes are to be kept
 # %% ../../nbs/core/04_votes_file.ipynb #98d50ccd
 NO_VOTES = ("index", "labels", "fragile") # columns that make no vote another one
 
-def _lost(path: Path, rows: Mapping[str, np.ndarray], other: Callable[[dict], str]) -> str: # what a new file with these rows would lack; "": nothing
+def _lost(path: Path, rows: Mapping[str, np.ndarray],
+          other: Callable[[dict], str], # in what the votes of a header are others
+          ) -> str: # what a new file with these rows would lack; "": nothing
     "What stands at a place and would be gone."
     try:
         contents = _read(path, path.read_bytes())
@@ -500,13 +502,14 @@ def _other_votes(there: Mapping[str, np.ndarray], rows: Mapping[str, np.ndarray]
     differ = np.zeros(len(now), bool)
     for name in set(there) & set(rows) - set(NO_VOTES):
         then, kept = there[name].reshape(len(now), -1), rows[name].reshape(len(rows["index"]), -1)[now]
-        same = then.shape == kept.shape
-        differ |= np.any((then != kept) & ((then == then) | (kept == kept)), axis=1) if same else True # NaN stands for NaN
+        if then.shape != kept.shape:
+            return len(now)
+        differ |= np.any((then != kept) & ((then == then) | (kept == kept)), axis=1) # NaN stands for NaN
     return int(differ.sum())
 
 def keep_aside(path: str | Path,  # where votes are to be saved
                rows: Mapping[str, np.ndarray], # the new rows, by column name; one column is "index"
-               other: Callable[[dict], str] = lambda header: "", # in what the votes of a header are others; "": in nothing
+               other: Callable[[dict], str] = lambda header: "", # in what the votes of a header are others; or ""
               ) -> Path | None:   # where the old file is kept; None: it holds nothing that the new one lacks
     """Keep a file that would be overwritten and holds more, other votes, or something else, as
     NAME.before-1, -2, ..., with a warning: to refuse would lose the new votes. Raises ValueError or
@@ -515,7 +518,7 @@ def keep_aside(path: str | Path,  # where votes are to be saved
     Args:
         path: where votes are to be saved
         rows: the new rows, by column name; one column is "index"
-        other: in what the votes of a header are others; "": in nothing
+        other: in what the votes of a header are others; or ""
     Returns:
         where the old file is kept; None: it holds nothing that the new one lacks
     """

@@ -112,7 +112,7 @@ def _walk(paths: _Paths, looks: np.ndarray) -> Iterator[int]:
             return
 
 # %% ../../nbs/maths/08_looks.ipynb #c63fbad5
-MOST_WALKED = 10**8 # draws up to which the law of the hits is carried, number by number: seconds at 10^8, minutes at 10^9
+MOST_WALKED = 10**8 # draws up to which the law of the hits is carried number by number: beyond, it takes minutes
 
 GIVEN_AWAY = 1e-6 # share of a tail that its rounding stays below: 8e-10 was seen at 10^12 draws
 
@@ -425,8 +425,8 @@ def plan(
     spending = "union" if two_sided else spending
     ratio = RATIOS[spending] if ratio is None else ratio
     if len(look_times(n1, n_max, ratio)) > 1 and n_max > MOST_WALKED and not two_sided:
-        raise ValueError(f"n_max must be at most {MOST_WALKED:,} with several looks, whose error is summed over all numbers of hits, "
-                         f"got {n_max:,}; two_sided=True needs no such sum, n1 = n_max is one look")
+        raise ValueError(f"n_max must be at most {MOST_WALKED:,} with several looks, whose error is summed over all "
+                         f"numbers of hits, got {n_max:,}; two_sided=True needs no such sum, n1 = n_max is one look")
     largest = sigma * float(probit(alpha ** (1 / n_max), -math.expm1(math.log(alpha) / n_max)))
     if largest <= 0:
         raise ValueError(f"n_max = {n_max} is too small to certify anything at alpha = {alpha:g}; "

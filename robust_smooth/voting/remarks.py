@@ -143,11 +143,12 @@ def remark_dropped(data: Any, # as handed over
         return
     advice = "they get no certificate, and certified accuracy is of the others; write drop_last=False"
     if isinstance(data.dataset, IterableDataset):
-        warnings.warn(f"the DataLoader leaves out the images of a last, smaller batch (drop_last=True): {advice}", stacklevel=5)
-        return
-    size, rows = len(data.sampler), getattr(batches, "batch_size", 1)
-    if size % rows:
-        warnings.warn(f"the DataLoader leaves out the last {size % rows} of {size} images (drop_last=True): {advice}", stacklevel=5)
+        what = "the images of a last, smaller batch"
+    else:
+        size, rows = len(data.sampler), getattr(batches, "batch_size", 1)
+        what = f"the last {size % rows} of {size} images" if size % rows else ""
+    if what:
+        warnings.warn(f"the DataLoader leaves out {what} (drop_last=True): {advice}", stacklevel=5)
 
 def remark_idle(noise: Any, # smoothing distribution
                 **given: Any, # settings of a vote that were given
@@ -158,10 +159,13 @@ def remark_idle(noise: Any, # smoothing distribution
         noise: smoothing distribution
         **given: settings of a vote that were given
     """
-    idle = [name for name in ("n", "n0") if name in given and given[name] != getattr(noise, "evaluations", None)] if noise.deterministic else []
+    if not noise.deterministic:
+        return
+    idle = [name for name in ("n", "n0") if name in given and given[name] != noise.evaluations]
     if idle:
-        warnings.warn(f"{' and '.join(f'{name}={given[name]}' for name in idle)}: nothing is drawn under {noise!r}, which visits all its "
-                      f"{noise.evaluations} copies of an image; leave {'it' if len(idle) == 1 else 'them'} out", stacklevel=5)
+        said = " and ".join(f"{name}={given[name]}" for name in idle)
+        warnings.warn(f"{said}: nothing is drawn under {noise!r}, which visits all its {noise.evaluations} copies of an image; "
+                      f"leave {'it' if len(idle) == 1 else 'them'} out", stacklevel=5)
 
 
 # %% ../../nbs/voting/01b_remarks.ipynb #b8517546
