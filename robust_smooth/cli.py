@@ -183,6 +183,7 @@ def _chosen_noise(args: argparse.Namespace) -> Any:
 def _fill(args: argparse.Namespace) -> None:
     "What a vote takes where nothing is said. Raises ValueError for numbers that no vote has."
     from robust_smooth.core.values import MOST_DRAWS
+    args.given = {name: getattr(args, name) for name in ("n", "n0") if getattr(args, name) is not None}
     for name, value in VOTE.items():
         setattr(args, name, value if getattr(args, name) is None else getattr(args, name))
     for name in ("n", "n0"):
@@ -240,6 +241,7 @@ def _vote(args: argparse.Namespace, options: Mapping[str, Any]) -> Any: # Record
     from robust_smooth.smoothed import Smoothed
     from robust_smooth.training.holders import as_source, begun
     from robust_smooth.training.opened import open_data
+    from robust_smooth.voting.remarks import remark_dropped
     net, noise = _network(args), _chosen_noise(args)
     subset = read_value(args.subset) if args.subset else None
     data = open_data(args.data, args.split, args.data_dir, subset, lambda name: load_factory(name, "--data"))
@@ -249,10 +251,12 @@ def _vote(args: argparse.Namespace, options: Mapping[str, Any]) -> Any: # Record
     model = _moved(model, args.device) if args.device else model
     trial = _trial(args, noise, model.num_classes, first[0].numel())
     trial.certify(args.norm, method=args.method, alpha=args.alpha, **options)
-    data = data if source.size is not None else source # a stream goes on behind its first images
-    return Smoothed(model, noise).vote(data, n=args.n, n0=args.n0, moments=args.moments, seed=args.seed, save=args.save,
-                                       alpha=args.alpha, device=args.device, batch_size=args.batch_size,
-                                       progress=not args.quiet)
+    if source.size is None: # a stream goes on behind its first images
+        remark_dropped(data)
+        data = source
+    draws = args.given if noise.deterministic else dict(n=args.n, n0=args.n0)
+    return Smoothed(model, noise).vote(data, moments=args.moments, seed=args.seed, save=args.save, alpha=args.alpha,
+                                       device=args.device, batch_size=args.batch_size, progress=not args.quiet, **draws)
 
 # %% ../nbs/12_cli.ipynb #8b9cb21b
 def _write_certificates(args: argparse.Namespace, certificates: Any, record: Any, labels: Any) -> None:

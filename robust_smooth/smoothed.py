@@ -26,7 +26,7 @@ from .core.record import Record
 from .core.door import ask_before, refuse_domain, surround
 from .core.places import check_regular
 from .core.registry import Method, find_methods, load_methods
-from .core.values import check_domain, check_level, UNIT
+from .core.values import check_domain, check_level, of_whole_level, UNIT
 from .core.votes_file import check_place
 from .methods.draws import draws_needed, typical_radius
 from .noise.additive import Noise
@@ -36,7 +36,7 @@ from .training.models import LIBRARIES
 from .voting.engine import Engine, run
 from .voting.hardware import device_of, forward_in_pieces, tune_batch_size
 from .voting.ballots import Ballot, ballot, indices
-from .voting.remarks import explained, Judge, naming, refuse_data, refuse_settings
+from .voting.remarks import explained, Judge, naming, refuse_data, refuse_settings, remark_dropped, remark_idle
 from .voting.shapes import as_batch, explain
 from .voting.votes import vote
 from .training.conduct import ran_out
@@ -184,10 +184,25 @@ def _check_stop(noise: Noise, stop: Any) -> None:
 
 def _check_draws(noise: Noise, n: int, alpha: float) -> None:
     "Raise ValueError where not even unanimous votes would be certified."
-    needs = [method.minimum_n(alpha) for method in find_methods(type(noise).__name__) if method.minimum_n]
+    with of_whole_level(alpha):
+        needs = [method.minimum_n(alpha) for method in find_methods(type(noise).__name__) if method.minimum_n]
     if needs and n < min(needs):
         raise ValueError(f"n must be at least {min(needs)} to certify anything at alpha = {alpha:g}, got {n} "
                          "(alpha=None votes anyway)")
+
+def _may_refuse(noise: Noise) -> bool:
+    "Whether all methods that fit a noise may say beforehand that they certify none of its votes."
+    fits = find_methods(type(noise).__name__)
+    return bool(fits) and all(method.refuses for method in fits)
+
+def _check_able(noise: Noise, dim: int) -> None:
+    "Raise ValueError where no votes on so many inputs would be certified."
+    for method in find_methods(type(noise).__name__):
+        assert method.refuses is not None
+        said = method.refuses(noise, dim)
+        if not said:
+            return
+    raise ValueError(f"no votes under {noise!r} on {dim} inputs would be certified: {said} (alpha=None votes anyway)")
 
 def _check_place(model: Callable, device: torch.device | str | None) -> None:
     "Raise ValueError where the model is somewhere else."
@@ -310,6 +325,9 @@ class Smoothed:
             _check_stop(self.noise, stop)
         elif alpha is not None and not self.noise.deterministic:
             _check_draws(self.noise, n, check_level(alpha))
+        if alpha is not None and _may_refuse(self.noise):
+            first, source = _first(source)
+            _check_able(self.noise, math.prod(first.shape[1:]))
         observers = None
         if moments:
             first, source = _first(source)
@@ -384,11 +402,15 @@ class Smoothed:
             [B] int64: class or `ABSTAIN`
         """
         method, source = _predictor(self.noise), self._source(data)
+        if method is not None and settings.get("stop") is not None:
+            raise ValueError("predict takes a fixed number of draws, and no stop; certificates of stopped votes have labels")
         if method is not None and source.size != 0:
             first, source = _first(source)
             classes, dim = self.num_classes(first), math.prod(first.shape[1:])
             _check_prediction(method, self.noise, classes, n, check_level(alpha), dim)
-        record = self.vote(data if source.size is not None else source, n=n, n0=1, seed=seed, alpha=None, **{"progress": False, **settings})
+        draws = {} if self.noise.deterministic else dict(n=n, n0=1)
+        settings = dict(seed=seed, alpha=None, progress=False) | draws | settings
+        record = self.vote(data if source.size is not None else source, **settings)
         if method is not None and method.predict is not None:
             return method.predict(record, alpha)
         exact = find_methods(type(self.noise).__name__)[0]
@@ -420,6 +442,8 @@ class Smoothed:
         source = self._source(data)
         n, typical = _typical(self.noise, n, alpha, radius, p)
         first, source = _few(source)
+        if _may_refuse(self.noise):
+            _check_able(self.noise, math.prod(first.shape[1:]))
         made = self._ballot(first, device)
         shape = made.images.shape[1:]
         size = sum(len(given.images) for given in source.groups(CLEAN_BATCH)) if source.size is None else source.size
@@ -473,6 +497,7 @@ def _speed(one: Ballot, engine: Engine, draws: int, seconds: float) -> float:
 def _refuse_early(self: Smoothed, data: Any, save: Any = None, **rest: Any) -> None:
     "Raise ValueError, TypeError or OSError for what would be refused only after the vote, or after its trial."
     refuse_settings(**rest)
+    remark_idle(self.noise, **rest)
     if save is not None:
         check_place(save)
         if hidden := unseen(self.model):
@@ -547,6 +572,9 @@ def _kept_in_a_file(go: Callable[[], Record],
 surround(Smoothed, "vote", _kept_in_a_file)
 
 # %% ../nbs/10_smoothed.ipynb #25c8fae3
+def _warn_of_dropped(self: Smoothed, data: Any, **rest: Any) -> None:
+    remark_dropped(data)
+
 def _warn_of_unit(self: Smoothed, **rest: Any) -> None:
     "Warn of a library's network as it is: nothing puts its normalisation before it, and `wrap` would have asked for it."
     kind = type(self.model)
@@ -564,6 +592,7 @@ def _refuse_model(self: Smoothed, **rest: Any) -> None:
 
 for _name in ("vote", "estimate", "agreement"): # a prediction is a vote
     ask_before(Smoothed, _name, _warn_of_unit)
+    ask_before(Smoothed, _name, _warn_of_dropped)
 for _name in ("vote", "predict", "estimate", "agreement"):
     ask_before(Smoothed, _name, _refuse_model)
     ask_before(Smoothed, _name, _refuse_data)

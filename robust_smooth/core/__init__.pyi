@@ -43,6 +43,7 @@ from .values import MOST_STEPS as MOST_STEPS
 from .record import MUST_AGREE as MUST_AGREE
 from .registry import Method as Method
 from .registry import NOISES as NOISES
+from .votes_file import NO_VOTES as NO_VOTES
 from .seeds import ODD as ODD
 from .seeds import ONE_LEFT_AND_SEEDED as ONE_LEFT_AND_SEEDED
 from .registry import P as P
@@ -61,10 +62,10 @@ from .seeds import STREAM as STREAM
 from .summaries import Summary as Summary
 from .registry import T as T
 from .checks import TAIL_SLACK as TAIL_SLACK
+from .values import TooSmall as TooSmall
 from .frames import Torn as Torn
 from .door import UNBELIEVABLE as UNBELIEVABLE
 from .values import UNIT as UNIT
-from .votes_file import VOTES as VOTES
 from .seeds import WORDS as WORDS
 from .places import WriteLock as WriteLock
 from .registry import admit as admit
@@ -80,6 +81,7 @@ from . import certification_log as certification_log
 from .checks import check as check
 from .values import check_counts as check_counts
 from .values import check_domain as check_domain
+from .values import check_flag as check_flag
 from .values import check_level as check_level
 from .registry import check_listed as check_listed
 from .certification_log import check_log_place as check_log_place
@@ -89,6 +91,7 @@ from .votes_file import check_place as check_place
 from .values import check_positive as check_positive
 from .places import check_regular as check_regular
 from .record import check_same_vote as check_same_vote
+from .values import check_size as check_size
 from .values import check_whole as check_whole
 from .places import check_writable as check_writable
 from .places import checkout as checkout
@@ -125,6 +128,7 @@ from .registry import noise_named as noise_named
 from .registry import noise_spec as noise_spec
 from .values import norm_name as norm_name
 from .values import norm_order as norm_order
+from .values import of_whole_level as of_whole_level
 from .door import options_of as options_of
 from .values import own_floats as own_floats
 from .registry import own_norms as own_norms
@@ -167,6 +171,7 @@ from . import summaries as summaries
 from .summaries import summarise as summarise
 from .door import surround as surround
 from .places import sync_folder as sync_folder
+from .values import tells_of_itself as tells_of_itself
 from .summaries import terms_of as terms_of
 from .pictures import top_votes as top_votes
 from . import values as values

@@ -23,7 +23,8 @@ from .hashes import content_hash
 from .rooms import room
 from .summaries import Summary, plot_certificates, summarise
 from .values import (
-    ABSTAIN, _is_number, check_domain, check_whole, equal, MODES, norm_name, positions, steps_within, UNIT, whole_numbers, wrong_labels)
+    ABSTAIN, _is_number, check_domain, check_flag, check_size, equal, MODES, norm_name, positions, steps_within, tells_of_itself,
+    UNIT, whole_numbers, wrong_labels)
 
 if TYPE_CHECKING:
     import pandas as pd # a table is made on demand: reading votes does not wait for it
@@ -67,7 +68,7 @@ def _check_words(table: Any) -> None:
     if table.steps is not None and table.levels is None:
         raise ValueError("steps needs levels, the grid steps per unit of input")
     if table.levels is not None:
-        check_whole(table.levels, "levels")
+        check_size(table.levels, "levels")
 
 # %% ../../nbs/core/05_certificates.ipynb #a95c4a01
 def _column(name: str, value: ArrayLike, size: int) -> np.ndarray: # [B]
@@ -411,7 +412,7 @@ class _Assures(_Accuracy):
         if not len(self) or len(np.unique(self.index)) != len(self):
             raise ValueError("accuracy_interval needs at least one image, and each image once")
         accuracy = room("maths.accuracy")
-        bound = accuracy.accuracy_of_population if population else accuracy.accuracy_of_these
+        bound = accuracy.accuracy_of_population if check_flag(population, "population") else accuracy.accuracy_of_these
         right = np.round(len(self) * self.certified_accuracy(labels, radii)).astype(np.int64)
         return np.asarray(bound(right, len(self), self.alpha, rho))
 
@@ -491,7 +492,8 @@ class _Keeps(_Accuracy):
         Returns:
             the file
         """
-        kept = {f.name: getattr(self, f.name) for f in fields(self) if witness or f.name != "witness"}
+        whole = check_flag(witness, "witness")
+        kept = {f.name: getattr(self, f.name) for f in fields(self) if whole or f.name != "witness"}
         return write_certificates(path, kept)
 
     @staticmethod
@@ -535,6 +537,7 @@ class _Keeps(_Accuracy):
         return Path(path)
 
 # %% ../../nbs/core/05_certificates.ipynb #eb8afd2c
+@tells_of_itself
 class Certificates(_Rows, _Assures, _Shows, _Glances, _Keeps):
     """Certified labels and radii of a batch of images, with what is needed to read, compare and re-check them.
 

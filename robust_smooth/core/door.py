@@ -40,6 +40,7 @@ class _Entry:
     modes: tuple[str, ...] = ("sound",) # what `mode` may be; "sound" is no question where it is the only one
     former_modes: Mapping[str, str] | None = None # what `mode` could be once -> what stands for it now
     scopes: tuple[str, ...] = ("input",) # what its certificates may be of; "subspace:" stands for each name
+    refuses: Callable[[Any, int], str] | None = None # refuses(noise, dim): why it certifies none of its votes, or ""
     minimum_n: Callable[[float], int] | None = None # fewest draws that can certify anything at level alpha
     check: Callable[[Certificates], np.ndarray] | None = None # [B] bool: re-proves each radius
     predict: Callable[..., np.ndarray] | None = None # predict(record, alpha) -> [B] class or `ABSTAIN`

@@ -22,8 +22,9 @@ from .pictures import plot_votes, top_votes
 from .registry import (
     _default_norm, _defaults, check_listed, find_methods, listed, Method, method_named, noise_from_spec, noise_spec,
     own_norms, refuse_method, refuse_plan)
-from .values import (
-    check_counts, check_domain, check_level, check_whole, domain_words, equal, norm_name, positions, UNIT, whole_numbers)
+from robust_smooth.core.values import (
+    check_counts, check_domain, check_flag, check_level, check_size, domain_words, equal, norm_name, positions, tells_of_itself,
+    UNIT, whole_numbers)
 from .votes_file import keep_aside, read_journal, write_journal
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class _Votes:
                 raise ValueError(f"moments[{name!r}] must have one row per image ({size}), got shape {np.shape(value)}")
         if np.array_equal(selection, counts) and np.shares_memory(np.asarray(self.selection), np.asarray(self.counts)):
             selection = counts # which the door sees, however few images there are
-        known: dict[str, Any] = dict(counts=counts, selection=selection, n=n, dim=check_whole(self.dim, "dim"))
+        known: dict[str, Any] = dict(counts=counts, selection=selection, n=n, dim=check_size(self.dim, "dim"))
         known["index"] = np.arange(size) if self.index is None else _whole_column(self.index, "index", size)
         known["labels"] = None if self.labels is None else _whole_column(self.labels, "labels", size)
         known["fragile"] = None if self.fragile is None else _whole_column(check_counts(self.fragile, "fragile"), "fragile", size)
@@ -253,6 +254,7 @@ class _Certifies(_Votes):
             one table, or one per norm
         """
         check_level(alpha)
+        check_flag(joint, "joint")
         refuse_method(norm)
         if norm is None:
             norm = _own_norm(self, method)
@@ -337,7 +339,7 @@ class _Files(_Votes):
             the file
         """
         rows = self.rows()
-        keep_aside(path, rows)
+        keep_aside(path, rows, lambda theirs: _other_setting(self.header(), theirs))
         write_journal(path, self.header() | dict(order="as given", rows=len(self)), [rows])
         return Path(path)
 
@@ -440,6 +442,7 @@ def _warn_of_lengths(n: np.ndarray) -> None: # [B] or [1]
         warnings.warn(f"n differs from image to image, from {n.min()} to {n.max()}: certificates hold where each was fixed before "
                       "its first vote; votes that a plan stopped keep their plan in a votes file", stacklevel=3)
 
+@tells_of_itself
 class Record(_Reads, _Certifies, _Shows):
     """Votes of a base classifier on a batch of images: integer counts, and where they came from.
 
@@ -517,6 +520,14 @@ def _unused(header: Mapping[str, Any]) -> set[str]: # names in the provenance
     "Settings that change no vote: n where a plan says when to stop, the seed of noise that is not drawn."
     drawn = not getattr(noise_from_spec(header["noise"]), "deterministic", False)
     return ({"n"} if header["plan"] is not None else set()) | (set() if drawn else {"seed"})
+
+def _other_setting(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str: # "": in none
+    "In which setting two votes differ."
+    try:
+        check_same_vote(ours, theirs)
+    except (ValueError, TypeError, KeyError) as error:
+        return str(error).partition("; ")[0]
+    return ""
 
 def check_same_vote(ours: Mapping[str, Any],   # header of one vote
                     theirs: Mapping[str, Any], # header of another

@@ -23,8 +23,9 @@ from .door import (
     refuse_lacking, refuse_other)
 from .hashes import _json
 from .rooms import load_unread, room
-from .values import (
-    by_name, check_level, check_mode, domain_words, equal, MODES, norm_name, own_floats, SMALLEST_LEVEL, UNIT)
+from robust_smooth.core.values import (
+    by_name, check_flag, check_level, check_mode, domain_words, equal, MODES, norm_name, of_whole_level, own_floats,
+    SMALLEST_LEVEL, UNIT)
 
 if TYPE_CHECKING:
     import pandas as pd # a table is made on demand: reading votes does not wait for it
@@ -67,12 +68,20 @@ def refuse_plan(record: Any, # votes
                      f"methods that allow it: {able}")
 
 # %% ../../nbs/core/06_registry.ipynb #b61e40a1
+def _check_flags(method: _Entry, options: Mapping[str, Any]) -> None:
+    "Raise ValueError for a flag of a method that is neither True nor False."
+    for each in inspect.signature(method.certify).parameters.values():
+        flag = isinstance(each.default, bool) or each.annotation == "bool | None" and options.get(each.name) is not None
+        if flag and each.name in options:
+            check_flag(options[each.name], each.name)
+
 def _check_options(method: _Entry, options: Mapping[str, Any]) -> None:
     "Raise TypeError, naming the options that there are, for one that a method does not have."
     known = options_of(method)
     strange = [] if known is None else [name for name in options if name not in known]
     if strange:
         raise TypeError(f"method {method.name!r} has no option {strange[0]!r}; its options: {known}")
+    _check_flags(method, options)
 
 def _offered(method: _Entry, noise: Any, norm: str) -> dict[str, str]:
     "What to say of a mode that a method has not: which others offer it for these votes."
@@ -181,7 +190,8 @@ class Method(_Entry):
         name = norm_name(_default_norm(self.certify) if norm is None else norm)
         admit(self, record, name, alpha, options)
         given, halve = _own_options(self, record.noise, options)
-        found = _certify(self, record, name, alpha if self.deterministic else float(alpha), given)
+        with of_whole_level(alpha):
+            found = _certify(self, record, name, alpha if self.deterministic else float(alpha), given)
         return _sealed(_against_reals(found) if halve else found, record, options)
 
     @own_floats
@@ -207,7 +217,8 @@ class Method(_Entry):
         if self.joint is None:
             raise ValueError(f"method {self.name!r} certifies one norm at a time")
         given, halve = _own_options(self, record.noise, options)
-        tables = self.joint(record, names, alpha=float(alpha), **given)
+        with of_whole_level(alpha):
+            tables = self.joint(record, names, alpha=float(alpha), **given)
         return [_sealed(_against_reals(found) if halve else found, record, options) for found in tables]
 
 # %% ../../nbs/core/06_registry.ipynb #310967af

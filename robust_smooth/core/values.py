@@ -5,13 +5,15 @@
 # %% ../../nbs/core/00_values.ipynb #f27ceb3c
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import numbers
 import reprlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
 from fractions import Fraction
+from types import FunctionType
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
@@ -19,8 +21,9 @@ from numpy.typing import ArrayLike
 
 # %% auto #0
 __all__ = ['T', 'ABSTAIN', 'MODES', 'SMALLEST_LEVEL', 'MOST_DRAWS', 'UNIT', 'MOST_STEPS', 'P', 'R', 'norm_name', 'norm_order',
-           'check_level', 'check_positive', 'check_whole', 'check_counts', 'whole_numbers', 'positions', 'equal',
-           'check_mode', 'check_domain', 'domain_words', 'wrong_labels', 'by_name', 'steps_within', 'own_floats']
+           'check_level', 'check_positive', 'check_whole', 'check_size', 'check_counts', 'TooSmall', 'of_whole_level',
+           'whole_numbers', 'positions', 'equal', 'check_mode', 'check_domain', 'domain_words', 'check_flag',
+           'wrong_labels', 'by_name', 'tells_of_itself', 'steps_within', 'own_floats']
 
 # %% ../../nbs/core/00_values.ipynb #fedc21bc
 T = TypeVar("T", bound=type)
@@ -118,6 +121,25 @@ def check_whole(value: Any,    # a number
         raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
     return int(value)
 
+# %% ../../nbs/core/00_values.ipynb #994d8080
+def check_size(value: Any,    # a number
+               name: str,     # name of the argument, for the error
+               least: int = 1, # smallest value that is accepted
+              ) -> int:       # the number
+    """Raise ValueError unless `value` is a whole number of at least `least` that 64 bits hold.
+
+    Args:
+        value: a number
+        name: name of the argument, for the error
+        least: smallest value that is accepted
+    Returns:
+        the number
+    """
+    if isinstance(value, int) and value >= 2**63:
+        raise ValueError(f"{name} must be below 2**63, got a number of {value.bit_length()} bits")
+    return check_whole(value, name, least)
+
+
 # %% ../../nbs/core/00_values.ipynb #3daa27e5
 SMALLEST_LEVEL = 1e-100 # failure probability below which inverses lose their meaning; no statement needs such a level
 MOST_DRAWS = 10**12 # of an image: so far binomial limits were found to lie on the safe side; at 10^14 some do not
@@ -149,6 +171,39 @@ def check_counts(counts: ArrayLike,    # whole numbers >= 0, any shape
     if array.size and array.max() >= 2**63:
         raise ValueError(f"{name} must be below 2**63, got {counts!r}")
     return array.astype(np.int64)
+
+# %% ../../nbs/core/00_values.ipynb #ae6ae57e
+class TooSmall(ValueError):
+    """A level below `SMALLEST_LEVEL`: a share of one that was asked for.
+
+    Args:
+        said: in words
+        share: the level
+    """
+
+    def __init__(self,
+                 said: str,    # in words
+                 share: float, # the level
+                ):
+        super().__init__(said)
+        self.share = share
+
+@contextlib.contextmanager
+def of_whole_level(alpha: float,        # the level that was asked for
+                   name: str = "alpha", # name of the argument, for the error
+                  ) -> Iterator[None]:
+    """Whoever finds a share of a level too small says so of the whole. Raises ValueError there.
+
+    Args:
+        alpha: the level that was asked for
+        name: name of the argument, for the error
+    """
+    try:
+        yield
+    except TooSmall as error:
+        raise ValueError(f"{name} must be larger, got {alpha!r}: one limit gets {error.share:g} of it, and limits are "
+                         f"safe from {SMALLEST_LEVEL:g} on") from None
+
 
 # %% ../../nbs/core/00_values.ipynb #3daa27e6
 def whole_numbers(values: ArrayLike, # any shape
@@ -272,6 +327,23 @@ def domain_words(domain: tuple[float, float] | None, # as `check_domain` returns
     """
     return "any real numbers" if domain is None else f"[{domain[0]:g}, {domain[1]:g}]"
 
+# %% ../../nbs/core/00_values.ipynb #4b404e42
+def check_flag(value: Any, # as it was handed over
+               name: str,  # name of the argument, for the error
+              ) -> bool:   # the flag
+    """Raise ValueError unless a flag is True or False.
+
+    Args:
+        value: as it was handed over
+        name: name of the argument, for the error
+    Returns:
+        the flag
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
+
+
 # %% ../../nbs/core/00_values.ipynb #1020eaf8
 def wrong_labels(labels: np.ndarray, # [B] int64
                  classes: int | None, # C >= 2; None: nobody knows
@@ -323,6 +395,24 @@ def by_name(kind: T, # a dataclass whose settings are keyword-only
         make(self, **named)
     setattr(kind, "__init__", made)
     return kind
+
+# %% ../../nbs/core/00_values.ipynb #54692fe1
+def tells_of_itself(kind: T, # a class put together from private bases
+                   ) -> T:   # the class
+    """Have Python's errors name the class, where they would name a private base of it.
+
+    Args:
+        kind: a class put together from private bases
+    Returns:
+        the class
+    """
+    for base in (each for each in kind.__mro__[1:] if each.__name__.startswith("_")):
+        for name, entry in vars(base).items():
+            function = getattr(entry, "__func__", entry)
+            if isinstance(function, FunctionType) and function.__qualname__ == f"{base.__qualname__}.{name}":
+                function.__qualname__ = f"{kind.__qualname__}.{name}"
+    return kind
+
 
 # %% ../../nbs/core/00_values.ipynb #b50705ee
 MOST_STEPS = 2**62 # above any grid, and still an int64

@@ -10,7 +10,7 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from .frames import (FORMATS, Blocks, JOURNAL_MAGIC, PEEK, STORABLE, format_of, 
 from .places import WriteLock, check_regular, check_writable, copy_aside, sync_folder, write_atomic
 
 # %% auto #0
-__all__ = ['ROWS_A_FRAME', 'PATIENCE', 'DELAY', 'VOTES', 'Contents', 'read_journal', 'write_journal', 'convert', 'Journal',
+__all__ = ['ROWS_A_FRAME', 'PATIENCE', 'DELAY', 'NO_VOTES', 'Contents', 'read_journal', 'write_journal', 'convert', 'Journal',
            'count_rows', 'check_place', 'keep_aside', 'JOURNAL_MAGIC']
 
 # %% ../../nbs/core/04_votes_file.ipynb #5a992f77
@@ -470,12 +470,15 @@ def check_place(path: str | Path, # where votes are to be kept
             raise _explained(path, error) from None
 
 # %% ../../nbs/core/04_votes_file.ipynb #98d50ccd
-VOTES = ("selection", "counts") # columns that make a vote another one
+NO_VOTES = ("index", "labels", "fragile") # columns that make no vote another one
 
-def _lost(path: Path, rows: Mapping[str, np.ndarray]) -> str: # what a new file with these rows would lack; "": nothing
+def _lost(path: Path, rows: Mapping[str, np.ndarray],
+          other: Callable[[dict], str], # in what the votes of a header are others
+          ) -> str: # what a new file with these rows would lack; "": nothing
     "What stands at a place and would be gone."
     try:
-        blocks = _read(path, path.read_bytes()).blocks
+        contents = _read(path, path.read_bytes())
+        blocks = contents.blocks
     except ValueError:
         return "no votes that can be read"
     if not blocks:
@@ -486,21 +489,27 @@ def _lost(path: Path, rows: Mapping[str, np.ndarray]) -> str: # what a new file 
         return f"votes on {len(there['index'])} images, {len(gone)} of which are not among the {len(index)} saved now"
     if left := sorted(set(there) - set(rows)):
         return f"{' and '.join(left)} of its images, which the votes saved now lack"
-    other = _other_votes(there, rows)
-    return f"other votes on {other} of its {len(there['index'])} images" if other else ""
+    differ = _other_votes(there, rows)
+    if differ:
+        return f"other votes on {differ} of its {len(there['index'])} images"
+    said = other(contents.header or {})
+    return f"votes of another setting ({said})" if said else ""
 
 def _other_votes(there: Mapping[str, np.ndarray], rows: Mapping[str, np.ndarray]) -> int: # images
     "On how many images votes differ; all of the first are among the second."
     order = np.argsort(rows["index"], kind="stable")
     now = order[np.searchsorted(rows["index"][order], there["index"])]
     differ = np.zeros(len(now), bool)
-    for name in set(VOTES) & set(there):
+    for name in set(there) & set(rows) - set(NO_VOTES):
         then, kept = there[name].reshape(len(now), -1), rows[name].reshape(len(rows["index"]), -1)[now]
-        differ |= np.any(then != kept, axis=1) if then.shape == kept.shape else True
+        if then.shape != kept.shape:
+            return len(now)
+        differ |= np.any((then != kept) & ((then == then) | (kept == kept)), axis=1) # NaN stands for NaN
     return int(differ.sum())
 
 def keep_aside(path: str | Path,  # where votes are to be saved
                rows: Mapping[str, np.ndarray], # the new rows, by column name; one column is "index"
+               other: Callable[[dict], str] = lambda header: "", # in what the votes of a header are others; or ""
               ) -> Path | None:   # where the old file is kept; None: it holds nothing that the new one lacks
     """Keep a file that would be overwritten and holds more, other votes, or something else, as
     NAME.before-1, -2, ..., with a warning: to refuse would lose the new votes. Raises ValueError or
@@ -509,11 +518,12 @@ def keep_aside(path: str | Path,  # where votes are to be saved
     Args:
         path: where votes are to be saved
         rows: the new rows, by column name; one column is "index"
+        other: in what the votes of a header are others; or ""
     Returns:
         where the old file is kept; None: it holds nothing that the new one lacks
     """
     path = check_writable(path)
-    lost = _lost(path, rows) if path.exists() else ""
+    lost = _lost(path, rows, other) if path.exists() else ""
     if not lost:
         return None
     aside = copy_aside(path)

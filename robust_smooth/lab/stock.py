@@ -397,8 +397,9 @@ class _Counting:
         _begin(part, self.path, index)
         with warnings.catch_warnings(record=True) as caught, _watched(self.said, part, len(images), self.tell):
             warnings.simplefilter("always")
+            draws = {} if ask.noise.deterministic else dict(n=ask.n, n0=ask.n0)
             Smoothed(voter, ask.noise).vote(
-                images, n=ask.n, n0=ask.n0, moments=ask.moments, stop=ask.stop, seed=ask.seed, save=part,
+                images, **draws, moments=ask.moments, stop=ask.stop, seed=ask.seed, save=part,
                 index=index, alpha=ask.alpha, batch_size=batch_rows(voter, ask), progress=False)
         said = [str(one.message) for one in caught if issubclass(one.category, UserWarning)]
         for text in dict.fromkeys(said):

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.special import betainc, betaincc, betainccinv, betaincinv, betaln, ndtri, xlog1py, xlogy
 
-from ..core.values import check_counts, MOST_DRAWS, SMALLEST_LEVEL
+from ..core.values import check_counts, MOST_DRAWS, SMALLEST_LEVEL, TooSmall
 
 # %% auto #0
 __all__ = ['EARLIER', 'ROUNDING', 'FEW', 'MANY', 'NEAR', 'FAR', 'ROUGH', 'HALVINGS', 'SUB_GAUSSIAN', 'tail_at_most',
@@ -41,7 +41,8 @@ def _check_binomial(k: ArrayLike,     # successes
     if not np.all((alpha >= 0) & (alpha < 1)):
         raise ValueError(f"alpha must be in [0, 1), got {alpha}")
     if np.any((alpha > 0) & (alpha < SMALLEST_LEVEL)):
-        raise ValueError(f"alpha must be 0 or at least {SMALLEST_LEVEL:g}, got {alpha[alpha > 0].min()}")
+        least = alpha[alpha > 0].min()
+        raise TooSmall(f"alpha must be 0 or at least {SMALLEST_LEVEL:g}, got {least}", least)
     k, n, alpha = np.broadcast_arrays(k, n, alpha)
     if np.any(k > n):
         raise ValueError(f"k must be at most n, got k = {k[k > n].flat[0]} of n = {n[k > n].flat[0]}")

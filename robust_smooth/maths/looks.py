@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from scipy.special import betaincc, gammaln, ndtr
 from scipy.stats import binom
 
-from ..core.values import check_counts, check_level, check_positive
+from ..core.values import check_counts, check_level, check_positive, MOST_DRAWS
 from robust_smooth.maths.bounds import (
     binomial_upper, fewest_draws, probit, tail_at_least,
 )
@@ -23,8 +23,8 @@ from .both_sides import best_still_likely, guesses, largest_rival, limits
 from .two_sided import tail_range
 
 # %% auto #0
-__all__ = ['RATIOS', 'FIRST_EDITION', 'SPENDINGS', 'LAST_GAP', 'look_times', 'union_levels', 'log_e_value', 'Plan', 'plan',
-           'crossing']
+__all__ = ['RATIOS', 'FIRST_EDITION', 'SPENDINGS', 'LAST_GAP', 'MOST_WALKED', 'GIVEN_AWAY', 'look_times', 'union_levels',
+           'log_e_value', 'Plan', 'plan', 'crossing']
 
 # %% ../../nbs/maths/08_looks.ipynb #9cd4f8b5
 RATIOS = dict(exact=1.1, union=1.25, anytime=1.02) # draws of a look over those of the look before: how the error is shared
@@ -47,6 +47,8 @@ def look_times(n1: int,       # draws at the first look, >= 1
     """
     if int(n1) != n1 or int(n_max) != n_max or not 1 <= n1 <= n_max:
         raise ValueError(f"n1 and n_max must be whole numbers with 1 <= n1 <= n_max, got {n1!r} and {n_max!r}")
+    if n_max > MOST_DRAWS:
+        raise ValueError(f"n_max must be at most {MOST_DRAWS:,}, got {n_max!r}")
     if not 1.001 <= ratio < math.inf:
         raise ValueError(f"ratio must be at least 1.001 and finite, got {ratio!r}")
     steps = n1 * ratio ** np.arange(int(math.log(n_max / n1) / math.log(ratio)) + 2)
@@ -110,12 +112,28 @@ def _walk(paths: _Paths, looks: np.ndarray) -> Iterator[int]:
             return
 
 # %% ../../nbs/maths/08_looks.ipynb #c63fbad5
+MOST_WALKED = 10**8 # draws up to which the law of the hits is carried number by number: beyond, it takes minutes
+
+GIVEN_AWAY = 1e-6 # share of a tail that its rounding stays below: 8e-10 was seen at 10^12 draws
+
+def _one_look(n: int,      # draws
+              p0: float,   # probability at which the claim is just false
+              level: float, # error that may be spent
+             ) -> tuple[np.ndarray, np.ndarray]: # [1] fewest hits that certify, [1] error spent
+    "The same where there is one look alone: a search, by tails of which `GIVEN_AWAY` is left to their rounding."
+    looks, edge = np.array([n]), np.array([p0])
+    safe = level / (1 + GIVEN_AWAY)
+    boundary = _smallest(lambda hits: (hits > looks) | (_tail(hits, looks, edge) <= safe), np.array([0]), looks + 1)
+    return boundary, _tail(boundary, looks, edge) * (1 + GIVEN_AWAY)
+
 def _exact_boundaries(
     looks: np.ndarray,   # [K] draws
     p0: float,           # probability at which the claim is just false
     allowed: np.ndarray, # [K] error that may be spent up to each look
 ) -> tuple[np.ndarray, np.ndarray]: # [K] fewest hits that certify (n + 1: none), [K] error spent up to each look
     "At each look the smallest count whose upper tail fits into what is left."
+    if len(looks) == 1 and looks[0] > MOST_WALKED:
+        return _one_look(int(looks[0]), p0, float(allowed[0]))
     boundary, spent, total = looks + 1, np.zeros(len(looks)), 0.0
     paths = _Paths(p0, 1e-20 * allowed[-1])
     for k in _walk(paths, looks):
@@ -406,7 +424,9 @@ def plan(
     _check_plan(sigma, alpha, spending, two_sided, gamma)
     spending = "union" if two_sided else spending
     ratio = RATIOS[spending] if ratio is None else ratio
-    look_times(n1, n_max, ratio)
+    if len(look_times(n1, n_max, ratio)) > 1 and n_max > MOST_WALKED and not two_sided:
+        raise ValueError(f"n_max must be at most {MOST_WALKED:,} with several looks, whose error is summed over all "
+                         f"numbers of hits, got {n_max:,}; two_sided=True needs no such sum, n1 = n_max is one look")
     largest = sigma * float(probit(alpha ** (1 / n_max), -math.expm1(math.log(alpha) / n_max)))
     if largest <= 0:
         raise ValueError(f"n_max = {n_max} is too small to certify anything at alpha = {alpha:g}; "
@@ -432,6 +452,8 @@ def crossing(looks: np.ndarray,    # [K] draws
         [K]
     """
     crossed, total = np.zeros(len(looks)), 0.0
+    if len(looks) == 1 and looks[0] > MOST_WALKED:
+        return _tail(np.asarray(boundary), looks, np.array([p])) * (1 + GIVEN_AWAY)
     paths = _Paths(p, 1e-20 * alpha)
     for k in _walk(paths, looks):
         over = paths.hits >= boundary[k]

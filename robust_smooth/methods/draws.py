@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..core.values import check_level, check_positive, check_whole, MOST_DRAWS as MOST_AT_HAND
+from ..core.values import check_level, check_positive, check_size, MOST_DRAWS as MOST_AT_HAND, of_whole_level
 from ..maths.bounds import binomial_lower, binomial_upper, probit, probit_gap
 from ..maths.two_sided import limit
 
@@ -96,7 +96,8 @@ def typical_radius(n: ArrayLike,          # draws, whole numbers >= 1, any shape
         raise ValueError(f"n must be whole numbers >= 1, got {n!r}")
     hits = np.floor(n * top + 1e-9).astype(np.int64)
     others = np.minimum(np.ceil(n * rival - 1e-9).astype(np.int64), n - hits)
-    return check_positive(sigma, "sigma") * radius(hits, others, n, check_level(alpha))
+    with of_whole_level(check_level(alpha)):
+        return check_positive(sigma, "sigma") * radius(hits, others, n, float(alpha))
 
 # %% ../../nbs/methods/12_draws.ipynb #7012af04
 MOST_DRAWS = 100_000_000 # beyond this nobody votes
@@ -152,7 +153,7 @@ def compared(sigma: float,   # noise level, in input units, > 0
     Returns:
         a line a method
     """
-    at_hand = check_whole(n, "n") if radius is None else 0
+    at_hand = check_size(n, "n") if radius is None else 0
     if at_hand > MOST_AT_HAND:
         raise ValueError(f"n must be at most {MOST_AT_HAND:,}, got {n}")
     radius = None if radius is None else check_positive(radius, "radius")

@@ -22,7 +22,7 @@ from ..maths.bounds import binomial_lower, binomial_upper
 from robust_smooth.maths.shell_radii import (
     FLAT, GUARD, accuracy, bilateral_radius, dual_bound, least_tail, radius, verified_radius,
 )
-from ..maths.shell_values import discrepancy, llr_cdf, lower_bound, p_min, values
+from ..maths.shell_values import check_resolved, discrepancy, llr_cdf, lower_bound, p_min, values
 from ..maths.shells import FAMILIES
 from .gaussian import minimum_n
 from robust_smooth.methods.sampled_ratios import (
@@ -32,7 +32,7 @@ from ..noise.shells import FAMILY_OF, corner, radius_law, shift_size, worst_shif
 
 # %% auto #0
 __all__ = ['METHOD', 'RETREATS', 'STEP_BACK', 'CERTIFIES', 'two_limits', 'two_sided_proved', 'certify', 'check', 'largest_radius',
-           'compare', 'FAMILIES', 'FAMILY_OF', 'FLAT', 'GUARD', 'PAPER_GRID', 'algorithm1', 'algorithm2',
+           'refuses', 'compare', 'FAMILIES', 'FAMILY_OF', 'FLAT', 'GUARD', 'PAPER_GRID', 'algorithm1', 'algorithm2',
            'bilateral_radius', 'certify_monte_carlo', 'check_monte_carlo', 'corner', 'discrepancy', 'dual_bound',
            'llr_cdf', 'lower_bound', 'minimum_n', 'p_min', 'radius', 'radius_law', 'sample_ratios', 'verified_radius',
            'worst_shift']
@@ -288,12 +288,30 @@ def largest_radius(
     return float(verified_radius(q, dim, k, family)[0][0] * noise.sigma / size)
 
 # %% ../../nbs/methods/05_soap_bubbles.ipynb #549e8751
+def refuses(
+    noise: Any, # smoothing distribution
+    dim: int,   # number of inputs
+) -> str:       # "": it has a law
+    """Why no votes under a noise are certified, whatever they are.
+
+    Args:
+        noise: smoothing distribution
+        dim: number of inputs
+    Returns:
+        "": it has a law
+    """
+    try:
+        check_resolved(dim, float(getattr(noise, "k", 0.0)), FAMILY_OF[type(noise).__name__])
+    except ValueError as error:
+        return str(error)
+    return ""
+
 CERTIFIES = { # noise -> norms
     "RadialGaussian": ("l1", "l2", "linf"), "MixedNormGaussian": ("linf",), "LinfGaussian": ("linf",),
 }
 
 register(name="soap_bubbles", certifies=CERTIFIES, judges=("Gaussian", "RadialGaussian"), counts_only=True,
-         certify=certify, check=check, minimum_n=minimum_n, largest_radius=largest_radius)
+         certify=certify, check=check, minimum_n=minimum_n, largest_radius=largest_radius, refuses=refuses)
 
 # %% ../../nbs/methods/05_soap_bubbles.ipynb #b07999d0
 def _compared(noise: Any, d: int, norm: str, p: np.ndarray) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from ..core.certificates import Certificates
 from ..core.checks import proving
 from ..core.record import Record
 from ..core.registry import guarded, register
-from ..core.values import ABSTAIN, check_positive, check_whole, norm_name
+from ..core.values import ABSTAIN, check_positive, check_size, norm_name
 from ..maths.bounds import binomial_lower, tail_at_least
 from .gaussian import minimum_n
 
@@ -109,7 +109,7 @@ def _grid_of(noise: Any,        # one of `UNIFORM_NOISES`
         raise ValueError("adversary='continuous' is for noise on a grid; this noise needs no rounding of its inputs")
     if levels is None:
         return own
-    levels = check_whole(levels, "levels")
+    levels = check_size(levels, "levels")
     if own is not None and levels != own:
         raise ValueError(f"levels must be the grid of the noise, {own}, got {levels}")
     if adversary != "quantised" and own is None:

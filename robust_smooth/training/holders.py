@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import numbers
+import reprlib
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from torch.utils.data import (
 )
 
 from ..core.values import whole_numbers
+from .batches import own_randomness
 from .data import ImageSet
 
 # %% auto #0
@@ -108,6 +110,9 @@ def as_labels(labels: Any,  # classes, one an image
     """
     array = np.asarray(labels.detach().cpu() if isinstance(labels, Tensor) else labels)
     if array.dtype.kind == "O" and all(isinstance(one, numbers.Integral) for one in array.ravel()):
+        far = [one for one in array.ravel() if not -2**63 <= one < 2**63]
+        if far:
+            raise ValueError(f"labels must be in [-2**63, 2**63), got {reprlib.repr(far[0])}")
         array = array.astype(np.int64)
     whole = array.dtype.kind in "iub" or array.dtype.kind == "f" and bool(np.all(np.isfinite(array) & (array == np.floor(array))))
     if not whole:
@@ -145,7 +150,11 @@ def indices_of(dataset: Any, # of known length
         [N] int64
     """
     if isinstance(dataset, Subset):
-        return indices_of(dataset.dataset)[np.asarray(dataset.indices, dtype=np.int64)]
+        chosen = np.asarray(dataset.indices)
+        if chosen.size and chosen.dtype.kind in "bf":
+            what = "truth values; write Subset(data, np.flatnonzero(mask))" if chosen.dtype.kind == "b" else "fractions"
+            raise ValueError(f"the indices of a Subset must be positions, got {what}")
+        return indices_of(dataset.dataset)[chosen.astype(np.int64)]
     if isinstance(dataset, ImageSet):
         assert dataset.index is not None
         return dataset.index.cpu().numpy()
@@ -160,6 +169,10 @@ def _positions(sampler: Iterable) -> list[int]:
     visited: list[int] = []
     for one in sampler:
         visited.extend(one if isinstance(one, (list, tuple)) else [one])
+    for position in visited:
+        if isinstance(position, (bool, np.bool_)) or not hasattr(position, "__index__"):
+            raise ValueError(f"data must be visited by positions, got {position!r} from its {type(sampler).__name__}; "
+                             "of a mask they are np.flatnonzero(mask)")
     return [int(position) for position in visited]
 
 # %% ../../nbs/training/12_holders.ipynb #5dca9a25
@@ -175,7 +188,7 @@ def order_of(loader: DataLoader) -> np.ndarray | None: # [B] int64; None: a stre
     sampler = loader.sampler if batches is None else getattr(batches, "sampler", batches)
     steady = not isinstance(sampler, LOTTERIES) and getattr(loader, "in_order", True)
     if steady:
-        with torch.random.fork_rng(devices=[]):
+        with own_randomness():
             first, again = (_positions(loader.sampler if batches is None else batches) for _ in range(2))
         if first == again:
             return indices_of(loader.dataset)[first]
@@ -348,7 +361,7 @@ def _batches(loader: DataLoader) -> Iterator[Any]:
 # %% ../../nbs/training/12_holders.ipynb #3ab612ad
 def _sizes(batches: Iterable) -> list[int]: # of each batch
     "How many images a sampler of batches names."
-    with torch.random.fork_rng(devices=[]):
+    with own_randomness():
         return [len(batch) if isinstance(batch, (list, tuple)) else 1 for batch in batches]
 
 def _images_in(batch: Any) -> Tensor | None: # None: none that can be compared

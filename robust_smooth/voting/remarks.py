@@ -19,15 +19,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from ..core.values import MOST_DRAWS, UNIT, wrong_labels
+from ..core.values import check_flag, MOST_DRAWS, UNIT, wrong_labels
 from ..training.batches import own_randomness, refuse_device
 from ..training.data import ImageSet
 from ..training.holders import _from_items, _positions, as_source, Given, GROUP, Source
 from .hardware import device_of, forward_in_pieces
 
 # %% auto #0
-__all__ = ['LONGEST', 'HAIR', 'NUMPY', 'refuse_data', 'refuse_settings', 'better', 'explained', 'remark_labels', 'Judge',
-           'naming']
+__all__ = ['LONGEST', 'HAIR', 'NUMPY', 'refuse_data', 'refuse_settings', 'remark_dropped', 'remark_idle', 'better', 'explained',
+           'remark_labels', 'Judge', 'naming']
 
 # %% ../../nbs/voting/01b_remarks.ipynb #0746a512
 def _is_array(data: Any) -> bool:
@@ -54,6 +54,13 @@ def _is_class(label: Any) -> bool:
         return label.ndim == 0 and np.asarray(label).dtype.kind in "iu"
     return isinstance(label, numbers.Integral) and not isinstance(label, bool)
 
+def _is_table(images: Any, labels: Any) -> bool:
+    "Whether vectors come with a table of labels, a row each, that would be taken for a second batch of them."
+    if not _is_array(labels) or not labels.ndim == images.ndim == 2 or len(labels) != len(images):
+        return False
+    floats = labels.is_floating_point() if isinstance(labels, Tensor) else labels.dtype.kind == "f"
+    return not floats or labels.shape != images.shape
+
 def _refuse_labels(data: Any) -> None:
     "Raise TypeError for a pair whose second part is labels that would be read as an image."
     if not isinstance(data, (tuple, list)) or len(data) != 2:
@@ -65,6 +72,8 @@ def _refuse_labels(data: Any) -> None:
         return
     if _is_frame(labels):
         raise TypeError(f"labels must be a list, array or tensor, got {type(labels).__name__}; write (images, labels.to_numpy())")
+    if _is_table(images, labels):
+        raise TypeError(f"labels must be one class an image, [{len(images)}], got shape {list(labels.shape)}")
     if _is_class(labels):
         raise TypeError(f"labels must be one class an image, got the number {int(labels)}; "
                         f"one image and its class are (images[None], [{int(labels)}])")
@@ -89,9 +98,12 @@ def refuse_settings(n: Any = 1,             # draws
                     batch_size: Any = None, # rows a pass
                     stop: Any = None,       # stopping rule
                     device: Any = None,     # where to compute
+                    moments: Any = False,   # flag
+                    progress: Any = True,   # flag
                     **rest: Any,
                    ) -> None:
-    """Raise ValueError or TypeError, naming the setting, for text and fractions where a whole number is wanted.
+    """Raise ValueError or TypeError, naming the setting, for text and fractions where a whole number
+    or a flag is wanted.
 
     Args:
         n: draws
@@ -99,7 +111,11 @@ def refuse_settings(n: Any = 1,             # draws
         batch_size: rows a pass
         stop: stopping rule
         device: where to compute
+        moments: flag
+        progress: flag
     """
+    for name, value in dict(moments=moments, progress=progress).items():
+        check_flag(value, name)
     for name, value in dict(n=n, n0=n0).items():
         if isinstance(value, numbers.Real) and value > MOST_DRAWS:
             raise ValueError(f"{name} must be at most {MOST_DRAWS:,}, got {value!r}")
@@ -113,6 +129,44 @@ def refuse_settings(n: Any = 1,             # draws
         raise ValueError(f"batch_size must be a whole number from 1 to {MOST_DRAWS:,}, got {batch_size!r}")
     if not (stop is None or hasattr(stop, "looks")):
         raise TypeError(f"stop must be a stopping rule, such as sequential.plan(...), got {stop!r}")
+
+# %% ../../nbs/voting/01b_remarks.ipynb #8e784122
+def remark_dropped(data: Any, # as handed over
+                  ) -> None:
+    """Warn of images that a loader leaves out, since its last batch would be smaller: they are not certified.
+
+    Args:
+        data: as handed over
+    """
+    batches = getattr(data, "batch_sampler", None)
+    if not isinstance(data, DataLoader) or not getattr(batches, "drop_last", False):
+        return
+    advice = "they get no certificate, and certified accuracy is of the others; write drop_last=False"
+    if isinstance(data.dataset, IterableDataset):
+        what = "the images of a last, smaller batch"
+    else:
+        size, rows = len(data.sampler), getattr(batches, "batch_size", 1)
+        what = f"the last {size % rows} of {size} images" if size % rows else ""
+    if what:
+        warnings.warn(f"the DataLoader leaves out {what} (drop_last=True): {advice}", stacklevel=5)
+
+def remark_idle(noise: Any, # smoothing distribution
+                **given: Any, # settings of a vote that were given
+               ) -> None:
+    """Warn of numbers of draws that are given for a noise that is not drawn.
+
+    Args:
+        noise: smoothing distribution
+        **given: settings of a vote that were given
+    """
+    if not noise.deterministic:
+        return
+    idle = [name for name in ("n", "n0") if name in given and given[name] != noise.evaluations]
+    if idle:
+        said = " and ".join(f"{name}={given[name]}" for name in idle)
+        warnings.warn(f"{said}: nothing is drawn under {noise!r}, which visits all its {noise.evaluations} copies of an image; "
+                      f"leave {'it' if len(idle) == 1 else 'them'} out", stacklevel=5)
+
 
 # %% ../../nbs/voting/01b_remarks.ipynb #b8517546
 LONGEST = 4 # a picture's longer side over its shorter one; a table may have any
@@ -191,6 +245,8 @@ def _of_whole(said: str, data: Any, domain: tuple[float, float] | None) -> str |
     if not said.startswith("images must be floating point") or not _is_array(data):
         return None
     kind = str(data.dtype).removeprefix("torch.")
+    if kind.startswith(("float", "bfloat")): # it is another part of the data
+        return None
     if kind.startswith("complex"):
         return f"images must be real numbers, got {kind}"
     largest = data.max() if len(data) else 0
