@@ -738,7 +738,7 @@ def test_one_odd_card_hides_no_other_network(card, tmp_path, monkeypatch, capsys
 def test_draws_are_asked_for_by_numbers(capsys):
     common = ["draws", "--sigma", "0.5", "--p", "0.9"]
     for extra, words in (
-        (["--n", "9" * 30], "--n must be at most"), (["--n", "0"], "--n must be a whole number >= 1, got 0"),
+        (["--n", "9" * 30], "--n must be below 2**63"), (["--n", "0"], "--n must be a whole number >= 1, got 0"),
         (["--radius", "nan"], "radius must be a finite number above 0, got nan"), (["--radius", "inf"], "finite"),
     ):
         assert cli.main([*common, *extra]) == 2 and words in (said := capsys.readouterr().err), said
