@@ -97,16 +97,18 @@ FINE = {True: Resolution(20, 12, 20, 4, 1.0, apart=0.8), False: Resolution(16, 1
 MIDDLE = {True: Resolution(16, 10, 16, 3, 1.0, apart=0.8), False: Resolution(12, 10, 16, 3, 1.0, apart=0.7)}
 COARSE = {True: Resolution(16, 6, 12, 2, 1.0, FEW, 0, 0.8), False: Resolution(12, 7, 12, 2, 1.0, FEW, 5, 0.7)}
 # The coarse heights are the middle ones, so that one table of waves serves both.
-CUT = Resolution(18, 11, 18, 3, 1.0)  # fine from FEW dimensions on, where panels are cut
+CUT = Resolution(17, 11, 16, 3, 1.0) # fine from FEW dimensions on, where panels are cut and narrow
 GRADES = dict(fine=FINE, middle=MIDDLE, coarse=COARSE)
 
 # %% ../../nbs/maths/01b_corners.ipynb #2cbbac7b
 def resolution(d: int, k: float, grade: str) -> Resolution:
     "The resolution of a grade: 'fine' for what is certified, 'middle' to see its error, 'coarse' to search."
     chosen = GRADES[grade][d <= SMALL]
+    if k <= STEEP * d:
+        return chosen
     if grade == "fine" and FEW <= d < chosen.cuts:
         chosen = CUT
-    return chosen._replace(width=chosen.width / 2) if k > STEEP * d else chosen
+    return chosen._replace(width=chosen.width / 2)
 
 # %% ../../nbs/maths/01b_corners.ipynb #aa8c3cec
 DROP = 46.0   # integrate where densities are within exp(-DROP) of their peak

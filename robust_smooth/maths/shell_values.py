@@ -257,9 +257,10 @@ class _Quantiles(_Guesses):
         loose: float, # largest error on the probit scale
         learn: bool = False, # two looks at least, for the scale
     ) -> tuple[float, float, float, float]: # t, gap, scale, P(L > t)
-        "A t whose probit differs from z by less than `loose`, by secants."
+        "A t whose probit differs from z by less than `loose`, by secants, or by halves where they do not pay."
         t, a, rough_t = self._start(z, R)
         least, then, before = a, t, np.nan
+        low, high = -np.inf, np.inf # what is known of t
         for _ in range(SECANTS):
             tails = corner_law(t, R, self.d, self.k, grade)
             gap = _probit(*tails) - z
@@ -273,8 +274,12 @@ class _Quantiles(_Guesses):
             if abs(gap) < loose and not (learn and gap and np.isnan(before)):
                 self.known[z] = t - gap * a, a, rough_t
                 return t, gap, a, tails[1]
+            low, high = (low, min(high, t)) if gap > 0 else (max(low, t), high)
+            slow = abs(gap) > abs(before) / 2
             then, before = t, gap
             t -= float(np.clip(gap, -2, 2)) * a
+            if np.isfinite(high - low) and (slow or not low < t < high):
+                t = (low + high) / 2
         return self._bracket(z, R, grade, loose)
 
     def _unresolved(self, R: float) -> ValueError:
