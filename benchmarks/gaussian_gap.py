@@ -3,8 +3,9 @@ OMP_NUM_THREADS=1 ROBUST_SMOOTH_DATA=FOLDER python benchmarks/gaussian_gap.py [-
 
 The start is the zoo's ResNet-20 (20 epochs, sigma 0.5; print has ResNet-110 after 90). It is trained on as it is, and once more with every channel doubled,
 which leaves its function as it was: each channel stands twice and counts half. Same epochs, rate, order and noise for both. With `--long 16` both also go on
-for that many epochs from a rate that lets them leave their start, in bfloat16. Accuracy under noise is that of all test images, four draws each; certified accuracy that of the experiment's images. Gains are paired, image by image. Training is kept in the home of the
-library and goes on where it was stopped. Writes gaussian_gap.csv beside this file."""
+for that many epochs from a rate that lets them leave their start, in bfloat16. Accuracy under noise is that of all test images, four draws each; certified
+accuracy that of the experiment's images. Gains are paired, image by image. Training is kept in the home of the library and goes on where it was stopped.
+Writes gaussian_gap.csv beside this file."""
 from __future__ import annotations
 
 import argparse
