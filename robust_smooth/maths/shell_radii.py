@@ -15,7 +15,7 @@ from scipy.optimize import brentq
 from scipy.special import gammaln, ndtr, ndtri
 
 from ..core.values import check_positive, own_floats
-from .corners import STEEP, corner_law
+from .corners import CELLS, STEEP, corner_law
 from robust_smooth.maths.shell_values import (
     LARGEST, CornerSearch, equivalent_length, gaussian_length, law_at, values,
 )
@@ -338,6 +338,10 @@ NODES = dict(l2=25, linf=50, mixed=25) # of the table's polynomials
 Fit = np.polynomial.Chebyshev
 
 # %% ../../nbs/maths/01d_shell_radii.ipynb #f31e813d
+def _are_solved(many: int, d: int, k: float, family: str) -> bool:
+    "Whether each radius is solved: where they are few, and where no polynomial follows the law."
+    return many <= SOLVED or family == "mixed" and d > 1 and (d <= CELLS or k > STEEP * d)
+
 def _power(family: str) -> int: # of R, with which medians of L begin
     return 1 if family == "linf" else 2
 
@@ -357,7 +361,7 @@ def _table(d: int, k: float, family: str, reach: float) -> tuple[Fit, Fit, float
 # %% ../../nbs/maths/01d_shell_radii.ipynb #22da9536
 def _proposed(target: np.ndarray, d: int, k: float, family: str) -> tuple[np.ndarray, np.ndarray]: # R, t, each [B]
     "A radius and a multiplier exp(t) for each probit: from the table if there are many, else solved."
-    if len(target) <= SOLVED:
+    if _are_solved(len(target), d, k, family):
         R, median = scaled_root(np.zeros((len(target), 1)), target, d, k, family)
         return R, -median[:, 0]
     reach = min(max(6.0, np.ceil(target.max())), float(-ndtri(least_tail(d, k, family) or 1e-300)))
@@ -397,7 +401,7 @@ def _proved_at(
     slack, back = accuracy(d, family), step_back(target, d, k, family)
     density = np.exp(np.minimum(t - target * target / 2, 5)) / math.sqrt(2 * math.pi) # the multiplier times that of the probit
     gain = density * target # about what the bound gains where a radius is lowered, over the part by which it is
-    for _ in range(LOOKS if len(R) > SOLVED else 1):
+    for _ in range(1 if _are_solved(len(R), d, k, family) else LOOKS):
         left = left[R[left] * (1 - back[left]) > 0]
         if not len(left):
             break

@@ -684,6 +684,14 @@ def test_many_radii_of_linf_come_from_a_table_and_none_is_solved_alone(d, k, mon
     assert np.all(sb.dual_bound(lam, None, R, d, k, "linf", one_minus_p=q) > 0.5)
 
 
+def test_many_mixed_radii_are_as_sharp_as_one():
+    "No polynomial follows these laws: a wrong multiplier had cost 4e-5 of the radius."
+    q = np.linspace(0.2, 0.3, shell_radii.SOLVED + 2)
+    R, _ = shell_radii.verified_radius(q, 16, 8.0, "mixed")
+    exact = sb.radius(None, 16, 8.0, "mixed", one_minus_p=q[::4])
+    assert np.all(R[::4] < exact) and np.all(R[::4] > exact * (1 - 1e-7))
+
+
 LAWS = [(3, 2.7, 0.1, 24), (5, 4.5, 1e-4, 24), (16, 14.4, 0.1, 24), (24, 21.6, 0.49, 14), (30, 27.0, 0.49, 14), (784, 235.2, 0.45, 20)]
 
 
