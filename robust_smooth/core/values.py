@@ -122,19 +122,8 @@ def check_whole(value: Any,    # a number
     return int(value)
 
 # %% ../../nbs/core/00_values.ipynb #994d8080
-def check_size(value: Any,    # a number
-               name: str,     # name of the argument, for the error
-               least: int = 1, # smallest value that is accepted
-              ) -> int:       # the number
-    """Raise ValueError unless `value` is a whole number of at least `least` that 64 bits hold.
-
-    Args:
-        value: a number
-        name: name of the argument, for the error
-        least: smallest value that is accepted
-    Returns:
-        the number
-    """
+def check_size(value: Any, name: str, least: int = 1) -> int:
+    "As `check_whole`, and raise ValueError for what 64 bits do not hold."
     if isinstance(value, int) and value >= 2**63:
         raise ValueError(f"{name} must be below 2**63, got a number of {value.bit_length()} bits")
     return check_whole(value, name, least)
