@@ -27,15 +27,7 @@ def check_family(
     k: float,    # exponent, 0 <= k < d
     family: str, # one of `FAMILIES`
 ) -> tuple[int, float]: # d and k
-    """Raise ValueError unless the family has a density and a proved worst shift.
-
-    Args:
-        d: number of inputs, >= 1
-        k: exponent, 0 <= k < d
-        family: one of `FAMILIES`
-    Returns:
-        d and k
-    """
+    "Raise ValueError unless the family has a density and a proved worst shift."
     if family not in FAMILIES:
         raise ValueError(f"family must be one of {FAMILIES}, got {family!r}")
     if not (np.ndim(d) == 0 and d == int(d) and d >= 1):
@@ -52,16 +44,7 @@ def check_range(
     low: float,       # least value allowed
     high: float,      # largest value allowed
 ) -> np.ndarray:      # float64, the same shape
-    """Raise ValueError unless every number lies in [low, high]; NaN does not.
-
-    Args:
-        name: of the argument, for the error
-        value: numbers, any shape
-        low: least value allowed
-        high: largest value allowed
-    Returns:
-        float64, the same shape
-    """
+    "Raise ValueError unless every number lies in [low, high]; NaN does not."
     array = np.asarray(value, dtype=np.float64)
     if not np.all((array >= low) & (array <= high)):
         raise ValueError(f"{name} must be in [{low:g}, {high:g}], got {array}")
@@ -83,14 +66,7 @@ def log_gamma_density(
     y: np.ndarray, # log x
     a: float,      # shape of x ~ Gamma(a), > 0
 ) -> np.ndarray:   # log density of y
-    """Log density of y = log x, arranged around x = a so that nothing large cancels at any a.
-
-    Args:
-        y: log x
-        a: shape of x ~ Gamma(a), > 0
-    Returns:
-        log density of y
-    """
+    "Log density of y = log x, arranged around x = a so that nothing large cancels at any a."
     u = y - np.log(a)
     constant = _stirling(a) if a > 15 else a * np.log(a) - a - gammaln(a)
     return a * (u - np.expm1(u)) + constant
@@ -103,14 +79,7 @@ def log_gamma_range(
     a: float,    # shape of x ~ Gamma(a), > 0
     drop: float, # > 0
 ) -> tuple[float, float]: # lowest and highest y
-    """Where the density of y = log x is within a factor exp(-drop) of its peak. Raises ValueError.
-
-    Args:
-        a: shape of x ~ Gamma(a), > 0
-        drop: > 0
-    Returns:
-        lowest and highest y
-    """
+    "Where the density of y = log x is within a factor exp(-drop) of its peak. Raises ValueError."
     def below(u: float) -> float:
         return a * (math.expm1(u) - u) - drop
 
@@ -132,17 +101,7 @@ def level(
     steps: int = 3,     # of Newton's method
     start: np.ndarray | None = None, # first guess; None: Wright's omega function
 ) -> np.ndarray:        # e > -1 (k > 0)
-    """The e with (k/2) log(1 + e) + square e / 2 = -t, to a relative 1e-15.
-
-    Args:
-        square: rho^2, > 0
-        t: value of L
-        k: exponent, >= 0
-        steps: of Newton's method
-        start: first guess; None: Wright's omega function
-    Returns:
-        e > -1 (k > 0)
-    """
+    "The e with (k/2) log(1 + e) + square e / 2 = -t, to a relative 1e-15."
     if k == 0:
         return -2 * t / square
     if start is None:
@@ -217,15 +176,7 @@ def kinks(
     R: float, # length of the shift, > 0
     k: float, # exponent, >= 0
 ) -> list[float]: # log rho, increasing; at most three
-    """Radii at which a shift by R along or against a point has L = t exactly; those of t and -t are reflections.
-
-    Args:
-        t: value of L
-        R: length of the shift, > 0
-        k: exponent, >= 0
-    Returns:
-        log rho, increasing; at most three
-    """
+    "Radii at which a shift by R along or against a point has L = t exactly; those of t and -t are reflections."
     s, log_R, half = abs(t), math.log(R), R * R / 2
     if k == 0:
         where = abs(t + half) / R
@@ -241,13 +192,7 @@ def kinks(
 def tanh_sinh(
     halvings: int, # of the step 1
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # distances from both ends of (0, 1), and weights
-    """The tanh-sinh rule on (0, 1).
-
-    Args:
-        halvings: of the step 1
-    Returns:
-        distances from both ends of (0, 1), and weights
-    """
+    "The tanh-sinh rule on (0, 1)."
     step = 2.0**-halvings
     s = np.arange(-np.floor(3.6 / step), np.floor(3.6 / step) + 1) * step
     u = np.pi / 2 * np.sinh(s)
@@ -266,12 +211,14 @@ def _ball_tails(y: np.ndarray, t: float, R: float, d: int, k: float) -> tuple[np
     return below, above
 
 # %% ../../nbs/maths/01_shells.ipynb #80ff3376
-def _gain(y: np.ndarray, t: float, k: float) -> tuple[np.ndarray, np.ndarray]:
-    "rho, and by how much the largest coordinate must grow for L <= t."
+def _gain(y: np.ndarray, t: float, R: float, k: float) -> tuple[np.ndarray, np.ndarray]:
+    "rho, and by how much less than R the largest coordinate must grow for L <= t."
     square = 2 * np.exp(y)
     e = level(square, t, k)
     rho = np.sqrt(square)
-    return rho, rho * e / (1 + np.sqrt(np.maximum(1 + e, 0)))
+    if k == 0: # R less the gain would be rounding alone where rho is far below R, and no kink tells where
+        return rho, 2 * (R * R / 2 + t + R * rho) / (R + rho + np.sqrt(np.maximum(square - 2 * t, 0)))
+    return rho, R - rho * e / (1 + np.sqrt(np.maximum(1 + e, 0)))
 
 # %% ../../nbs/maths/01_shells.ipynb #51cc3d26
 def _is_enough(
@@ -292,8 +239,8 @@ def _cube_tails(
     middle: float, # a y between the same kinks
 ) -> tuple[np.ndarray, np.ndarray]:
     "P(L <= t) and P(L > t) given y = log(rho^2 / 2) for the family linf, d >= 2."
-    rho, gain = _gain(y, t, k)
-    share = np.clip((R - gain) / (2 * rho), 0, 1) # of [-rho, rho]: another coordinate low enough
+    rho, less = _gain(y, t, R, k)
+    share = np.clip(less / (2 * rho), 0, 1) # of [-rho, rho]: another coordinate low enough
     if _is_enough(middle, t, R, k, -1):
         share = np.ones_like(share)
     with np.errstate(divide="ignore"):
@@ -358,17 +305,7 @@ def shell_law(
     k: float,    # exponent, 0 <= k < d
     family: str, # "l2" or "linf"
 ) -> tuple[float, float]: # G(t) and 1 - G(t)
-    """The law of L, to a relative 1e-14 of either tail. Raises ValueError where it leaves double precision.
-
-    Args:
-        t: value of L
-        R: length of the shift ("l2") or its coordinates ("linf"), > 0
-        d: number of inputs, >= 1
-        k: exponent, 0 <= k < d
-        family: "l2" or "linf"
-    Returns:
-        G(t) and 1 - G(t)
-    """
+    "The law of L, to a relative 1e-14 of either tail. Raises ValueError where it leaves double precision."
     family, a = "l2" if d == 1 else family, (d - k) / 2
     given = _tails_given(family)
     low, high = log_gamma_range(a, 120 + (R + abs(t) / R)**2 / 2)
@@ -420,15 +357,7 @@ def smooth_law(
     d: int, k: float,
     density: bool = False, # also return the density of L
 ) -> tuple[np.ndarray, ...]: # G(t), 1 - G(t) [, density], each [B]
-    """The law of L for family l2 where it is smooth, for many (t, R) at once.
-
-    Args:
-        t: [B] values of L
-        R: [B] lengths, > 0
-        density: also return the density of L
-    Returns:
-        G(t), 1 - G(t) [, density], each [B]
-    """
+    "The law of L for family l2 where it is smooth, for many (t, R) at once."
     reach = 2.0 * np.ceil(smooth_reach(t, R, d, k) / 2)
     square, w = _smooth_nodes(d, k, min(reach, 40.0))
     t, R, rho, b = np.asarray(t)[:, None], np.asarray(R)[:, None], np.sqrt(square), (d - 1) / 2

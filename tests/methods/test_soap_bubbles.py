@@ -773,11 +773,24 @@ def test_laws_found_by_other_ways(family, d, k, R, t, tail):
     assert shell_values.law_at(t, R, d, k, family)[1] == pytest.approx(tail, abs=2e-13)
 
 
-@pytest.mark.parametrize("d, q, R", [(2, 1e-20, 8.668484714757533), (4, 1e-100, 19.91903615406644)])
+@pytest.mark.parametrize("d, q, R", [
+    (2, 1e-20, 8.668484714757533), (4, 1e-100, 19.91903615406644), # by halves of another law
+    (2, 1e-80, 18.36588273904), (3, 1e-100, 20.23471443893), (5, 1e-150, 24.48690292993), # by quadrature at 60 digits
+])
 def test_the_first_guess_of_a_median_is_no_root(d, q, R):
     "Without k a search of the family linf begins at -R^2/2, where half of the law was lost to rounding: 6.54 and 19.94 before."
     assert sb.radius(None, d, 0, "linf", one_minus_p=q) == pytest.approx(R, rel=1e-9)
     assert sb.verified_radius(np.array([q]), d, 0, "linf")[0][0] == pytest.approx(R, rel=1e-8)
+
+
+@pytest.mark.parametrize("d", [2, 3, 17])
+@pytest.mark.parametrize("R", [0.5, 4.0, 12.0, 17.0, 18.96])
+def test_without_k_the_law_goes_on_at_the_level_that_has_no_kink(d, R):
+    "At -R^2/2, a share of 1/2 at small rho was rounded to 0: .5 for .74 at d = 2, R = 17."
+    middle = -R * R / 2
+    below, here, above = (shell_values.law_at(t, R, d, 0.0, "linf")[0] for t in (middle - 1e-9, middle, middle + 1e-9))
+    assert below <= here <= above
+    assert above - below < 1e-8
 
 
 @pytest.mark.parametrize("noise, norm", [(MixedNormGaussian(sigma=0.5, k=1.0), "linf"), (RadialGaussian(sigma=0.5, k=1.0), "l2")])
