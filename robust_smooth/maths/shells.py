@@ -154,7 +154,7 @@ def _outer_kinks(
     s: float, # |t|
     R: float, # length of the shift, > 0
     k: float, # exponent, > 0
-) -> list[float]: # log rho: none, or two
+) -> list[float]: # log rho: two, or the place where it comes nearest
     "Where psi(rho + R) - psi(rho) = s: a shift against."
     log_R = math.log(R)
 
@@ -164,7 +164,7 @@ def _outer_kinks(
 
     lowest = math.log(2 * k / (R + math.sqrt(R * R + 4 * k)))
     if excess(lowest)[0] >= 0:
-        return []
+        return [lowest]
     x = s / k
     from_left = log_R - x - math.log(-math.expm1(-x))    # there the logarithm alone is s
     from_right = math.log(s / R)                         # there the linear part alone is s
@@ -176,7 +176,8 @@ def kinks(
     R: float, # length of the shift, > 0
     k: float, # exponent, >= 0
 ) -> list[float]: # log rho, increasing; at most three
-    "Radii at which a shift by R along or against a point has L = t exactly; those of t and -t are reflections."
+    """Radii at which a shift by R along or against a point has L = t exactly; those of t and -t are reflections.
+    Where a shift against never has, the one that comes nearest is among them."""
     s, log_R, half = abs(t), math.log(R), R * R / 2
     if k == 0:
         where = abs(t + half) / R
@@ -200,12 +201,9 @@ def tanh_sinh(
 
 # %% ../../nbs/maths/01_shells.ipynb #d9bf9527
 def _ball_tails(y: np.ndarray, t: float, R: float, d: int, k: float) -> tuple[np.ndarray, np.ndarray]:
-    "P(L <= t) and P(L > t) given y = log(rho^2 / 2) for the family l2, each without cancellation."
+    "P(L <= t) and P(L > t) given y = log(rho^2 / 2) for the family l2, d >= 2, each without cancellation."
     square = 2 * np.exp(y)
     cosine = (R * R - square * level(square, t, k)) / (2 * np.sqrt(square) * R)
-    if d == 1:
-        below = ((cosine >= -1) * 1.0 + (cosine >= 1)) / 2
-        return below, 1 - below
     b = (d - 1) / 2
     below, above = (betainc(b, b, np.clip((1 + sign * cosine) / 2, 0, 1)) for sign in (1, -1))
     return below, above
@@ -248,6 +246,15 @@ def _cube_tails(
     against = 0.5 if _is_enough(middle, t, R, k, 1) else 0.0
     return against - np.expm1(none) / 2, 0.5 - against + np.exp(none) / 2
 
+# %% ../../nbs/maths/01_shells.ipynb #5b1c9d11
+def _coin_tails(y: np.ndarray, t: float, R: float, k: float, middle: float) -> tuple[np.ndarray, np.ndarray]:
+    "P(L <= t) and P(L > t) in one dimension, the same throughout a panel."
+    v = (middle + math.log(2)) / 2
+    change = k * math.log(max(abs(math.expm1(math.log(R) - v)), math.ulp(0.0)))
+    along = change - R * math.exp(v) + (R * R / 2 + t) >= 0
+    below = 0.5 * along + 0.5 * _is_enough(middle, t, R, k, 1)
+    return np.full_like(y, below), np.full_like(y, 1 - below)
+
 # %% ../../nbs/maths/01_shells.ipynb #5c815084
 def _gamma_mass(low: float, high: float, a: float) -> float:
     "P(low < log x <= high), x ~ Gamma(a)."
@@ -257,8 +264,10 @@ def _gamma_mass(low: float, high: float, a: float) -> float:
     return float(gammainc(a, top) - gammainc(a, bottom))
 
 # %% ../../nbs/maths/01_shells.ipynb #fd3d9c71
-def _tails_given(family: str) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+def _tails_given(d: int, family: str) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
     "The conditional law of a family, as a function of y, t, R, d, k and the middle of the panel."
+    if d == 1:
+        return lambda y, t, R, d, k, middle: _coin_tails(y, t, R, k, middle)
     if family == "linf":
         return _cube_tails
     return lambda y, t, R, d, k, middle: _ball_tails(y, t, R, d, k)
@@ -306,8 +315,7 @@ def shell_law(
     family: str, # "l2" or "linf"
 ) -> tuple[float, float]: # G(t) and 1 - G(t)
     "The law of L, to a relative 1e-14 of either tail. Raises ValueError where it leaves double precision."
-    family, a = "l2" if d == 1 else family, (d - k) / 2
-    given = _tails_given(family)
+    given, a = _tails_given(d, family), (d - k) / 2
     low, high = log_gamma_range(a, 120 + (R + abs(t) / R)**2 / 2)
     start = float(gammainc(a, np.exp(low)))
     at = [2 * v - math.log(2) for v in kinks(t, R, k)]
