@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
-from scipy.special import betainc, gammainc, gammaincc, gammaln, wrightomega
+from scipy.special import betainc, betaincc, gammainc, gammaincc, gammaln, wrightomega
 
 # %% auto #0
-__all__ = ['FAMILIES', 'STIRLING', 'LOWEST', 'ROUNDING', 'SMOOTH_REACH', 'check_family', 'check_range', 'log_gamma_density',
-           'log_gamma_range', 'level', 'kinks', 'tanh_sinh', 'shell_law', 'is_smooth', 'smooth_reach', 'smooth_law']
+__all__ = ['FAMILIES', 'STIRLING', 'LOWEST', 'BESIDE', 'ROUNDING', 'Panel', 'SMOOTH_REACH', 'check_family', 'check_range',
+           'log_gamma_density', 'log_gamma_range', 'level', 'kinks', 'tanh_sinh', 'shell_law', 'is_smooth',
+           'smooth_reach', 'smooth_law']
 
 # %% ../../nbs/maths/01_shells.ipynb #c5fc1494
 FAMILIES = ("l2", "mixed", "linf")
@@ -27,7 +29,15 @@ def check_family(
     k: float,    # exponent, 0 <= k < d
     family: str, # one of `FAMILIES`
 ) -> tuple[int, float]: # d and k
-    "Raise ValueError unless the family has a density and a proved worst shift."
+    """Raise ValueError unless the family has a density and a proved worst shift.
+
+    Args:
+        d: number of inputs, >= 1
+        k: exponent, 0 <= k < d
+        family: one of `FAMILIES`
+    Returns:
+        d and k
+    """
     if family not in FAMILIES:
         raise ValueError(f"family must be one of {FAMILIES}, got {family!r}")
     if not (np.ndim(d) == 0 and d == int(d) and d >= 1):
@@ -44,7 +54,16 @@ def check_range(
     low: float,       # least value allowed
     high: float,      # largest value allowed
 ) -> np.ndarray:      # float64, the same shape
-    "Raise ValueError unless every number lies in [low, high]; NaN does not."
+    """Raise ValueError unless every number lies in [low, high]; NaN does not.
+
+    Args:
+        name: of the argument, for the error
+        value: numbers, any shape
+        low: least value allowed
+        high: largest value allowed
+    Returns:
+        float64, the same shape
+    """
     array = np.asarray(value, dtype=np.float64)
     if not np.all((array >= low) & (array <= high)):
         raise ValueError(f"{name} must be in [{low:g}, {high:g}], got {array}")
@@ -66,7 +85,14 @@ def log_gamma_density(
     y: np.ndarray, # log x
     a: float,      # shape of x ~ Gamma(a), > 0
 ) -> np.ndarray:   # log density of y
-    "Log density of y = log x, arranged around x = a so that nothing large cancels at any a."
+    """Log density of y = log x, arranged around x = a so that nothing large cancels at any a.
+
+    Args:
+        y: log x
+        a: shape of x ~ Gamma(a), > 0
+    Returns:
+        log density of y
+    """
     u = y - np.log(a)
     constant = _stirling(a) if a > 15 else a * np.log(a) - a - gammaln(a)
     return a * (u - np.expm1(u)) + constant
@@ -79,7 +105,14 @@ def log_gamma_range(
     a: float,    # shape of x ~ Gamma(a), > 0
     drop: float, # > 0
 ) -> tuple[float, float]: # lowest and highest y
-    "Where the density of y = log x is within a factor exp(-drop) of its peak. Raises ValueError."
+    """Where the density of y = log x is within a factor exp(-drop) of its peak. Raises ValueError.
+
+    Args:
+        a: shape of x ~ Gamma(a), > 0
+        drop: > 0
+    Returns:
+        lowest and highest y
+    """
     def below(u: float) -> float:
         return a * (math.expm1(u) - u) - drop
 
@@ -101,7 +134,17 @@ def level(
     steps: int = 3,     # of Newton's method
     start: np.ndarray | None = None, # first guess; None: Wright's omega function
 ) -> np.ndarray:        # e > -1 (k > 0)
-    "The e with (k/2) log(1 + e) + square e / 2 = -t, to a relative 1e-15."
+    """The e with (k/2) log(1 + e) + square e / 2 = -t, to a relative 1e-15.
+
+    Args:
+        square: rho^2, > 0
+        t: value of L
+        k: exponent, >= 0
+        steps: of Newton's method
+        start: first guess; None: Wright's omega function
+    Returns:
+        e > -1 (k > 0)
+    """
     if k == 0:
         return -2 * t / square
     if start is None:
@@ -177,7 +220,15 @@ def kinks(
     k: float, # exponent, >= 0
 ) -> list[float]: # log rho, increasing; at most three
     """Radii at which a shift by R along or against a point has L = t exactly; those of t and -t are reflections.
-    Where a shift against never has, the one that comes nearest is among them."""
+    Where a shift against never has, the one that comes nearest is among them.
+
+    Args:
+        t: value of L
+        R: length of the shift, > 0
+        k: exponent, >= 0
+    Returns:
+        log rho, increasing; at most three
+    """
     s, log_R, half = abs(t), math.log(R), R * R / 2
     if k == 0:
         where = abs(t + half) / R
@@ -193,7 +244,13 @@ def kinks(
 def tanh_sinh(
     halvings: int, # of the step 1
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # distances from both ends of (0, 1), and weights
-    "The tanh-sinh rule on (0, 1)."
+    """The tanh-sinh rule on (0, 1).
+
+    Args:
+        halvings: of the step 1
+    Returns:
+        distances from both ends of (0, 1), and weights
+    """
     step = 2.0**-halvings
     s = np.arange(-np.floor(3.6 / step), np.floor(3.6 / step) + 1) * step
     u = np.pi / 2 * np.sinh(s)
@@ -219,41 +276,86 @@ def _gain(y: np.ndarray, t: float, R: float, k: float) -> tuple[np.ndarray, np.n
     return rho, R - rho * e / (1 + np.sqrt(np.maximum(1 + e, 0)))
 
 # %% ../../nbs/maths/01_shells.ipynb #51cc3d26
+class _Middle(NamedTuple):
+    "A radius between the same kinks, and by how much it exceeds R: beside R their difference would be rounding alone."
+    rho: float
+    x: float
+
+    def change(self, R: float, sign: int) -> float:
+        "log(|rho + sign R| / rho)."
+        if sign > 0 or self.rho > 2 * R:
+            return math.log1p(sign * R / self.rho)
+        return math.log(max(abs(self.x), math.ulp(0.0)) / self.rho)
+
 def _is_enough(
-    y: float, # log(rho^2 / 2)
-    t: float, R: float, k: float,
-    sign: int, # 1: the largest coordinate grows by R; -1: it shrinks by it
+    middle: _Middle, t: float, R: float, k: float,
+    sign: int, # 1: a shift by R against the point; -1: along it
 ) -> bool:
     "Whether L <= t after that; from the change of psi, which keeps its digits where rho is far below R."
-    v = (y + math.log(2)) / 2
-    apart = math.log(R) - v
-    if sign < 0 and apart >= 0:
-        return False # it would change its sign
-    change = _softplus(apart) if sign > 0 else math.log1p(-math.exp(apart))
-    return k * change + sign * R * math.exp(v) + (R * R / 2 + t) >= 0
+    return bool(k * middle.change(R, sign) + sign * R * middle.rho + (R * R / 2 + t) >= 0)
+
+def _cube_sides(
+    none: np.ndarray, # log P(no other coordinate is low enough)
+    t: float, R: float, k: float, middle: _Middle,
+) -> tuple[np.ndarray, np.ndarray]:
+    "P(L <= t) and P(L > t): the largest coordinate grows, or another one has to."
+    if middle.x > 0 and _is_enough(middle, t, R, k, -1): # otherwise the largest one would change its sign
+        none = np.full_like(none, -np.inf)
+    against = 0.5 if _is_enough(middle, t, R, k, 1) else 0.0
+    return against - np.expm1(none) / 2, 0.5 - against + np.exp(none) / 2
 
 def _cube_tails(
-    y: np.ndarray, t: float, R: float, d: int, k: float,
-    middle: float, # a y between the same kinks
+    y: np.ndarray, t: float, R: float, d: int, k: float, middle: _Middle,
 ) -> tuple[np.ndarray, np.ndarray]:
     "P(L <= t) and P(L > t) given y = log(rho^2 / 2) for the family linf, d >= 2."
     rho, less = _gain(y, t, R, k)
     share = np.clip(less / (2 * rho), 0, 1) # of [-rho, rho]: another coordinate low enough
-    if _is_enough(middle, t, R, k, -1):
-        share = np.ones_like(share)
     with np.errstate(divide="ignore"):
-        none = (d - 1) * np.log1p(-share)
-    against = 0.5 if _is_enough(middle, t, R, k, 1) else 0.0
-    return against - np.expm1(none) / 2, 0.5 - against + np.exp(none) / 2
+        return _cube_sides((d - 1) * np.log1p(-share), t, R, k, middle)
 
 # %% ../../nbs/maths/01_shells.ipynb #5b1c9d11
-def _coin_tails(y: np.ndarray, t: float, R: float, k: float, middle: float) -> tuple[np.ndarray, np.ndarray]:
+def _coin_tails(
+    y: np.ndarray, t: float, R: float, d: int, k: float, middle: _Middle,
+) -> tuple[np.ndarray, np.ndarray]:
     "P(L <= t) and P(L > t) in one dimension, the same throughout a panel."
-    v = (middle + math.log(2)) / 2
-    change = k * math.log(max(abs(math.expm1(math.log(R) - v)), math.ulp(0.0)))
-    along = change - R * math.exp(v) + (R * R / 2 + t) >= 0
-    below = 0.5 * along + 0.5 * _is_enough(middle, t, R, k, 1)
+    below = sum(_is_enough(middle, t, R, k, sign) for sign in (-1, 1)) / 2
     return np.full_like(y, below), np.full_like(y, 1 - below)
+
+# %% ../../nbs/maths/01_shells.ipynb #5b1c9d21
+BESIDE = 0.1 # kinks within this part of R from R: what lies between them is integrated over rho - R
+
+def _beside(t: float, R: float, k: float) -> list[float]:
+    "Edges of panels in rho - R, up to R; none where no kink is so near."
+    if t <= 0 or k == 0:
+        return []
+    first = -R * math.exp(-_softplus(_inner_kink(t, R, k)))
+    if first < -BESIDE * R:
+        return []
+    return [first, *(x for x in map(math.exp, _outer_kinks(t, R, k)) if x < R), R]
+
+def _reached(x: np.ndarray, t: float, R: float, k: float) -> np.ndarray:
+    "rho sqrt(1 + e), the norm at which L = t, for rho = R + x: to all digits, also where it is tiny."
+    square = (R + x)**2
+    logarithm = (square - 2 * t) / k - wrightomega((square - 2 * t) / k + np.log(square / k)).real
+    for _ in range(2): # of Newton's method
+        excess = k * logarithm + square * np.expm1(logarithm) + 2 * t
+        logarithm = logarithm - excess / (k + square * np.exp(logarithm))
+    return (R + x) * np.exp(logarithm / 2)
+
+# %% ../../nbs/maths/01_shells.ipynb #5b1c9d23
+def _ball_near(x: np.ndarray, t: float, R: float, d: int, k: float) -> tuple[np.ndarray, np.ndarray]:
+    "P(L <= t) and P(L > t) given rho = R + x for the family l2, d >= 2."
+    reached, b = _reached(x, t, R, k), (d - 1) / 2
+    high = np.clip((reached - np.abs(x)) * (reached + np.abs(x)) / (4 * (R + x) * R), 0, 1)
+    return betaincc(b, b, high), betainc(b, b, high)
+
+def _cube_near(
+    x: np.ndarray, t: float, R: float, d: int, k: float, middle: _Middle,
+) -> tuple[np.ndarray, np.ndarray]:
+    "P(L <= t) and P(L > t) given rho = R + x for the family linf, d >= 2."
+    other = np.clip((x + _reached(x, t, R, k)) / (2 * (R + x)), 0, 1)
+    with np.errstate(divide="ignore"):
+        return _cube_sides((d - 1) * np.log(other), t, R, k, middle)
 
 # %% ../../nbs/maths/01_shells.ipynb #5c815084
 def _gamma_mass(low: float, high: float, a: float) -> float:
@@ -267,10 +369,18 @@ def _gamma_mass(low: float, high: float, a: float) -> float:
 def _tails_given(d: int, family: str) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
     "The conditional law of a family, as a function of y, t, R, d, k and the middle of the panel."
     if d == 1:
-        return lambda y, t, R, d, k, middle: _coin_tails(y, t, R, k, middle)
+        return _coin_tails
     if family == "linf":
         return _cube_tails
     return lambda y, t, R, d, k, middle: _ball_tails(y, t, R, d, k)
+
+def _tails_near(d: int, family: str) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+    "The same beside rho = R, as a function of rho - R."
+    if d == 1:
+        return _coin_tails
+    if family == "linf":
+        return _cube_near
+    return lambda x, t, R, d, k, middle: _ball_near(x, t, R, d, k)
 
 # %% ../../nbs/maths/01_shells.ipynb #52ce2f8d
 def _constant(
@@ -286,9 +396,29 @@ def _constant(
 ROUNDING = 4e-15 # relative change of both tails at which halving stops
 
 # %% ../../nbs/maths/01_shells.ipynb #fa92e26f
+Panel = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]]
+
+def _between(low: float, high: float, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    "Nodes of a panel, from the distances to its ends as parts of its width."
+    return np.where(left < 0.5, low + (high - low) * left, high - (high - low) * right)
+
+def _far_panel(low: float, high: float, a: float, tails: Callable) -> Panel:
+    "A panel in y: nodes' densities, and the tails there."
+    def at(left, right):
+        y = _between(low, high, left, right)
+        return (high - low) * np.exp(log_gamma_density(y, a)), tails(y)
+    return at
+
+def _near_panel(low: float, high: float, R: float, a: float, tails: Callable) -> Panel:
+    "A panel in rho - R: its nodes keep the digits of its ends."
+    def at(left, right):
+        x = _between(low, high, left, right)
+        y = 2 * np.log(R + x) - math.log(2)
+        return 2 * (high - low) / (R + x) * np.exp(log_gamma_density(y, a)), tails(x)
+    return at
+
 def _integrate(
-    panels: list[tuple[float, float, Callable]], # ends in y, and the tails as a function of y
-    a: float,          # shape of the Gamma law
+    panels: list[Panel],
     total: np.ndarray, # both tails outside of the panels
 ) -> np.ndarray:       # both tails
     "Add the panels' tails, halving the step until nothing changes."
@@ -298,13 +428,26 @@ def _integrate(
     for halvings in range(4, 11):
         left, right, weights = tanh_sinh(halvings)
         old, new = new, np.zeros(2)
-        for low, high, tails in panels:
-            y = np.where(left < 0.5, low + (high - low) * left, high - (high - low) * right)
-            w = weights * (high - low) * np.exp(log_gamma_density(y, a))
-            new += [w @ v for v in tails(y)]
+        for panel in panels:
+            density, tails = panel(left, right)
+            new += [(weights * density) @ v for v in tails]
         if np.all(np.abs(new - old) <= ROUNDING * (total + new)):
             break
     return total + new
+
+# %% ../../nbs/maths/01_shells.ipynb #5b1c9d25
+def _far_ends(
+    low: float, high: float,
+    at: list[float],   # y of kinks, increasing
+    cut: float | None, # y up to which, from the first kink on, panels lie beside R
+) -> list[tuple[float, float]]: # ends of panels in y
+    "Panels between kinks, within low and high."
+    inside = [y for y in at if low < y < high]
+    if cut is None:
+        edges = [low, *inside, high]
+        return list(zip(edges, edges[1:]))
+    above = [cut, *(y for y in inside if y > cut), high]
+    return [(left, right) for left, right in [(low, at[0]), *zip(above, above[1:])] if left < right]
 
 # %% ../../nbs/maths/01_shells.ipynb #7d3a1f01
 def shell_law(
@@ -314,24 +457,39 @@ def shell_law(
     k: float,    # exponent, 0 <= k < d
     family: str, # "l2" or "linf"
 ) -> tuple[float, float]: # G(t) and 1 - G(t)
-    "The law of L, to a relative 1e-14 of either tail. Raises ValueError where it leaves double precision."
-    given, a = _tails_given(d, family), (d - k) / 2
+    """The law of L, to a relative 1e-14 of either tail. Raises ValueError where it leaves double precision.
+
+    Args:
+        t: value of L
+        R: length of the shift ("l2") or its coordinates ("linf"), > 0
+        d: number of inputs, >= 1
+        k: exponent, 0 <= k < d
+        family: "l2" or "linf"
+    Returns:
+        G(t) and 1 - G(t)
+    """
+    a = (d - k) / 2
     low, high = log_gamma_range(a, 120 + (R + abs(t) / R)**2 / 2)
     start = float(gammainc(a, np.exp(low)))
     at = [2 * v - math.log(2) for v in kinks(t, R, k)]
     if start > 1e-16 and min(at, default=low) < low:
         raise ValueError(f"k = {k:g} is too close to d = {d}: the law at {t:g} is below double precision")
-    edges = [low, *(y for y in at if low < y < high), high]
     total = np.array([start, 0.0] if k > 0 or t >= -R * R / 2 else [0.0, start])
-    panels = []
-    for left, right in zip(edges, edges[1:]):
-        def tails(y, middle=(left + right) / 2): return given(y, t, R, d, k, middle)
+    beside = _beside(t, R, k) if math.log(2 * R * R) > low else []
+    near, panels = _tails_near(d, family), []
+    for left, right in zip(beside, beside[1:]):
+        middle = _Middle(R + (left + right) / 2, (left + right) / 2)
+        panels.append(_near_panel(left, right, R, a, partial(near, t=t, R=R, d=d, k=k, middle=middle)))
+    given = _tails_given(d, family)
+    for left, right in _far_ends(low, high, at, math.log(2 * R * R) if beside else None):
+        rho = math.exp((left + right) / 4 + math.log(2) / 2)
+        tails = partial(given, t=t, R=R, d=d, k=k, middle=_Middle(rho, rho - R))
         fixed = _constant(tails, left, right)
         if fixed is None:
-            panels.append((left, right, tails))
+            panels.append(_far_panel(left, right, a, tails))
         else:
             total = total + _gamma_mass(left, right, a) * fixed
-    below, above = np.minimum(_integrate(panels, a, total), 1.0)
+    below, above = np.minimum(_integrate(panels, total), 1.0)
     return float(below), float(above)
 
 # %% ../../nbs/maths/01_shells.ipynb #a3df9021
@@ -365,7 +523,15 @@ def smooth_law(
     d: int, k: float,
     density: bool = False, # also return the density of L
 ) -> tuple[np.ndarray, ...]: # G(t), 1 - G(t) [, density], each [B]
-    "The law of L for family l2 where it is smooth, for many (t, R) at once."
+    """The law of L for family l2 where it is smooth, for many (t, R) at once.
+
+    Args:
+        t: [B] values of L
+        R: [B] lengths, > 0
+        density: also return the density of L
+    Returns:
+        G(t), 1 - G(t) [, density], each [B]
+    """
     reach = 2.0 * np.ceil(smooth_reach(t, R, d, k) / 2)
     square, w = _smooth_nodes(d, k, min(reach, 40.0))
     t, R, rho, b = np.asarray(t)[:, None], np.asarray(R)[:, None], np.sqrt(square), (d - 1) / 2

@@ -783,6 +783,40 @@ def test_the_first_guess_of_a_median_is_no_root(d, q, R):
     assert sb.verified_radius(np.array([q]), d, 0, "linf")[0][0] == pytest.approx(R, rel=1e-8)
 
 
+@pytest.mark.parametrize(
+    "family, d, k, R, w, tail", # by quadrature at 60 digits, from the norms that are reached
+    [
+        ("l2", 2, 1.98, 0.001, 12.0, 3.28392467222e-13),
+        ("l2", 2, 1.5, 2.0, 12.0, 1.67579115772e-12),
+        ("l2", 3, 2.95, 0.001, 12.0, 2.7275197369e-18),
+        ("linf", 2, 1.98, 0.001, 12.0, 3.28393153243e-13),
+        ("linf", 2, 1.5, 2.0, 12.0, 1.67581003464e-12),
+        ("linf", 3, 2.95, 0.5, 9.0, 2.66140317647e-14),
+    ],
+)
+def test_rare_levels_beside_the_pole_of_the_shifted_noise(family, d, k, R, w, tail):
+    "They count e^t times in a bound; kinks around rho = R were known to 1e-16 R, and tails to a few millionths."
+    t = k * w + R * R / 2
+    assert shell_values.law_at(t, R, d, k, family)[1] == pytest.approx(tail, rel=2e-11)
+
+
+def test_no_radius_is_proved_from_a_tail_that_rounding_enlarged():
+    "1.5119542e-05 was proved; V there lies 1.2e-7 below 1/2 (incomplete gamma functions at 50 digits)."
+    assert sb.radius(None, 1, 0.98, "l2", one_minus_p=1e-12) == pytest.approx(1.5119359033192706e-05, rel=1e-11)
+    assert sb.verified_radius(np.array([1e-12]), 1, 0.98, "l2")[0][0] < 1.5119359033192706e-05
+
+
+@pytest.mark.parametrize("R, k", [(0.014102944242242007, 1.9692866250888252), (0.4157905474828159, 0.5903327154330977)])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_law_rises_where_two_roots_appear(R, k, sign):
+    "At d = 2 the integrand bends there as sharply as at the roots; just before, the law was off by up to 4e-7."
+    nearest = 2 * k / (R + math.sqrt(R * R + 4 * k))
+    t = sign * (k * math.log1p(R / nearest) + R * nearest + R * R / 2)
+    steps = np.array([-1e-10, -1e-13, 0.0, 1e-13, 1e-10])
+    below = np.array([shell_values.law_at(t + step, R, 2, k, "l2")[0] for step in steps])
+    assert np.all(np.diff(below) > -1e-14)
+
+
 @pytest.mark.parametrize("d", [2, 3, 17])
 @pytest.mark.parametrize("R", [0.5, 4.0, 12.0, 17.0, 18.96])
 def test_without_k_the_law_goes_on_at_the_level_that_has_no_kink(d, R):
