@@ -817,6 +817,24 @@ def test_a_law_rises_where_two_roots_appear(R, k, sign):
     assert np.all(np.diff(below) > -1e-14)
 
 
+@pytest.mark.parametrize(
+    "family, d, k, R, t",
+    [
+        ("l2", 1, 0.98, 1.5e-5, 23.0), ("l2", 2, 1.98, 0.5, 18.0), ("l2", 50, 20.0, 3.0, 9.0), ("linf", 3, 2.95, 0.5, 26.0),
+        ("linf", 3, 0.0, 17.0, 144.4), ("mixed", 2, 0.6, 4.1, 18.4), ("mixed", 3, 2.7, 1.06, 8.5), ("mixed", 5, 1.5, 2.55, 18.2),
+        ("mixed", 8, 7.2, 0.57, 8.7), ("mixed", 24, 7.2, 1.1, 18.2),
+    ],
+)
+def test_tails_of_both_sides_belong_to_one_law(family, d, k, R, t):
+    "P(L > -t) + e^t P(L > t) has the slope e^t P(L > t): where a shift is undone, L changes its sign."
+    def above(s): return shell_values.law_at(s, R, d, k, family)[1]
+    def bound(s): return above(-s) + math.exp(s) * above(s)
+    nodes, weights = np.polynomial.legendre.leggauss(8)
+    grown = 0.05 * sum(w * math.exp(s) * above(s) for w, s in zip(weights, t + 0.05 * (1 + nodes)))
+    assert grown > 1e-5 # something to be seen
+    assert bound(t + 0.1) - bound(t) == pytest.approx(grown, abs=2e-10 if family == "mixed" else 2e-13)
+
+
 @pytest.mark.parametrize("d", [2, 3, 17])
 @pytest.mark.parametrize("R", [0.5, 4.0, 12.0, 17.0, 18.96])
 def test_without_k_the_law_goes_on_at_the_level_that_has_no_kink(d, R):
