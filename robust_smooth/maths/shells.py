@@ -29,15 +29,7 @@ def check_family(
     k: float,    # exponent, 0 <= k < d
     family: str, # one of `FAMILIES`
 ) -> tuple[int, float]: # d and k
-    """Raise ValueError unless the family has a density and a proved worst shift.
-
-    Args:
-        d: number of inputs, >= 1
-        k: exponent, 0 <= k < d
-        family: one of `FAMILIES`
-    Returns:
-        d and k
-    """
+    "Raise ValueError unless the family has a density and a proved worst shift."
     if family not in FAMILIES:
         raise ValueError(f"family must be one of {FAMILIES}, got {family!r}")
     if not (np.ndim(d) == 0 and d == int(d) and d >= 1):
@@ -54,16 +46,7 @@ def check_range(
     low: float,       # least value allowed
     high: float,      # largest value allowed
 ) -> np.ndarray:      # float64, the same shape
-    """Raise ValueError unless every number lies in [low, high]; NaN does not.
-
-    Args:
-        name: of the argument, for the error
-        value: numbers, any shape
-        low: least value allowed
-        high: largest value allowed
-    Returns:
-        float64, the same shape
-    """
+    "Raise ValueError unless every number lies in [low, high]; NaN does not."
     array = np.asarray(value, dtype=np.float64)
     if not np.all((array >= low) & (array <= high)):
         raise ValueError(f"{name} must be in [{low:g}, {high:g}], got {array}")
@@ -85,14 +68,7 @@ def log_gamma_density(
     y: np.ndarray, # log x
     a: float,      # shape of x ~ Gamma(a), > 0
 ) -> np.ndarray:   # log density of y
-    """Log density of y = log x, arranged around x = a so that nothing large cancels at any a.
-
-    Args:
-        y: log x
-        a: shape of x ~ Gamma(a), > 0
-    Returns:
-        log density of y
-    """
+    "Log density of y = log x, arranged around x = a so that nothing large cancels at any a."
     u = y - np.log(a)
     constant = _stirling(a) if a > 15 else a * np.log(a) - a - gammaln(a)
     return a * (u - np.expm1(u)) + constant
@@ -105,14 +81,7 @@ def log_gamma_range(
     a: float,    # shape of x ~ Gamma(a), > 0
     drop: float, # > 0
 ) -> tuple[float, float]: # lowest and highest y
-    """Where the density of y = log x is within a factor exp(-drop) of its peak. Raises ValueError.
-
-    Args:
-        a: shape of x ~ Gamma(a), > 0
-        drop: > 0
-    Returns:
-        lowest and highest y
-    """
+    "Where the density of y = log x is within a factor exp(-drop) of its peak. Raises ValueError."
     def below(u: float) -> float:
         return a * (math.expm1(u) - u) - drop
 
@@ -134,17 +103,7 @@ def level(
     steps: int = 3,     # of Newton's method
     start: np.ndarray | None = None, # first guess; None: Wright's omega function
 ) -> np.ndarray:        # e > -1 (k > 0)
-    """The e with (k/2) log(1 + e) + square e / 2 = -t, to a relative 1e-15.
-
-    Args:
-        square: rho^2, > 0
-        t: value of L
-        k: exponent, >= 0
-        steps: of Newton's method
-        start: first guess; None: Wright's omega function
-    Returns:
-        e > -1 (k > 0)
-    """
+    "The e with (k/2) log(1 + e) + square e / 2 = -t, to a relative 1e-15."
     if k == 0:
         return -2 * t / square
     if start is None:
@@ -220,15 +179,7 @@ def kinks(
     k: float, # exponent, >= 0
 ) -> list[float]: # log rho, increasing; at most three
     """Radii at which a shift by R along or against a point has L = t exactly; those of t and -t are reflections.
-    Where a shift against never has, the one that comes nearest is among them.
-
-    Args:
-        t: value of L
-        R: length of the shift, > 0
-        k: exponent, >= 0
-    Returns:
-        log rho, increasing; at most three
-    """
+    Where a shift against never has, the one that comes nearest is among them."""
     s, log_R, half = abs(t), math.log(R), R * R / 2
     if k == 0:
         where = abs(t + half) / R
@@ -244,13 +195,7 @@ def kinks(
 def tanh_sinh(
     halvings: int, # of the step 1
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # distances from both ends of (0, 1), and weights
-    """The tanh-sinh rule on (0, 1).
-
-    Args:
-        halvings: of the step 1
-    Returns:
-        distances from both ends of (0, 1), and weights
-    """
+    "The tanh-sinh rule on (0, 1)."
     step = 2.0**-halvings
     s = np.arange(-np.floor(3.6 / step), np.floor(3.6 / step) + 1) * step
     u = np.pi / 2 * np.sinh(s)
@@ -457,17 +402,7 @@ def shell_law(
     k: float,    # exponent, 0 <= k < d
     family: str, # "l2" or "linf"
 ) -> tuple[float, float]: # G(t) and 1 - G(t)
-    """The law of L, to a relative 1e-14 of either tail. Raises ValueError where it leaves double precision.
-
-    Args:
-        t: value of L
-        R: length of the shift ("l2") or its coordinates ("linf"), > 0
-        d: number of inputs, >= 1
-        k: exponent, 0 <= k < d
-        family: "l2" or "linf"
-    Returns:
-        G(t) and 1 - G(t)
-    """
+    "The law of L, to a relative 1e-14 of either tail. Raises ValueError where it leaves double precision."
     a = (d - k) / 2
     low, high = log_gamma_range(a, 120 + (R + abs(t) / R)**2 / 2)
     start = float(gammainc(a, np.exp(low)))
@@ -523,15 +458,7 @@ def smooth_law(
     d: int, k: float,
     density: bool = False, # also return the density of L
 ) -> tuple[np.ndarray, ...]: # G(t), 1 - G(t) [, density], each [B]
-    """The law of L for family l2 where it is smooth, for many (t, R) at once.
-
-    Args:
-        t: [B] values of L
-        R: [B] lengths, > 0
-        density: also return the density of L
-    Returns:
-        G(t), 1 - G(t) [, density], each [B]
-    """
+    "The law of L for family l2 where it is smooth, for many (t, R) at once."
     reach = 2.0 * np.ceil(smooth_reach(t, R, d, k) / 2)
     square, w = _smooth_nodes(d, k, min(reach, 40.0))
     t, R, rho, b = np.asarray(t)[:, None], np.asarray(R)[:, None], np.sqrt(square), (d - 1) / 2

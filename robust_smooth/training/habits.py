@@ -70,13 +70,7 @@ def _pushed(step: dis.Instruction, stack: list, alias: Mapping[str, str | None],
 # %% ../../nbs/training/03a_habits.ipynb #96208d4d
 @dataclass(frozen=True)
 class Habits:
-    """What the code of a class does to attributes, by their names.
-
-    Args:
-        mentioned: by any code of the class
-        written: while it computes
-        altered: in place, while it computes
-    """
+    "What the code of a class does to attributes, by their names."
     mentioned: frozenset # by any code of the class
     written: frozenset   # while it computes
     altered: frozenset   # in place, while it computes
@@ -85,21 +79,12 @@ class Habits:
               name: str,     # of an attribute
               mutable: bool, # whether what it holds can be altered in place
              ) -> bool:
-        """Whether an attribute is state: another one after a call.
-
-        Args:
-            name: of an attribute
-            mutable: whether what it holds can be altered in place
-        """
+        "Whether an attribute is state: another one after a call."
         return name in self.written or mutable and name in self.altered
 
 def habits_of(functions: Mapping[str, Sequence[types.FunctionType]], # of a class and those above it, by name
              ) -> Habits:
-    """The habits of a class.
-
-    Args:
-        functions: of a class and those above it, by name
-    """
+    "The habits of a class."
     steps = {name: [step for each in found for step in _instructions(each.__code__)]
              for name, found in functions.items()}
     reached, ahead = set[str](), ["forward", "__call__"]
@@ -128,14 +113,7 @@ def _nodes(block: Any) -> Iterator[Any]:
 def read_graph(graph: Any,        # of a method or a function
                owner: Any = None, # the module whose method it is
               ) -> tuple[str, list]: # its text; its constants, and the attributes of the owner that it reads
-    """A graph of TorchScript with all that it calls. Modules within it are what it reads of them.
-
-    Args:
-        graph: of a method or a function
-        owner: the module whose method it is
-    Returns:
-        its text; its constants, and the attributes of the owner that it reads
-    """
+    "A graph of TorchScript with all that it calls. Modules within it are what it reads of them."
     graph = graph.copy()
     torch._C._jit_pass_inline(graph)
     held: list[Any] = []
@@ -155,9 +133,5 @@ _STANDARD = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib"
 @functools.cache
 def is_standard(file: str, # path of a module
                ) -> bool:
-    """Whether a file is of the standard library.
-
-    Args:
-        file: path of a module
-    """
+    "Whether a file is of the standard library."
     return ".zip" in file or any(Path(file).resolve().is_relative_to(folder) for folder in _STANDARD)

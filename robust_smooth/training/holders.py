@@ -31,13 +31,7 @@ __all__ = ['GROUP', 'LOTTERIES', 'Given', 'as_pictures', 'as_labels', 'in_memory
 
 # %% ../../nbs/training/12_holders.ipynb #c677f3eb
 class Given(NamedTuple):
-    """What a holder gives.
-
-    Args:
-        images: [B, ...] float32, where they are
-        labels: [B] int64; None: there are none, or they are no classes
-        index: [B] int64: dataset indices, not tuple.index; or None
-    """
+    "What a holder gives."
     images: Tensor            # [B, ...] float32, where they are
     labels: np.ndarray | None # [B] int64; None: there are none, or they are no classes
     index: np.ndarray | None  # type: ignore[assignment] # [B] int64: dataset indices, not tuple.index; or None
@@ -78,11 +72,7 @@ def _as_tensor(array: np.ndarray) -> Tensor:
         return torch.as_tensor(array)
 
 def as_pictures(data: Any) -> Tensor: # float32, where they are
-    """Floating-point images. Raises TypeError for whole numbers.
-
-    Returns:
-        float32, where they are
-    """
+    "Floating-point images. Raises TypeError for whole numbers."
     if _is_photo(data):
         return _from_photo(data)
     _check_opened(data)
@@ -100,14 +90,7 @@ def as_pictures(data: Any) -> Tensor: # float32, where they are
 def as_labels(labels: Any,  # classes, one an image
               size: int,    # images
              ) -> np.ndarray | None: # [B] int64; None where they are no classes
-    """Whole labels. Raises ValueError where there is not one an image.
-
-    Args:
-        labels: classes, one an image
-        size: images
-    Returns:
-        [B] int64; None where they are no classes
-    """
+    "Whole labels. Raises ValueError where there is not one an image."
     array = np.asarray(labels.detach().cpu() if isinstance(labels, Tensor) else labels)
     if array.dtype.kind == "O" and all(isinstance(one, numbers.Integral) for one in array.ravel()):
         far = [one for one in array.ravel() if not -2**63 <= one < 2**63]
@@ -124,11 +107,7 @@ def as_labels(labels: Any,  # classes, one an image
 # %% ../../nbs/training/12_holders.ipynb #d3a0c7e2
 def in_memory_order(data: Any, # a tensor, an array, an ImageSet, a pair of images and labels; all else stays
                    ) -> Any:
-    """The same images: views with moved axes, reversed arrays and foreign byte orders are copied, the rest is left.
-
-    Args:
-        data: a tensor, an array, an ImageSet, a pair of images and labels; all else stays
-    """
+    "The same images: views with moved axes, reversed arrays and foreign byte orders are copied, the rest is left."
     if isinstance(data, Tensor):
         return data.contiguous() if data.layout == torch.strided else data
     if isinstance(data, np.ndarray) and data.dtype.kind == "f" and data.ndim and not np.ma.isMaskedArray(data):
@@ -142,13 +121,7 @@ def in_memory_order(data: Any, # a tensor, an array, an ImageSet, a pair of imag
 # %% ../../nbs/training/12_holders.ipynb #8baeb596
 def indices_of(dataset: Any, # of known length
               ) -> np.ndarray: # [N] int64
-    """Dataset indices of the items: those of an ImageSet, through subsets of subsets; otherwise 0, 1, ...
-
-    Args:
-        dataset: of known length
-    Returns:
-        [N] int64
-    """
+    "Dataset indices of the items: those of an ImageSet, through subsets of subsets; otherwise 0, 1, ..."
     if isinstance(dataset, Subset):
         chosen = np.asarray(dataset.indices)
         if chosen.size and chosen.dtype.kind in "bf":
@@ -177,11 +150,7 @@ def _positions(sampler: Iterable) -> list[int]:
 
 # %% ../../nbs/training/12_holders.ipynb #5dca9a25
 def order_of(loader: DataLoader) -> np.ndarray | None: # [B] int64; None: a stream, which has no positions
-    """Dataset indices in the order of a loader. Raises ValueError for a loader that shuffles.
-
-    Returns:
-        [B] int64; None: a stream, which has no positions
-    """
+    "Dataset indices in the order of a loader. Raises ValueError for a loader that shuffles."
     if isinstance(loader.dataset, IterableDataset):
         return None
     batches = loader.batch_sampler
@@ -278,14 +247,7 @@ def _plain(label: Any) -> Any:
 # %% ../../nbs/training/12_holders.ipynb #84f45935
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Images that are read some at a time.
-
-    Args:
-        size: images; None: a stream, which ends when it ends
-        index: [B] int64: dataset indices; None: 0, 1, ...
-        read: groups of about so many images, from the first on
-        whole: all of them, where they are in memory anyway
-    """
+    "Images that are read some at a time."
     size: int | None              # images; None: a stream, which ends when it ends
     index: np.ndarray | None      # [B] int64: dataset indices; None: 0, 1, ...
     read: Callable[[int], Iterator[Given]] # groups of about so many images, from the first on
@@ -294,12 +256,7 @@ class Source:
     def groups(self,
                size: int, # images at a time, >= 1; a loader's batches stay whole
               ) -> Iterator[Given]:
-        """Images, labels and indices, group by group. Raises ValueError where there are more or fewer
-        than were announced.
-
-        Args:
-            size: images at a time, >= 1; a loader's batches stay whole
-        """
+        "Images, labels and indices, group by group. Raises ValueError where there are more or fewer than were announced."
         position = 0
         for given in self.read(size):
             rows = np.arange(position, position + len(given.images))
@@ -312,14 +269,7 @@ class Source:
 
 def begun(source: Source, # images that are about to be read
          ) -> tuple[Given, Source]: # the first of them, and all
-    """A look at the first images. What a stream gives may come only once: reading it goes on behind
-    them. Raises ValueError.
-
-    Args:
-        source: images that are about to be read
-    Returns:
-        the first of them, and all
-    """
+    "A look at the first images. What a stream gives may come only once: reading it goes on behind them. Raises ValueError."
     groups = source.groups(1 if source.size is not None else GROUP)
     first = next(groups, None)
     if first is None:
@@ -407,13 +357,7 @@ def _of_loader(loader: DataLoader) -> Source:
 # %% ../../nbs/training/12_holders.ipynb #1b418df4
 def in_memory(given: Given, # images, labels and indices
              ) -> Source:   # of one group
-    """What is in memory, as a source.
-
-    Args:
-        given: images, labels and indices
-    Returns:
-        of one group
-    """
+    "What is in memory, as a source."
     return Source(len(given.images) if given.images.ndim else 0, given.index, lambda _: iter([given]), given)
 
 # %% ../../nbs/training/12_holders.ipynb #17859fb9
@@ -432,12 +376,7 @@ def _in_memory(data: Any) -> Given | None:
 
 def as_source(data: Any, # tensor, array, Pillow image, list of images; an ImageSet; a Dataset or DataLoader, with labels or without
              ) -> Source:
-    """Whatever holds images, to be read some at a time. Raises TypeError; ValueError for a loader that shuffles.
-
-    Args:
-        data: tensor, array, Pillow image, list of images; an ImageSet; a Dataset or DataLoader,
-            with labels or without
-    """
+    "Whatever holds images, to be read some at a time. Raises TypeError; ValueError for a loader that shuffles."
     if isinstance(data, Source):
         return data
     _check_opened(data)
@@ -457,13 +396,7 @@ def as_source(data: Any, # tensor, array, Pillow image, list of images; an Image
 
 def as_images(data: Any, # as for `as_source`
              ) -> Given: # images, labels or None, dataset indices or None
-    """All images, labels and dataset indices of whatever holds them, in memory. Raises as `as_source` does.
-
-    Args:
-        data: as for `as_source`
-    Returns:
-        images, labels or None, dataset indices or None
-    """
+    "All images, labels and dataset indices of whatever holds them, in memory. Raises as `as_source` does."
     source = as_source(data)
     if source.whole is not None:
         return source.whole

@@ -124,6 +124,8 @@ def test_concat_refuses_by_name():
         with pytest.raises(ValueError, match=f"{name} differs"): join(**{name: value})
     with pytest.raises(ValueError, match="several records"): Record.concat([record(), record()])
     with pytest.raises(ValueError, match="at least one"): Record.concat([])
+    one, other = (record(index=index, moments={"radial": np.zeros((3, *row))}) for index, row in (([0, 1, 2], (2,)), ([7, 8, 9], (5,))))
+    with pytest.raises(ValueError, match=r"row of moments.radial differs: \[2\] and \[5\]"): Record.concat([one, other])
 
 
 def test_missing_moments_and_early_stops_are_refused():
