@@ -47,7 +47,11 @@ def _notebook_parameters(args: argparse.Namespace, function: Callable) -> dict[s
     return found
 
 def reproduce(args: argparse.Namespace) -> int: # exit code
-    "Run experiments."
+    """Run experiments.
+
+    Returns:
+        exit code
+    """
     from robust_smooth.lab import reproduce as machine
     from robust_smooth.lab.notebooks import experiments
     from robust_smooth.lab.schedulers import _check_drive
@@ -70,7 +74,11 @@ def reproduce(args: argparse.Namespace) -> int: # exit code
 
 # %% ../nbs/12_cli.ipynb #5f266566
 def sweep(args: argparse.Namespace) -> int: # exit code
-    "Run a grid of parameters."
+    """Run a grid of parameters.
+
+    Returns:
+        exit code
+    """
     from robust_smooth.lab import reproduce as machine
     from robust_smooth.lab.grids import read_grid
     from robust_smooth.lab.outcome import Outcome
@@ -116,7 +124,14 @@ def _made(factory: Any, name: str, option: str) -> Any:
 def load_factory(name: str, # "package.module:factory"
                  option: str = "--model", # for messages
                 ) -> Any:   # what the factory returns, or the object itself if it is a module or holds data
-    "The network or data that a name stands for; the working folder is searched too. Raises ValueError."
+    """The network or data that a name stands for; the working folder is searched too. Raises ValueError.
+
+    Args:
+        name: "package.module:factory"
+        option: for messages
+    Returns:
+        what the factory returns, or the object itself if it is a module or holds data
+    """
     module, colon, attribute = name.partition(":")
     if not colon or not all(part.isidentifier() for part in module.split(".")) or not attribute.isidentifier():
         raise ValueError(f"{option} must be package.module:factory, got {name!r}")
@@ -346,7 +361,11 @@ def _method_options(args: argparse.Namespace) -> dict[str, Any]:
     return found
 
 def certify(args: argparse.Namespace) -> int: # exit code
-    "Vote and certify, or certify from stored votes."
+    """Vote and certify, or certify from stored votes.
+
+    Returns:
+        exit code
+    """
     if (args.model is None) == (args.votes is None):
         raise ValueError("give either --model, to vote and certify, or --votes, to certify from stored votes")
     options = _method_options(args)
@@ -369,7 +388,11 @@ def certify(args: argparse.Namespace) -> int: # exit code
 
 # %% ../nbs/12_cli.ipynb #ed2d9c9b
 def methods(args: argparse.Namespace) -> int: # exit code
-    "List the registered methods that fit a noise and a norm, best first."
+    """List the registered methods that fit a noise and a norm, best first.
+
+    Returns:
+        exit code
+    """
     from robust_smooth.core.registry import check_listed, find_methods
     check_listed(args.noise, args.norm)
     for method in find_methods(args.noise, args.norm):
@@ -378,13 +401,21 @@ def methods(args: argparse.Namespace) -> int: # exit code
     return 0
 
 def draws(args: argparse.Namespace) -> int: # exit code
-    "How many draws a radius takes, by each method; or the radius that a number of draws typically proves."
+    """How many draws a radius takes, by each method; or the radius that a number of draws typically proves.
+
+    Returns:
+        exit code
+    """
     from robust_smooth.methods.draws import compared
     print(*compared(args.sigma, args.p, args.alpha, args.radius, args.n), sep="\n")
     return 0
 
 def convert(args: argparse.Namespace) -> int: # exit code
-    "Rewrite a votes file in today's format."
+    """Rewrite a votes file in today's format.
+
+    Returns:
+        exit code
+    """
     from robust_smooth.core.votes_file import convert as rewrite
     for line in rewrite(args.votes, args.to, skip_damaged=args.skip_damaged):
         print("left out:", line)
@@ -393,7 +424,11 @@ def convert(args: argparse.Namespace) -> int: # exit code
 
 # %% ../nbs/12_cli.ipynb #c11d0c70
 def report(args: argparse.Namespace) -> int: # exit code
-    "Rebuild the HTML report of the last run, or of the largest run of each experiment that the checkout keeps."
+    """Rebuild the HTML report of the last run, or of the largest run of each experiment that the checkout keeps.
+
+    Returns:
+        exit code
+    """
     from robust_smooth.core.places import check_writable, checkout
     from robust_smooth.lab import cache
     from robust_smooth.lab.report import build
@@ -408,7 +443,11 @@ def report(args: argparse.Namespace) -> int: # exit code
     return 0
 
 def doctor(args: argparse.Namespace) -> int: # exit code
-    "Say what is here and what is missing, or how fast it is; exit code 1 if something needed is missing."
+    """Say what is here and what is missing, or how fast it is; exit code 1 if something needed is missing.
+
+    Returns:
+        exit code
+    """
     if args.speed:
         from robust_smooth.lab.machine import measure
         measure(compiled=args.compiled)
@@ -443,7 +482,11 @@ def _said_of(card: dict) -> str:
         return f"has a card that cannot be read, beside {card['path']}: {type(error).__name__}: {error}"
 
 def zoo(args: argparse.Namespace) -> int: # exit code
-    "List the zoo, train for it, or make twins in int8."
+    """List the zoo, train for it, or make twins in int8.
+
+    Returns:
+        exit code
+    """
     from robust_smooth.training import models
     _check_zoo(args)
     if args.int8 is not None:
@@ -495,7 +538,13 @@ def _nobody_reads() -> bool:
 
 def main(argv: Sequence[str] | None = None, # arguments; None: those of the process
         ) -> int:                           # exit code
-    "The command `robust-smooth`."
+    """The command `robust-smooth`.
+
+    Args:
+        argv: arguments; None: those of the process
+    Returns:
+        exit code
+    """
     made = parser()
     args = made.parse_args(argv)
     if args.command is None:

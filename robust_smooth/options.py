@@ -270,7 +270,13 @@ WORDS = {"true": True, "false": False, "none": None}
 
 def read_value(text: str, # what stands after the =
               ) -> Any:   # a literal, or the text
-    "A value from the command line, never evaluated."
+    """A value from the command line, never evaluated.
+
+    Args:
+        text: what stands after the =
+    Returns:
+        a literal, or the text
+    """
     if text.lower() in WORDS:
         return WORDS[text.lower()]
     try:
@@ -281,7 +287,12 @@ def read_value(text: str, # what stands after the =
 def read_parameters(pairs: Sequence[str], # "name=value"
                     option: str = "-p",   # for messages
                    ) -> dict[str, Any]:
-    "Parameters from the command line. Raises ValueError for what is none, and for a name that comes twice."
+    """Parameters from the command line. Raises ValueError for what is none, and for a name that comes twice.
+
+    Args:
+        pairs: "name=value"
+        option: for messages
+    """
     found: dict[str, Any] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")

@@ -55,7 +55,17 @@ def _duration(seconds: float) -> str:
 
 @dataclass(frozen=True)
 class Estimate:
-    "What a vote would cost and could prove, from a short trial."
+    """What a vote would cost and could prove, from a short trial.
+
+    Args:
+        images: images
+        draws: forward passes per image
+        seconds: expected wall-clock time
+        images_per_second: forward passes per second, noise and counting included
+        memory: bytes of buffers, independent of n
+        largest_radius: norm -> radius that unanimous votes prove, in input units
+        typical_radius: l2 radius that votes with the probabilities asked for prove
+    """
     images: int                # images
     draws: int                 # forward passes per image
     seconds: float             # expected wall-clock time
@@ -92,7 +102,17 @@ def largest_radius(noise: Noise,  # smoothing distribution
                    alpha: float,  # failure probability, in (0, 1)
                    dim: int,      # number of inputs
                   ) -> dict[str, float]: # norm -> radius in input units
-    "What unanimous votes prove by the default methods."
+    """What unanimous votes prove by the default methods.
+
+    Args:
+        noise: smoothing distribution
+        classes: C >= 2
+        n: draws, >= 1
+        alpha: failure probability, in (0, 1)
+        dim: number of inputs
+    Returns:
+        norm -> radius in input units
+    """
     record, largest = _unanimous(noise, classes, n, dim), {}
     for norm in ("l1", "l2", "linf"):
         method = _fitting(noise, norm)
@@ -134,7 +154,15 @@ def _look(progress: bool) -> Callable[[Ballot, Engine, int], None]:
 def classes_of(model: Callable, # base classifier
                images: Tensor,  # [B, ...] at least one
               ) -> int:         # C >= 2
-    "Classes of the model, from one forward pass. Raises ValueError, saying which axis is wrong, where the images do not fit."
+    """Classes of the model, from one forward pass. Raises ValueError, saying which axis is wrong,
+    where the images do not fit.
+
+    Args:
+        model: base classifier
+        images: [B, ...] at least one
+    Returns:
+        C >= 2
+    """
     known = getattr(model, "num_classes", None)
     try:
         logits = forward_in_pieces(model, images[:1].to(device_of(model)), 1)
@@ -224,7 +252,13 @@ def _few(source: Source) -> tuple[Tensor, Source]: # [B, ...] at least one image
 
 # %% ../nbs/10_smoothed.ipynb #8f0816cf
 class Smoothed:
-    "A base classifier smoothed by a distribution: votes, predictions, estimates and checks. Raises TypeError."
+    """A base classifier smoothed by a distribution: votes, predictions, estimates and checks. Raises TypeError.
+
+    Args:
+        model: base classifier, best from `wrap`: [m, ...] in the domain -> [m, C] logits
+        noise: smoothing distribution
+        domain: range of the inputs, whose unit radii have; None: any real numbers
+    """
 
     def __init__(self,
                  model: Callable, # base classifier, best from `wrap`: [m, ...] in the domain -> [m, C] logits
@@ -246,7 +280,11 @@ class Smoothed:
     def num_classes(self,
                     images: Tensor, # [B, ...] at least one
                    ) -> int:
-        "Classes of the model."
+        """Classes of the model.
+
+        Args:
+            images: [B, ...] at least one
+        """
         return classes_of(self.model, images)
 
     def vote(self,
@@ -264,7 +302,23 @@ class Smoothed:
              device: torch.device | str | None = None, # None: where the model is
              progress: bool = True,            # progress bar, and a word on the agreement with clean predictions
             ) -> Record:
-        "Vote: the expensive step, once for all certificates. Raises ValueError or TypeError before the long run."
+        """Vote: the expensive step, once for all certificates. Raises ValueError or TypeError before the long run.
+
+        Args:
+            data: images in the domain, one or many: tensor, array, list, ImageSet, Dataset,
+                DataLoader
+            n: estimation draws per image; a deterministic noise visits all its evaluations
+            n0: selection draws per image
+            moments: also collect the gradient half-sums that the first-order certificates need
+            stop: stopping rule, such as a `sequential.plan`, which has its own n
+            seed: seed of the noise
+            save: votes file; an unfinished one is resumed
+            index: [B] dataset indices; default those of the data, or 0, 1, ...
+            alpha: level to be certified at, which needs enough draws; None: no such check
+            batch_size: rows per forward pass; None: a short timed sweep
+            device: None: where the model is
+            progress: progress bar, and a word on the agreement with clean predictions
+        """
         source = self._source(data)
         _check_place(self.model, device)
         if stop is not None:
@@ -304,7 +358,17 @@ class Smoothed:
                   device: torch.device | str | None = None, # None: where the model is
                   batch_size: int | None = None, # rows per forward pass
                  ) -> float:      # share of votes in [0, 1]
-        "Share of votes under the noise that equal the prediction on the clean image."
+        """Share of votes under the noise that equal the prediction on the clean image.
+
+        Args:
+            data: images in the domain, one or many
+            n: draws per image
+            seed: seed of the noise (a stage of its own)
+            device: None: where the model is
+            batch_size: rows per forward pass
+        Returns:
+            share of votes in [0, 1]
+        """
         made: Ballot | None = None
         shares, rows = [], []
         for given in self._source(data).groups(CLEAN_BATCH):
@@ -325,7 +389,18 @@ class Smoothed:
                 seed: int = 0,        # seed of the noise
                 **settings,           # further settings of `vote`
                ) -> np.ndarray:       # [B] int64: class or `ABSTAIN`
-        "The smoothed classifier's class per image, or an abstention. Raises ValueError where n is too small for alpha."
+        """The smoothed classifier's class per image, or an abstention. Raises ValueError where n is
+        too small for alpha.
+
+        Args:
+            data: images in the domain, one or many
+            n: draws per image
+            alpha: probability of another class than the smoothed classifier's, in (0, 1)
+            seed: seed of the noise
+            **settings: further settings of `vote`
+        Returns:
+            [B] int64: class or `ABSTAIN`
+        """
         method, source = _predictor(self.noise), self._source(data)
         if method is not None and settings.get("stop") is not None:
             raise ValueError("predict takes a fixed number of draws, and no stop; certificates of stopped votes have labels")
@@ -351,7 +426,19 @@ class Smoothed:
                  radius: float | None = None,   # l2 radius wanted under Gaussian noise: as many draws as it takes, instead of n
                  p: ArrayLike | None = None,    # a guess of the probabilities of the top class and its rival, or of the top class
                 ) -> Estimate:
-        "Time, memory and largest attainable radius of a vote, after a short trial; with `p` the typical radius, too."
+        """Time, memory and largest attainable radius of a vote, after a short trial; with `p` the
+        typical radius, too.
+
+        Args:
+            data: images in the domain, one or many
+            n: estimation draws per image
+            alpha: level to be certified at, in (0, 1)
+            seconds: length of the trial
+            batch_size: rows per forward pass; None: a short timed sweep
+            device: None: where the model is
+            radius: l2 radius wanted under Gaussian noise: as many draws as it takes, instead of n
+            p: a guess of the probabilities of the top class and its rival, or of the top class
+        """
         source = self._source(data)
         n, typical = _typical(self.noise, n, alpha, radius, p)
         first, source = _few(source)
@@ -370,7 +457,13 @@ class Smoothed:
     @staticmethod
     def check(certificates: Certificates, # as a method made them
              ) -> np.ndarray:             # [B] bool
-        "Re-prove each radius from the witness it carries. Raises ValueError where there is no witness."
+        """Re-prove each radius from the witness it carries. Raises ValueError where there is no witness.
+
+        Args:
+            certificates: as a method made them
+        Returns:
+            [B] bool
+        """
         return check(certificates)
 
 # %% ../nbs/10_smoothed.ipynb #14ac7c01

@@ -45,7 +45,14 @@ LETTERS: Mapping[str, Callable[[float], Any]] = {
 def example(name: str,           # class name of a registered smoothing distribution
             scale: float = 0.4,  # its scale, in input units
            ) -> Any:             # the distribution
-    "A smoothing distribution to try a method on: its own `example(scale)`, else by its letters. Raises ValueError."
+    """A smoothing distribution to try a method on: its own `example(scale)`, else by its letters. Raises ValueError.
+
+    Args:
+        name: class name of a registered smoothing distribution
+        scale: its scale, in input units
+    Returns:
+        the distribution
+    """
     kind = noise_named(name)
     own = getattr(kind, "example", None)
     if own is not None:
@@ -86,7 +93,18 @@ def _half_space_votes(noise: Any, moments: bool, stop: Any, rows: int, dim: int,
 # %% ../nbs/11_testing.ipynb #6d2a3e37
 @dataclass(frozen=True, eq=False)
 class Case:
-    "A method under one noise and in one norm, and votes to try it on."
+    """A method under one noise and in one norm, and votes to try it on.
+
+    Args:
+        method: name of a registered method
+        noise: class name of a smoothing distribution that it fits
+        norm: norm that it certifies
+        alpha: failure probability
+        n: draws of each image
+        dim: inputs
+        rows: images behind each property, at least 2
+        stop: stopping rule of the vote, for methods that allow one
+    """
     method: str          # name of a registered method
     noise: str           # class name of a smoothing distribution that it fits
     norm: str            # norm that it certifies
@@ -112,7 +130,11 @@ class Case:
 
     @cached_property
     def images(self) -> np.ndarray: # [rows] first input
-        "Where the images of the half-space stand."
+        """Where the images of the half-space stand.
+
+        Returns:
+            [rows] first input
+        """
         return _row_of_images(self.rows, self.dim)[:, 0].numpy()
 
     @cached_property
@@ -127,14 +149,23 @@ class Case:
 
     @cached_property
     def kept(self) -> np.ndarray: # [rows] bool
-        "Which rows certify something finite."
+        """Which rows certify something finite.
+
+        Returns:
+            [rows] bool
+        """
         return (self.table.label != ABSTAIN) & (self.table.radius > 0) & np.isfinite(self.table.radius)
 
     def certify(self,
                 record: Record,  # votes
                 **options: Any,  # further arguments of the method
                ) -> Certificates:
-        "Through the door, at the case's level."
+        """Through the door, at the case's level.
+
+        Args:
+            record: votes
+            **options: further arguments of the method
+        """
         return self.entry(record, self.norm, **{"alpha": self.alpha, **options})
 
     def counted(self,
@@ -142,7 +173,13 @@ class Case:
                 selected: int | None = None, # class that was selected; None: the one with most votes
                 scale: float = 0.4,    # of the noise
                ) -> Record:
-        "A Record of given counts."
+        """A Record of given counts.
+
+        Args:
+            counts: [B, C] estimation votes
+            selected: class that was selected; None: the one with most votes
+            scale: of the noise
+        """
         counts = np.atleast_2d(counts)
         chosen = counts.argmax(axis=1) if selected is None else np.full(len(counts), selected)
         selection = np.eye(counts.shape[1], dtype=np.int64)[chosen]
@@ -315,7 +352,14 @@ PROPERTIES: Mapping[str, Property] = {
 def cases(methods: Iterable[str] | None = None, # names; None: all that are registered
           **settings: Any,                      # further fields of `Case`
          ) -> list[Case]:                       # one per pair of a noise and a norm
-    "All cases of some methods."
+    """All cases of some methods.
+
+    Args:
+        methods: names; None: all that are registered
+        **settings: further fields of `Case`
+    Returns:
+        one per pair of a noise and a norm
+    """
     names = sorted(load_methods()) if methods is None else list(methods)
     return [Case(name, noise, norm, **settings) for name in names for noise, norm in sorted(method_named(name).pairs)]
 
@@ -323,7 +367,14 @@ def cases(methods: Iterable[str] | None = None, # names; None: all that are regi
 def check_case(case: Case,         # a method under one noise and in one norm
                name: str,          # a property of `PROPERTIES`
               ) -> bool:           # False: the property is none of such a case
-    "Hold one property against one case. Raises AssertionError where it does not hold."
+    """Hold one property against one case. Raises AssertionError where it does not hold.
+
+    Args:
+        case: a method under one noise and in one norm
+        name: a property of `PROPERTIES`
+    Returns:
+        False: the property is none of such a case
+    """
     holds, applies = PROPERTIES[name]
     if not applies(case):
         return False
@@ -339,7 +390,16 @@ def check_method(method: str,      # name of a registered method
                  properties: Iterable[str] | None = None, # some of `PROPERTIES`; None: all
                  **settings: Any,  # further fields of `Case`: alpha, n, dim, rows, stop
                 ) -> pd.DataFrame: # a row per case, a column per property: False where it is none of such a case
-    "Hold the property table against a method, for each of its pairs. Raises AssertionError, naming property and pair."
+    """Hold the property table against a method, for each of its pairs. Raises AssertionError, naming
+    property and pair.
+
+    Args:
+        method: name of a registered method
+        properties: some of `PROPERTIES`; None: all
+        **settings: further fields of `Case`: alpha, n, dim, rows, stop
+    Returns:
+        a row per case, a column per property: False where it is none of such a case
+    """
     names = list(PROPERTIES) if properties is None else list(properties)
     found = {str(case): {name: check_case(case, name) for name in names} for case in cases([method], **settings)}
     return pd.DataFrame.from_dict(found, orient="index")

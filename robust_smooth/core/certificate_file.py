@@ -72,7 +72,13 @@ def _plain(value: Any) -> Any:
 
 def certificate_bytes(fields: Mapping[str, Any], # of a table: numbers and words, [B] columns, dictionaries of columns
                      ) -> bytes:                 # a whole file
-    "A table of certificates as a file. Raises ValueError for what only code could bring back."
+    """A table of certificates as a file. Raises ValueError for what only code could bring back.
+
+    Args:
+        fields: of a table: numbers and words, [B] columns, dictionaries of columns
+    Returns:
+        a whole file
+    """
     words: dict[str, Any] = {}
     columns: dict[str, Any] = {}
     for name, value in fields.items():
@@ -97,7 +103,13 @@ def _payloads(data: bytes) -> list[memoryview]:
 
 def certificate_fields(data: bytes,          # a whole file
                       ) -> dict[str, Any]:   # as `certificate_bytes` was given them
-    "The fields of a table. Raises ValueError for damage."
+    """The fields of a table. Raises ValueError for damage.
+
+    Args:
+        data: a whole file
+    Returns:
+        as `certificate_bytes` was given them
+    """
     header, *payloads = _payloads(data)
     told = json.loads(bytes(header))
     if sum(count for _, _, count in told["columns"]) != len(payloads):
@@ -122,7 +134,14 @@ def write_certificates(path: str | Path,          # file to write, by custom NAM
                       ) -> Path:                  # the file
     """Write a table to one file, atomically. What stands there and holds images that the table lacks is kept as
     NAME.before-1, ..., with a warning. Raises ValueError for what only code could bring back, for the name of a
-    table, and where a file of something else is."""
+    table, and where a file of something else is.
+
+    Args:
+        path: file to write, by custom NAME.certificates
+        fields: of a table
+    Returns:
+        the file
+    """
     path = check_regular(path)
     if line := _TABLES.get(path.suffix.lower()):
         raise ValueError(f"path must not end in {path.suffix}, for the file is no table; a table: {line}")
@@ -149,13 +168,23 @@ def _lost(path: Path, index: np.ndarray) -> str: # "": nothing
 
 def holds_certificates(path: str | Path, # any file
                       ) -> bool:
-    "Whether the first line says that a file holds certificates."
+    """Whether the first line says that a file holds certificates.
+
+    Args:
+        path: any file
+    """
     with open(check_regular(path), "rb") as file:
         return file.read(len(FIRST_LINE)) == FIRST_LINE
 
 def read_certificates(path: str | Path, # a file written by `write_certificates`
                      ) -> dict[str, Any]: # the fields of the table
-    "Read a table; nothing in the file can execute code. Raises ValueError for damage and for other files."
+    """Read a table; nothing in the file can execute code. Raises ValueError for damage and for other files.
+
+    Args:
+        path: a file written by `write_certificates`
+    Returns:
+        the fields of the table
+    """
     if not holds_certificates(path):
         raise ValueError(f"{path} holds no certificates: its first line is another")
     try:

@@ -146,7 +146,13 @@ def _remembering(table: Any, claim: Mapping[str, Any]) -> dict[str, Any] | None:
 def altered(table: Any, # certificates with a witness
            ) -> dict[str, np.ndarray]: # name -> [B] bool; only columns that were changed
     """Which columns of `details`, and whether `reason`, are no longer what the witness noted down, and in which rows.
-    One that came later, or that is missing, is changed in all of them."""
+    One that came later, or that is missing, is changed in all of them.
+
+    Args:
+        table: certificates with a witness
+    Returns:
+        name -> [B] bool; only columns that were changed
+    """
     noted = None if table.witness is None else table.witness.get("detailed")
     if noted is None:
         return {}
@@ -247,7 +253,14 @@ class _Rows(_Table):
     def sealed(self,
                **facts: Any, # fields that the votes know: noise, dim, domain, index, labels, levels, adversary, classes
               ) -> Certificates: # with its claim noted down anew
-        "The certificates with facts of the votes that they are of; for the door, which has checked them."
+        """The certificates with facts of the votes that they are of; for the door, which has checked them.
+
+        Args:
+            **facts: fields that the votes know: noise, dim, domain, index, labels, levels,
+                adversary, classes
+        Returns:
+            with its claim noted down anew
+        """
         table: Any = copy.copy(self)
         for name, value in facts.items():
             object.__setattr__(table, name, value)
@@ -267,7 +280,12 @@ class _Rows(_Table):
         return (then == _fingerprints(now, len(self))) | (then == _fingerprints({**now, "labels": None}, len(self)))
 
     def stands(self) -> np.ndarray: # [B] bool
-        "Which rows still say what they said at birth; nothing does where a word that is true of all rows was changed."
+        """Which rows still say what they said at birth; nothing does where a word that is true of all
+        rows was changed.
+
+        Returns:
+            [B] bool
+        """
         claim = self.claim or {}
         fine = np.full(len(self), all(claim.get(name) == getattr(self, name) for name in CLAIMED))
         fine &= self._is_remembered()
@@ -308,7 +326,13 @@ class _Accuracy(_Table):
     def certified_at(self,
                      radius: float | Fraction, # radius in input units, >= 0
                     ) -> np.ndarray: # [B] bool
-        "Which rows are certified at a radius: theirs is not smaller, or their steps suffice. Raises ValueError."
+        """Which rows are certified at a radius: theirs is not smaller, or their steps suffice. Raises ValueError.
+
+        Args:
+            radius: radius in input units, >= 0
+        Returns:
+            [B] bool
+        """
         try:
             fine = bool(radius >= 0)
         except TypeError: # text, None
@@ -326,7 +350,14 @@ class _Accuracy(_Table):
                           ) -> np.ndarray:    # float64, the shape of radii: share with label == y and radius >= r
         """Certified accuracy at each radius; an abstention and an unknown class, -1, count as errors.
 
-        Raises ValueError, for labels that are no classes of the network, too."""
+        Raises ValueError, for labels that are no classes of the network, too.
+
+        Args:
+            labels: [B] true classes; None: those that came with the votes
+            radii: radii in input units, >= 0
+        Returns:
+            float64, the shape of radii: share with label == y and radius >= r
+        """
         right = self.label == self._truth(labels)
         flat = np.ravel(np.asarray(radii, dtype=object))
         values = [np.mean(right & self.certified_at(radius)) if len(self) else np.nan for radius in flat]
@@ -365,7 +396,17 @@ class _Assures(_Accuracy):
                          ) -> np.ndarray:     # float64, the shape of radii: lower ends; the upper end is 1
         """Where the true certified accuracy lies with probability 1 - rho, simultaneously over radii.
 
-        The certificates must be proved, each image once. Raises ValueError."""
+        The certificates must be proved, each image once. Raises ValueError.
+
+        Args:
+            labels: [B] true classes; None: those that came with the votes
+            radii: radii in input units, >= 0
+            rho: failure probability of the statement, in (0, 1)
+            population: True: of what the images are an independent sample of; False: of these
+                images
+        Returns:
+            float64, the shape of radii: lower ends; the upper end is 1
+        """
         if self.mode != "sound":
             raise ValueError(f"accuracy_interval needs proved certificates, got mode={self.mode!r}")
         if not len(self) or len(np.unique(self.index)) != len(self):
@@ -386,7 +427,11 @@ class _Shows(_Table):
         return f"Certificates({terms}: {len(self)} images, {len(self) - kept.sum()} abstain{mean})"
 
     def to_frame(self) -> pd.DataFrame: # one row per image
-        "Index, label, radius, reason, bounds and draws, with method, norm, mode, scope and alpha."
+        """Index, label, radius, reason, bounds and draws, with method, norm, mode, scope and alpha.
+
+        Returns:
+            one row per image
+        """
         import pandas as pd
         names = ("index", "label", "radius", "reason", "p_lower", "p_upper", "n", "steps", "labels")
         columns = {name: value for name in names if (value := getattr(self, name)) is not None}
@@ -405,14 +450,29 @@ class _Glances(_Table):
                 labels: ArrayLike | None = None, # [B] true classes; None: those that came with the votes
                 radii: ArrayLike | None = None,  # [R] radii in input units; None: round ones
                ) -> Summary:                     # printed: a few lines
-        "Certified accuracy at round radii, abstentions by reason, mean radius beside the spread of p. Raises ValueError."
+        """Certified accuracy at round radii, abstentions by reason, mean radius beside the spread of
+        p. Raises ValueError.
+
+        Args:
+            labels: [B] true classes; None: those that came with the votes
+            radii: [R] radii in input units; None: round ones
+        Returns:
+            printed: a few lines
+        """
         return summarise(self, labels, radii)
 
     def plot(self,
              labels: ArrayLike | None = None, # [B] true classes; None: those that came with the votes
              axes: Axes | None = None,        # where to draw the curve alone; None: a new figure, with the limits of p
             ) -> Axes:                        # with the curve
-        "Draw certified accuracy against the radius. Raises ValueError."
+        """Draw certified accuracy against the radius. Raises ValueError.
+
+        Args:
+            labels: [B] true classes; None: those that came with the votes
+            axes: where to draw the curve alone; None: a new figure, with the limits of p
+        Returns:
+            with the curve
+        """
         return plot_certificates(self, labels, axes)
 
 # %% ../../nbs/core/05_certificates.ipynb #65abfa0f
@@ -424,7 +484,14 @@ class _Keeps(_Accuracy):
              witness: bool = True, # False: without the proof, a third of a file or more
             ) -> Path:             # the file
         """Write all to one file, atomically; nothing in it can run. Raises ValueError for what only code could bring
-        back, and for the name of a table."""
+        back, and for the name of a table.
+
+        Args:
+            path: file name, by custom NAME.certificates
+            witness: False: without the proof, a third of a file or more
+        Returns:
+            the file
+        """
         whole = check_flag(witness, "witness")
         kept = {f.name: getattr(self, f.name) for f in fields(self) if whole or f.name != "witness"}
         return write_certificates(path, kept)
@@ -432,7 +499,13 @@ class _Keeps(_Accuracy):
     @staticmethod
     def load(path: str | Path, # a file written by `save`
             ) -> Certificates: # as they were: what was claimed is claimed, and `check` proves it again
-        "Read certificates. Raises ValueError for damage and for other files."
+        """Read certificates. Raises ValueError for damage and for other files.
+
+        Args:
+            path: a file written by `save`
+        Returns:
+            as they were: what was claimed is claimed, and `check` proves it again
+        """
         fields_read = read_certificates(path)
         try:
             claim = fields_read["claim"]
@@ -447,7 +520,16 @@ class _Keeps(_Accuracy):
                   seconds: ArrayLike = 0.0,        # [B] or a number: time per image, >= 0
                   digits: int | None = None,       # significant digits, rounded down; None: all
                  ) -> Path:                        # the file
-        "Write the tab-separated log that the field uses, atomically. Raises ValueError."
+        """Write the tab-separated log that the field uses, atomically. Raises ValueError.
+
+        Args:
+            path: file to write, by custom NAME.tsv
+            labels: [B] true classes, >= 0; None: those that came with the votes
+            seconds: [B] or a number: time per image, >= 0
+            digits: significant digits, rounded down; None: all
+        Returns:
+            the file
+        """
         truth = self.labels if labels is None else labels
         if truth is None:
             raise ValueError("labels must be given: these votes came without true classes, and a log has one an image")
@@ -457,6 +539,33 @@ class _Keeps(_Accuracy):
 # %% ../../nbs/core/05_certificates.ipynb #eb8afd2c
 @tells_of_itself
 class Certificates(_Rows, _Assures, _Shows, _Glances, _Keeps):
-    "Certified labels and radii of a batch of images, with what is needed to read, compare and re-check them."
+    """Certified labels and radii of a batch of images, with what is needed to read, compare and re-check them.
+
+    Args:
+        label: [B] int64: certified class, or `ABSTAIN`
+        radius: [B] float64, in input units, >= 0: constant for norm < radius
+        norm: norm of the perturbation: "l1", "l2", "linf"
+        alpha: failure probability per image, in [0, 1); 0 for deterministic methods
+        method: name of the method, as registered
+        mode: "sound" (proved) or "paper" (as printed, may be unsound)
+        scope: "input", "features", "subspace:NAME" or "direction"
+        index: [B] int64: dataset indices; default 0, 1, ...
+        labels: [B] int64: true classes, where the votes knew them
+        p_lower: [B] lower bounds of the top class's probability
+        p_upper: [B] upper bounds of the runner-up's probability
+        n: [B] int64: draws behind each row
+        witness: [B, ...] arrays that prove the radius again
+        reason: [B] str: why a row abstains or is limited, or ""
+        alpha_scope: "single": alpha for this norm alone; "joint": one alpha for several at once
+        steps: [B] int64, lattice methods: radius = steps / levels, the closed ball
+        levels: grid steps per unit of input, for noise on a grid
+        adversary: on a grid: "quantised" (inputs stay on it) or "continuous" (rounded to it)
+        details: [B] further columns, such as draws or alpha spent
+        noise: smoothing distribution as plain JSON, as `noise_spec` gives it
+        dim: number of inputs d
+        domain: range of the inputs, whose unit the radius has; None: any real numbers
+        classes: number of the network's classes C, where the votes knew it
+        claim: what was claimed at birth; None: noted down now
+    """
 
 FIELDS = tuple(f.name for f in fields(Certificates)) # names of its fields

@@ -55,7 +55,11 @@ _HEAD = "idx\tlabel\tpredict\tradius\tcorrect\ttime"
 
 def check_log_place(path: str | Path, # where a log is to be written
                    ) -> None:
-    "Raise ValueError or OSError where no log can be, or a file of something else is."
+    """Raise ValueError or OSError where no log can be, or a file of something else is.
+
+    Args:
+        path: where a log is to be written
+    """
     path = check_writable(path)
     if path.exists():
         with open(path, "rb") as file:
@@ -69,7 +73,15 @@ def write_certification_log(path: str | Path,            # file to write
                             seconds: ArrayLike = 0.0,    # [B] or a number: time per image, >= 0
                             digits: int | None = None,   # significant digits, rounded down; None: all
                             ) -> None:
-    "Write certificates as such a log, atomically. ValueError: labels, times or digits that do not fit."
+    """Write certificates as such a log, atomically. ValueError: labels, times or digits that do not fit.
+
+    Args:
+        path: file to write
+        certificates: labels and radii: `Certificates`
+        labels: [B] true classes, whole numbers >= 0
+        seconds: [B] or a number: time per image, >= 0
+        digits: significant digits, rounded down; None: all
+    """
     truth = _check_labels(certificates, labels)
     if digits is not None:
         digits = check_whole(digits, "digits")

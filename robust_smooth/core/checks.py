@@ -125,7 +125,11 @@ def _limits_hold(certificates: Certificates) -> np.ndarray: # [B] bool
 # %% ../../nbs/core/08_checks.ipynb #67b6fa81
 def check_named(name: str, # what certificates call their `method`
                ) -> Callable[[Certificates], np.ndarray]:
-    "What re-proves the certificates of a method. Raises ValueError where nobody does."
+    """What re-proves the certificates of a method. Raises ValueError where nobody does.
+
+    Args:
+        name: what certificates call their `method`
+    """
     if name not in CHECKS and name in _table.CHECKS:
         room(_table.CHECKS[name])
     if name not in CHECKS:
@@ -142,7 +146,15 @@ def proving(prove: Callable[..., np.ndarray] | None = None, # check(certificates
             *,
             columns: Columns | None = None, # asked of each row that stands, abstaining or not: name of a column of details -> [B] bool
            ) -> Any:                        # a decorator
-    "Decorator of a method's `check`: who calls it directly asks first what is common to all methods."
+    """Decorator of a method's `check`: who calls it directly asks first what is common to all methods.
+
+    Args:
+        prove: check(certificates, ...) of a method: it proves, all else was asked
+        columns: asked of each row that stands, abstaining or not: name of a column of details ->
+            [B] bool
+    Returns:
+        a decorator
+    """
     if prove is None:
         return functools.partial(proving, columns=columns)
     @functools.wraps(prove)
@@ -154,7 +166,14 @@ def proving(prove: Callable[..., np.ndarray] | None = None, # check(certificates
 # %% ../../nbs/core/08_checks.ipynb #3ebdd4eb
 def check(certificates: Certificates, # as a method made them
          ) -> np.ndarray:             # [B] bool
-    "Re-prove each radius from its witness, without the solver that found it. Raises ValueError where there is none, TypeError for votes."
+    """Re-prove each radius from its witness, without the solver that found it. Raises ValueError where
+    there is none, TypeError for votes.
+
+    Args:
+        certificates: as a method made them
+    Returns:
+        [B] bool
+    """
     if not isinstance(certificates, Certificates):
         kind = type(certificates).__name__
         hints = dict(Record="; votes are certified first: record.certify(...)",

@@ -62,14 +62,26 @@ class _Entry:
                noise: str, # class name of a smoothing distribution
                norm: str,  # canonical name
               ) -> bool:
-        "Whether it may be asked by name for this norm under this noise."
+        """Whether it may be asked by name for this norm under this noise.
+
+        Args:
+            noise: class name of a smoothing distribution
+            norm: canonical name
+        """
         return (noise, norm) in self.pairs or noise in self.judges
 
     def rank_for(self,
                  norm: str | None = None, # norm to certify
                  n: int | None = None,    # draws of each image
                 ) -> float:               # the higher, the sooner it is chosen
-        "Its rank for a norm and a number of draws; beyond `largest_n` it comes last."
+        """Its rank for a norm and a number of draws; beyond `largest_n` it comes last.
+
+        Args:
+            norm: norm to certify
+            n: draws of each image
+        Returns:
+            the higher, the sooner it is chosen
+        """
         if self.largest_n is not None and n is not None and n > self.largest_n:
             return -np.inf
         return self.rank.get(norm or "", 0) if isinstance(self.rank, Mapping) else self.rank
@@ -77,7 +89,11 @@ class _Entry:
 # %% ../../nbs/core/05e_door.ipynb #b6fedd8c
 def refuse_other(record: Any, # votes
                 ) -> None:
-    "Raise TypeError for what holds no votes."
+    """Raise TypeError for what holds no votes.
+
+    Args:
+        record: votes
+    """
     if not (hasattr(record, "counts") and hasattr(record, "noise")):
         hint = "these are certified" if isinstance(record, Certificates) else "votes come first: record = smooth.vote(images)"
         raise TypeError(f"record must hold votes, got {type(record).__name__}; {hint}")
@@ -87,7 +103,13 @@ def refuse_lacking(record: Any,         # votes
                    needs: Sequence[str], # names of moments
                    name: str,           # of the method
                   ) -> None:
-    "Raise ValueError if the votes lack what a method needs beyond counts."
+    """Raise ValueError if the votes lack what a method needs beyond counts.
+
+    Args:
+        record: votes
+        needs: names of moments
+        name: of the method
+    """
     lacking = [need for need in needs if need not in record.moments]
     if lacking:
         raise ValueError(f"method {name!r} needs {lacking}, which this record does not hold; "
@@ -99,7 +121,12 @@ UNBELIEVABLE = 1e-12 # probability below which two stages do not agree in every 
 def same_draws(one: np.ndarray,   # [B, C] counts
                other: np.ndarray, # [B, C] counts that should be of other draws
               ) -> bool:
-    "Whether counts of some rows are of the same draws: more rows are equal than draws of their own ever have."
+    """Whether counts of some rows are of the same draws: more rows are equal than draws of their own ever have.
+
+    Args:
+        one: [B, C] counts
+        other: [B, C] counts that should be of other draws
+    """
     if one.shape != other.shape:
         return False
     from scipy.special import gammaln, xlogy
@@ -113,7 +140,13 @@ def same_draws(one: np.ndarray,   # [B, C] counts
 def refuse_empty(record: Any,         # votes
                  reuse: bool = False, # True: the class is chosen by the estimation votes
                 ) -> None:
-    "Raise ValueError unless every image has estimation votes, and selection votes of its own unless they are not used."
+    """Raise ValueError unless every image has estimation votes, and selection votes of its own unless
+    they are not used.
+
+    Args:
+        record: votes
+        reuse: True: the class is chosen by the estimation votes
+    """
     if len(record) and record.n.min() < 1:
         raise ValueError(f"n must be at least 1 for every image, got {record.n.min()}")
     if len(record) and record.n.max() > MOST_DRAWS:
@@ -129,7 +162,13 @@ def refuse_empty(record: Any,         # votes
 def refuse_one_stage(selection: np.ndarray, # [B, C] votes that choose the class
                      counts: np.ndarray,    # [B, C] votes that estimate
                     ) -> None:
-    "Raise ValueError where selection and estimation are the same votes as they come, before there is a Record of them."
+    """Raise ValueError where selection and estimation are the same votes as they come, before there is
+    a Record of them.
+
+    Args:
+        selection: [B, C] votes that choose the class
+        counts: [B, C] votes that estimate
+    """
     same = selection.shape == counts.shape and np.array_equal(selection, counts)
     telling = same and bool(np.any(np.count_nonzero(counts, axis=-1) > 1))
     if same and counts.size and (telling or np.shares_memory(selection, counts)):
@@ -138,7 +177,11 @@ def refuse_one_stage(selection: np.ndarray, # [B, C] votes that choose the class
 
 def refuse_renamed(columns: Mapping[str, np.ndarray], # of joined votes: index, selection, counts, images
                   ) -> None:
-    "Raise ValueError where an image is there under two names with the same votes: noise follows from the name."
+    """Raise ValueError where an image is there under two names with the same votes: noise follows from the name.
+
+    Args:
+        columns: of joined votes: index, selection, counts, images
+    """
     if "images" not in columns:
         return
     order = np.argsort(columns["images"], kind="stable")
@@ -153,7 +196,12 @@ def refuse_renamed(columns: Mapping[str, np.ndarray], # of joined votes: index, 
 def refuse_domain(noise: Any,  # smoothing distribution
                   domain: tuple[float, float] | None, # of the inputs; None: any real numbers
                  ) -> None:
-    "Raise ValueError if a noise is for inputs in [0, 1] and the inputs are others."
+    """Raise ValueError if a noise is for inputs in [0, 1] and the inputs are others.
+
+    Args:
+        noise: smoothing distribution
+        domain: of the inputs; None: any real numbers
+    """
     if domain != UNIT and getattr(noise, "unit_only", False):
         raise ValueError(f"{type(noise).__name__} noise needs inputs in [0, 1], whose grid or ends it knows, got a domain of "
                          f"{domain_words(domain)}; Gaussian, Uniform and the soap bubbles take any inputs")
@@ -161,7 +209,12 @@ def refuse_domain(noise: Any,  # smoothing distribution
 # %% ../../nbs/core/05e_door.ipynb #8acfe3e6
 def refuse_labels(record: Any, # votes
                  ) -> None:
-    "Raise ValueError where a true class is none of the network's; -1 stands for an unknown one, which is never right."
+    """Raise ValueError where a true class is none of the network's; -1 stands for an unknown one,
+    which is never right.
+
+    Args:
+        record: votes
+    """
     said = "" if record.labels is None else wrong_labels(record.labels, record.counts.shape[1], record.index)
     if said:
         raise ValueError(f"{said}; the votes stay good: dataclasses.replace(record, labels=None or others)")
@@ -171,7 +224,13 @@ FEW = 256 # rows below which looking for equal ones is not worth it
 
 def distinct_rows(table: np.ndarray, # [B, K] whole numbers
                  ) -> tuple[np.ndarray, np.ndarray]: # first [D]: a row of each kind; kind [B]: the kind of each row
-    "The different rows of a table of whole numbers."
+    """The different rows of a table of whole numbers.
+
+    Args:
+        table: [B, K] whole numbers
+    Returns:
+        first [D]: a row of each kind; kind [B]: the kind of each row
+    """
     weights = np.random.default_rng(0).integers(0, 2**63, table.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)
     mixed = (table.astype(np.uint64) * weights).sum(axis=1, dtype=np.uint64)
     _, first, kind = np.unique(mixed, return_index=True, return_inverse=True)
@@ -213,7 +272,11 @@ def _take_adversary(method: _Entry, noise: Any, options: Mapping[str, Any]) -> t
     return given, adversary == "continuous"
 
 def options_of(method: _Entry) -> list[str] | None: # None: it takes any
-    "The options of a method, by name; those of the door among them."
+    """The options of a method, by name; those of the door among them.
+
+    Returns:
+        None: it takes any
+    """
     parameters = inspect.signature(method.certify).parameters.values()
     if any(each.kind is each.VAR_KEYWORD for each in parameters):
         return None
@@ -249,7 +312,13 @@ def ask_before(kind: type | ModuleType, # a class, or a module
                name: str,  # of its method, or its function
                question: Callable[..., None], # gets the arguments of a call by name, and raises
               ) -> None:
-    "Have a method of a class, or a function of a module, ask a question before it does anything else."
+    """Have a method of a class, or a function of a module, ask a question before it does anything else.
+
+    Args:
+        kind: a class, or a module
+        name: of its method, or its function
+        question: gets the arguments of a call by name, and raises
+    """
     answer = getattr(kind, name)
 
     @functools.wraps(answer)
@@ -263,7 +332,13 @@ def surround(kind: type, # a class
              name: str,  # of its method
              around: Callable[..., Any], # around(go, **arguments): calls go() and answers for the method
             ) -> None:
-    "Have something done around a method of a class, which knows the arguments and what was returned or raised."
+    """Have something done around a method of a class, which knows the arguments and what was returned or raised.
+
+    Args:
+        kind: a class
+        name: of its method
+        around: around(go, **arguments): calls go() and answers for the method
+    """
     answer = getattr(kind, name)
 
     @functools.wraps(answer)

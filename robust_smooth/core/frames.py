@@ -84,7 +84,13 @@ COUNTS = struct.Struct("<IQ") # at the start of a payload of rows: bytes of the 
 # %% ../../nbs/core/03a_frames.ipynb #51f23c9f
 def pack(block: Mapping[str, np.ndarray], # columns of one length, by name; one is "index"
          ) -> bytes:                      # the payload of a frame
-    "A block of rows as bytes. Raises ValueError for columns that are neither numbers nor text."
+    """A block of rows as bytes. Raises ValueError for columns that are neither numbers nor text.
+
+    Args:
+        block: columns of one length, by name; one is "index"
+    Returns:
+        the payload of a frame
+    """
     columns = {name: np.asarray(column) for name, column in block.items()}
     narrow = [_narrow(column) for column in columns.values()]
     described = [(name, _type(meant), _type(stored), meant.shape[1:])
@@ -151,7 +157,13 @@ class Damaged(Exception):
 # %% ../../nbs/core/03a_frames.ipynb #5aba029a
 @dataclass(frozen=True)
 class Frame:
-    "A whole frame of a file."
+    """A whole frame of a file.
+
+    Args:
+        number: 0 is the header
+        start: offset of its head
+        end: offset behind its payload
+    """
     number: int          # 0 is the header
     start: int           # offset of its head
     end: int             # offset behind its payload
@@ -161,7 +173,14 @@ class Frame:
 def pack_frame(payload: bytes, # a header or rows
                number: int,    # of this frame in its file, from 0
                ) -> bytes:     # the frame
-    "A payload behind its head."
+    """A payload behind its head.
+
+    Args:
+        payload: a header or rows
+        number: of this frame in its file, from 0
+    Returns:
+        the frame
+    """
     head = HEAD.pack(MARK, number, len(payload), zlib.crc32(payload))
     return head + CHECKSUM.pack(zlib.crc32(head)) + payload
 
@@ -267,7 +286,14 @@ def _unpack_1(payloads: Iterable[memoryview]) -> Blocks:
 # %% ../../nbs/core/03a_frames.ipynb #d245aa76
 @dataclass(frozen=True)
 class Format:
-    "How files of one format are read."
+    """How files of one format are read.
+
+    Args:
+        magic: the first line
+        read: the frame at an offset; raises Torn or Damaged
+        find: the first whole frame from an offset on
+        unpack: payloads to blocks of rows
+    """
     magic: bytes                                     # the first line
     read: Callable[[bytes, int, int | None], Frame]  # the frame at an offset; raises Torn or Damaged
     find: Callable[[bytes, int], Frame | None]       # the first whole frame from an offset on
@@ -280,7 +306,13 @@ FORMATS = {1: Format(MAGIC_1, _read_last_1, _find_frame_1, _unpack_1),
 # %% ../../nbs/core/03a_frames.ipynb #8fd98c5b
 def format_of(data: bytes, # a whole file
               ) -> int:    # 1 or 2; 0: nothing, or a part of the first line
-    "The format of a file, by its first line. Raises ValueError for anything else."
+    """The format of a file, by its first line. Raises ValueError for anything else.
+
+    Args:
+        data: a whole file
+    Returns:
+        1 or 2; 0: nothing, or a part of the first line
+    """
     for number, form in FORMATS.items():
         if data.startswith(form.magic):
             return number
@@ -294,7 +326,12 @@ def format_of(data: bytes, # a whole file
 # %% ../../nbs/core/03a_frames.ipynb #81889bdf
 @dataclass
 class Frames:
-    "The frames of a file."
+    """The frames of a file.
+
+    Args:
+        end: offset behind the last whole frame
+        lost: what was skipped, a line each
+    """
     form: Format
     end: int                                         # offset behind the last whole frame
     found: list[Frame] = field(default_factory=list)
@@ -323,7 +360,15 @@ def split(data: bytes,        # a whole file
           form: Format,       # its format
           skip: bool = False, # True: leave out what is damaged
           ) -> Frames:        # whole frames up to a torn tail
-    "The frames of a file. Raises ValueError with the place of what is damaged."
+    """The frames of a file. Raises ValueError with the place of what is damaged.
+
+    Args:
+        data: a whole file
+        form: its format
+        skip: True: leave out what is damaged
+    Returns:
+        whole frames up to a torn tail
+    """
     frames = Frames(form, end=len(form.magic))
     number = 0
     while frames.end < len(data):
@@ -341,7 +386,13 @@ PEEK = HEAD.size + CHECKSUM.size + COUNTS.size # bytes to read at the start of a
 # %% ../../nbs/core/03a_frames.ipynb #4b5b5143
 def peek(start: bytes,             # `PEEK` bytes at the start of a frame
          ) -> tuple[int, int, int]: # number, length in the file, rows; (0, 0, 0): no frame
-    "What a head says, unchecked."
+    """What a head says, unchecked.
+
+    Args:
+        start: `PEEK` bytes at the start of a frame
+    Returns:
+        number, length in the file, rows; (0, 0, 0): no frame
+    """
     if len(start) < PEEK or not start.startswith(MARK):
         return 0, 0, 0
     _, number, size, _ = HEAD.unpack_from(start)

@@ -22,7 +22,14 @@ def _json(value: Any) -> bytes:
 
 def content_hash(*parts: Any, # bytes, arrays, or values that JSON can write
                 ) -> str:     # 16 hex digits
-    "Hash of bytes, arrays and JSON-able values: the identity of models, images and settings in provenance and caches."
+    """Hash of bytes, arrays and JSON-able values: the identity of models, images and settings in
+    provenance and caches.
+
+    Args:
+        *parts: bytes, arrays, or values that JSON can write
+    Returns:
+        16 hex digits
+    """
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, np.ndarray):

@@ -24,7 +24,14 @@ __all__ = ['top_votes', 'plot_votes']
 def top_votes(record: Any, # votes
               k: int = 5,  # classes, >= 1; no more than there are
              ) -> pd.DataFrame: # index, rank, class, votes, share: k rows an image, most votes first
-    "The classes with most votes of the estimation stage, image by image. Raises ValueError."
+    """The classes with most votes of the estimation stage, image by image. Raises ValueError.
+
+    Args:
+        record: votes
+        k: classes, >= 1; no more than there are
+    Returns:
+        index, rank, class, votes, share: k rows an image, most votes first
+    """
     import pandas as pd
     classes = min(check_whole(k, "k"), record.counts.shape[1])
     order = np.argsort(-record.counts, axis=1, kind="stable")[:, :classes]
@@ -81,7 +88,19 @@ def plot_votes(record: Any,                        # votes
                alpha: float = 0.001,               # level of the radii, in (0, 1)
                k: int = 5,                         # classes shown
               ) -> Axes:                           # with the votes
-    "Draw one image, its votes and its radii. Raises IndexError for a row that is none, ValueError for another image."
+    """Draw one image, its votes and its radii. Raises IndexError for a row that is none, ValueError
+    for another image.
+
+    Args:
+        record: votes
+        row: which image of the Record, from 0; not its dataset index
+        image: [C, H, W] or [H, W] in [0, 1]: the image itself, to be shown
+        names: of the classes
+        alpha: level of the radii, in (0, 1)
+        k: classes shown
+    Returns:
+        with the votes
+    """
     import matplotlib.pyplot as plt
     if names is not None and len(names) < record.counts.shape[1]:
         raise ValueError(f"names must be one a class, {record.counts.shape[1]}, got {len(names)}")

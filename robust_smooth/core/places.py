@@ -47,7 +47,13 @@ def _is_root(folder: Path) -> bool:
 # %% ../../nbs/core/02_places.ipynb #69dcad75
 def checkout(start: str | Path = "", # folder to start from; "": the working folder, then the package's
             ) -> Path | None:        # root of the checkout, or None outside of one
-    "The project's checkout, found by walking up to its settings.ini."
+    """The project's checkout, found by walking up to its settings.ini.
+
+    Args:
+        start: folder to start from; "": the working folder, then the package's
+    Returns:
+        root of the checkout, or None outside of one
+    """
     for first in [Path(start)] if start else _starts():
         for folder in [first.resolve(), *first.resolve().parents]:
             if _is_root(folder):
@@ -63,7 +69,11 @@ def _caches() -> Path: # the folder in which this system wants caches
 
 # %% ../../nbs/core/02_places.ipynb #37772b98
 def home() -> Path: # a folder, which may not exist yet
-    "Where data lives: ROBUST_SMOOTH_HOME, else data/cache of the checkout, else the user's cache folder."
+    """Where data lives: ROBUST_SMOOTH_HOME, else data/cache of the checkout, else the user's cache folder.
+
+    Returns:
+        a folder, which may not exist yet
+    """
     if chosen := os.environ.get("ROBUST_SMOOTH_HOME"):
         return Path(chosen).expanduser().resolve()
     if root := checkout():
@@ -75,7 +85,11 @@ ASSETS = dict(papers="data/papers", experiments="nbs/experiments") # in a checko
 
 # %% ../../nbs/core/02_places.ipynb #682d5abb
 def package_folder() -> Path: # of robust_smooth, as installed or in a checkout
-    "The folder of this package."
+    """The folder of this package.
+
+    Returns:
+        of robust_smooth, as installed or in a checkout
+    """
     found = importlib.util.find_spec("robust_smooth")
     assert found is not None and found.origin is not None
     return Path(found.origin).resolve().parent
@@ -83,7 +97,13 @@ def package_folder() -> Path: # of robust_smooth, as installed or in a checkout
 # %% ../../nbs/core/02_places.ipynb #7b4414e3
 def assets(kind: str, # "papers" or "experiments"
           ) -> Path:  # folder with the files
-    "The printed tables or the experiment notebooks: a checkout's own, else the copies in the package."
+    """The printed tables or the experiment notebooks: a checkout's own, else the copies in the package.
+
+    Args:
+        kind: "papers" or "experiments"
+    Returns:
+        folder with the files
+    """
     if kind not in ASSETS:
         raise ValueError(f"kind must be one of {sorted(ASSETS)}, got {kind!r}")
     root = checkout()
@@ -109,7 +129,14 @@ def _can_be_named(path: Path) -> bool: # what was decoded from bytes goes back t
 # %% ../../nbs/core/02_places.ipynb #db56f8ea
 def check_regular(path: str | Path, # a file, which need not exist
                   ) -> Path:        # the path
-    "Raise ValueError where something is that is no regular file, or no file can be, TypeError for no name; links are followed."
+    """Raise ValueError where something is that is no regular file, or no file can be, TypeError for no
+    name; links are followed.
+
+    Args:
+        path: a file, which need not exist
+    Returns:
+        the path
+    """
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"a path must be the name of a file, got {type(path).__name__}")
     path = Path(path)
@@ -167,7 +194,12 @@ def _write_beside(path: Path, data: bytes | str) -> Path: # a new file in the sa
 def write_atomic(path: str | Path, # file to write; a symbolic link is replaced, not followed
                  data: bytes | str, # its content
                 ) -> None:
-    "Write a file so that a reader sees the old content or the new, never a part; permissions are kept."
+    """Write a file so that a reader sees the old content or the new, never a part; permissions are kept.
+
+    Args:
+        path: file to write; a symbolic link is replaced, not followed
+        data: its content
+    """
     path = check_regular(path)
     temporary = _write_beside(path, data)
     try:
@@ -180,7 +212,13 @@ def write_atomic(path: str | Path, # file to write; a symbolic link is replaced,
 @contextlib.contextmanager
 def write_together(files: Mapping[Path, bytes | str], # what each file will hold; they take their places in this order
                    ) -> Iterator[None]: # entered when all is on the disk, under other names
-    "Write several files, none of which is replaced if one cannot be written."
+    """Write several files, none of which is replaced if one cannot be written.
+
+    Args:
+        files: what each file will hold; they take their places in this order
+    Returns:
+        entered when all is on the disk, under other names
+    """
     waiting: dict[Path, Path] = {}
     try:
         for path, data in files.items():
@@ -197,7 +235,13 @@ def write_together(files: Mapping[Path, bytes | str], # what each file will hold
 # %% ../../nbs/core/02_places.ipynb #5dd9230d
 def check_writable(path: str | Path, # a file, which need not exist, in a folder that need not
                    ) -> Path:        # the path
-    "Raise ValueError or OSError where no file can be written; nothing is left behind, no folder either."
+    """Raise ValueError or OSError where no file can be written; nothing is left behind, no folder either.
+
+    Args:
+        path: a file, which need not exist, in a folder that need not
+    Returns:
+        the path
+    """
     path = check_regular(path)
     folder = next(place for place in path.absolute().parents if place.exists())
     try:
@@ -211,7 +255,13 @@ def check_writable(path: str | Path, # a file, which need not exist, in a folder
 # %% ../../nbs/core/02_places.ipynb #5dd9230e
 def copy_aside(path: str | Path, # a file that is about to be replaced
               ) -> Path:         # the copy: NAME.before-1, -2, ..., the first that is free
-    "Keep what a file holds under another name beside it."
+    """Keep what a file holds under another name beside it.
+
+    Args:
+        path: a file that is about to be replaced
+    Returns:
+        the copy: NAME.before-1, -2, ..., the first that is free
+    """
     path = check_regular(path)
     names = (path.with_name(f"{path.name}.before-{number}") for number in itertools.count(1))
     aside = next(name for name in names if not name.exists())
@@ -309,7 +359,13 @@ def _file_lock(lock: Path) -> dict | None: # the holder that we became, or None:
 
 # %% ../../nbs/core/02_places.ipynb #ffbdfd4f
 class WriteLock:
-    "The right to write one file, for one holder at a time; ends with `release` or the process."
+    """The right to write one file, for one holder at a time; ends with `release` or the process.
+
+    Args:
+        path: the file, for messages and for a lock file beside it
+        descriptor: of the file, open for writing
+        wait: seconds to wait for another holder; 0: not at all, inf: for ever
+    """
 
     def __init__(self,
                  path: str | Path,   # the file, for messages and for a lock file beside it

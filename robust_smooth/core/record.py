@@ -114,12 +114,20 @@ class _Reads(_Votes):
 
     @property
     def selected(self) -> np.ndarray: # [B] int64
-        "The class chosen by the selection stage (smallest index on ties)."
+        """The class chosen by the selection stage (smallest index on ties).
+
+        Returns:
+            [B] int64
+        """
         return self.selection.argmax(axis=1)
 
     @property
     def hits(self) -> np.ndarray: # [B] int64
-        "Estimation votes for the selected class."
+        """Estimation votes for the selected class.
+
+        Returns:
+            [B] int64
+        """
         return self.counts[np.arange(len(self)), self.selected]
 
     @property
@@ -143,7 +151,13 @@ class _Reads(_Votes):
     def check_noise(self,
                     *kinds: str, # names of classes of smoothing distributions, such as "Gaussian"
                    ) -> str:     # the one at hand
-        "Raise ValueError unless these votes were cast under a noise of one of these kinds."
+        """Raise ValueError unless these votes were cast under a noise of one of these kinds.
+
+        Args:
+            *kinds: names of classes of smoothing distributions, such as "Gaussian"
+        Returns:
+            the one at hand
+        """
         kind = type(self.noise).__name__
         if kind not in kinds:
             raise ValueError(f"record must hold votes under {' or '.join(kinds)} noise, got {self.noise!r}")
@@ -228,7 +242,17 @@ class _Certifies(_Votes):
                 joint: bool = False,        # with several norms: one alpha for all of them at once
                 **options: Any,             # handed to the method, e.g. mode="paper"
                ) -> Certificates | list[Certificates]: # one table, or one per norm
-        "Certify from the stored votes: no model, no images, no GPU. Raises ValueError."
+        """Certify from the stored votes: no model, no images, no GPU. Raises ValueError.
+
+        Args:
+            norm: norm, or several; None: the noise's own
+            method: a registered method; None: the default for noise, norm and draws
+            alpha: failure probability per image, in (0, 1); deterministic methods spend none
+            joint: with several norms: one alpha for all of them at once
+            **options: handed to the method, e.g. mode="paper"
+        Returns:
+            one table, or one per norm
+        """
         check_level(alpha)
         check_flag(joint, "joint")
         refuse_method(norm)
@@ -247,7 +271,13 @@ class _Certifies(_Votes):
     def methods(self,
                 norm: str | float | None = None, # norm; None: all
                ) -> pd.DataFrame: # as `list_methods`, and why a method cannot certify these votes ("" where it can)
-        "The certificates that fit these votes."
+        """The certificates that fit these votes.
+
+        Args:
+            norm: norm; None: all
+        Returns:
+            as `list_methods`, and why a method cannot certify these votes ("" where it can)
+        """
         check_listed(None, norm)
         table = listed(type(self.noise).__name__, norm)
         return table.assign(lacks=[_able(self, method_named(name)) for name in table.get("method", [])])
@@ -288,7 +318,11 @@ class _Files(_Votes):
                     plan=self.plan, domain=self.domain, provenance=dict(self.provenance), **told)
 
     def rows(self) -> dict[str, np.ndarray]: # column name -> [B, ...]; moments as "moments.NAME"
-        "What is true of each image."
+        """What is true of each image.
+
+        Returns:
+            column name -> [B, ...]; moments as "moments.NAME"
+        """
         columns = {name: value for name in COLUMNS if (value := getattr(self, name)) is not None}
         return columns | {f"moments.{name}": np.asarray(value) for name, value in self.moments.items()}
 
@@ -296,8 +330,14 @@ class _Files(_Votes):
              path: str | Path, # file name, by custom NAME.votes
             ) -> Path:         # the file
         """Write the Record to one file, atomically; nothing in it can execute code on loading. What stands there
-        and holds images or columns that this Record lacks, other votes, or something else, is kept as NAME.before-1, ...,
-        with a warning."""
+        and holds images or columns that this Record lacks, other votes, or something else, is kept
+        as NAME.before-1, ..., with a warning.
+
+        Args:
+            path: file name, by custom NAME.votes
+        Returns:
+            the file
+        """
         rows = self.rows()
         keep_aside(path, rows, lambda theirs: _other_setting(self.header(), theirs))
         write_journal(path, self.header() | dict(order="as given", rows=len(self)), [rows])
@@ -306,8 +346,14 @@ class _Files(_Votes):
     @staticmethod
     def load(path: str | Path, # a file written by `save` or by a vote
             ) -> Record:       # images of a vote come sorted by dataset index
-        """Read a Record; a torn tail, left by a killed writer, is dropped, with a warning. Raises ValueError for other
-        damage."""
+        """Read a Record; a torn tail, left by a killed writer, is dropped, with a warning. Raises
+        ValueError for other damage.
+
+        Args:
+            path: a file written by `save` or by a vote
+        Returns:
+            images of a vote come sorted by dataset index
+        """
         header, blocks = read_journal(path)
         try:
             record = Record.from_blocks(header, blocks)
@@ -321,7 +367,12 @@ class _Files(_Votes):
     def from_blocks(header: Mapping[str, Any] | None,             # as `header` returns it
                     blocks: Sequence[Mapping[str, np.ndarray]],   # rows, by column name; moments as "moments.NAME"
                    ) -> Record:
-        "The Record of a header and blocks of rows. Raises ValueError where there is no header."
+        """The Record of a header and blocks of rows. Raises ValueError where there is no header.
+
+        Args:
+            header: as `header` returns it
+            blocks: rows, by column name; moments as "moments.NAME"
+        """
         if header is None:
             raise ValueError("the votes file has no header yet: nothing was voted")
         names = list(blocks[0]) if blocks else []
@@ -355,7 +406,13 @@ class _Shows(_Files):
     def top_votes(self,
                   k: int = 5, # classes, >= 1; no more than there are
                  ) -> pd.DataFrame: # index, rank, class, votes, share: k rows an image, most votes first
-        "The classes with most votes of the estimation stage, image by image. Raises ValueError."
+        """The classes with most votes of the estimation stage, image by image. Raises ValueError.
+
+        Args:
+            k: classes, >= 1; no more than there are
+        Returns:
+            index, rank, class, votes, share: k rows an image, most votes first
+        """
         return top_votes(self, k)
 
     def plot(self,
@@ -365,7 +422,17 @@ class _Shows(_Files):
              alpha: float = 0.001,               # level of the radii, in (0, 1)
              k: int = 5,                         # classes shown
             ) -> Axes:                           # with the votes
-        "Draw an image, its votes and the radii that they prove. Raises IndexError or ValueError."
+        """Draw an image, its votes and the radii that they prove. Raises IndexError or ValueError.
+
+        Args:
+            i: which image, from 0; not its dataset index
+            image: [C, H, W] or [H, W] in [0, 1]: the image itself, to be shown
+            names: of the classes
+            alpha: level of the radii, in (0, 1)
+            k: classes shown
+        Returns:
+            with the votes
+        """
         return plot_votes(self, i, image, names, alpha, k)
 
 # %% ../../nbs/core/07_record.ipynb #64184241
@@ -377,7 +444,23 @@ def _warn_of_lengths(n: np.ndarray) -> None: # [B] or [1]
 
 @tells_of_itself
 class Record(_Reads, _Certifies, _Shows):
-    "Votes of a base classifier on a batch of images: integer counts, and where they came from."
+    """Votes of a base classifier on a batch of images: integer counts, and where they came from.
+
+    Args:
+        selection: [B, C] int64: votes of the selection stage
+        counts: [B, C] int64: votes of the estimation stage
+        n: [B] int64: draws of the estimation stage
+        noise: smoothing distribution
+        dim: number of inputs d
+        index: [B] int64: as the data set gave them; default 0, 1, ...
+        labels: [B] int64: true classes, where the data had them
+        fragile: [B] int64: estimation votes whose two best logits nearly tie
+        images: [B] str: hash of each image
+        moments: [B, ...] what observers collected
+        plan: stopping plan of a sequential vote (a JSON-able description), else None
+        domain: range of the inputs; None: any real numbers
+        provenance: hashes, seed, precision, device type, versions
+    """
 
     @classmethod
     def from_counts(cls,
@@ -390,7 +473,18 @@ class Record(_Reads, _Certifies, _Shows):
                     labels: ArrayLike | None = None, # [B] true classes
                     domain: tuple[float, float] | None = UNIT, # range of the inputs; None: any real numbers
                    ) -> Record:
-        "A Record of counts from elsewhere. Raises ValueError, also where selection and counts are the same votes."
+        """A Record of counts from elsewhere. Raises ValueError, also where selection and counts are the same votes.
+
+        Args:
+            selection: [B, C] or [C] selection votes
+            counts: [B, C] or [C] estimation votes
+            n: draws behind `counts`: a number or [B]
+            noise: smoothing distribution they were drawn from
+            dim: number of inputs d
+            index: [B] dataset indices
+            labels: [B] true classes
+            domain: range of the inputs; None: any real numbers
+        """
         chosen, counted = np.atleast_2d(np.asarray(selection)), np.atleast_2d(np.asarray(counts))
         if not getattr(noise, "deterministic", False):
             refuse_one_stage(chosen, counted)
@@ -403,7 +497,13 @@ class Record(_Reads, _Certifies, _Shows):
     @staticmethod
     def concat(records: Iterable[Record], # at least one
               ) -> Record:                # images sorted by dataset index
-        "Join Records of different images (shards of one run). Raises ValueError, naming the field that differs."
+        """Join Records of different images (shards of one run). Raises ValueError, naming the field that differs.
+
+        Args:
+            records: at least one
+        Returns:
+            images sorted by dataset index
+        """
         return _joined(list(records))
 
 # %% ../../nbs/core/07_record.ipynb #7d826ba7
@@ -432,7 +532,12 @@ def _other_setting(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str: #
 def check_same_vote(ours: Mapping[str, Any],   # header of one vote
                     theirs: Mapping[str, Any], # header of another
                    ) -> None:
-    "Raise ValueError, naming the field, unless two votes may be joined: same model, noise, seed, plan, device type."
+    """Raise ValueError, naming the field, unless two votes may be joined: same model, noise, seed, plan, device type.
+
+    Args:
+        ours: header of one vote
+        theirs: header of another
+    """
     ours, theirs = json.loads(_json(ours)), json.loads(_json(theirs))
     for name in MUST_AGREE:
         _refuse_difference(name, ours[name], theirs[name])

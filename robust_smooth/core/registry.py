@@ -55,7 +55,12 @@ def _check_pair(method: _Entry, noise: Any, norm: str) -> None:
 def refuse_plan(record: Any, # votes
                 name: str,   # of the method that assumes a fixed number of draws
                ) -> None:
-    "Raise ValueError if the votes were stopped early by a plan."
+    """Raise ValueError if the votes were stopped early by a plan.
+
+    Args:
+        record: votes
+        name: of the method that assumes a fixed number of draws
+    """
     if record.plan is None:
         return
     able = [m.name for m in find_methods(type(record.noise).__name__) if m.sequential]
@@ -123,7 +128,15 @@ def admit(method: _Entry,    # who would certify
           alpha: float,      # failure probability
           options: Mapping[str, Any], # further arguments of the method
          ) -> None:
-    "Raise ValueError or TypeError, saying why, unless a method may certify these votes as asked."
+    """Raise ValueError or TypeError, saying why, unless a method may certify these votes as asked.
+
+    Args:
+        method: who would certify
+        record: votes
+        norm: canonical name of the norm
+        alpha: failure probability
+        options: further arguments of the method
+    """
     refuse_other(record)
     _check_pair(method, record.noise, norm)
     refuse_domain(record.noise, record.domain)
@@ -164,7 +177,16 @@ class Method(_Entry):
                  alpha: float = 0.001, # failure probability per image, in (0, 1); deterministic methods spend none
                  **options: Any,       # further arguments of the method
                 ) -> Certificates:     # with noise, dimension, indices and labels of the votes
-        "Check once, certify, and say whose votes these are. Raises ValueError."
+        """Check once, certify, and say whose votes these are. Raises ValueError.
+
+        Args:
+            record: votes
+            norm: norm; None: the method's own default
+            alpha: failure probability per image, in (0, 1); deterministic methods spend none
+            **options: further arguments of the method
+        Returns:
+            with noise, dimension, indices and labels of the votes
+        """
         name = norm_name(_default_norm(self.certify) if norm is None else norm)
         admit(self, record, name, alpha, options)
         given, halve = _own_options(self, record.noise, options)
@@ -179,7 +201,16 @@ class Method(_Entry):
                  alpha: float = 0.001, # failure probability of all of them at once, per image, in (0, 1)
                  **options: Any,       # further arguments of the method
                 ) -> list[Certificates]: # one per norm
-        "Certify several norms with one alpha, through the same door. Raises ValueError."
+        """Certify several norms with one alpha, through the same door. Raises ValueError.
+
+        Args:
+            record: votes
+            norms: several norms
+            alpha: failure probability of all of them at once, per image, in (0, 1)
+            **options: further arguments of the method
+        Returns:
+            one per norm
+        """
         names = [norm_name(p) for p in norms]
         for name in names:
             admit(self, record, name, alpha, options)
@@ -202,7 +233,14 @@ R = TypeVar("R")
 def guarded(name: str, # under which the method is registered
             together: bool = False, # True: it certifies several norms at once
            ) -> Callable[[Callable[P, R]], Callable[P, R]]: # a decorator
-    "Decorator of a method's `certify` or `joint`: who calls it directly passes the door, too."
+    """Decorator of a method's `certify` or `joint`: who calls it directly passes the door, too.
+
+    Args:
+        name: under which the method is registered
+        together: True: it certifies several norms at once
+    Returns:
+        a decorator
+    """
     def decorate(certify: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(certify)
         def through(*args: P.args, **options: P.kwargs) -> R:
@@ -227,7 +265,18 @@ def register(*,
              certifies: Mapping[str, Iterable[str]] | None = None, # instead of both: class name of a noise -> norms
              **settings: Any,                        # further fields of `Method`
             ) -> Method:                             # the entry
-    "Register a method, and its `check`; a second registration under the same name replaces the first."
+    """Register a method, and its `check`; a second registration under the same name replaces the first.
+
+    Args:
+        name: as used in `record.certify(method=...)`
+        certify: certify(record, *, norm, alpha, **options)
+        noises: class names of the noises it fits, each with all of `norms`
+        norms: norms it certifies
+        certifies: instead of both: class name of a noise -> norms
+        **settings: further fields of `Method`
+    Returns:
+        the entry
+    """
     wanted = {noise: tuple(norms) for noise in noises} | dict(certifies or {})
     pairs = frozenset((noise, norm_name(norm)) for noise, each in wanted.items() for norm in each)
     settings = {"modes": ("sound", "paper") if _knows_mode(certify) else ("sound",), **settings}
@@ -243,7 +292,12 @@ def register(*,
 def register_check(name: str, # what certificates call their `method`
                    check: Callable[[Certificates], np.ndarray], # [B] bool: re-proves each radius from its witness
                   ) -> None:
-    "Register what re-proves certificates; a second registration under the same name replaces the first."
+    """Register what re-proves certificates; a second registration under the same name replaces the first.
+
+    Args:
+        name: what certificates call their `method`
+        check: [B] bool: re-proves each radius from its witness
+    """
     CHECKS[name] = check
 
 def _takes_names(cls: type) -> bool:
@@ -253,7 +307,11 @@ def _takes_names(cls: type) -> bool:
     return made and all(part.kw_only for part in fields(cls) if part.init)
 
 def register_noise(cls: T) -> T: # the class
-    "Class decorator: make a smoothing distribution known by its class name."
+    """Class decorator: make a smoothing distribution known by its class name.
+
+    Returns:
+        the class
+    """
     NOISES[cls.__name__] = by_name(cls) if _takes_names(cls) else cls
     return cls
 
@@ -273,7 +331,16 @@ def find_methods(noise: str | None = None, # class name of a smoothing distribut
                  n: int | None = None,     # draws of each image, where they are known
                  held: Iterable[str] | None = None, # what the votes hold: methods that need more are left out
                 ) -> list[Method]:         # best first
-    "The registered methods that fit a smoothing distribution and a norm, the default first."
+    """The registered methods that fit a smoothing distribution and a norm, the default first.
+
+    Args:
+        noise: class name of a smoothing distribution
+        norm: norm to certify
+        n: draws of each image, where they are known
+        held: what the votes hold: methods that need more are left out
+    Returns:
+        best first
+    """
     name = None if norm is None else norm_name(norm)
     for method, (module, pairs, needs) in _table.METHODS.items():
         if method not in METHODS and _may_fit(pairs, noise, name) and _is_held(needs, held):
@@ -283,7 +350,11 @@ def find_methods(noise: str | None = None, # class name of a smoothing distribut
     return sorted(fits, key=lambda m: -m.rank_for(name, n))
 
 def load_methods() -> dict[str, Method]: # name -> method
-    "Import every module that registers a method, and return the registry."
+    """Import every module that registers a method, and return the registry.
+
+    Returns:
+        name -> method
+    """
     find_methods()
     return METHODS
 
@@ -295,14 +366,22 @@ def _short(name: Any) -> str: # of something that is no name
 
 def refuse_method(norm: Any, # given for a norm
                  ) -> None:
-    "Raise ValueError for the name of a method where a norm belongs."
+    """Raise ValueError for the name of a method where a norm belongs.
+
+    Args:
+        norm: given for a norm
+    """
     if isinstance(norm, str) and norm in {*METHODS, *_table.METHODS}:
         raise ValueError(f"norm must be a norm, such as 'l2', got the method {norm!r}; write method={norm!r}")
 
 # %% ../../nbs/core/06_registry.ipynb #dfbaa245
 def method_named(name: str, # as registered
                 ) -> Method:
-    "The method of a name. Raises ValueError with those that there are."
+    """The method of a name. Raises ValueError with those that there are.
+
+    Args:
+        name: as registered
+    """
     if not isinstance(name, str):
         raise ValueError(f"method must be one name of {sorted({*METHODS, *_table.METHODS})}, got {_short(name)}")
     if name not in METHODS and name in _table.METHODS:
@@ -315,7 +394,11 @@ def method_named(name: str, # as registered
 
 def noise_named(name: str, # class name
                ) -> type:
-    "The smoothing distribution of a class name. Raises ValueError with those that there are."
+    """The smoothing distribution of a class name. Raises ValueError with those that there are.
+
+    Args:
+        name: class name
+    """
     if name not in NOISES and name in _table.NOISES:
         room(_table.NOISES[name])
     if name not in NOISES:
@@ -325,7 +408,11 @@ def noise_named(name: str, # class name
     return NOISES[name]
 
 def load_noises() -> dict[str, type]: # class name -> smoothing distribution
-    "Import every module that registers a smoothing distribution, and return them by their class names."
+    """Import every module that registers a smoothing distribution, and return them by their class names.
+
+    Returns:
+        class name -> smoothing distribution
+    """
     load_unread()
     for name in _table.NOISES:
         noise_named(name)
@@ -340,7 +427,13 @@ def _defaults(record: Any, norm: str | None = None) -> list[Method]:
 
 def own_norms(record: Any, # votes
              ) -> list[str]: # the noise's own norm first; none: nothing certifies these votes unasked
-    "The norms that votes can be certified in when no method is named."
+    """The norms that votes can be certified in when no method is named.
+
+    Args:
+        record: votes
+    Returns:
+        the noise's own norm first; none: nothing certifies these votes unasked
+    """
     kind = type(record.noise).__name__
     found: list[str] = []
     for method in _defaults(record):
@@ -356,7 +449,12 @@ def _class_name(noise: Any) -> str | None: # of a class, of an instance, or as g
 def check_listed(noise: str | None, # class name of a smoothing distribution; None: all
                  norm: str | float | None, # norm; None: all
                 ) -> None:
-    "Raise ValueError for a noise or a norm that no method names, with those that there are."
+    """Raise ValueError for a noise or a norm that no method names, with those that there are.
+
+    Args:
+        noise: class name of a smoothing distribution; None: all
+        norm: norm; None: all
+    """
     load_unread()
     pairs = [pair for each in METHODS.values() for pair in each.pairs]
     pairs += [pair for _, each, _ in _table.METHODS.values() for pair in each or ()]
@@ -374,7 +472,14 @@ def list_methods(noise: str | type | None = None, # a smoothing distribution or 
                 ) -> pd.DataFrame:         # noise, norm, method, needs; the default of a pair first
     """Which certificates there are, for which noise and norm.
 
-    Raises ValueError for names that there are not, with those that there are."""
+    Raises ValueError for names that there are not, with those that there are.
+
+    Args:
+        noise: a smoothing distribution or its class name; None: all
+        norm: norm; None: all
+    Returns:
+        noise, norm, method, needs; the default of a pair first
+    """
     noise = _class_name(noise)
     check_listed(noise, norm)
     return listed(noise, norm)
@@ -382,7 +487,14 @@ def list_methods(noise: str | type | None = None, # a smoothing distribution or 
 def listed(noise: str | None = None, # class name of a smoothing distribution, known or not; None: all
            norm: str | float | None = None, # norm; None: all
           ) -> pd.DataFrame: # as of `list_methods`
-    "The list for names that were checked."
+    """The list for names that were checked.
+
+    Args:
+        noise: class name of a smoothing distribution, known or not; None: all
+        norm: norm; None: all
+    Returns:
+        as of `list_methods`
+    """
     import pandas as pd
     name = None if norm is None else norm_name(norm)
     found = [(pair, m) for m in find_methods(noise, norm) for pair in m.pairs if _may_fit([pair], noise, name)]

@@ -19,7 +19,13 @@ __all__ = ['GROUP', 'room', 'load_foreign', 'load_unread']
 # %% ../../nbs/core/04a_rooms.ipynb #5e1a70c6
 def room(module: str, # named from the package on: "maths.accuracy"
         ) -> Any:     # the module
-    "A room of a higher wing, on demand: the one door upward."
+    """A room of a higher wing, on demand: the one door upward.
+
+    Args:
+        module: named from the package on: "maths.accuracy"
+    Returns:
+        the module
+    """
     return importlib.import_module(f"robust_smooth.{module}")
 
 # %% ../../nbs/core/04a_rooms.ipynb #5e1a70c9

@@ -25,7 +25,13 @@ CACHED = 2**17 # numbers of noise that are drawn at once: 512 KiB of float32 sta
 # %% ../../nbs/core/03_seeds.ipynb #ec6a9f99
 def chunk_size(dim: int, # number of inputs d, >= 1
               ) -> int:  # a divisor of `BLOCK`
-    "Samples drawn per generator: the largest divisor of `BLOCK` with at most `CACHED` numbers, or 1."
+    """Samples drawn per generator: the largest divisor of `BLOCK` with at most `CACHED` numbers, or 1.
+
+    Args:
+        dim: number of inputs d, >= 1
+    Returns:
+        a divisor of `BLOCK`
+    """
     divisors = [m for m in range(1, BLOCK + 1) if BLOCK % m == 0]
     return max((m for m in divisors if m * dim <= CACHED), default=1)
 
@@ -33,7 +39,14 @@ def chunk_size(dim: int, # number of inputs d, >= 1
 def whole_seed(value: SupportsIndex, # a whole number of any size or sign
                name: str = "seed",   # name of the argument, for the error
               ) -> int:              # the same
-    "Raise TypeError unless `value` is a whole number; a truth value is none."
+    """Raise TypeError unless `value` is a whole number; a truth value is none.
+
+    Args:
+        value: a whole number of any size or sign
+        name: name of the argument, for the error
+    Returns:
+        the same
+    """
     if isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be a whole number, got {value!r}")
     try:
@@ -54,7 +67,14 @@ def chunk_key(seed: SupportsIndex,  # seed of the run
               stage: str,           # one of `STAGES`
               chunk: SupportsIndex, # number of the chunk, counted from the first sample of the stage, >= 0
              ) -> bytes:
-    "What a chunk is derived from: different positions have different keys. Raises ValueError or TypeError."
+    """What a chunk is derived from: different positions have different keys. Raises ValueError or TypeError.
+
+    Args:
+        seed: seed of the run
+        index: dataset index of the image
+        stage: one of `STAGES`
+        chunk: number of the chunk, counted from the first sample of the stage, >= 0
+    """
     number = operator.index(chunk)
     if number < 0:
         raise ValueError(f"chunk must be at least 0, got {number}")
@@ -76,7 +96,17 @@ def mersenne_state(seed: SupportsIndex,  # seed of the run
                    chunk: SupportsIndex, # number of the chunk in the stage, >= 0
                    out: np.ndarray | None = None, # [5056] uint8, such a state, to be overwritten; None: a new one
                   ) -> np.ndarray:       # [5056] uint8: for `set_state` of a PyTorch generator on a CPU
-    "The state from which one chunk is drawn, all 19,968 bits of it from a hash. Raises ValueError or TypeError."
+    """The state from which one chunk is drawn, all 19,968 bits of it from a hash. Raises ValueError or TypeError.
+
+    Args:
+        seed: seed of the run
+        index: dataset index of the image
+        stage: one of `STAGES`
+        chunk: number of the chunk in the stage, >= 0
+        out: [5056] uint8, such a state, to be overwritten; None: a new one
+    Returns:
+        [5056] uint8: for `set_state` of a PyTorch generator on a CPU
+    """
     digest = hashlib.shake_128(chunk_key(seed, index, stage, chunk)).digest(4 * WORDS)
     state = _EMPTY.copy() if out is None else out
     state.view("<u8")[HEAD:HEAD + WORDS] = np.frombuffer(digest, dtype="<u4")
@@ -92,7 +122,16 @@ def philox_state(seed: SupportsIndex,  # seed of the run
                  stage: str,           # one of `STAGES`
                  chunk: SupportsIndex, # number of the chunk in the stage, in [0, 2^31)
                 ) -> np.ndarray:       # [16] uint8: for `set_state` of a PyTorch generator on a GPU
-    "Key and counter from which one chunk of noise is drawn on a CUDA device. Raises ValueError or TypeError."
+    """Key and counter from which one chunk of noise is drawn on a CUDA device. Raises ValueError or TypeError.
+
+    Args:
+        seed: seed of the run
+        index: dataset index of the image
+        stage: one of `STAGES`
+        chunk: number of the chunk in the stage, in [0, 2^31)
+    Returns:
+        [16] uint8: for `set_state` of a PyTorch generator on a GPU
+    """
     number = operator.index(chunk)
     if number >= MOST_CHUNKS:
         raise ValueError(f"chunk must be below 2^31, got {number}")
@@ -107,7 +146,16 @@ def chunk_seed(seed: SupportsIndex,  # seed of the run
                stage: str,           # one of `STAGES`
                chunk: SupportsIndex, # number of the chunk in the stage, >= 0
               ) -> int:              # in [0, 2^63)
-    "Seed of one chunk for generators that take no state. Raises ValueError or TypeError."
+    """Seed of one chunk for generators that take no state. Raises ValueError or TypeError.
+
+    Args:
+        seed: seed of the run
+        index: dataset index of the image
+        stage: one of `STAGES`
+        chunk: number of the chunk in the stage, >= 0
+    Returns:
+        in [0, 2^63)
+    """
     digest = hashlib.shake_128(chunk_key(seed, index, stage, chunk)).digest(8)
     return int.from_bytes(digest, "little") >> 1
 
@@ -119,7 +167,15 @@ def step_seed(seed: SupportsIndex,   # seed of the run
               number: SupportsIndex, # number of the step or epoch, >= 0
               what: str = "step",    # "step": recipe and augmentation; "epoch": order of images; "layers": dropout
              ) -> int:               # 32-bit seed
-    "Seed of one step of training, or of the order of one epoch; distinct for distinct numbers within a run."
+    """Seed of one step of training, or of the order of one epoch; distinct for distinct numbers within a run.
+
+    Args:
+        seed: seed of the run
+        number: number of the step or epoch, >= 0
+        what: "step": recipe and augmentation; "epoch": order of images; "layers": dropout
+    Returns:
+        32-bit seed
+    """
     run = f"train/{whole_seed(seed)}{'/layers' if what == 'layers' else ''}"
     base = int.from_bytes(hashlib.blake2b(run.encode(), digest_size=4).digest(), "little")
     position = 2 * whole_seed(number, "number") + (what == "epoch")

@@ -26,7 +26,13 @@ MOST_RADII = 7 # in a summary
 
 def round_radii(largest: float, # the largest radius to be covered, >= 0
                ) -> np.ndarray: # 0 and multiples of 1, 2 or 5 times a power of ten, at most `MOST_RADII`
-    "A few round radii up to the largest."
+    """A few round radii up to the largest.
+
+    Args:
+        largest: the largest radius to be covered, >= 0
+    Returns:
+        0 and multiples of 1, 2 or 5 times a power of ten, at most `MOST_RADII`
+    """
     if not 0 < largest < math.inf:
         return np.zeros(1)
     power = 10.0 ** math.floor(math.log10(largest / (MOST_RADII - 1)))
@@ -36,7 +42,22 @@ def round_radii(largest: float, # the largest radius to be covered, >= 0
 # %% ../../nbs/core/05c_summaries.ipynb #85dd2fcb
 @dataclass(frozen=True, eq=False)
 class Summary:
-    "What a table of certificates says, in a few numbers; printed, in a few lines."
+    """What a table of certificates says, in a few numbers; printed, in a few lines.
+
+    Args:
+        terms: method, norm, mode, scope, level
+        images: rows
+        radii: [R] round radii, in input units
+        certified: [R] share of images certified at each radius, whatever their class
+        accuracy: [R] share that is certified and right; None: true classes are not known
+        reasons: reason -> images that abstain for it
+        mean_radius: of certified images; NaN: there are none
+        median_radius: of certified images
+        p: [5] smallest, quartiles and largest of the class's probability, as `p_is` says
+        p_is: "lower limit of p", or "share of votes" for methods without such limits
+        unanimous: share of images whose draws all chose the class; None: not known
+        inputs: which perturbed images it speaks of, or which noise suits images of 8 bits
+    """
     terms: str                     # method, norm, mode, scope, level
     images: int                    # rows
     radii: np.ndarray              # [R] round radii, in input units
@@ -110,7 +131,13 @@ def _inputs(table: Any) -> str:
 
 def terms_of(table: Any, # certificates
             ) -> str:    # a line
-    "What kind of promise a table makes, in words; what is not proved is marked."
+    """What kind of promise a table makes, in words; what is not proved is marked.
+
+    Args:
+        table: certificates
+    Returns:
+        a line
+    """
     warning = ", NOT PROVED" if table.mode == "paper" else ""
     level = "deterministic" if table.alpha == 0 else f"alpha = {table.alpha:g}"
     joint = " for several norms at once" if table.alpha_scope == "joint" else ""
@@ -122,7 +149,13 @@ def summarise(table: Any,                       # certificates
               labels: ArrayLike | None = None,  # [B] true classes; None: those that came with the votes
               radii: ArrayLike | None = None,   # [R] radii in input units; None: round ones
              ) -> Summary:
-    "A table of certificates in a few numbers. Raises ValueError for labels or radii that do not fit."
+    """A table of certificates in a few numbers. Raises ValueError for labels or radii that do not fit.
+
+    Args:
+        table: certificates
+        labels: [B] true classes; None: those that came with the votes
+        radii: [R] radii in input units; None: round ones
+    """
     kept = table.label != ABSTAIN
     own = table.radius[kept]
     if radii is None:
@@ -169,7 +202,15 @@ def plot_certificates(table: Any,                      # certificates
                       labels: ArrayLike | None = None, # [B] true classes; None: those that came with the votes
                       axes: Axes | None = None,        # where to draw the curve; None: a new figure
                      ) -> Axes:                        # with the curve
-    "Draw the curve, and beside it, in a figure of its own, the limits of p. Raises ValueError."
+    """Draw the curve, and beside it, in a figure of its own, the limits of p. Raises ValueError.
+
+    Args:
+        table: certificates
+        labels: [B] true classes; None: those that came with the votes
+        axes: where to draw the curve; None: a new figure
+    Returns:
+        with the curve
+    """
     import matplotlib.pyplot as plt
     if axes is not None:
         _curve(table, labels, axes)

@@ -34,7 +34,13 @@ MODES = ("sound", "paper") # proved; as printed, may be unsound
 # %% ../../nbs/core/00_values.ipynb #b3567743
 def norm_name(norm: str | float, # "l1", "l2", "linf", or p itself: 1, 2, inf, any p >= 1
              ) -> str:           # the canonical name
-    "The canonical name of a norm. Raises ValueError for what is none."
+    """The canonical name of a norm. Raises ValueError for what is none.
+
+    Args:
+        norm: "l1", "l2", "linf", or p itself: 1, 2, inf, any p >= 1
+    Returns:
+        the canonical name
+    """
     if norm in ("l1", "l2", "linf"):
         return str(norm)
     text = norm.lower().replace("_", "").removeprefix("l") if isinstance(norm, str) else norm
@@ -49,7 +55,13 @@ def norm_name(norm: str | float, # "l1", "l2", "linf", or p itself: 1, 2, inf, a
 # %% ../../nbs/core/00_values.ipynb #e1660ee7
 def norm_order(norm: str | float, # a norm in any accepted spelling
               ) -> float:         # p, in [1, inf]
-    "The order p of a norm. Raises ValueError for what is no norm."
+    """The order p of a norm. Raises ValueError for what is no norm.
+
+    Args:
+        norm: a norm in any accepted spelling
+    Returns:
+        p, in [1, inf]
+    """
     return float(norm_name(norm)[1:])
 
 # %% ../../nbs/core/00_values.ipynb #106c1409
@@ -62,7 +74,14 @@ def _is_number(value: Any) -> bool:
 def check_level(alpha: float,        # failure probability
                 name: str = "alpha", # name of the argument, for the error
                ) -> float:           # alpha
-    "Raise ValueError unless `alpha` is a number in (0, 1)."
+    """Raise ValueError unless `alpha` is a number in (0, 1).
+
+    Args:
+        alpha: failure probability
+        name: name of the argument, for the error
+    Returns:
+        alpha
+    """
     if not (_is_number(alpha) and 0 < alpha < 1):
         raise ValueError(f"{name} must be a number in (0, 1), got {alpha!r}")
     return float(alpha)
@@ -71,7 +90,14 @@ def check_level(alpha: float,        # failure probability
 def check_positive(value: float, # a number
                    name: str,    # name of the argument, for the error
                   ) -> float:    # the number
-    "Raise ValueError unless `value` is a finite number above 0."
+    """Raise ValueError unless `value` is a finite number above 0.
+
+    Args:
+        value: a number
+        name: name of the argument, for the error
+    Returns:
+        the number
+    """
     if not (_is_number(value) and 0 < value < math.inf):
         raise ValueError(f"{name} must be a finite number above 0, got {value!r}")
     return float(value)
@@ -81,7 +107,15 @@ def check_whole(value: Any,    # a number
                 name: str,     # name of the argument, for the error
                 least: int = 1, # smallest value that is accepted
                ) -> int:       # the number
-    "Raise ValueError unless `value` is a whole number of at least `least`."
+    """Raise ValueError unless `value` is a whole number of at least `least`.
+
+    Args:
+        value: a number
+        name: name of the argument, for the error
+        least: smallest value that is accepted
+    Returns:
+        the number
+    """
     whole = _is_number(value) and math.isfinite(value) and int(value) == value
     if not whole or value < least:
         raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
@@ -107,7 +141,14 @@ def _refuse_masked(values: Any, name: str) -> None:
 def check_counts(counts: ArrayLike,    # whole numbers >= 0, any shape
                  name: str = "counts", # name of the argument, for the error
                 ) -> np.ndarray:       # the same as int64
-    "Raise ValueError unless `counts` holds whole numbers of at least 0."
+    """Raise ValueError unless `counts` holds whole numbers of at least 0.
+
+    Args:
+        counts: whole numbers >= 0, any shape
+        name: name of the argument, for the error
+    Returns:
+        the same as int64
+    """
     _refuse_masked(counts, name)
     array = np.asarray(counts)
     if array.dtype.kind in "iu":
@@ -122,7 +163,12 @@ def check_counts(counts: ArrayLike,    # whole numbers >= 0, any shape
 
 # %% ../../nbs/core/00_values.ipynb #ae6ae57e
 class TooSmall(ValueError):
-    "A level below `SMALLEST_LEVEL`: a share of one that was asked for."
+    """A level below `SMALLEST_LEVEL`: a share of one that was asked for.
+
+    Args:
+        said: in words
+        share: the level
+    """
 
     def __init__(self,
                  said: str,    # in words
@@ -135,7 +181,12 @@ class TooSmall(ValueError):
 def of_whole_level(alpha: float,        # the level that was asked for
                    name: str = "alpha", # name of the argument, for the error
                   ) -> Iterator[None]:
-    "Whoever finds a share of a level too small says so of the whole. Raises ValueError there."
+    """Whoever finds a share of a level too small says so of the whole. Raises ValueError there.
+
+    Args:
+        alpha: the level that was asked for
+        name: name of the argument, for the error
+    """
     try:
         yield
     except TooSmall as error:
@@ -147,7 +198,14 @@ def of_whole_level(alpha: float,        # the level that was asked for
 def whole_numbers(values: ArrayLike, # any shape
                   name: str,         # name of the argument, for the error
                  ) -> np.ndarray:    # int64
-    "Raise ValueError unless all values are whole numbers that 64 bits hold; a masked entry is none."
+    """Raise ValueError unless all values are whole numbers that 64 bits hold; a masked entry is none.
+
+    Args:
+        values: any shape
+        name: name of the argument, for the error
+    Returns:
+        int64
+    """
     _refuse_masked(values, name)
     array = np.asarray(values)
     whole = np.full(array.shape, array.dtype.kind in "iub")
@@ -163,7 +221,14 @@ def whole_numbers(values: ArrayLike, # any shape
 def positions(rows: Any, # a number, a slice, a mask or a list of numbers
               size: int, # rows that there are
              ) -> np.ndarray: # [m] numbers in [0, size)
-    "Which rows are meant. Raises IndexError."
+    """Which rows are meant. Raises IndexError.
+
+    Args:
+        rows: a number, a slice, a mask or a list of numbers
+        size: rows that there are
+    Returns:
+        [m] numbers in [0, size)
+    """
     try:
         chosen = np.atleast_1d(np.arange(size)[rows])
     except IndexError as error:
@@ -187,7 +252,12 @@ def _equal_arrays(ours: np.ndarray, theirs: np.ndarray) -> bool: # of numbers or
 def equal(ours: Any,   # numbers, words, arrays; lists and dictionaries of them
           theirs: Any, # the like
          ) -> bool:
-    "Whether two values are the same; a list is the pair that JSON made of it, and NaN stands for NaN."
+    """Whether two values are the same; a list is the pair that JSON made of it, and NaN stands for NaN.
+
+    Args:
+        ours: numbers, words, arrays; lists and dictionaries of them
+        theirs: the like
+    """
     if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
         return ours.keys() == theirs.keys() and all(equal(ours[name], theirs[name]) for name in ours)
     plain = [isinstance(each, np.ndarray) and each.dtype != object for each in (ours, theirs)]
@@ -203,7 +273,15 @@ def check_mode(mode: str,                               # as it was asked for
                allowed: Sequence[str] = ("sound", "paper"), # what the method offers
                former: Mapping[str, str] | None = None, # what it offered once -> what stands for it now
               ) -> str:                                 # the mode
-    "Raise ValueError unless a method offers this mode."
+    """Raise ValueError unless a method offers this mode.
+
+    Args:
+        mode: as it was asked for
+        allowed: what the method offers
+        former: what it offered once -> what stands for it now
+    Returns:
+        the mode
+    """
     if mode not in allowed:
         names = " or ".join(map(repr, allowed))
         instead = (former or {}).get(str(mode), "")
@@ -215,7 +293,13 @@ UNIT = (0.0, 1.0) # the domain of images
 
 def check_domain(domain: Any, # None, or (low, high)
                 ) -> tuple[float, float] | None: # as numbers of Python
-    "The domain of the inputs. Raises ValueError for what is none."
+    """The domain of the inputs. Raises ValueError for what is none.
+
+    Args:
+        domain: None, or (low, high)
+    Returns:
+        as numbers of Python
+    """
     if domain is None:
         return None
     pair = tuple(domain) if isinstance(domain, (tuple, list, np.ndarray)) else ()
@@ -225,14 +309,25 @@ def check_domain(domain: Any, # None, or (low, high)
 
 def domain_words(domain: tuple[float, float] | None, # as `check_domain` returns it
                 ) -> str:
-    "A domain in words."
+    """A domain in words.
+
+    Args:
+        domain: as `check_domain` returns it
+    """
     return "any real numbers" if domain is None else f"[{domain[0]:g}, {domain[1]:g}]"
 
 # %% ../../nbs/core/00_values.ipynb #4b404e42
 def check_flag(value: Any, # as it was handed over
                name: str,  # name of the argument, for the error
               ) -> bool:   # the flag
-    "Raise ValueError unless a flag is True or False."
+    """Raise ValueError unless a flag is True or False.
+
+    Args:
+        value: as it was handed over
+        name: name of the argument, for the error
+    Returns:
+        the flag
+    """
     if not isinstance(value, (bool, np.bool_)):
         raise ValueError(f"{name} must be True or False, got {value!r}")
     return bool(value)
@@ -243,7 +338,15 @@ def wrong_labels(labels: np.ndarray, # [B] int64
                  classes: int | None, # C >= 2; None: nobody knows
                  index: np.ndarray,  # [B] int64: dataset indices, for the words
                  ) -> str:           # "": all of them are classes
-    "Which true classes are none of the network's."
+    """Which true classes are none of the network's.
+
+    Args:
+        labels: [B] int64
+        classes: C >= 2; None: nobody knows
+        index: [B] int64: dataset indices, for the words
+    Returns:
+        "": all of them are classes
+    """
     known = "whole numbers >= 0" if classes is None else f"classes in [0, {classes})"
     wrong = np.flatnonzero((labels < ABSTAIN) | (labels >= (np.inf if classes is None else classes)))
     if not len(wrong):
@@ -263,7 +366,14 @@ def _in_names(kind: type, given: Sequence[Any], named: Mapping[str, Any]) -> str
 
 def by_name(kind: T, # a dataclass whose settings are keyword-only
            ) -> T:   # the class
-    "Have a class say which settings it takes, instead of how many were given without a name. Raises TypeError there."
+    """Have a class say which settings it takes, instead of how many were given without a name. Raises
+    TypeError there.
+
+    Args:
+        kind: a dataclass whose settings are keyword-only
+    Returns:
+        the class
+    """
     make = getattr(kind, "__init__")
 
     @functools.wraps(make)
@@ -278,7 +388,13 @@ def by_name(kind: T, # a dataclass whose settings are keyword-only
 # %% ../../nbs/core/00_values.ipynb #54692fe1
 def tells_of_itself(kind: T, # a class put together from private bases
                    ) -> T:   # the class
-    "Have Python's errors name the class, where they would name a private base of it."
+    """Have Python's errors name the class, where they would name a private base of it.
+
+    Args:
+        kind: a class put together from private bases
+    Returns:
+        the class
+    """
     for base in (each for each in kind.__mro__[1:] if each.__name__.startswith("_")):
         for name, entry in vars(base).items():
             function = getattr(entry, "__func__", entry)
@@ -293,7 +409,14 @@ MOST_STEPS = 2**62 # above any grid, and still an int64
 def steps_within(radius: float | Fraction, # in input units, >= 0; a double is compared with quotients in doubles
                  levels: int,              # grid steps per unit of input, >= 1
                 ) -> int:                  # L
-    "The largest L with L / levels <= radius; exact for a Fraction. Raises ValueError unless radius >= 0."
+    """The largest L with L / levels <= radius; exact for a Fraction. Raises ValueError unless radius >= 0.
+
+    Args:
+        radius: in input units, >= 0; a double is compared with quotients in doubles
+        levels: grid steps per unit of input, >= 1
+    Returns:
+        L
+    """
     if not radius >= 0:
         raise ValueError(f"radius must be >= 0, got {radius!r}")
     if radius * levels >= MOST_STEPS:
@@ -309,7 +432,12 @@ R = TypeVar("R")
 
 def own_floats(function: Callable[P, R], # it computes with NumPy
               ) -> Callable[P, R]:
-    "Decorator: small numbers may vanish and NumPy's own warnings stand, whatever the caller has set with `np.seterr`."
+    """Decorator: small numbers may vanish and NumPy's own warnings stand, whatever the caller has set
+    with `np.seterr`.
+
+    Args:
+        function: it computes with NumPy
+    """
     @functools.wraps(function)
     def calm(*args: P.args, **options: P.kwargs) -> R:
         with np.errstate(divide="warn", over="warn", invalid="warn", under="ignore"):

@@ -85,7 +85,17 @@ def _check_blocks(blocks: Sequence[Mapping[str, np.ndarray]]) -> None:
 # %% ../../nbs/core/04_votes_file.ipynb #2606db33
 @dataclass(frozen=True)
 class Contents:
-    "What a votes file holds."
+    """What a votes file holds.
+
+    Args:
+        format: 1 or 2; 0: an empty file
+        header: None: no header was finished, so nothing was voted
+        blocks: rows
+        end: bytes up to the end of the last whole frame
+        frames: whole frames
+        lost: damage that was skipped, a line each
+        torn: what of a torn tail was left out, in words
+    """
     format: int                             # 1 or 2; 0: an empty file
     header: dict | None                     # None: no header was finished, so nothing was voted
     blocks: Blocks                          # rows
@@ -137,8 +147,14 @@ def _read(path: Path, data: bytes, skip: bool = False) -> Contents:
 # %% ../../nbs/core/04_votes_file.ipynb #05bc2714
 def read_journal(path: str | Path, # a votes file, of format 1 or 2
                  ) -> tuple[dict | None, Blocks]: # header (None: nothing was voted yet), rows
-    """Read a votes file; a torn tail is dropped, with a warning. ValueError: no votes file, or damaged; with place and
-    reason."""
+    """Read a votes file; a torn tail is dropped, with a warning. ValueError: no votes file, or
+    damaged; with place and reason.
+
+    Args:
+        path: a votes file, of format 1 or 2
+    Returns:
+        header (None: nothing was voted yet), rows
+    """
     path = check_regular(path)
     contents = _read(path, path.read_bytes())
     if contents.torn and contents.header is not None:
@@ -188,7 +204,13 @@ def write_journal(path: str | Path,                        # file to write, by c
                   header: Mapping,                         # noise, dim, classes, plan, provenance and more
                   blocks: Iterable[Mapping[str, Any]],     # rows, by column name; one column is "index"
                   ) -> None:
-    "Write a whole votes file, atomically. ValueError: columns do not fit; RuntimeError: a vote is writing."
+    """Write a whole votes file, atomically. ValueError: columns do not fit; RuntimeError: a vote is writing.
+
+    Args:
+        path: file to write, by custom NAME.votes
+        header: noise, dim, classes, plan, provenance and more
+        blocks: rows, by column name; one column is "index"
+    """
     path = check_regular(path)
     data = _file(header, blocks)
     with _no_writer(path):
@@ -199,7 +221,15 @@ def convert(path: str | Path,   # a votes file, of format 1 or 2
             to: str | Path,     # file to write: a new one, or `path` itself
             skip_damaged: bool = False, # True: leave out what is damaged; then `to` must be new
             ) -> list[str]:     # what was left out, a line each
-    "Write a votes file anew in today's format. ValueError: no votes, or `to` is something else's."
+    """Write a votes file anew in today's format. ValueError: no votes, or `to` is something else's.
+
+    Args:
+        path: a votes file, of format 1 or 2
+        to: file to write: a new one, or `path` itself
+        skip_damaged: True: leave out what is damaged; then `to` must be new
+    Returns:
+        what was left out, a line each
+    """
     path, to = check_regular(path), check_regular(to)
     same = to.exists() and to.samefile(path)
     if to.exists() and (skip_damaged or not same):
@@ -332,7 +362,11 @@ class _Buffer:
 
 # %% ../../nbs/core/04_votes_file.ipynb #9bdcd1ca
 class Journal:
-    "A votes file opened for appending by one process; `header` and `blocks` hold what it contained."
+    """A votes file opened for appending by one process; `header` and `blocks` hold what it contained.
+
+    Args:
+        path: created if absent
+    """
 
     def __init__(self,
                  path: str | Path, # created if absent
@@ -399,7 +433,13 @@ class Journal:
 # %% ../../nbs/core/04_votes_file.ipynb #785e24d6
 def count_rows(path: str | Path, # a votes file of format 2 that may be growing
                ) -> int:         # rows in frames that are there in full; 0 for anything else
-    "How many rows a votes file holds, by the heads of its frames alone: nothing is checked."
+    """How many rows a votes file holds, by the heads of its frames alone: nothing is checked.
+
+    Args:
+        path: a votes file of format 2 that may be growing
+    Returns:
+        rows in frames that are there in full; 0 for anything else
+    """
     total, at = 0, len(JOURNAL_MAGIC)
     with open(check_regular(path), "rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -415,7 +455,11 @@ def count_rows(path: str | Path, # a votes file of format 2 that may be growing
 # %% ../../nbs/core/04_votes_file.ipynb #d4d5bc5b
 def check_place(path: str | Path, # where votes are to be kept
                 ) -> None:
-    "Raise ValueError or OSError where no votes file can be, or a file of something else is."
+    """Raise ValueError or OSError where no votes file can be, or a file of something else is.
+
+    Args:
+        path: where votes are to be kept
+    """
     path = check_writable(path)
     if path.exists():
         with open(path, "rb") as file:
@@ -467,8 +511,17 @@ def keep_aside(path: str | Path,  # where votes are to be saved
                rows: Mapping[str, np.ndarray], # the new rows, by column name; one column is "index"
                other: Callable[[dict], str] = lambda header: "", # in what the votes of a header are others; or ""
               ) -> Path | None:   # where the old file is kept; None: it holds nothing that the new one lacks
-    """Keep a file that would be overwritten and holds more, other votes, or something else, as NAME.before-1, -2, ..., with
-    a warning: to refuse would lose the new votes. Raises ValueError or OSError where no file can be."""
+    """Keep a file that would be overwritten and holds more, other votes, or something else, as
+    NAME.before-1, -2, ..., with a warning: to refuse would lose the new votes. Raises ValueError or
+    OSError where no file can be.
+
+    Args:
+        path: where votes are to be saved
+        rows: the new rows, by column name; one column is "index"
+        other: in what the votes of a header are others; or ""
+    Returns:
+        where the old file is kept; None: it holds nothing that the new one lacks
+    """
     path = check_writable(path)
     lost = _lost(path, rows, other) if path.exists() else ""
     if not lost:

@@ -100,7 +100,11 @@ class _Doubled:
 
     @torch.no_grad()
     def crossed(self, rows: Tensor, x: Tensor, budgets: Tensor) -> Tensor: # [M] bool, on the device of x
-        "Whether other images lie within their budgets, and have another class: float32 may get either wrong."
+        """Whether other images lie within their budgets, and have another class: float32 may get either wrong.
+
+        Returns:
+            [M] bool, on the device of x
+        """
         if not len(rows):
             return rows.bool()
         there = x[rows].double()
@@ -117,7 +121,21 @@ def attack_inside(model: nn.Module,     # images to logits, differentiable
                   seed: int = 0,        # of the random starts
                   cap: float = 10.0,    # largest budget tried, so that infinite radii can be tried too
                  ) -> tuple[np.ndarray, Tensor]: # [B] bool: another class was found; and the perturbed images
-    "Projected gradient ascent on the margin, one ball per image. Raises ValueError for other norms."
+    """Projected gradient ascent on the margin, one ball per image. Raises ValueError for other norms.
+
+    Args:
+        model: images to logits, differentiable
+        images: [B, ...]
+        radii: [B] budgets, >= 0; capped at `cap`
+        norm: "l2" or "linf"
+        steps: of each restart, >= 1
+        restarts: first from the image, then from random points of the ball
+        clip: box of images; None: none, as the certificates assume none
+        seed: of the random starts
+        cap: largest budget tried, so that infinite radii can be tried too
+    Returns:
+        [B] bool: another class was found; and the perturbed images
+    """
     p = norm_order(norm)
     if p not in (2, math.inf):
         raise ValueError(f"norm must be 'l2' or 'linf', got {norm!r}")
@@ -156,7 +174,17 @@ def right_answers(base: FeatureClassifier,      # trained
                   eps: float,                   # l_inf size of the attacks
                   steps: int = 20,              # of PGD
                  ) -> dict[tuple[int, str], np.ndarray]: # (n, attack) -> [N] bool; n = 0: unsmoothed
-    "What `accuracy_table` averages, image by image."
+    """What `accuracy_table` averages, image by image.
+
+    Args:
+        base: trained
+        test: evaluation images
+        degrees: n
+        eps: l_inf size of the attacks
+        steps: of PGD
+    Returns:
+        (n, attack) -> [N] bool; n = 0: unsmoothed
+    """
     found = {}
     for n in (0, *degrees):
         model = base.smoothed(n) if n else base
@@ -172,7 +200,19 @@ def accuracy_table(base: FeatureClassifier,     # trained
                    steps: int = 20,             # of PGD
                    answers: Mapping[tuple[int, str], np.ndarray] | None = None, # of `right_answers`; None: found now
                   ) -> pd.DataFrame:            # method, n, metric, attack, norm, eps, value
-    "Accuracy of the unsmoothed classifier and of each degree, as it is and under attacks on the model itself."
+    """Accuracy of the unsmoothed classifier and of each degree, as it is and under attacks on the model itself.
+
+    Args:
+        base: trained
+        test: evaluation images
+        degrees: n
+        eps: l_inf size of the attacks
+        printed_eps: how the paper writes it; None: eps
+        steps: of PGD
+        answers: of `right_answers`; None: found now
+    Returns:
+        method, n, metric, attack, norm, eps, value
+    """
     said = eps if printed_eps is None else printed_eps
     plain = dict(metric="natural_accuracy", norm=None, eps=None)
     attacked = dict(metric="robust_accuracy", norm="linf", eps=said)
@@ -217,7 +257,18 @@ def audit(smooth: Smoothed,          # evaluation mode
          ) -> tuple[pd.DataFrame, dict[str, Certificates]]: # one row per kind of radius; the radii by name
     """How often, by how much and under which attack radii break: proved ones, and printed ones.
 
-    Printed radii take the extractor to be 1-Lipschitz. Under the name "features" stand the radii proved there."""
+    Printed radii take the extractor to be 1-Lipschitz. Under the name "features" stand the radii proved there.
+
+    Args:
+        smooth: evaluation mode
+        test: images
+        norm: "l2" or "linf"
+        rtol: gap of the proven bounds
+        steps: of the attack
+        constants: the paper's C, one row each
+    Returns:
+        one row per kind of radius; the radii by name
+    """
     proved = smooth.certify(test, norm, scope="features", progress=False, rtol=rtol)
     certificates = {"sound": smooth.certify(test, norm, progress=False, rtol=rtol)}
     certificates |= _printed(smooth, test, norm, constants)

@@ -35,7 +35,14 @@ def dense_features(in_features: int,                 # inputs per image
                    hidden: Iterable[int] = (64, 64), # widths of the hidden layers
                    how: str = "exact",               # spectral normalisation: "exact", "reshaped" or "none"
                   ) -> nn.Sequential:
-    "A fully connected extractor; with `how=\"exact\"` its Lipschitz constant is at most 1/4."
+    """A fully connected extractor; with `how="exact"` its Lipschitz constant is at most 1/4.
+
+    Args:
+        in_features: inputs per image
+        d: features
+        hidden: widths of the hidden layers
+        how: spectral normalisation: "exact", "reshaped" or "none"
+    """
     widths = [in_features, *hidden]
     layers: list[nn.Module] = [nn.Flatten()]
     for a, b in zip(widths, widths[1:]):
@@ -66,7 +73,15 @@ def conv_features(in_channels: int = 1, # channels of the images
                   width: int = 16,      # channels of the first layer
                   how: str = "exact",   # spectral normalisation: "exact", "reshaped" or "none"
                  ) -> nn.Sequential:
-    "Three 3x3 convolutions, two of them with stride 2, and one dense layer. Raises ValueError for another size."
+    """Three 3x3 convolutions, two of them with stride 2, and one dense layer. Raises ValueError for another size.
+
+    Args:
+        in_channels: channels of the images
+        size: height and width, a multiple of 4
+        d: features
+        width: channels of the first layer
+        how: spectral normalisation: "exact", "reshaped" or "none"
+    """
     _check_size(size, 2)
     wide = 2 * width
     layers = [*_block(in_channels, width, how), *_block(width, wide, how, 2), *_block(wide, wide, how, 2)]
@@ -81,7 +96,17 @@ def vgg_features(in_channels: int = 3, # channels of the images
                  stages: Sequence[int] = (2, 2), # convolutions of each stage; VGG-19 is (2, 2, 4, 4, 4) with width 64
                  normalised: bool = False, # batch normalisation after every convolution, as deep stacks need
                 ) -> nn.Sequential:
-    "A deep stack after VGG: stages of 3x3 convolutions, max-pooling after each. Raises ValueError for another size."
+    """A deep stack after VGG: stages of 3x3 convolutions, max-pooling after each. Raises ValueError for another size.
+
+    Args:
+        in_channels: channels of the images
+        size: height and width, a multiple of 2 to the number of stages
+        d: features
+        width: channels of the first stage; they double with each, up to 8 times
+        how: spectral normalisation: "exact", "reshaped" or "none"
+        stages: convolutions of each stage; VGG-19 is (2, 2, 4, 4, 4) with width 64
+        normalised: batch normalisation after every convolution, as deep stacks need
+    """
     _check_size(size, len(stages))
     layers: list[nn.Module] = []
     channels = in_channels
@@ -98,7 +123,13 @@ def resnet_features(in_channels: int = 3, # channels of the images
                     d: int = 5,           # features, >= 2
                     depth: int = 20,      # 6 n + 2: 8, 20, 110
                    ) -> nn.Sequential:
-    "The residual network for small pictures with a sigmoid bottleneck (Kao et al. use depth 110)."
+    """The residual network for small pictures with a sigmoid bottleneck (Kao et al. use depth 110).
+
+    Args:
+        in_channels: channels of the images
+        d: features, >= 2
+        depth: 6 n + 2: 8, 20, 110
+    """
     return nn.Sequential(ResNet(depth, d, in_channels), nn.Sigmoid())
 
 # %% ../../nbs/lab/14a_bernstein_networks.ipynb #b6f3a324
@@ -117,7 +148,16 @@ def wide_features(in_channels: int = 3, # channels of the images
                   how: str = "none",    # spectral normalisation: "exact", "reshaped" or "none"
                   average: bool = False, # average at the skips, which keeps 1-Lipschitz branches 1-Lipschitz
                  ) -> nn.Sequential:
-    "A shallow, wide residual extractor. Raises ValueError for another size."
+    """A shallow, wide residual extractor. Raises ValueError for another size.
+
+    Args:
+        in_channels: channels of the images
+        size: height and width, a multiple of 4
+        d: features
+        width: channels of the first layers
+        how: spectral normalisation: "exact", "reshaped" or "none"
+        average: average at the skips, which keeps 1-Lipschitz branches 1-Lipschitz
+    """
     _check_size(size, 2)
     layers = _block(in_channels, width, how)
     layers.append(_wide_block(width, width, 2, how, average))
@@ -136,7 +176,17 @@ def densenet_features(in_channels: int = 3, # channels of the images
                      ) -> nn.Sequential:
     """A densely connected extractor: each layer sees all before it; blocks end in average pooling.
 
-    Raises ValueError for another size."""
+    Raises ValueError for another size.
+
+    Args:
+        in_channels: channels of the images
+        size: height and width, a multiple of 2 to the number of blocks
+        d: features
+        growth: channels that each layer adds
+        how: spectral normalisation: "exact", "reshaped" or "none"
+        blocks: layers of each block; DenseNet-40 is (12, 12, 12)
+        normalised: batch normalisation after every convolution
+    """
     _check_size(size, len(blocks))
     channels = 2 * growth
     layers = _block(in_channels, channels, how, normalised=normalised)
@@ -152,13 +202,24 @@ def head(d: int = 5,            # features
          num_classes: int = 10, # classes
          hidden: int = 64,      # width of the two hidden layers
         ) -> nn.Sequential:
-    "A nonlinear head d-64-64-K: what gets smoothed."
+    """A nonlinear head d-64-64-K: what gets smoothed.
+
+    Args:
+        d: features
+        num_classes: classes
+        hidden: width of the two hidden layers
+    """
     inner = (nn.Linear(d, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU())
     return nn.Sequential(*inner, nn.Linear(hidden, num_classes))
 
 # %% ../../nbs/lab/14a_bernstein_networks.ipynb #208cb792
 class FeatureClassifier(nn.Module):
-    "The unsmoothed classifier: head(features(images))."
+    """The unsmoothed classifier: head(features(images)).
+
+    Args:
+        features: images to features [B, d] in [0, 1]
+        head: features to logits
+    """
     unit_input = True # reads [0, 1]
 
     def __init__(self,
@@ -177,7 +238,11 @@ class FeatureClassifier(nn.Module):
     def smoothed(self,
                  degree: int | Iterable[int], # n, or one per feature
                 ) -> Smoothed:
-        "The smoothed classifier on the same weights, in evaluation mode."
+        """The smoothed classifier on the same weights, in evaluation mode.
+
+        Args:
+            degree: n, or one per feature
+        """
         return Smoothed(self.features, self.head, degree).eval()
 
 # %% ../../nbs/lab/14a_bernstein_networks.ipynb #f86af80d
@@ -185,7 +250,15 @@ def right(model: nn.Module, # images to logits
           images: Tensor,   # [N, ...]
           labels: Tensor,   # [N]
          ) -> np.ndarray:   # [N] bool
-    "Which images are classified correctly."
+    """Which images are classified correctly.
+
+    Args:
+        model: images to logits
+        images: [N, ...]
+        labels: [N]
+    Returns:
+        [N] bool
+    """
     hits = []
     with frozen(model), torch.no_grad():
         for x, y in zip(images.split(500), labels.split(500)):
@@ -196,7 +269,15 @@ def accuracy(model: nn.Module, # images to logits
              images: Tensor,   # [N, ...]
              labels: Tensor,   # [N]
             ) -> float:        # in [0, 1]
-    "Share of images classified correctly."
+    """Share of images classified correctly.
+
+    Args:
+        model: images to logits
+        images: [N, ...]
+        labels: [N]
+    Returns:
+        in [0, 1]
+    """
     return float(right(model, images, labels).mean())
 
 # %% ../../nbs/lab/14a_bernstein_networks.ipynb #09504ecb
@@ -230,7 +311,16 @@ def network_for(data: ImageSet,     # decides the size of the images and the num
                 backbone: str = "", # "dense", "isometric", "conv", "vgg", "wide", "densenet" or "resnet"; "": by the size
                 full: bool = False, # True: as published, for 32x32 images, instead of thin variants
                ) -> FeatureClassifier:
-    "An untrained classifier with a bottleneck that fits a data set. Raises ValueError for an unknown backbone."
+    """An untrained classifier with a bottleneck that fits a data set. Raises ValueError for an unknown backbone.
+
+    Args:
+        data: decides the size of the images and the number of classes
+        d: features
+        how: spectral normalisation: "exact", "reshaped" or "none"
+        backbone: "dense", "isometric", "conv", "vgg", "wide", "densenet" or "resnet"; "": by the
+            size
+        full: True: as published, for 32x32 images, instead of thin variants
+    """
     channels, size = data.images.shape[1], data.images.shape[-1]
     makers = _FULL if full else _THIN
     backbone = backbone or _backbone_for(size)
@@ -251,7 +341,20 @@ def fit_pipeline(make: Callable[[], nn.Module], # makes the untrained network
                 ) -> nn.Module:         # in evaluation mode
     """Train a network (on the GPU if there is one), or take it from the stock if the same was trained before.
 
-    An interrupted training is resumed."""
+    An interrupted training is resumed.
+
+    Args:
+        make: makes the untrained network
+        data: training images
+        recipe: of `train`
+        epochs: passes over the data
+        seed: of initial weights and training
+        learning_rate: of Adam
+        batch_size: images per step
+        warmup: epochs of warm-up before a cosine decay; None: a constant rate
+    Returns:
+        in evaluation mode
+    """
     training = Training(recipe=recipe, data=data, epochs=epochs, seed=seed, batch_size=batch_size,
                         learning_rate=learning_rate, warmup=warmup)
     return trained(initial(make, seed), training).cpu().eval()
@@ -265,7 +368,19 @@ def fit_through(data: ImageSet,        # training images
                 seed: int = 0,         # of initial weights and training
                 batch_size: int = 64,  # images per step
                ) -> Smoothed:          # in evaluation mode
-    "A smoothed classifier of constant 1 before its sigmoid, trained through the smoothing for large proved radii."
+    """A smoothed classifier of constant 1 before its sigmoid, trained through the smoothing for large proved radii.
+
+    Args:
+        data: training images
+        d: features
+        degree: n
+        radius: largest move before the sigmoid, in l2
+        epochs: passes over the data
+        seed: of initial weights and training
+        batch_size: images per step
+    Returns:
+        in evaluation mode
+    """
     def make() -> Smoothed:
         net = network_for(data, d, backbone="isometric")
         return Smoothed(net.features, net.head, degree, through=True)
@@ -286,7 +401,15 @@ def _clean_body(dataset: str) -> ResNet: # of the zoo
 def on_clean_body(net: FeatureClassifier, # with the extractor "resnet"
                   dataset: str,           # of the clean network, "cifar10"
                  ) -> FeatureClassifier:  # the same network
-    "Give a network the convolutions of the zoo's clean network. Raises ValueError where there is none, or none fits."
+    """Give a network the convolutions of the zoo's clean network. Raises ValueError where there is
+    none, or none fits.
+
+    Args:
+        net: with the extractor "resnet"
+        dataset: of the clean network, "cifar10"
+    Returns:
+        the same network
+    """
     own, theirs = next(iter(net.features)), _clean_body(dataset).state_dict()
     if not isinstance(own, ResNet) or own.conv1.weight.shape != theirs["conv1.weight"].shape:
         raise ValueError(f"net must have the extractor 'resnet' of depth 20, got {type(own).__name__}")
@@ -304,7 +427,20 @@ def fit_bottleneck(data: ImageSet,      # training images
                    degree: int | None = None, # of the polynomial inside the loss; None: none is
                    body: str = "",      # data set on whose clean network it begins; "": random weights
                   ) -> Any: # in evaluation mode: a Smoothed with a degree, else a FeatureClassifier
-    "Train a classifier with a bottleneck that fits the data, from nothing or on from a clean network of the zoo."
+    """Train a classifier with a bottleneck that fits the data, from nothing or on from a clean network of the zoo.
+
+    Args:
+        data: training images
+        recipe: of `train`
+        epochs: passes over the data
+        d: features
+        how: spectral normalisation, see `network_for`
+        seed: of initial weights and training
+        degree: of the polynomial inside the loss; None: none is
+        body: data set on whose clean network it begins; "": random weights
+    Returns:
+        in evaluation mode: a Smoothed with a degree, else a FeatureClassifier
+    """
     def make() -> nn.Module:
         net = network_for(data, d, how)
         net = on_clean_body(net, body) if body else net

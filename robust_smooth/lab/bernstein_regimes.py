@@ -82,7 +82,21 @@ def regimes(data: ImageSet,         # training images
             seed: int = 0,          # of weights and training
             certified: int = 20,    # images whose radii are proved, the first ones
            ) -> pd.DataFrame: # regime, n (None: not smoothed), natural_accuracy, in_corners, lipschitz, mean_proved_radius
-    "The three regimes of Bernstein smoothing on one data set; networks come from the stock where they were trained before."
+    """The three regimes of Bernstein smoothing on one data set; networks come from the stock where
+    they were trained before.
+
+    Args:
+        data: training images
+        test: evaluation images
+        degrees: n, the first of them also for radii and for training through
+        d: features
+        epochs: passes over the data; None: as many as digits need
+        seed: of weights and training
+        certified: images whose radii are proved, the first ones
+    Returns:
+        regime, n (None: not smoothed), natural_accuracy, in_corners, lipschitz,
+            mean_proved_radius
+    """
     wanted = list(degrees)
     few = test[:certified]
     rows: list[dict[str, Any]] = []
@@ -95,7 +109,13 @@ def regimes(data: ImageSet,         # training images
 # %% ../../nbs/lab/15a_bernstein_regimes.ipynb #0b8b39e7
 def wide(frame: pd.DataFrame, # of `regimes`
         ) -> pd.DataFrame:    # one row per regime
-    "Accuracy by degree beside what each regime is, for reading."
+    """Accuracy by degree beside what each regime is, for reading.
+
+    Args:
+        frame: of `regimes`
+    Returns:
+        one row per regime
+    """
     said = frame.n.map(lambda n: "not smoothed" if pd.isna(n) else f"n = {int(n)}")
     table = frame.assign(said=said).pivot(index="regime", columns="said", values="natural_accuracy")
     order = [name for name in dict.fromkeys(said)]

@@ -22,7 +22,22 @@ BUDGETS = ("smoke", "quick", "cpu", "gpu", "paper") # the larger the later
 # %% ../../nbs/lab/04_budgets.ipynb #95c66ab0
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    "Sizes of one run on one data set."
+    """Sizes of one run on one data set.
+
+    Args:
+        name: one of `BUDGETS`, perhaps with one of `VOTERS` behind it
+        dataset: "digits", "mnist", "cifar10", "cifar100", "svhn", "imagenet"
+        images: test images evaluated
+        n0: selection draws per image
+        n: estimation draws per image
+        train_images: training images; None: all
+        epochs: epochs of training
+        batch: training batch
+        network: constructor in `models`
+        voting: the network that votes: "as it is", or way and precision as in `training.speed`
+        training: how it is trained: "channels-last", "compiled" and a precision, where they apply
+        note: what is shortened against the papers
+    """
     name: str                        # one of `BUDGETS`, perhaps with one of `VOTERS` behind it
     dataset: str                     # "digits", "mnist", "cifar10", "cifar100", "svhn", "imagenet"
     images: int                      # test images evaluated
@@ -127,7 +142,13 @@ def _parted(name: Any) -> tuple[str, str]:
 
 def budget_name(name: str, # a budget, perhaps by an old name
                ) -> str:   # one of `BUDGETS`, with what of `VOTERS` stood behind it
-    "The name of a budget today. Raises ValueError where there is none."
+    """The name of a budget today. Raises ValueError where there is none.
+
+    Args:
+        name: a budget, perhaps by an old name
+    Returns:
+        one of `BUDGETS`, with what of `VOTERS` stood behind it
+    """
     sizes, behind = _parted(name)
     known = RENAMED.get(sizes, sizes)
     if known not in BUDGETS:
@@ -137,7 +158,13 @@ def budget_name(name: str, # a budget, perhaps by an old name
 
 def whose_sizes(name: str, # a budget
                ) -> str:   # one of `BUDGETS`
-    "The budget that has the same sizes and trains the same networks."
+    """The budget that has the same sizes and trains the same networks.
+
+    Args:
+        name: a budget
+    Returns:
+        one of `BUDGETS`
+    """
     return _parted(budget_name(name))[0]
 
 # %% ../../nbs/lab/04_budgets.ipynb #3c732924
@@ -164,7 +191,14 @@ _SPEAKS_OF = dict(images=(" images instead",), n=(" draws instead", "votes in ")
 def note_beside(note: str, # of a budget
                 own: Mapping[str, Any], # sizes that an experiment has in place of the budget's
                ) -> str:   # what of it still holds
-    "A note without what it says of sizes that the experiment does not take."
+    """A note without what it says of sizes that the experiment does not take.
+
+    Args:
+        note: of a budget
+        own: sizes that an experiment has in place of the budget's
+    Returns:
+        what of it still holds
+    """
     gone = [words for name, spoken in _SPEAKS_OF.items() if name in own for words in spoken]
     return "; ".join(part for part in note.split("; ") if not any(words in part for words in gone))
 
@@ -173,7 +207,13 @@ def budget_for(name: str,      # one of `BUDGETS`, one of `VOTERS` behind it if 
                dataset: str,   # name of a data set
                **changes: Any, # fields to replace; None leaves the budget's own
               ) -> Budget:
-    "The sizes of a budget on a data set. Raises ValueError for an unknown budget, data set or size."
+    """The sizes of a budget on a data set. Raises ValueError for an unknown budget, data set or size.
+
+    Args:
+        name: one of `BUDGETS`, one of `VOTERS` behind it if wanted
+        dataset: name of a data set
+        **changes: fields to replace; None leaves the budget's own
+    """
     name, sizes = budget_name(name), whose_sizes(name)
     if (sizes, dataset) not in _SIZES:
         known = sorted({dataset for _, dataset in _SIZES})

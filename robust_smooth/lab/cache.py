@@ -23,7 +23,11 @@ __all__ = ['home', 'shared', 'locked', 'cached']
 # %% ../../nbs/lab/05_cache.ipynb #eb7ee339
 def home() -> Path: # made if absent
     """The folder of everything that runs leave: ROBUST_SMOOTH_HOME, else data/cache in a checkout, else the user's
-    cache folder. Raises OSError where it cannot be written."""
+    cache folder. Raises OSError where it cannot be written.
+
+    Returns:
+        made if absent
+    """
     return _writable(places.home(), "set ROBUST_SMOOTH_HOME to a folder that can be written")
 
 def _writable(folder: Path, advice: str) -> Path:
@@ -37,7 +41,11 @@ def _writable(folder: Path, advice: str) -> Path:
     return folder
 
 def shared() -> Path | None: # the folder, or None
-    "The folder of reference material beside the checkout (or ROBUST_SMOOTH_SHARED), if it is there."
+    """The folder of reference material beside the checkout (or ROBUST_SMOOTH_SHARED), if it is there.
+
+    Returns:
+        the folder, or None
+    """
     named, root = os.environ.get("ROBUST_SMOOTH_SHARED"), checkout()
     if named:
         folder = Path(named)
@@ -78,7 +86,15 @@ def locked(path: str | Path,          # the file that the lock guards; the lock 
            wait: bool = True,         # False: do not wait
            waiting: Callable[[], None] | None = None, # called once if one has to wait
           ) -> Iterator[bool]:        # False if somebody else holds it and wait is False
-    "Hold the lock of a file; released by the system when its holder dies."
+    """Hold the lock of a file; released by the system when its holder dies.
+
+    Args:
+        path: the file that the lock guards; the lock is beside it
+        wait: False: do not wait
+        waiting: called once if one has to wait
+    Returns:
+        False if somebody else holds it and wait is False
+    """
     lock = Path(f"{path}.lock")
     lock.parent.mkdir(parents=True, exist_ok=True)
     release = _held(lock, 0.0)
@@ -101,7 +117,16 @@ def cached(path: str | Path,                 # where the artefact belongs
            waiting: Callable[[], None] | None = None, # called if another process is building it
            wait: bool = True,                # False: leave it to that process
           ) -> bool:                         # True if it was there already, or is left to another process
-    "Build an artefact once: under a lock, into a file beside, published by renaming."
+    """Build an artefact once: under a lock, into a file beside, published by renaming.
+
+    Args:
+        path: where the artefact belongs
+        build: writes it to the file given, which may hold a part of an interrupted build
+        waiting: called if another process is building it
+        wait: False: leave it to that process
+    Returns:
+        True if it was there already, or is left to another process
+    """
     path = Path(path)
     if path.exists():
         return True

@@ -40,7 +40,14 @@ COLUMNS = ("claim", "evidence", "verdict", "dataset", "whose")
 def read_claim(kept: Mapping[str, Any], # as it stands in a file of a run
                dataset: str = "",       # of the run, where the claim does not say
               ) -> dict[str, str]:      # `COLUMNS`
-    "A claim in today's words."
+    """A claim in today's words.
+
+    Args:
+        kept: as it stands in a file of a run
+        dataset: of the run, where the claim does not say
+    Returns:
+        `COLUMNS`
+    """
     verdict = str(kept.get("verdict", UNTESTABLE))
     words = dict(dataset=dataset, whose="paper") | dict(kept) | dict(verdict=_OLD_VERDICTS.get(verdict, verdict))
     return {name: str(words.get(name, "")) for name in COLUMNS}
@@ -53,7 +60,16 @@ def verdict_of(holds: bool | None,              # what was found; None: not test
                error: float | None = None,      # standard error of the difference
                proved: bool = False,            # True: by a proof or a counterexample
               ) -> str:                         # one of `VERDICTS`
-    "The verdict on a claim. Raises ValueError for an error without a difference, or a negative one."
+    """The verdict on a claim. Raises ValueError for an error without a difference, or a negative one.
+
+    Args:
+        holds: what was found; None: not testable here
+        difference: by how much
+        error: standard error of the difference
+        proved: True: by a proof or a counterexample
+    Returns:
+        one of `VERDICTS`
+    """
     if error is not None and (difference is None or error < 0):
         raise ValueError(f"error must be >= 0 and belong to a difference, got error={error!r}, "
                          f"difference={difference!r}")
@@ -78,7 +94,13 @@ def _stretch(looks: int, freedom: float = math.inf) -> float:
 
 @dataclass(frozen=True)
 class Gain:
-    "A difference and its standard error; `str` gives both."
+    """A difference and its standard error; `str` gives both.
+
+    Args:
+        images: whose outcomes were compared; 0: what was compared are no outcomes
+        size: of the change of an image that changed, in (0, 1]
+        freedom: degrees of freedom, for which the error is stretched already
+    """
     difference: float
     error: float
     images: int = 0             # whose outcomes were compared; 0: what was compared are no outcomes
@@ -98,7 +120,15 @@ class Gain:
               tested: bool = True, # False: the question was not asked
               looks: int = 1,      # differences of which this is the most striking
              ) -> dict[str, Any]:  # holds, difference, error: what a claim takes
-        "The answer to: is it more than the margin?"
+        """The answer to: is it more than the margin?
+
+        Args:
+            margin: how much it must be
+            tested: False: the question was not asked
+            looks: differences of which this is the most striking
+        Returns:
+            holds, difference, error: what a claim takes
+        """
         if not tested or math.isnan(self.difference):
             return dict(holds=None)
         error = self.error_at(margin) * _stretch(looks, self.freedom)
@@ -117,7 +147,12 @@ class Gain:
 def paired(after: ArrayLike,  # [..., B] outcomes in [0, 1], images last; leading axes, such as radii, are averaged
            before: ArrayLike, # of the same shape
           ) -> Gain:
-    "Mean of after - before over the same images. Raises ValueError."
+    """Mean of after - before over the same images. Raises ValueError.
+
+    Args:
+        after: [..., B] outcomes in [0, 1], images last; leading axes, such as radii, are averaged
+        before: of the same shape
+    """
     a, b = np.asarray(after, np.float64), np.asarray(before, np.float64)
     if a.shape != b.shape or a.ndim == 0:
         raise ValueError(f"after and before must have one shape [..., B], got {a.shape} and {b.shape}")
@@ -130,7 +165,11 @@ def paired(after: ArrayLike,  # [..., B] outcomes in [0, 1], images last; leadin
 
 def mean_of(values: ArrayLike, # [B] differences of any size, one an image or a draw
            ) -> Gain:
-    "Their mean; its error is stretched by Student's factor for so few of them, and unknown for one."
+    """Their mean; its error is stretched by Student's factor for so few of them, and unknown for one.
+
+    Args:
+        values: [B] differences of any size, one an image or a draw
+    """
     each = np.asarray(values, np.float64).ravel()
     if len(each) < 2:
         return Gain(float(each.mean()) if len(each) else math.nan, math.inf)
@@ -142,7 +181,15 @@ def outcomes(certificates: Certificates, # of B images
              labels: ArrayLike,          # [B] true classes
              radii: ArrayLike,           # [R]
             ) -> np.ndarray:             # [R, B] bool: right, and certified at the radius
-    "What `certified_accuracy` averages, image by image."
+    """What `certified_accuracy` averages, image by image.
+
+    Args:
+        certificates: of B images
+        labels: [B] true classes
+        radii: [R]
+    Returns:
+        [R, B] bool: right, and certified at the radius
+    """
     right = certificates.label == np.asarray(labels)
     return np.stack([right & certificates.certified_at(radius) for radius in np.atleast_1d(np.asarray(radii))])
 
@@ -150,7 +197,12 @@ def outcomes(certificates: Certificates, # of B images
 def over_seeds(after: ArrayLike,  # [S, ..., B] outcomes, one row a seed
                before: ArrayLike, # of the same shape
               ) -> Gain:
-    "Mean of after - before over seeds and images, with the errors of both."
+    """Mean of after - before over seeds and images, with the errors of both.
+
+    Args:
+        after: [S, ..., B] outcomes, one row a seed
+        before: of the same shape
+    """
     a, b = np.asarray(after, np.float64), np.asarray(before, np.float64)
     images = paired(np.moveaxis(a, 0, -2), np.moveaxis(b, 0, -2))
     if len(a) < 2 or math.isnan(images.difference):
@@ -167,7 +219,14 @@ def all_above(gains: Iterable[Gain],
               margin: float = 0.0, # how much each must be
               tested: bool = True, # False: the question was not asked
              ) -> dict[str, Any]:  # holds, difference, error: what a claim takes
-    "The answer to: is each of them more than the margin?"
+    """The answer to: is each of them more than the margin?
+
+    Args:
+        margin: how much each must be
+        tested: False: the question was not asked
+    Returns:
+        holds, difference, error: what a claim takes
+    """
     several = list(gains)
     worst, open_ = least(several, margin), any(math.isnan(gain.difference) for gain in several)
     answer = worst.above(margin, tested, len(several) if worst.surplus(margin) < 0 else 1)
@@ -177,7 +236,14 @@ def some_above(gains: Iterable[Gain],
                margin: float = 0.0, # how much one of them must be
                tested: bool = True, # False: the question was not asked
               ) -> dict[str, Any]:  # holds, difference, error: what a claim takes
-    "The answer to: is at least one of them more than the margin?"
+    """The answer to: is at least one of them more than the margin?
+
+    Args:
+        margin: how much one of them must be
+        tested: False: the question was not asked
+    Returns:
+        holds, difference, error: what a claim takes
+    """
     return _opposite(all_above([-gain for gain in gains], -margin, tested))
 
 def _opposite(answer: Mapping[str, Any]) -> dict[str, Any]:
@@ -191,7 +257,15 @@ def everywhere(after: ArrayLike,    # [R, B] outcomes, one row a radius; or [S, 
                before: ArrayLike,   # of the same shape
                margin: float = 0.0, # by how much
               ) -> dict[str, Any]:  # holds, difference, error: what a claim takes
-    "Whether after is above before by more than the margin, at every one of several radii."
+    """Whether after is above before by more than the margin, at every one of several radii.
+
+    Args:
+        after: [R, B] outcomes, one row a radius; or [S, R, B], of several seeds
+        before: of the same shape
+        margin: by how much
+    Returns:
+        holds, difference, error: what a claim takes
+    """
     a, b = (np.atleast_2d(np.asarray(one, np.float64)) for one in (after, before))
     a, b = (one if one.ndim == 3 else one[None] for one in (a, b))
     if not a.size:
@@ -209,7 +283,13 @@ _ORDER = (DOES_NOT, UNDECIDED, UNTESTABLE, HOLDS) # the first that comes up deci
 
 def in_all(answers: Iterable[Mapping[str, Any]], # to one question in several settings: holds, difference, error
           ) -> dict[str, Any]:                   # holds, difference, error: what a claim takes
-    "Whether it holds in every setting."
+    """Whether it holds in every setting.
+
+    Args:
+        answers: to one question in several settings: holds, difference, error
+    Returns:
+        holds, difference, error: what a claim takes
+    """
     several = [dict(answer) for answer in answers]
     for answer in several:
         if answer["holds"] is not None and not answer["holds"] and "error" in answer:
@@ -221,13 +301,25 @@ def in_all(answers: Iterable[Mapping[str, Any]], # to one question in several se
 
 def in_some(answers: Iterable[Mapping[str, Any]], # to one question in several settings: holds, difference, error
            ) -> dict[str, Any]:                   # holds, difference, error: what a claim takes
-    "Whether it holds in at least one setting."
+    """Whether it holds in at least one setting.
+
+    Args:
+        answers: to one question in several settings: holds, difference, error
+    Returns:
+        holds, difference, error: what a claim takes
+    """
     return _opposite(in_all([_opposite(answer) for answer in answers]))
 
 # %% ../../nbs/lab/02_claims.ipynb #5e3c9a40
 def best_of(several: ArrayLike, # [M, R, B] outcomes of M classifiers, one row a radius
            ) -> NDArray[np.float64]: # [R, B] of the best at each radius
-    "Outcomes of the best classifier at each radius; the best for an image is chosen on images of which it is none."
+    """Outcomes of the best classifier at each radius; the best for an image is chosen on images of which it is none.
+
+    Args:
+        several: [M, R, B] outcomes of M classifiers, one row a radius
+    Returns:
+        [R, B] of the best at each radius
+    """
     each = np.asarray(several, np.float64)
     odd = np.arange(each.shape[-1]) % 2 == 1
     found = np.empty(each.shape[1:])
@@ -239,7 +331,13 @@ def best_of(several: ArrayLike, # [M, R, B] outcomes of M classifiers, one row a
 # %% ../../nbs/lab/02_claims.ipynb #fd5f30f1
 @dataclass(frozen=True)
 class Claim:
-    "A sentence, what speaks for or against it, and the verdict."
+    """A sentence, what speaks for or against it, and the verdict.
+
+    Args:
+        verdict: one of `VERDICTS`
+        dataset: that it was tried on
+        whose: sentence: the "paper"'s, or "ours"
+    """
     claim: str
     evidence: str
     verdict: str         # one of `VERDICTS`
@@ -270,7 +368,11 @@ class Claims(pd.DataFrame):
 
 def tally(verdicts: Mapping[str, int], # how many of each
          ) -> str:
-    "How many claims came out how, in one line."
+    """How many claims came out how, in one line.
+
+    Args:
+        verdicts: how many of each
+    """
     words = {HOLDS: "hold", DOES_NOT: "do not", PROVED_FALSE: "proved false", UNDECIDED: "not decided",
              UNTESTABLE: "untestable"}
     always = (HOLDS, DOES_NOT, UNTESTABLE)

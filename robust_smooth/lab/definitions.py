@@ -189,7 +189,11 @@ class _Room:
     written: dict[str, str] = field(default_factory=dict) # their texts
 
     def module(self, found: tuple[str, str, int]) -> tuple[str, str]: # absolute module, attribute
-        "Where an import of this room leads."
+        """Where an import of this room leads.
+
+        Returns:
+            absolute module, attribute
+        """
         name, attribute, level = found
         if not level:
             return name, attribute
@@ -277,7 +281,11 @@ class _Library:
         return [room for name in names if (room := self.room(name)) is not None]
 
     def look_up(self, module: str, path: tuple[str, ...]) -> Iterator[tuple[_Room, str]]: # definitions
-        "Where a dotted name leads that starts at a module."
+        """Where a dotted name leads that starts at a module.
+
+        Returns:
+            definitions
+        """
         room = self.room(module)
         if room is None:
             return
@@ -442,7 +450,16 @@ def reached(roots: Iterable[str] = (), # "module:name", "module:Class.method", o
             registered: bool = False,  # True: where the registry of methods is reached, so is what is registered
             folder: str | Path | None = None, # that the package lies in; None: as it is imported
            ) -> dict[str, str]:        # "module:definition" -> its text
-    "The definitions that a computation may use. Raises ValueError for a root that is not there."
+    """The definitions that a computation may use. Raises ValueError for a root that is not there.
+
+    Args:
+        roots: "module:name", "module:Class.method", or a whole "module"
+        source: code that uses the package, such as a notebook's
+        registered: True: where the registry of methods is reached, so is what is registered
+        folder: that the package lies in; None: as it is imported
+    Returns:
+        "module:definition" -> its text
+    """
     closed = _KEEPERS if registered else _KEEPERS | {_REGISTRY, _DOOR}
     walk = _Walk(_library(str(folder or _installed())), closed)
     for root in roots:
@@ -460,6 +477,12 @@ def code_of(roots: Iterable[str] = (), # see `reached`
             registered: bool = False,
             folder: str | Path | None = None,
            ) -> str:                   # 16 hex digits
-    "Hash of the definitions that a computation may use; the rooms that they live in do not count."
+    """Hash of the definitions that a computation may use; the rooms that they live in do not count.
+
+    Args:
+        roots: see `reached`
+    Returns:
+        16 hex digits
+    """
     found = reached(roots, source, registered, folder)
     return content_hash(sorted((name.partition(":")[2], text) for name, text in found.items()))

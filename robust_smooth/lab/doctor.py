@@ -123,7 +123,11 @@ def _check_files(checks: _Checks) -> None:
             checks.note("shared", "no reference material beside the checkout: comparisons with published logs are left out")
 
 def examine() -> list[str]: # names of what is needed and missing
-    "Print what is here and what is missing."
+    """Print what is here and what is missing.
+
+    Returns:
+        names of what is needed and missing
+    """
     checks = _Checks()
     python = sys.version.split()[0]
     checks.line("python", python, sys.version_info >= (3, 10), "Python 3.10 or newer")
@@ -140,7 +144,11 @@ _EXTRAS = {**dict.fromkeys(_NOTEBOOKS, "repro"), "distributed": "cluster", "dask
 
 def extra_of(error: Exception, # what was raised
             ) -> str:
-    "Which extra brings what is missing; '' for other errors."
+    """Which extra brings what is missing; '' for other errors.
+
+    Args:
+        error: what was raised
+    """
     missing = (error.name or "") if isinstance(error, ModuleNotFoundError) else ""
     extra = _EXTRAS.get(missing.split(".")[0])
     return f"; this command needs an extra: pip install 'robust_smooth[{extra}]'" if extra else ""
@@ -166,7 +174,13 @@ _OPTIONS = {
 
 def in_options(text: str, # what a function says
               ) -> str:   # what it is called on the command line
-    "A message in the words of the command line."
+    """A message in the words of the command line.
+
+    Args:
+        text: what a function says
+    Returns:
+        what it is called on the command line
+    """
     for ours, theirs in _OPTIONS.items():
         text = text.replace(ours, theirs)
     missing = r"[\w.]+\(\) missing 1 required [\w-]+ argument: "
@@ -180,7 +194,14 @@ def in_options(text: str, # what a function says
 def told_in_options(error: Exception,   # what a command raised
                     command: str = "",  # its name: parameters of experiments, given with -p, keep their names
                    ) -> str:            # a sentence
-    "What went wrong, in the words of the command line, and the extra that is missing."
+    """What went wrong, in the words of the command line, and the extra that is missing.
+
+    Args:
+        error: what a command raised
+        command: its name: parameters of experiments, given with -p, keep their names
+    Returns:
+        a sentence
+    """
     if isinstance(error, OSError) and str(error.strerror).startswith("cannot "): # our own words
         return f"{error.strerror}: {error.filename!s}"
     if isinstance(error, FileNotFoundError) and error.filename:

@@ -43,7 +43,12 @@ def _refuse_text(name: str, value: Any, default: Any) -> None:
 def parameters_of(notebook: str | Path,     # an experiment, or the file of a notebook
                   names: Mapping[str, Any], # `globals()` of the notebook
                  ) -> dict[str, Any]:
-    "The values of a notebook's parameters. Raises ValueError for an unknown notebook or a parameter without value."
+    """The values of a notebook's parameters. Raises ValueError for an unknown notebook or a parameter without value.
+
+    Args:
+        notebook: an experiment, or the file of a notebook
+        names: `globals()` of the notebook
+    """
     path = find_notebook(notebook)
     known = default_parameters(path)
     lacking = [name for name in known if name not in names]
@@ -58,7 +63,21 @@ def parameters_of(notebook: str | Path,     # an experiment, or the file of a no
 # %% ../../nbs/lab/09_experiment.ipynb #debe9b20
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    "The parameters that every experiment has, and its own."
+    """The parameters that every experiment has, and its own.
+
+    Args:
+        dataset: data set
+        budget: one of `BUDGETS`, `-int8` or `-openvino` behind it if wanted
+        n: estimation draws; None: the budget's
+        n0: selection draws
+        images: test images
+        epochs: epochs of training
+        alpha: failure probability per image
+        seed: of training and noise
+        checkpoint: weights of your own for the budget's network: .safetensors, or a .pt of tensors
+        data_dir: folder of the data set, if it is not embedded
+        own: further parameters, kept with the results
+    """
     dataset: str = "digits"    # data set
     budget: str = "quick"      # one of `BUDGETS`, `-int8` or `-openvino` behind it if wanted
     n: int | None = None       # estimation draws; None: the budget's
@@ -104,7 +123,14 @@ class _Reads:
              split: str = "test", # "test" or "train"
              subset: Any = None,  # a number of images, "every 20", indices; None: all
             ) -> Any:             # an ImageSet
-        "Images and labels of the run's data set; loaded once."
+        """Images and labels of the run's data set; loaded once.
+
+        Args:
+            split: "test" or "train"
+            subset: a number of images, "every 20", indices; None: all
+        Returns:
+            an ImageSet
+        """
         from robust_smooth.training.data import MissingData, load
         key = (split, repr(subset))
         if key in self._sets:
@@ -133,7 +159,14 @@ class _Reads:
     def training_images(self,
                         wanted: int | None = None, # how many; None: as many as the budget has
                        ) -> Any:                   # an ImageSet
-        "The first training images. Of CIFAR-100 its first 10,000 do where no more are wanted and the rest is not at hand."
+        """The first training images. Of CIFAR-100 its first 10,000 do where no more are wanted and the
+        rest is not at hand.
+
+        Args:
+            wanted: how many; None: as many as the budget has
+        Returns:
+            an ImageSet
+        """
         from robust_smooth.training.data import MissingData
         wanted = wanted or self.budget.train_images
         try:
@@ -203,7 +236,16 @@ class _Trains(_Builds):
                    epochs: int | None = None,      # None: the budget's
                    seed: int | None = None,        # None: the run's
                   ) -> Any:                        # nn.Module in eval mode with `.num_classes`
-        "A network trained by `recipe`: from the zoo, from the stock if it was trained before, or trained now."
+        """A network trained by `recipe`: from the zoo, from the stock if it was trained before, or trained now.
+
+        Args:
+            recipe: a training recipe, such as NoiseAugmentation(Gaussian(sigma=0.5))
+            network: makes an untrained nn.Module; None: the budget's network
+            epochs: None: the budget's
+            seed: None: the run's
+        Returns:
+            nn.Module in eval mode with `.num_classes`
+        """
         seed = self.seed if seed is None else seed
         if network is None and epochs is None and not self.checkpoint:
             found = self._from_zoo(recipe, seed)
@@ -254,7 +296,18 @@ class _TrainsOn(_Trains):
                    beside: str = "a control", # what it is compared with, for the note of the budget
                   ) -> Any:                   # nn.Module in eval mode with `.num_classes`
         """The budget's network trained further by `recipe` from the weights of another, by Adam with a decaying rate.
-        What the recipe gains shows against a control: the same start and epochs with the recipe of the start."""
+        What the recipe gains shows against a control: the same start and epochs with the recipe of the start.
+
+        Args:
+            start: the trained network whose weights are the start
+            recipe: a training recipe
+            epochs: passes over the images
+            images: training images; None: the budget's
+            seed: of order and noise; None: the run's
+            beside: what it is compared with, for the note of the budget
+        Returns:
+            nn.Module in eval mode with `.num_classes`
+        """
         from robust_smooth.training.weights import start_from
         seed = self.seed if seed is None else seed
         size = images or self.budget.train_images or "all"
@@ -273,7 +326,17 @@ class _TrainsOn(_Trains):
                       network: Callable[[], Any] | None = None, # untrained, where it is trained from nothing
                      ) -> Any:                   # nn.Module in eval mode with `.num_classes`
         """A network for noise of any kind: from nothing, or on from the one trained with as much Gaussian noise.
-        Two noises are compared fairly: both begin at the same weights and see as many images."""
+        Two noises are compared fairly: both begin at the same weights and see as many images.
+
+        Args:
+            recipe: a training recipe
+            sigma: of the Gaussian noise that the start was trained with, input scale
+            epochs: further passes over the images; 0: trained from nothing
+            images: training images of these passes; None: the budget's
+            network: untrained, where it is trained from nothing
+        Returns:
+            nn.Module in eval mode with `.num_classes`
+        """
         if not epochs:
             return self.classifier(recipe, network=network)
         from robust_smooth.noise.additive import Gaussian
@@ -285,7 +348,12 @@ class _TrainsOn(_Trains):
 def check_decided(record: Any,     # a Record, whole or stopped by a sequential plan
                   radii: ArrayLike, # that are reported
                  ) -> None:
-    "Raises ValueError where votes stopped early, and a radius was neither of their plan nor out of reach."
+    """Raises ValueError where votes stopped early, and a radius was neither of their plan nor out of reach.
+
+    Args:
+        record: a Record, whole or stopped by a sequential plan
+        radii: that are reported
+    """
     if record.plan is None:
         return
     from robust_smooth.methods.sequential import largest_radius
@@ -317,7 +385,21 @@ class _Votes(_Reads):
               images: Any = None,        # an ImageSet; None: the evaluation images
               seed: int | None = None,   # None: the run's
              ) -> Any:                   # a Record, in the order of the images
-        "The votes of a base classifier under noise, from the stock if they were counted before; an interrupted vote goes on."
+        """The votes of a base classifier under noise, from the stock if they were counted before; an
+        interrupted vote goes on.
+
+        Args:
+            model: base classifier
+            noise: smoothing distribution
+            n: estimation draws; None: the budget's
+            n0: selection draws; None: the budget's
+            moments: collect what first-order methods need
+            stop: a stopping plan
+            images: an ImageSet; None: the evaluation images
+            seed: None: the run's
+        Returns:
+            a Record, in the order of the images
+        """
         images = self.test if images is None else images
         ask = Ask(noise=noise, images=images, n=n or self.n, n0=n0 or self.n0, moments=moments, stop=stop,
                   seed=self.seed if seed is None else seed, alpha=self.alpha)
@@ -357,7 +439,14 @@ class _Header:
     def using(self,
               **sizes: Any, # images, n, epochs, batch, network, where they are not the budget's; None: not used here
              ) -> Any: # itself, so that it is shown
-        "Put the notebook's own sizes into the header of the run. They are shown; the budget stays as it is."
+        """Put the notebook's own sizes into the header of the run. They are shown; the budget stays as it is.
+
+        Args:
+            **sizes: images, n, epochs, batch, network, where they are not the budget's; None: not
+                used here
+        Returns:
+            itself, so that it is shown
+        """
         unknown = set(sizes) - {part.name for part in dataclasses.fields(Budget)}
         if unknown:
             raise ValueError(f"sizes must be fields of Budget, got {sorted(unknown)}")
@@ -372,7 +461,13 @@ class _Header:
 
 # %% ../../nbs/lab/09_experiment.ipynb #5f82c1fb
 class Experiment(_TrainsOn, _Votes, _Header, Findings):
-    "One run of an experiment notebook: its budget and data, networks and votes from the stock, and what it finds."
+    """One run of an experiment notebook: its budget and data, networks and votes from the stock, and what it finds.
+
+    Args:
+        name: as the notebook is named
+        names: `globals()` of the notebook; None: parameters are given
+        **parameters: the fields of `Settings`, and further ones, which are kept with the results
+    """
 
     def __init__(self,
                  name: str,  # as the notebook is named
@@ -403,7 +498,11 @@ class Experiment(_TrainsOn, _Votes, _Header, Findings):
 
     @property
     def sizes(self) -> str: # one of `BUDGETS`
-        "Whose sizes the run has: cpu, cpu-int8 and cpu-openvino differ in the network that votes alone."
+        """Whose sizes the run has: cpu, cpu-int8 and cpu-openvino differ in the network that votes alone.
+
+        Returns:
+            one of `BUDGETS`
+        """
         return whose_sizes(self.budget.name)
 
     @property
@@ -416,12 +515,24 @@ class Experiment(_TrainsOn, _Votes, _Header, Findings):
                 radii: ArrayLike, # that will be reported
                 **how: Any,       # of record.certify: method, ...
                ) -> Any:          # l2 Certificates at the run's alpha
-        "Certificates for exactly these radii. ValueError: voting stopped before one of them was decided."
+        """Certificates for exactly these radii. ValueError: voting stopped before one of them was decided.
+
+        Args:
+            record: votes, stopped early or not
+            radii: that will be reported
+            **how: of record.certify: method, ...
+        Returns:
+            l2 Certificates at the run's alpha
+        """
         check_decided(record, radii)
         return record.certify("l2", alpha=self.alpha, **how)
 
     def finish(self) -> Claims: # the claims, shown in full
-        "Last cell: write claims and provenance. Without it a run counts as failed."
+        """Last cell: write claims and provenance. Without it a run counts as failed.
+
+        Returns:
+            the claims, shown in full
+        """
         voters = sorted({made.optimised for _, made in self._voters.values() if hasattr(made, "optimised")})
         provenance = results.provenance(seed=self.seed, threads=os.environ.get("OMP_NUM_THREADS", ""), voters=voters)
         return self._close(parameters=self.parameters, budget=dataclasses.asdict(self.budget), own=self._own,

@@ -16,12 +16,20 @@ __all__ = ['TRAINING_WORDS', 'AS_IT_IS', 'compiler', 'check_installed', 'trains_
 
 # %% ../../nbs/lab/07_fast.ipynb #34fc172d
 def compiler() -> bool: # can torch.compile work here?
-    "Whether there is a C++ compiler, without which `torch.compile` fails."
+    """Whether there is a C++ compiler, without which `torch.compile` fails.
+
+    Returns:
+        can torch.compile work here?
+    """
     return shutil.which(os.environ.get("CXX", "c++")) is not None
 
 def check_installed(voting: str, # words of a budget
                    ) -> None:
-    "Raise ImportError, saying what to install, where a budget votes by OpenVINO and it is not here."
+    """Raise ImportError, saying what to install, where a budget votes by OpenVINO and it is not here.
+
+    Args:
+        voting: words of a budget
+    """
     if voting.startswith("openvino"):
         from robust_smooth.training import openvino
         openvino.check_installed()
@@ -31,7 +39,13 @@ TRAINING_WORDS = ("channels-last", "compiled", "float32", "bfloat16")
 
 def trains_as(training: str, # words of a budget
              ) -> set[str]:  # of `TRAINING_WORDS`
-    "The words of a training. Raises ValueError for a word that is none, or unless one precision is named."
+    """The words of a training. Raises ValueError for a word that is none, or unless one precision is named.
+
+    Args:
+        training: words of a budget
+    Returns:
+        of `TRAINING_WORDS`
+    """
     words = [word.strip() for word in training.split(",")]
     if not set(words) <= set(TRAINING_WORDS) or len({"float32", "bfloat16"} & set(words)) != 1:
         raise ValueError(f"training must be words of {TRAINING_WORDS} with one precision, got {training!r}")
@@ -43,7 +57,14 @@ AS_IT_IS = "as it is"
 def votes_as(voting: str, # words of a budget
              noise: Any,  # smoothing distribution
             ) -> dict[str, str]: # for `optimise`; empty for the network as it is
-    "The setting with which a network votes under a noise. Raises ValueError for words that are none."
+    """The setting with which a network votes under a noise. Raises ValueError for words that are none.
+
+    Args:
+        voting: words of a budget
+        noise: smoothing distribution
+    Returns:
+        for `optimise`; empty for the network as it is
+    """
     from robust_smooth.training.speed import read_setting
     if voting == AS_IT_IS:
         return {}
@@ -58,7 +79,12 @@ def votes_as(voting: str, # words of a budget
 def uncompiled(setting: dict[str, str], # of a network that votes
                flat: bool,              # whether its inputs are no pictures
               ) -> dict[str, str]:
-    "The setting for votes that are not worth compiling, and for inputs that have no channels."
+    """The setting for votes that are not worth compiling, and for inputs that have no channels.
+
+    Args:
+        setting: of a network that votes
+        flat: whether its inputs are no pictures
+    """
     plain = "torch folded" if flat else "torch channels-last"
     return setting | dict(backend=plain) if setting["backend"] in ("torch compiled", "torch channels-last") else setting
 
@@ -67,7 +93,16 @@ def voter(model: Any,              # base classifier
           setting: dict[str, str], # for `optimise`
           rows: int = 8,           # of the trial; a compiled network is compiled for so many
          ) -> Any:                 # the network rebuilt, or as it was where it is no BaseClassifier
-    "The base classifier as it votes in a budget."
+    """The base classifier as it votes in a budget.
+
+    Args:
+        model: base classifier
+        images: ImageSet that it will see, for the trial of the rebuilt network
+        setting: for `optimise`
+        rows: of the trial; a compiled network is compiled for so many
+    Returns:
+        the network rebuilt, or as it was where it is no BaseClassifier
+    """
     from robust_smooth.training import models
     if not isinstance(model, models.BaseClassifier):
         return model

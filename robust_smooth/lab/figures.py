@@ -44,7 +44,11 @@ _LOOK = {
 }
 
 def look() -> dict[str, Any]: # settings of matplotlib
-    "One style for all figures: sizes that can be read at column width, no box, a palette for all kinds of vision."
+    """One style for all figures: sizes that can be read at column width, no box, a palette for all kinds of vision.
+
+    Returns:
+        settings of matplotlib
+    """
     return _LOOK | {"axes.prop_cycle": plt.cycler(color=PALETTE)}
 
 def use() -> None:
@@ -74,7 +78,15 @@ def panels(rows: int = 1,        # of panels
            size: tuple[float, float] = _PANEL, # of a panel, in inches
            **more: Any,          # of plt.subplots, e.g. sharey=True
           ) -> tuple[Figure, np.ndarray]: # the figure, and [rows, columns] Axes
-    "Panels of one size, in the style."
+    """Panels of one size, in the style.
+
+    Args:
+        rows: of panels
+        size: of a panel, in inches
+        **more: of plt.subplots, e.g. sharey=True
+    Returns:
+        the figure, and [rows, columns] Axes
+    """
     with style():
         fig, axes = plt.subplots(rows, columns, figsize=(size[0] * columns, size[1] * rows), squeeze=False,
                                  layout="constrained", **more)
@@ -89,7 +101,13 @@ def legend_below(fig: Figure,       # with its curves drawn and labelled
                  columns: int = 3,  # entries in a row
                  axes: Sequence[Axes] | None = None, # None: all of the figure
                 ) -> None:
-    "One legend for all panels, below them; those of the panels go."
+    """One legend for all panels, below them; those of the panels go.
+
+    Args:
+        fig: with its curves drawn and labelled
+        columns: entries in a row
+        axes: None: all of the figure
+    """
     shown = fig.axes if axes is None else list(axes)
     found = dict(reversed(list(_entries(shown).items())))
     for ax in shown:
@@ -113,7 +131,15 @@ def printed_points(ax: Axes,             # where ours are drawn
                    color: Any = "0.25",  # of our curve that they stand beside
                    marker: str = "o",
                   ) -> None:
-    "A paper's numbers as hollow points on a thin dotted line; no legend entry where there are none."
+    """A paper's numbers as hollow points on a thin dotted line; no legend entry where there are none.
+
+    Args:
+        ax: where ours are drawn
+        x: [P] radii
+        y: [P] as printed
+        label: in the legend; None: not again
+        color: of our curve that they stand beside
+    """
     if not np.size(x):
         return
     ax.plot(x, y, marker=marker, linestyle=":", linewidth=0.9, color=color, markerfacecolor="white",
@@ -127,7 +153,11 @@ def band(ax: Axes, x: ArrayLike, low: ArrayLike, high: ArrayLike, color: Any, st
 # %% ../../nbs/lab/02_figures.ipynb #c2d85f17
 def best_title(levels: Sequence[float], # noise levels of the classifiers of which the best is shown
               ) -> str:
-    "What a picture of the best of several classifiers says above it."
+    """What a picture of the best of several classifiers says above it.
+
+    Args:
+        levels: noise levels of the classifiers of which the best is shown
+    """
     said = ", ".join(f"{level:g}" for level in levels)
     return f"best of σ = {said}" if len(levels) > 1 else f"σ = {said}"
 
@@ -159,7 +189,16 @@ def save_figure(fig: Figure,        # a matplotlib figure
                 dpi: int = 110,     # resolution of the PNG
                 formats: Sequence[str] = ("png", "pdf"), # "png", "pdf", "svg"
                ) -> list[Path]:     # the files
-    "Write a figure as PNG and PDF, atomically; the same figure gives the same bytes."
+    """Write a figure as PNG and PDF, atomically; the same figure gives the same bytes.
+
+    Args:
+        fig: a matplotlib figure
+        path: file name without ending
+        dpi: resolution of the PNG
+        formats: "png", "pdf", "svg"
+    Returns:
+        the files
+    """
     path = Path(path)
     files = [path.with_name(f"{path.name}.{kind}") for kind in formats]
     for file, kind in zip(files, formats):
@@ -170,7 +209,14 @@ def save_figure(fig: Figure,        # a matplotlib figure
 def curve(certificates: Certificates, # labels and radii
           labels: ArrayLike,          # [B] true classes
          ) -> pd.DataFrame:           # radius, value: corners; a value holds up to and including its radius
-    "The certified-accuracy curve, exactly."
+    """The certified-accuracy curve, exactly.
+
+    Args:
+        certificates: labels and radii
+        labels: [B] true classes
+    Returns:
+        radius, value: corners; a value holds up to and including its radius
+    """
     truth = np.asarray(labels)
     if truth.shape != certificates.label.shape:
         raise ValueError(f"labels must have shape {certificates.label.shape}, got {truth.shape}")
@@ -231,7 +277,20 @@ def certified_curves(curves: Mapping[str, Certificates], # legend entry -> certi
                      sure: Sequence[str] | None = None, # entries that get this band; None: every proved one
                     ) -> Axes:
     """Draw certified accuracy against radius. ValueError: curves of different promises would share an axis, or voting
-    that stopped early would be drawn as if every radius had been decided."""
+    that stopped early would be drawn as if every radius had been decided.
+
+    Args:
+        curves: legend entry -> certificates
+        labels: [B] true classes, of all curves
+        ax: None: a new figure
+        largest: right end of the axis; None: all finite radii are seen
+        annotate: True: differences are written into the legend; False: refused
+        title: title of the axes
+        marks: radii at which voting that stopped early was decided
+        bands: True: 95 % intervals of the share of images, point by point
+        rho: a band down to what is sure of these images with probability 1 - rho, at all radii
+        sure: entries that get this band; None: every proved one
+    """
     if not hasattr(curves, "items"):
         raise TypeError(f"curves must be a dictionary, got {type(curves).__name__}; write {{'name in the legend': certificates}}")
     if not curves:
@@ -327,7 +386,18 @@ def lines(frame: pd.DataFrame,   # long table
           ax: Axes | None = None, # None: a new figure
           **settings: Any,       # of the axes, e.g. xlabel="..."
          ) -> Axes:
-    "Lines of a long table, one per colour and dash. ValueError: columns are missing, or promises are mixed."
+    """Lines of a long table, one per colour and dash. ValueError: columns are missing, or promises are mixed.
+
+    Args:
+        frame: long table
+        x: column of the horizontal axis
+        y: column of the vertical axis
+        hue: column that colours
+        dashes: column that dashes
+        steps: True: a value holds back to the point before, as certified accuracy does
+        ax: None: a new figure
+        **settings: of the axes, e.g. xlabel="..."
+    """
     import seaborn as sns
     _check_columns(frame, x, y, hue, dashes)
     _check_unmixed(frame, hue, dashes)
@@ -346,7 +416,16 @@ def bars(frame: pd.DataFrame,  # long table
          ax: Axes | None = None, # None: a new figure
          **settings: Any,      # of the axes
         ) -> Axes:
-    "Grouped bars of a long table. ValueError: columns are missing, or promises are mixed."
+    """Grouped bars of a long table. ValueError: columns are missing, or promises are mixed.
+
+    Args:
+        frame: long table
+        x: column of the categories
+        y: column of the heights
+        hue: column that colours, such as "source"
+        ax: None: a new figure
+        **settings: of the axes
+    """
     import seaborn as sns
     _check_columns(frame, x, y, hue)
     _check_unmixed(frame, x, hue)

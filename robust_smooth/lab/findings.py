@@ -50,7 +50,15 @@ class _Files:
               printed: pd.DataFrame | None = None, # the paper's numbers, put beside ours
              ) -> pd.DataFrame:      # for display
         """Write a table to the run's folder as CSV and Markdown. With `printed`, also NAME_beside: matched where
-        they share columns and both have `value`, else one under the other."""
+        they share columns and both have `value`, else one under the other.
+
+        Args:
+            frame: the table
+            name: file name
+            printed: the paper's numbers, put beside ours
+        Returns:
+            for display
+        """
         results.save(frame, self.folder / f"{check_name(name)}.csv", experiment=self.name)
         if name not in self.tables:
             self.tables.append(name)
@@ -67,7 +75,12 @@ class _Files:
                fig: Any,               # a matplotlib figure
                name: str = "figure",   # file name
               ) -> None:
-        "Write a figure to the run's folder as PNG and PDF; the notebook goes on showing it."
+        """Write a figure to the run's folder as PNG and PDF; the notebook goes on showing it.
+
+        Args:
+            fig: a matplotlib figure
+            name: file name
+        """
         from robust_smooth.lab.figures import save_figure
         save_figure(fig, self.folder / check_name(name))
         if name not in self.figures:
@@ -92,7 +105,12 @@ class _Words:
               name: str,  # name of a scalar
               value: Any, # a number, a string or a bool
              ) -> Any:
-        "Keep a scalar of the run, a column of a sweep's summary."
+        """Keep a scalar of the run, a column of a sweep's summary.
+
+        Args:
+            name: name of a scalar
+            value: a number, a string or a bool
+        """
         self.values[check_name(name)] = value.item() if hasattr(value, "item") else value
         return value
 
@@ -109,7 +127,21 @@ class _Words:
               about: str | None = None, # the only data set that the sentence speaks of; None: any
              ) -> str:                # the verdict
         """Keep a claim with its evidence; see `lab.claims` for the verdicts. A sentence about other data than the
-        run's is not testable here: digits do not judge a table of CIFAR-10."""
+        run's is not testable here: digits do not judge a table of CIFAR-10.
+
+        Args:
+            text: a qualitative claim
+            evidence: what speaks for or against it
+            holds: what was found; None: not testable here
+            difference: by how much, where chance plays a part
+            error: standard error of the difference
+            proved: True: by a proof or a counterexample
+            whose: whose sentence it is: the "paper"'s, or "ours"
+            dataset: that it was tried on; None: the run's
+            about: the only data set that the sentence speaks of; None: any
+        Returns:
+            the verdict
+        """
         if about is not None and (dataset or self.tried_on) != about:
             holds = None
             evidence = f"{evidence} (the sentence is about {about})"
@@ -119,7 +151,13 @@ class _Words:
 
 # %% ../../nbs/lab/08_findings.ipynb #1e46dfb0
 class Findings(_Files, _Words):
-    "What a run finds, in a folder."
+    """What a run finds, in a folder.
+
+    Args:
+        name: of the experiment
+        folder: of the run
+        dataset: that it is about
+    """
 
     def __init__(self,
                  name: str,    # of the experiment
@@ -134,7 +172,11 @@ class Findings(_Files, _Words):
         _writable(self.folder, "set ROBUST_SMOOTH_HOME to a folder that can be written")
 
     def reference(self) -> Path | None: # the folder, or None
-        "The folder of other people's material, if it is there; the run remembers that it asked."
+        """The folder of other people's material, if it is there; the run remembers that it asked.
+
+        Returns:
+            the folder, or None
+        """
         found = shared()
         self.material = USED if found is not None else ABSENT
         return found

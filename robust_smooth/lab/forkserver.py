@@ -90,8 +90,14 @@ def _imported(path: str | Path) -> set[str]:
 
 def common_imports(notebooks: Iterable[str | Path], # files
                   ) -> list[str]:                   # names of modules, sorted
-    """Modules that all of the notebooks import before they do anything else, and those of this package that any of them
-    imports so, where all begin with some of them."""
+    """Modules that all of the notebooks import before they do anything else, and those of this package
+    that any of them imports so, where all begin with some of them.
+
+    Args:
+        notebooks: files
+    Returns:
+        names of modules, sorted
+    """
     sets = [_imported(path) for path in notebooks]
     if not sets:
         return []

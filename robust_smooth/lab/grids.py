@@ -38,7 +38,14 @@ def _rows(grid: Any) -> list[dict[str, Any]]:
 def combinations(grid: Mapping[str, Sequence] | Sequence[Mapping] | None, # see above; None: one run
                  parameters: Mapping[str, Any] | None = None,             # fixed ones
                 ) -> list[dict[str, Any]]:                                # parameters of each run
-    "All runs of a grid, in a fixed order. Raises ValueError for a parameter without alternatives, or fixed as well."
+    """All runs of a grid, in a fixed order. Raises ValueError for a parameter without alternatives, or fixed as well.
+
+    Args:
+        grid: see above; None: one run
+        parameters: fixed ones
+    Returns:
+        parameters of each run
+    """
     fixed = dict(parameters or {})
     rows = [{}] if grid is None else _rows(grid)
     for row in rows:
@@ -142,7 +149,13 @@ def _check_entry(entry: Any, name: str) -> dict[str, Any]:
 def read_grid(path: str | Path,            # a YAML file
              ) -> list[dict[str, Any]]:    # one mapping per sweep: experiment, grid, parameters
     """Read sweeps from YAML: a mapping with `experiment`, `grid` and fixed `parameters`, or a list of such mappings.
-    Raises ValueError, with the line where there is one, for everything else."""
+    Raises ValueError, with the line where there is one, for everything else.
+
+    Args:
+        path: a YAML file
+    Returns:
+        one mapping per sweep: experiment, grid, parameters
+    """
     import yaml
     name = Path(path).name
     try:

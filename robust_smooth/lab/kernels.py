@@ -39,7 +39,11 @@ _KERNELS: dict[str, int] = {} # pids of the kernels of this process, by the fold
 
 def kill_kernels(part: str = "", # of the names of their folders; "": all
                 ) -> None:
-    "End kernels of this process, and what they started."
+    """End kernels of this process, and what they started.
+
+    Args:
+        part: of the names of their folders; "": all
+    """
     for folder, pid in list(_KERNELS.items()):
         if part in folder and pid:
             with contextlib.suppress(OSError): # it has ended
@@ -72,7 +76,11 @@ def _sockets() -> Iterator[str]: # a folder
             shutil.rmtree(folder, ignore_errors=True)
 
 def remove_left_sockets() -> int: # folders removed
-    "Remove the socket folders of processes that were killed."
+    """Remove the socket folders of processes that were killed.
+
+    Returns:
+        folders removed
+    """
     removed = 0
     if os.name != "posix": # no sockets there
         return removed
@@ -178,7 +186,14 @@ def _environment(task: Task, scratch: Path, shard: int, shards: int) -> dict[str
 # %% ../../nbs/lab/11_kernels.ipynb #21b72049
 @dataclass
 class Ending:
-    "How a notebook ended."
+    """How a notebook ended.
+
+    Args:
+        error: "": well
+        dead: its kernel died, and another may do better
+        seconds: wall clock
+        overhead: of them, outside of cells
+    """
     error: str = ""         # "": well
     dead: bool = False      # its kernel died, and another may do better
     seconds: float = 0.0    # wall clock
@@ -362,7 +377,18 @@ def execute(task: Task,          # a run
             forks: ForkServer | None = None, # from which its kernel is forked; None: the kernel starts by itself
            ) -> dict[str, Any]:  # status "done", "cached", "FAILED" or "busy", with seconds and where the notebook is
     """Make one run, unless it is finished, or the notebook, the package or the data are not those that its key was
-    taken from. Raises DeadKernel if its kernel died."""
+    taken from. Raises DeadKernel if its kernel died.
+
+    Args:
+        task: a run
+        wait: False: do not wait for another process that is making the same run
+        helper: (i, K): help with voting only, starting at shard i of K
+        shards: votes are counted in that many parts, which helpers can take over
+        limit: seconds after which it is stopped; None: no limit
+        forks: from which its kernel is forked; None: the kernel starts by itself
+    Returns:
+        status "done", "cached", "FAILED" or "busy", with seconds and where the notebook is
+    """
     report = dict(experiment=task.experiment, key=task.key, seconds=0.0, overhead=0.0, error="",
                   notebook=str(task.folder / "notebook.ipynb"))
     if task.done:

@@ -230,7 +230,15 @@ def read_certification_log(path: str | Path,           # tab-separated text of a
 
     Lines that were set aside are in `.attrs["summary"]`. ValueError, with file and line: a line with
     too many or too few entries, a row or a header that is there twice, numbers that are none,
-    `correct` that is not `predict == label`."""
+    `correct` that is not `predict == label`.
+
+    Args:
+        path: tab-separated text of a certification
+        uncertified: True: a negative radius means "not certified": -inf
+        summary: True: last lines that begin with no number are no rows
+    Returns:
+        idx, label, predict, radius..., correct, seconds, ...
+    """
     lines = _parse(check_regular(path), summary)
     frame = _frame(lines, uncertified)
     _check_correct(lines, frame)
@@ -244,7 +252,15 @@ def log_accuracy(log: pd.DataFrame,       # of `read_certification_log`
                  radii: ArrayLike,        # radii in input units, >= 0
                  column: str = "radius",  # which radius
                  ) -> np.ndarray:         # float64, the shape of radii; NaN for an empty log
-    "Certified accuracy of a log: share of its rows that are correct with a logged radius >= r."
+    """Certified accuracy of a log: share of its rows that are correct with a logged radius >= r.
+
+    Args:
+        log: of `read_certification_log`
+        radii: radii in input units, >= 0
+        column: which radius
+    Returns:
+        float64, the shape of radii; NaN for an empty log
+    """
     if column not in log.columns:
         raise ValueError(f"column must be one of {_radii(list(log.columns))}, got {column!r}")
     asked = np.asarray(radii, dtype=np.float64)

@@ -17,13 +17,25 @@ def voting_rates(net: Any,       # a network that reads pictures, in eval mode
                  sample: Any,    # [N, C, H, W] a few of them
                  seconds: float, # of measuring, for each precision
                 ) -> dict[str, dict[str, float | str]]: # by precision and way: images per second, or why there are none
-    "What was measured of the ways to vote, float32 and bfloat16."
+    """What was measured of the ways to vote, float32 and bfloat16.
+
+    Args:
+        net: a network that reads pictures, in eval mode
+        sample: [N, C, H, W] a few of them
+        seconds: of measuring, for each precision
+    Returns:
+        by precision and way: images per second, or why there are none
+    """
     from robust_smooth.training.speed import optimise
     return {precision: optimise(net, sample, precision, seconds=seconds).tried for precision in ("float32", "bfloat16")}
 
 def fastest(rates: dict[str, float | str], # by name: a rate, or why there is none
            ) -> tuple[str, float]:
-    "The name with the largest rate."
+    """The name with the largest rate.
+
+    Args:
+        rates: by name: a rate, or why there is none
+    """
     measured = {name: rate for name, rate in rates.items() if not isinstance(rate, str)}
     name = max(measured, key=measured.__getitem__)
     return name, measured[name]
@@ -62,7 +74,17 @@ def training_rates(net: Any,    # a network that reads pictures
                    rounds: int, # steps of each
                    compiled: bool = False, # compile, too
                   ) -> dict[str, float | str]: # by words: images per second, or why there are none
-    "What was measured of the ways to train."
+    """What was measured of the ways to train.
+
+    Args:
+        net: a network that reads pictures
+        shape: of one picture
+        batch: rows of a step
+        rounds: steps of each
+        compiled: compile, too
+    Returns:
+        by words: images per second, or why there are none
+    """
     import torch
 
     from robust_smooth.lab.fast import trains_as
@@ -94,7 +116,17 @@ def measure(network: str = "resnet20", # constructor in `models` of a network th
             seconds: float = 2.0,      # of measuring, for each precision
             compiled: bool = False,    # compile, too: some minutes
            ) -> dict[str, str]:        # what to write: "voting" and "training"
-    "Measure voting and training on this machine, and print what a budget should say."
+    """Measure voting and training on this machine, and print what a budget should say.
+
+    Args:
+        network: constructor in `models` of a network that reads pictures
+        shape: of one picture
+        batch: of a training
+        seconds: of measuring, for each precision
+        compiled: compile, too: some minutes
+    Returns:
+        what to write: "voting" and "training"
+    """
     import torch
 
     from robust_smooth.training import models

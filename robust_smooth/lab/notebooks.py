@@ -26,7 +26,11 @@ def _natural(name: str) -> list[tuple[str, int]]:
     return [(words, int(digits or -1)) for words, digits in parts]
 
 def experiments() -> list[str]: # names; gaussian_table1, the first table that a newcomer sees, comes first
-    "All experiments that are here."
+    """All experiments that are here.
+
+    Returns:
+        names; gaussian_table1, the first table that a newcomer sees, comes first
+    """
     try:
         folder = assets("experiments")
     except FileNotFoundError:
@@ -42,7 +46,11 @@ def meant(name: str, known: Sequence[str]) -> str:
 # %% ../../nbs/lab/08_notebooks.ipynb #38111dfc
 def find_notebook(name: str | Path, # an experiment such as "gaussian_table1", or the file of a notebook
                  ) -> Path:
-    "The notebook of an experiment. Raises ValueError, naming what is there, if there is none."
+    """The notebook of an experiment. Raises ValueError, naming what is there, if there is none.
+
+    Args:
+        name: an experiment such as "gaussian_table1", or the file of a notebook
+    """
     path = Path(name)
     if path.suffix == ".ipynb":
         if not path.is_file():
@@ -77,7 +85,11 @@ def _cells(path: str, changed: int) -> str:
     return json.dumps(found)
 
 def code_cells(path: str | Path) -> list[dict[str, Any]]: # source and tags of each
-    "The code cells of a notebook. Raises ValueError for what is none."
+    """The code cells of a notebook. Raises ValueError for what is none.
+
+    Returns:
+        source and tags of each
+    """
     return json.loads(_cells(str(path), Path(path).stat().st_mtime_ns))
 
 # %% ../../nbs/lab/08_notebooks.ipynb #05923512
@@ -93,7 +105,13 @@ def _assigned(node: ast.stmt) -> str:
 
 def default_parameters(path: str | Path, # a notebook
                       ) -> dict[str, Any]: # name -> literal
-    "Names and defaults of a notebook's parameters. Raises ValueError where the cell holds anything else."
+    """Names and defaults of a notebook's parameters. Raises ValueError where the cell holds anything else.
+
+    Args:
+        path: a notebook
+    Returns:
+        name -> literal
+    """
     tagged = [cell["source"] for cell in code_cells(path) if "parameters" in cell["tags"]]
     if len(tagged) != 1:
         raise ValueError(f"{Path(path).name} must have exactly one cell tagged 'parameters', got {len(tagged)}")
@@ -121,7 +139,12 @@ CHOICES = {
 def refuse_choice(path: str | Path, # a notebook
                   values: Mapping[str, Any], # of its parameters
                  ) -> None:
-    "Raise ValueError for a value of a parameter of ours that its notebook does not take."
+    """Raise ValueError for a value of a parameter of ours that its notebook does not take.
+
+    Args:
+        path: a notebook
+        values: of its parameters
+    """
     path = Path(path)
     if path.stem not in experiments() or path.resolve().parent != assets("experiments").resolve():
         return
@@ -135,7 +158,13 @@ def refuse_choice(path: str | Path, # a notebook
 # %% ../../nbs/lab/08_notebooks.ipynb #a6df1b3a
 def own_sizes(name: str, # an experiment
              ) -> dict[str, Any]: # name -> value, ... where it depends on the run; {} for an unknown experiment
-    "The sizes that an experiment takes in place of its budget's, read from its notebook without running it."
+    """The sizes that an experiment takes in place of its budget's, read from its notebook without running it.
+
+    Args:
+        name: an experiment
+    Returns:
+        name -> value, ... where it depends on the run; {} for an unknown experiment
+    """
     if name not in experiments():
         return {}
     found: dict[str, Any] = {}

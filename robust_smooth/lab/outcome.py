@@ -27,7 +27,13 @@ __all__ = ['once', 'summary', 'joined', 'Outcome', 'plan']
 # %% ../../nbs/lab/13_outcome.ipynb #a830ff30
 def once(tasks: Sequence[Task], # as they were asked for
         ) -> list[Task]:        # the first of each
-    "The runs, those that were asked for twice once: their rows, claims and numbers count once."
+    """The runs, those that were asked for twice once: their rows, claims and numbers count once.
+
+    Args:
+        tasks: as they were asked for
+    Returns:
+        the first of each
+    """
     found: dict[tuple[str, str, str], Task] = {}
     for task in tasks:
         found.setdefault((task.runs, task.experiment, task.key), task)
@@ -66,7 +72,11 @@ def _rows(task: Task, frame: pd.DataFrame | None, theirs: set[str]) -> pd.DataFr
 
 def summary(tasks: Sequence[Task],
            ) -> pd.DataFrame: # experiment, parameters, status, values, then the columns of the runs' tables
-    "The tables and values of all runs under one another; a run that is not finished is one row that says so."
+    """The tables and values of all runs under one another; a run that is not finished is one row that says so.
+
+    Returns:
+        experiment, parameters, status, values, then the columns of the runs' tables
+    """
     tasks = once(tasks)
     frames = [_table(task, "table") for task in tasks]
     theirs = {name for frame in frames if frame is not None for name in frame.columns}
@@ -75,7 +85,14 @@ def summary(tasks: Sequence[Task],
 def joined(tasks: Sequence[Task], # finished ones count
            name: str = "table",   # of the table
           ) -> pd.DataFrame:      # empty if no run wrote one
-    "The tables of all finished runs under one another, with the parameters of each run in front."
+    """The tables of all finished runs under one another, with the parameters of each run in front.
+
+    Args:
+        tasks: finished ones count
+        name: of the table
+    Returns:
+        empty if no run wrote one
+    """
     pieces = []
     for task in once(tasks):
         frame = _table(task, name)
@@ -88,7 +105,15 @@ def joined(tasks: Sequence[Task], # finished ones count
 # %% ../../nbs/lab/13_outcome.ipynb #47a3a6c7
 @dataclass
 class Outcome:
-    "What came of several runs."
+    """What came of several runs.
+
+    Args:
+        tasks: in the order asked for
+        reports: one per task: status, seconds, notebook, error
+        seconds: wall clock
+        report: the HTML report, if one was written
+        out: folder of the summary, for sweeps
+    """
     tasks: list[Task]             # in the order asked for
     reports: list[dict[str, Any]] # one per task: status, seconds, notebook, error
     seconds: float = 0.0          # wall clock
@@ -96,7 +121,11 @@ class Outcome:
     out: str = ""                 # folder of the summary, for sweeps
 
     def frame(self) -> pd.DataFrame: # experiment, parameters, key, status, seconds, error, notebook
-        "One row per run."
+        """One row per run.
+
+        Returns:
+            experiment, parameters, key, status, seconds, error, notebook
+        """
         rows = []
         for task, report in zip(self.tasks, self.reports):
             said = {name: report[name] for name in ("status", "seconds", "overhead", "error", "notebook")}
@@ -104,7 +133,11 @@ class Outcome:
         return pd.DataFrame(rows)
 
     def table(self, name: str = "table") -> pd.DataFrame: # empty if no run wrote one
-        "The tables of all finished runs under one another, with the parameters of each run in front."
+        """The tables of all finished runs under one another, with the parameters of each run in front.
+
+        Returns:
+            empty if no run wrote one
+        """
         return joined(self.tasks, name)
 
     @property
@@ -113,7 +146,11 @@ class Outcome:
         return [report for report in self.reports if report["status"] not in ("done", "cached")]
 
     def claims(self) -> pd.DataFrame: # experiment, claim, evidence, verdict, dataset, whose
-        "All claims of the finished runs."
+        """All claims of the finished runs.
+
+        Returns:
+            experiment, claim, evidence, verdict, dataset, whose
+        """
         rows = []
         for task in once(self.tasks):
             found = _read_json(task.folder / "result.json").get("claims") if task.done else None
@@ -150,7 +187,13 @@ def _said(outcome: Outcome) -> list[str]:
 def plan(tasks: Sequence[Task],
          jobs: int | None = None, # runs at a time; None: one per core
         ) -> pd.DataFrame:        # experiment, parameters, state, seconds (estimate)
-    "What would run, what is there already, and how long it may take, from earlier runs; the total is in `.attrs`."
+    """What would run, what is there already, and how long it may take, from earlier runs; the total is in `.attrs`.
+
+    Args:
+        jobs: runs at a time; None: one per core
+    Returns:
+        experiment, parameters, state, seconds (estimate)
+    """
     rows, tasks = [], once(tasks)
     for task, guess in zip(tasks, _estimates(tasks)):
         seconds = 0.0 if task.done else guess or np.nan

@@ -44,7 +44,13 @@ def _only(frame: pd.DataFrame, key: str, item: str) -> pd.DataFrame: # rows of o
 # %% ../../nbs/lab/00_papers.ipynb #4f00151c
 def expand_settings(frame: pd.DataFrame, # with a column `setting` of JSON objects
                    ) -> pd.DataFrame:    # the same with one column per entry instead
-    "Turn the column `setting` into columns; an entry that a row lacks is missing there."
+    """Turn the column `setting` into columns; an entry that a row lacks is missing there.
+
+    Args:
+        frame: with a column `setting` of JSON objects
+    Returns:
+        the same with one column per entry instead
+    """
     extra = pd.DataFrame([json.loads(text) for text in frame["setting"]], index=frame.index)
     clash = [name for name in extra.columns if name in frame.columns]
     if clash:
@@ -56,7 +62,15 @@ def printed(key: str,                 # a paper: adre, bernstein, dssn, higher_o
             item: str | None = None,  # a table or figure of it such as "table1"; None: all
             expand: bool = False,     # True: each entry of `setting` becomes a column
            ) -> pd.DataFrame:         # columns of `COLUMNS`; value is float64 where all of an item's are numbers
-    "The numbers that a paper prints, or that follow from its authors' records (column `source`)."
+    """The numbers that a paper prints, or that follow from its authors' records (column `source`).
+
+    Args:
+        key: a paper: adre, bernstein, dssn, higher_order, soap_bubbles
+        item: a table or figure of it such as "table1"; None: all
+        expand: True: each entry of `setting` becomes a column
+    Returns:
+        columns of `COLUMNS`; value is float64 where all of an item's are numbers
+    """
     if key not in PAPERS:
         raise ValueError(f"key must be one of {sorted(PAPERS)}, got {key!r}")
     path = assets("papers") / f"{key}.csv"
@@ -73,7 +87,15 @@ def pivot(frame: pd.DataFrame,   # rows of `printed`, or of our own results in t
           rows: list[str],       # columns that name a row, such as ["dataset", "method", "sigma"]
           metric: str = "certified_accuracy", # which metric
          ) -> pd.DataFrame:      # one row per combination, one column per radius
-    "A table of one metric by radius; surplus values without a radius are left out."
+    """A table of one metric by radius; surplus values without a radius are left out.
+
+    Args:
+        frame: rows of `printed`, or of our own results in the same columns
+        rows: columns that name a row, such as ["dataset", "method", "sigma"]
+        metric: which metric
+    Returns:
+        one row per combination, one column per radius
+    """
     if "setting" in frame.columns:
         frame = expand_settings(frame)
     missing = [name for name in rows if name not in frame.columns]

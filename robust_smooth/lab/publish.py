@@ -106,7 +106,11 @@ def _shared(task: Task) -> str:
 
 def refuse_shared(tasks: Sequence[Task], # runs to be made, and published afterwards
                  ) -> None:
-    "Raise ValueError before hours of work where several runs would share a folder, or one has none."
+    """Raise ValueError before hours of work where several runs would share a folder, or one has none.
+
+    Args:
+        tasks: runs to be made, and published afterwards
+    """
     found: dict[str, str] = {}
     for task in tasks:
         lacks = [name for name in ("dataset", "budget") if name not in task.parameters]
@@ -119,7 +123,11 @@ def refuse_shared(tasks: Sequence[Task], # runs to be made, and published afterw
 
 @dataclass(frozen=True)
 class Placed:
-    "A finished run, and the folder of the checkout that it belongs to."
+    """A finished run, and the folder of the checkout that it belongs to.
+
+    Args:
+        kept: why what is there is not replaced; "": it is
+    """
     task: Task
     facts: dict[str, Any]
     target: Path
@@ -127,7 +135,13 @@ class Placed:
 
 def placed(tasks: Sequence[Task], # runs; those that are not finished are passed over
           ) -> list[Placed]:      # [] outside of a checkout
-    "Where finished runs belong. Raises ValueError where several would share a folder."
+    """Where finished runs belong. Raises ValueError where several would share a folder.
+
+    Args:
+        tasks: runs; those that are not finished are passed over
+    Returns:
+        [] outside of a checkout
+    """
     root = checkout()
     found: dict[str, Placed] = {}
     for task in tasks if root is not None else ():
@@ -202,8 +216,14 @@ def publish(tasks: Sequence[Task], # runs; those that are not finished are passe
            ) -> list[Path]:        # the folders written
     """Copy the tables and figures of finished runs to a checkout's data/results and figures, named by experiment,
     data set and budget (digits at quick: by experiment). A note says which are kept as they are, and why.
-    Raises ValueError where several runs would share a folder, OSError where there is no room: then all is as it was, or the folder says
-    that it is half written, nobody believes it, and the next call mends it."""
+    Raises ValueError where several runs would share a folder, OSError where there is no room: then
+    all is as it was, or the folder says that it is half written, nobody believes it, and the next call mends it.
+
+    Args:
+        tasks: runs; those that are not finished are passed over
+    Returns:
+        the folders written
+    """
     root, written = checkout(), list[Path]()
     if root is None:
         return written
@@ -282,9 +302,22 @@ def add_to_zoo(dataset: str,           # data set
                data_dir: str = "",     # folder of the data set, if it is not embedded
                replace: bool = False,  # True: a network of that name with another recipe, budget or seed is replaced
               ) -> Path:               # the file of weights
-    """Train a base classifier with noise augmentation, test it, and keep it in the zoo as DATASET-NETWORK-NOISE-SIGMA;
-    one that has seen clean images only, for a denoiser in front, as DATASET-NETWORK-clean.
-    An interrupted call is resumed by the next. Raises ValueError where the name is taken."""
+    """Train a base classifier with noise augmentation, test it, and keep it in the zoo as
+    DATASET-NETWORK-NOISE-SIGMA; one that has seen clean images only, for a denoiser in front, as
+    DATASET-NETWORK-clean. An interrupted call is resumed by the next. Raises ValueError where the name is taken.
+
+    Args:
+        dataset: data set
+        noise: trained on images under this noise, and smoothed with it; None: clean images
+        budget: one of `BUDGETS`
+        seed: seed of training and noise
+        n: draws of the certified accuracy on the card; None: the budget's
+        folder: of the zoo; None: data/zoo of the checkout
+        data_dir: folder of the data set, if it is not embedded
+        replace: True: a network of that name with another recipe, budget or seed is replaced
+    Returns:
+        the file of weights
+    """
     from robust_smooth.training import zoo
     from robust_smooth.training.train import NoiseAugmentation, Standard
     home = _zoo_home(folder)
@@ -314,7 +347,16 @@ def add_twin(name: str,              # a network of the zoo that was trained wit
              replace: bool = False,  # True: a twin that was made otherwise is replaced
             ) -> Path:               # the file of weights
     """Make the int8 twin of a network of the zoo, and keep it there as NAME-int8; one that is there is kept as it is.
-    Raises ValueError where the name is taken, ImportError where OpenVINO or NNCF is missing."""
+    Raises ValueError where the name is taken, ImportError where OpenVINO or NNCF is missing.
+
+    Args:
+        name: a network of the zoo that was trained with noise
+        folder: of the zoo; None: data/zoo of the checkout
+        data_dir: folder of the data set, if it is not embedded
+        replace: True: a twin that was made otherwise is replaced
+    Returns:
+        the file of weights
+    """
     from robust_smooth.core.registry import noise_from_spec
     from robust_smooth.lab import twins
     from robust_smooth.training import zoo

@@ -83,7 +83,14 @@ def _shape_beside(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]: # of a table
 def shape(frame: pd.DataFrame,  # a table as an experiment wrote it
           experiment: str = "", # whose it is, for the words of the caption
          ) -> tuple[pd.DataFrame, str]: # the table to show, and a caption
-    "Lay a table out for reading."
+    """Lay a table out for reading.
+
+    Args:
+        frame: a table as an experiment wrote it
+        experiment: whose it is, for the words of the caption
+    Returns:
+        the table to show, and a caption
+    """
     if not len(frame):
         return frame, "no rows"
     if pd.api.types.is_integer_dtype(frame.get("Unnamed: 0", pd.Series(dtype=object)).dtype):
@@ -157,7 +164,11 @@ VERDICT_ORDER = VERDICTS
 # %% ../../nbs/lab/03_report.ipynb #eb1afcfc
 def sentence(text: str, # evidence, as an experiment wrote it
             ) -> str:
-    "The text without Python's braces, brackets, quotes and number types."
+    """The text without Python's braces, brackets, quotes and number types.
+
+    Args:
+        text: evidence, as an experiment wrote it
+    """
     text = re.sub(r"np\.\w+?\(([^()]*)\)", r"\1", text)
     for pair in (r"\{([^{}]*)\}", r"\[([^\[\]]*)\]") * 2: # braces within braces
         text = re.sub(pair, r"\1", text)
@@ -201,13 +212,25 @@ MENDED = (  # paper, statement, what is false about it, notebook of the counter-
 # %% ../../nbs/lab/03_report.ipynb #0fe58d5c
 def natural(name: str, # of an experiment
            ) -> list[Any]: # a key to sort by: figure2 comes before figure10
-    "How names are sorted."
+    """How names are sorted.
+
+    Args:
+        name: of an experiment
+    Returns:
+        a key to sort by: figure2 comes before figure10
+    """
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 # %% ../../nbs/lab/03_report.ipynb #821cc874
 def heading(experiment: str, # its name
            ) -> str:         # title of its notebook, else its name
-    "What an experiment is called, mathematics as words."
+    """What an experiment is called, mathematics as words.
+
+    Args:
+        experiment: its name
+    Returns:
+        title of its notebook, else its name
+    """
     try:
         book = json.loads(find_notebook(experiment).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -336,7 +359,13 @@ def _told_apart(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]: # ea
 # %% ../../nbs/lab/03_report.ipynb #e89b4025
 def collect(source: str | Path, # last_run.json of `reproduce.run` or `sweep`, or a folder of kept results
            ) -> dict[str, Any]: # groups of experiments with their tables, figures, claims
-    "What the page shows; of kept results the largest run of each experiment. FileNotFoundError: no run."
+    """What the page shows; of kept results the largest run of each experiment. FileNotFoundError: no run.
+
+    Args:
+        source: last_run.json of `reproduce.run` or `sweep`, or a folder of kept results
+    Returns:
+        groups of experiments with their tables, figures, claims
+    """
     path = Path(source)
     facts = _runs(path)
     entries = _told_apart(sorted((_entry(run) for run in facts["runs"]), key=lambda entry: natural(entry["experiment"])))
@@ -520,7 +549,14 @@ PAGE = """<!doctype html>
 def build(source: str | Path, # see `collect`
           path: str | Path,   # HTML file to write
          ) -> Path:           # the file
-    "Write the report: one self-contained HTML page. FileNotFoundError: there is no run."
+    """Write the report: one self-contained HTML page. FileNotFoundError: there is no run.
+
+    Args:
+        source: see `collect`
+        path: HTML file to write
+    Returns:
+        the file
+    """
     import jinja2
     facts = collect(source)
     template = jinja2.Environment(autoescape=True).from_string(PAGE)

@@ -72,7 +72,21 @@ def run(experiments: str | Sequence[str] = "all", # names of experiments, or "al
         limit: float | None = None,               # seconds after which a notebook is stopped; None: no limit
         **parameters: Any,                        # further parameters of the notebooks
        ) -> Outcome:
-    "Run experiments; finished ones are kept from earlier calls, a failed one is named and the others go on."
+    """Run experiments; finished ones are kept from earlier calls, a failed one is named and the others go on.
+
+    Args:
+        experiments: names of experiments, or "all"
+        dataset: data set
+        budget: one of `BUDGETS`
+        scheduler: None: this machine; "local" or an address: dask workers
+        out: folder of runs and report; None: home(), with views in the checkout
+        jobs: notebooks at a time; None: one per core
+        shards: helpers per notebook, which share its voting
+        quiet: True: no progress lines
+        report: True: write the HTML report
+        limit: seconds after which a notebook is stopped; None: no limit
+        **parameters: further parameters of the notebooks
+    """
     names = all_experiments() if experiments == "all" else experiments
     place = _folder(out)
     chosen = dict(dataset=dataset, budget=budget, **parameters)
@@ -115,7 +129,16 @@ def runs_of(experiment: str | Path | Sequence,   # as `sweep` takes it
             out: str | Path | None = None,       # folder of runs and summary; None: under home()
             parameters: Mapping[str, Any] | None = None, # that all runs share
            ) -> list[Task]:                      # in the order asked for
-    "The runs of a sweep, checked, and not made. Raises ValueError."
+    """The runs of a sweep, checked, and not made. Raises ValueError.
+
+    Args:
+        experiment: as `sweep` takes it
+        grid: as `sweep` takes it
+        out: folder of runs and summary; None: under home()
+        parameters: that all runs share
+    Returns:
+        in the order asked for
+    """
     wanted, place = _wanted(_listed(experiment), grid, parameters), _folder(out)
     return [make_task(name, row, _runs(place)) for name, row in wanted]
 
@@ -143,7 +166,23 @@ def sweep(experiment: str | Path | Sequence,  # an experiment, several, or what 
           quiet: bool = False,                # True: no progress lines
           limit: float | None = None,         # seconds after which a run is stopped; None: no limit
          ) -> Outcome | pd.DataFrame:         # what came of it; the plan, for a dry run
-    "Run a grid of parameters. Give the same call again to resume: finished runs are never repeated."
+    """Run a grid of parameters. Give the same call again to resume: finished runs are never repeated.
+
+    Args:
+        experiment: an experiment, several, or what `read_grid` returns
+        grid: alternatives of parameters, or sets of them
+        scheduler: None: this machine; "local": dask on all cores; or an address of dask
+        out: folder of runs and summary; None: under home(), where sweeps share runs
+        dry_run: True: only say what would run
+        jobs: runs at a time; None: 1, or one per core with "local"
+        parameters: parameters that all runs share
+        retries: after a dead kernel or worker
+        shards: helpers per run, which share its voting
+        quiet: True: no progress lines
+        limit: seconds after which a run is stopped; None: no limit
+    Returns:
+        what came of it; the plan, for a dry run
+    """
     place = _folder(out)
     tasks = runs_of(experiment, grid, out, parameters)
     _check_drive(jobs, shards, limit, retries)

@@ -67,7 +67,13 @@ def _device() -> str: # "cpu", or the name of the GPU; PyTorch is asked only if 
 # %% ../../nbs/lab/01_results.ipynb #d721e6dc
 def provenance(**more: Any, # further entries, such as budget="quick"
               ) -> dict[str, Any]: # JSON-able: commit, versions, device, cores
-    "What a reader needs to judge a number: commit, versions, machine. Holds no file names and no user names."
+    """What a reader needs to judge a number: commit, versions, machine. Holds no file names and no user names.
+
+    Args:
+        **more: further entries, such as budget="quick"
+    Returns:
+        JSON-able: commit, versions, device, cores
+    """
     import robust_smooth
     return dict(commit=_commit(), robust_smooth=robust_smooth.__version__, versions=_versions(),
                 python=platform.python_version(), device=_device(), machine=platform.machine(),
@@ -101,7 +107,14 @@ def _one_header(frame: pd.DataFrame) -> pd.DataFrame:
 def to_markdown(frame: pd.DataFrame, # any table
                 digits: int = 4,     # significant digits of floats
                ) -> str:             # a GitHub table
-    "A table as Markdown text, without its index if that is only a row number."
+    """A table as Markdown text, without its index if that is only a row number.
+
+    Args:
+        frame: any table
+        digits: significant digits of floats
+    Returns:
+        a GitHub table
+    """
     if not _numbered(frame):
         frame = frame.reset_index()
     names = [_cell(name, digits) for name in frame.columns]
@@ -123,7 +136,16 @@ def save(frame: pd.DataFrame, # the table
          provenance: Mapping[str, Any] | None = None, # written to NAME.json if given
          experiment: str = "", # whose words the Markdown is in; "": the names as they are
         ) -> Path:            # the CSV file
-    "Write NAME.md and NAME.csv, and NAME.json with the provenance; each atomically, the JSON last."
+    """Write NAME.md and NAME.csv, and NAME.json with the provenance; each atomically, the JSON last.
+
+    Args:
+        frame: the table
+        path: file name; an ending .csv, .md or .json is dropped
+        provenance: written to NAME.json if given
+        experiment: whose words the Markdown is in; "": the names as they are
+    Returns:
+        the CSV file
+    """
     stem = _stem(path)
     write_atomic(_named(stem, ".md"), to_markdown(in_words(frame, experiment) if experiment else frame))
     if provenance is not None: # that of another table stands beside this one at no moment
@@ -137,7 +159,13 @@ def save(frame: pd.DataFrame, # the table
 # %% ../../nbs/lab/01_results.ipynb #5b1c7e20
 def files_of(path: str | Path, # as `save` takes it
             ) -> list[Path]:   # NAME.csv, NAME.md and NAME.json
-    "The files that `save` writes."
+    """The files that `save` writes.
+
+    Args:
+        path: as `save` takes it
+    Returns:
+        NAME.csv, NAME.md and NAME.json
+    """
     return [_named(_stem(path), ending) for ending in (".csv", ".md", ".json")]
 
 def _is_table(path: Path, first: str) -> bool:
@@ -150,7 +178,12 @@ def _is_table(path: Path, first: str) -> bool:
 def check_places(path: str | Path, # as `save` takes it
                  first: str,       # name of the table's first column
                 ) -> None:
-    "Raise ValueError or OSError where no table can be written, or a file of something else is. Nothing is replaced."
+    """Raise ValueError or OSError where no table can be written, or a file of something else is. Nothing is replaced.
+
+    Args:
+        path: as `save` takes it
+        first: name of the table's first column
+    """
     for place in map(check_writable, files_of(path)):
         if place.exists() and not _is_table(place, first):
             raise ValueError(f"{place} is a file of something else, not of such a table: choose another name")
@@ -178,7 +211,13 @@ def _read_table(path: Path) -> pd.DataFrame:
 # %% ../../nbs/lab/01_results.ipynb #818c141f
 def load(path: str | Path, # the CSV file, or its stem
         ) -> pd.DataFrame: # with the provenance in `.attrs["provenance"]`, if there is one
-    "Read a table that `save` wrote. Raises ValueError, with file and line, where it is damaged."
+    """Read a table that `save` wrote. Raises ValueError, with file and line, where it is damaged.
+
+    Args:
+        path: the CSV file, or its stem
+    Returns:
+        with the provenance in `.attrs["provenance"]`, if there is one
+    """
     stem = _stem(path)
     frame = _read_table(_named(stem, ".csv"))
     facts = _named(stem, ".json")
@@ -245,7 +284,15 @@ def beside(ours: pd.DataFrame,   # rows with a column `value`
            theirs: pd.DataFrame, # rows of `papers.printed`
            on: Sequence[str] | None = None, # columns that identify a number; None: the shared ones
           ) -> pd.DataFrame:     # key columns, printed, ours, difference, and the data set of each
-    "Put our numbers beside printed ones; a row that only one side has stays, with the other side missing."
+    """Put our numbers beside printed ones; a row that only one side has stays, with the other side missing.
+
+    Args:
+        ours: rows with a column `value`
+        theirs: rows of `papers.printed`
+        on: columns that identify a number; None: the shared ones
+    Returns:
+        key columns, printed, ours, difference, and the data set of each
+    """
     if "setting" in theirs.columns:
         theirs = expand_settings(theirs)
     keys = _keys(ours, theirs, on)
@@ -262,7 +309,11 @@ def beside(ours: pd.DataFrame,   # rows with a column `value`
 # %% ../../nbs/lab/01_results.ipynb #6e0c5d3a
 def matched(frame: pd.DataFrame, # see `beside`
            ) -> int:
-    "How many of our numbers have a printed one beside them; one that has two, of two data sets, counts once."
+    """How many of our numbers have a printed one beside them; one that has two, of two data sets, counts once.
+
+    Args:
+        frame: see `beside`
+    """
     theirs = [name for name in frame.columns if str(name).startswith("printed") or name == "difference"]
     both = frame[frame["ours"].notna() & frame["printed"].notna()]
     return len(both.drop(columns=theirs).drop_duplicates())
@@ -283,7 +334,13 @@ def published(folder: str | Path | None = None, # of kept results; None: data/re
              ) -> dict[str, list[Path]]:        # experiment -> folders of its runs, the largest last
     """The runs that are kept, by experiment.
 
-    A folder is called EXPERIMENT-DATASET-BUDGET, or EXPERIMENT for digits at quick."""
+    A folder is called EXPERIMENT-DATASET-BUDGET, or EXPERIMENT for digits at quick.
+
+    Args:
+        folder: of kept results; None: data/results of the checkout
+    Returns:
+        experiment -> folders of its runs, the largest last
+    """
     root = checkout()
     if folder is None and root is None:
         return {}
@@ -300,7 +357,13 @@ HALF_WRITTEN = "half_written" # in run.json, while files are replaced
 
 def doubt(folder: str | Path, # of kept results
           ) -> str:           # "": it holds one run
-    "Why a folder of kept results is not to be believed."
+    """Why a folder of kept results is not to be believed.
+
+    Args:
+        folder: of kept results
+    Returns:
+        "": it holds one run
+    """
     path = Path(folder) / "run.json"
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
@@ -352,7 +415,16 @@ def compare(key: str,  # a paper
            ) -> pd.DataFrame: # see `beside`; provenance of ours in `.attrs`
     """Our numbers beside a paper's: difference, mode, budget, and where ours come from.
 
-    The best run is the largest that is kept in the checkout, else the last one at `home()`."""
+    The best run is the largest that is kept in the checkout, else the last one at `home()`.
+
+    Args:
+        key: a paper
+        item: its table or figure
+        ours: our numbers, or their file; None: the best run's
+        on: columns to match on
+    Returns:
+        see `beside`; provenance of ours in `.attrs`
+    """
     theirs = printed(key, item, expand=True)
     if ours is None:
         name = f"{key}_{item}"

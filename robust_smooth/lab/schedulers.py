@@ -117,7 +117,13 @@ def _estimates(tasks: Sequence[Task]) -> list[float | None]:
 
 def estimate(task: Task,  # a run
             ) -> float | None: # seconds, or None
-    "How long a run may take: the median of earlier runs of the same experiment, data set and budget."
+    """How long a run may take: the median of earlier runs of the same experiment, data set and budget.
+
+    Args:
+        task: a run
+    Returns:
+        seconds, or None
+    """
     return _estimates([task])[0]
 
 # %% ../../nbs/lab/12_schedulers.ipynb #f2d5edfe
@@ -257,7 +263,11 @@ class _Connected:
         return self.counted[1]
 
     def there(self) -> set[str]: # addresses
-        "The workers."
+        """The workers.
+
+        Returns:
+            addresses
+        """
         with contextlib.suppress(Exception):
             return set(self.client.nthreads())
         return set()
@@ -288,7 +298,11 @@ class _Choosing(_Connected):
         return {job for job in waiting if there and not self.bound[job] & there}
 
     def elsewhere(self, task: Task, job: Any) -> bool: # whether there is one that has not refused it
-        "A worker has not what a run follows from; may another one make it?"
+        """A worker has not what a run follows from; may another one make it?
+
+        Returns:
+            whether there is one that has not refused it
+        """
         with contextlib.suppress(Exception):
             self.refused.setdefault(task.key, set()).update(self.client.who_has([job])[job.key])
             return bool(self.there() - self.refused[task.key])
@@ -325,7 +339,11 @@ class _Dask(_Choosing):
             self.client.cancel(jobs, force=True)
 
     def abandon(self, task: Task, job: Any) -> bool: # True: it is let go of
-        "Let go of a run, and of the worker that has it: what waits behind it goes to others."
+        """Let go of a run, and of the worker that has it: what waits behind it goes to others.
+
+        Returns:
+            True: it is let go of
+        """
         address = None
         with contextlib.suppress(Exception):
             address = next((one for one, keys in self.client.processing().items() if job.key in keys), None)
@@ -506,7 +524,20 @@ def drive(tasks: Sequence[Task],            # the runs
           quiet: bool = False,              # True: no progress lines
           limit: float | None = None,       # seconds after which a run is stopped, or given up; None: no limit
          ) -> list[dict[str, Any]]:         # reports, in the order of tasks
-    "Make several runs. Finished ones are never repeated; an interrupted call goes on where it was when called again."
+    """Make several runs. Finished ones are never repeated; an interrupted call goes on where it was
+    when called again.
+
+    Args:
+        tasks: the runs
+        scheduler: None: this process; "local": dask on all cores; else an address of dask
+        jobs: kernels at a time, for None and "local"; None: one per core
+        retries: after a dead kernel or worker
+        shards: votes of each run are counted in that many parts, by as many helpers
+        quiet: True: no progress lines
+        limit: seconds after which a run is stopped, or given up; None: no limit
+    Returns:
+        reports, in the order of tasks
+    """
     _check_drive(jobs, shards, limit, retries)
     jobs = jobs or (os.cpu_count() or 1)
     remove_left_sockets()

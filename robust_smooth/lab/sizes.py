@@ -18,7 +18,13 @@ __all__ = ['used_sizes', 'sizes_line', 'sizes_summary']
 # %% ../../nbs/lab/03a_sizes.ipynb #b5777c82
 def used_sizes(facts: Mapping[str, Any], # of a run, as run.json has them
               ) -> dict[str, Any]: # as a budget; None: not used, ...: nobody knows; {} where no budget is known
-    "The sizes of a run: its budget's, or its own in their place, and of the budget's note what holds beside these."
+    """The sizes of a run: its budget's, or its own in their place, and of the budget's note what holds beside these.
+
+    Args:
+        facts: of a run, as run.json has them
+    Returns:
+        as a budget; None: not used, ...: nobody knows; {} where no budget is known
+    """
     budget, own = facts.get("budget") or {}, facts.get("own")
     own = own_sizes(str(facts.get("experiment"))) if own is None else own
     return dict(budget) | dict(own, note=note_beside(str(budget.get("note") or ""), own)) if budget else {}
@@ -29,7 +35,13 @@ def _place(used: Mapping[str, Any]) -> str: # data set and budget
 # %% ../../nbs/lab/03a_sizes.ipynb #0ba3f9c5
 def sizes_line(facts: Mapping[str, Any], # of a run, as run.json has them
               ) -> str:                  # "" where no budget is known
-    "Data set, budget, images, draws, level, seed and seconds of a run, and its note."
+    """Data set, budget, images, draws, level, seed and seconds of a run, and its note.
+
+    Args:
+        facts: of a run, as run.json has them
+    Returns:
+        "" where no budget is known
+    """
     used, parameters, seconds = used_sizes(facts), facts.get("parameters") or {}, facts.get("seconds")
     if not used:
         return ""
@@ -45,7 +57,13 @@ def sizes_line(facts: Mapping[str, Any], # of a run, as run.json has them
 # %% ../../nbs/lab/03a_sizes.ipynb #f4aa6efe
 def sizes_summary(runs: Sequence[Mapping[str, Any]], # facts of each
                  ) -> list[str]: # a line for each data set and budget, the most frequent first
-    "At which sizes several experiments were run."
+    """At which sizes several experiments were run.
+
+    Args:
+        runs: facts of each
+    Returns:
+        a line for each data set and budget, the most frequent first
+    """
     found: dict[str, list[dict]] = {}
     for used in filter(None, map(used_sizes, runs)):
         found.setdefault(_place(used), []).append(used)

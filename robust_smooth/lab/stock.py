@@ -55,7 +55,11 @@ def _function_parts(function: types.FunctionType) -> list[Any]:
 
 # %% ../../nbs/lab/07_stock.ipynb #47471d18
 def definitions_in(*values: Any) -> set[str]: # "module:name", as `lab.definitions` reads them
-    "The classes and functions of this package that objects consist of."
+    """The classes and functions of this package that objects consist of.
+
+    Returns:
+        "module:name", as `lab.definitions` reads them
+    """
     import torch
     found: set[str] = set()
     seen: dict[int, Any] = {} # kept alive, so that an id stays its own
@@ -83,7 +87,11 @@ def untold(text: str) -> None:
     "Nobody watches."
 
 def brief(thing: Any) -> str: # "NoiseAugmentation Gaussian sigma=0.5"
-    "A recipe or a noise in a few words: its name, and what differs from defaults."
+    """A recipe or a noise in a few words: its name, and what differs from defaults.
+
+    Returns:
+        "NoiseAugmentation Gaussian sigma=0.5"
+    """
     if not dataclasses.is_dataclass(thing):
         return type(thing).__name__
     words = [type(thing).__name__]
@@ -100,7 +108,21 @@ def brief(thing: Any) -> str: # "NoiseAugmentation Gaussian sigma=0.5"
 # %% ../../nbs/lab/07_stock.ipynb #283be00e
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    "All that a trained network follows from, besides the network at its start."
+    """All that a trained network follows from, besides the network at its start.
+
+    Args:
+        recipe: of `train`, such as NoiseAugmentation(Gaussian(sigma=0.5))
+        data: an ImageSet
+        epochs: passes over the data
+        batch_size: images per step
+        seed: of initial weights, order and noise
+        augment: "crop_flip", or None
+        amp: True: bfloat16 autocast
+        compile: True: torch.compile
+        channels_last: layout of the weights
+        learning_rate: of Adam; None: the optimiser and schedule of `train`
+        warmup: epochs in which Adam's rate grows, before it decays by a cosine; None: constant
+    """
     recipe: Any                   # of `train`, such as NoiseAugmentation(Gaussian(sigma=0.5))
     data: Any                     # an ImageSet
     epochs: int                   # passes over the data
@@ -123,7 +145,12 @@ class Training:
 def initial(make: Callable[[], Any], # makes an untrained network
             seed: int,               # of its weights
            ) -> Any:
-    "An untrained network, with the weights of a seed; torch's own random state is left alone."
+    """An untrained network, with the weights of a seed; torch's own random state is left alone.
+
+    Args:
+        make: makes an untrained network
+        seed: of its weights
+    """
     import torch
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -133,7 +160,14 @@ def initial(make: Callable[[], Any], # makes an untrained network
 def network_key(net: Any,           # untrained
                 training: Training, # how it will be trained
                ) -> str:            # 16 hex digits
-    "The hash of all that a trained network follows from."
+    """The hash of all that a trained network follows from.
+
+    Args:
+        net: untrained
+        training: how it will be trained
+    Returns:
+        16 hex digits
+    """
     import torch
     from robust_smooth.training.identity import identity
     from robust_smooth.voting.votes import fingerprint
@@ -185,6 +219,14 @@ def trained(net: Any,            # untrained; its weights are replaced
            ) -> Any:             # the network, in evaluation mode
     """Train a network, or take its weights from the stock; an interrupted training goes on where it was. Raises
     ValueError, naming the file, where what was kept is damaged.
+
+    Args:
+        net: untrained; its weights are replaced
+        training: how to train it
+        tell: is told what is being done
+        **said: words kept with the weights
+    Returns:
+        the network, in evaluation mode
     """
     import torch
     from safetensors.torch import save_file
@@ -211,7 +253,18 @@ def trained(net: Any,            # untrained; its weights are replaced
 # %% ../../nbs/lab/07_stock.ipynb #c279579a
 @dataclass(frozen=True, kw_only=True)
 class Ask:
-    "What is asked of a base classifier's votes."
+    """What is asked of a base classifier's votes.
+
+    Args:
+        noise: smoothing distribution
+        images: an ImageSet
+        n: estimation draws per image
+        n0: selection draws per image
+        moments: collect what first-order methods need
+        stop: a stopping plan
+        seed: of the noise
+        alpha: too few draws for this level are refused; no part of the key
+    """
     noise: Any                # smoothing distribution
     images: Any               # an ImageSet
     n: int                    # estimation draws per image
@@ -238,7 +291,15 @@ def vote_key(model: Any,     # the network that votes
              ask: Ask,       # what is asked
              **more: Any,    # what else decides the bits: `compiled`
             ) -> str:        # 16 hex digits
-    "The hash of all that votes follow from."
+    """The hash of all that votes follow from.
+
+    Args:
+        model: the network that votes
+        ask: what is asked
+        **more: what else decides the bits: `compiled`
+    Returns:
+        16 hex digits
+    """
     from robust_smooth.core.registry import noise_spec
     from robust_smooth.voting.hardware import device_of, working_precision
     from robust_smooth.voting.votes import fingerprint
@@ -254,7 +315,14 @@ def vote_key(model: Any,     # the network that votes
 def batch_rows(model: Any, # the network that votes
                ask: Ask,   # what is asked
               ) -> int | None: # None: a timed sweep, on a graphics card
-    "Rows of a batch of votes."
+    """Rows of a batch of votes.
+
+    Args:
+        model: the network that votes
+        ask: what is asked
+    Returns:
+        None: a timed sweep, on a graphics card
+    """
     from robust_smooth.voting.hardware import device_of
     if device_of(model).type != "cpu":
         return None
@@ -360,7 +428,17 @@ def voted(model: Any,                # the network that votes
           engine: Callable[[], Any] | None = None, # gives a faster build of that network
           **more: Any,               # what else decides the bits
          ) -> Any:                   # a Record, in the order of the images
-    "Count votes, or take them from the stock; an interrupted vote goes on where it was."
+    """Count votes, or take them from the stock; an interrupted vote goes on where it was.
+
+    Args:
+        model: the network that votes
+        ask: what is asked
+        tell: is told what is being done
+        engine: gives a faster build of that network
+        **more: what else decides the bits
+    Returns:
+        a Record, in the order of the images
+    """
     from robust_smooth.core.record import Record
     path = home() / "votes" / f"{vote_key(model, ask, **more)}.votes"
     counting = _Counting(ask, path, engine or (lambda: model), tell)

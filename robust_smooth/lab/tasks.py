@@ -125,7 +125,15 @@ def check_parameters(given: Mapping[str, Any],    # parameters asked for
                      defaults: Mapping[str, Any], # of the notebook
                      where: str = "the notebook", # for the errors
                     ) -> dict[str, Any]:          # plain data: None, bool, int, float, str, list, dict
-    "Check names and kinds of parameters against a notebook's defaults. Raises ValueError."
+    """Check names and kinds of parameters against a notebook's defaults. Raises ValueError.
+
+    Args:
+        given: parameters asked for
+        defaults: of the notebook
+        where: for the errors
+    Returns:
+        plain data: None, bool, int, float, str, list, dict
+    """
     unknown = [name for name in given if name not in defaults]
     if unknown:
         hint = meant(unknown[0], list(defaults))
@@ -138,7 +146,18 @@ def check_parameters(given: Mapping[str, Any],    # parameters asked for
 # %% ../../nbs/lab/10_tasks.ipynb #46b5fc99
 @dataclass(frozen=True)
 class Task:
-    "A run to be made: plain data, so that it can travel to another process or machine."
+    """A run to be made: plain data, so that it can travel to another process or machine.
+
+    Args:
+        experiment: name
+        notebook: its file
+        parameters: all parameters, defaults included
+        chosen: those that differ from the defaults or were asked for
+        key: hash of everything it follows from
+        runs: folder of all runs
+        home: ROBUST_SMOOTH_HOME
+        versions: hashes of what the key follows from, by name
+    """
     experiment: str   # name
     notebook: str     # its file
     parameters: dict  # all parameters, defaults included
@@ -235,7 +254,13 @@ def _versions(sources: list[str], parameters: Mapping[str, Any]) -> dict[str, An
 
 def differences(task: Task,    # a run that was planned, perhaps by another process
                ) -> list[str]: # what is other here and now; [] where its key is that of what would be made
-    "What of a run's notebook, package and data is not what its key was taken from."
+    """What of a run's notebook, package and data is not what its key was taken from.
+
+    Args:
+        task: a run that was planned, perhaps by another process
+    Returns:
+        what is other here and now; [] where its key is that of what would be made
+    """
     try:
         sources = [cell["source"] for cell in code_cells(task.notebook)]
     except (OSError, ValueError):
@@ -281,7 +306,13 @@ def make_task(experiment: str | Path,             # name or notebook file
               parameters: Mapping[str, Any] | None = None, # those that differ from the notebook's defaults
               out: str | Path | None = None,      # folder of runs; None: home() / "runs"
              ) -> Task:
-    "Check the parameters of a run and give it its key. Raises ValueError."
+    """Check the parameters of a run and give it its key. Raises ValueError.
+
+    Args:
+        experiment: name or notebook file
+        parameters: those that differ from the notebook's defaults
+        out: folder of runs; None: home() / "runs"
+    """
     path = find_notebook(experiment)
     defaults = default_parameters(path)
     chosen = _resolved(check_parameters(parameters or {}, defaults, where=path.name))

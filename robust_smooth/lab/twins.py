@@ -35,7 +35,16 @@ def calibration(train: Any,      # ImageSet of training images
                 seed: int = SEED, # of the choice and of the noise
                 images: int = IMAGES, # how many at most
                ) -> Tensor:      # [M, ...] float32
-    "Training images as a network sees them under a noise."
+    """Training images as a network sees them under a noise.
+
+    Args:
+        train: ImageSet of training images
+        noise: smoothing distribution
+        seed: of the choice and of the noise
+        images: how many at most
+    Returns:
+        [M, ...] float32
+    """
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(train), generator=generator)[:images]
     return noisy_copies(train.images[chosen], noise, 1, generator)
@@ -45,14 +54,28 @@ def facts(model: Any, # base classifier
           noise: Any, # smoothing distribution
           train: Any, # ImageSet of training images
          ) -> dict[str, Any]: # as a card keeps them
-    "What a twin follows from."
+    """What a twin follows from.
+
+    Args:
+        model: base classifier
+        noise: smoothing distribution
+        train: ImageSet of training images
+    Returns:
+        as a card keeps them
+    """
     seen = dict(data=train.name, of=len(train), images=min(IMAGES, len(train)), seed=SEED, **openvino.SCALING)
     said = dict(original=fingerprint(model), noise=noise_spec(noise), calibration=seen)
     return json.loads(json.dumps(said))
 
 def twin_in_zoo(wanted: dict[str, Any], # see `facts`
                ) -> str:                # "" where there is none that this machine computes
-    "The name of a twin at hand."
+    """The name of a twin at hand.
+
+    Args:
+        wanted: see `facts`
+    Returns:
+        "" where there is none that this machine computes
+    """
     for name, card in zoo.zoo().items():
         fits = card.get("architecture") == zoo.REBUILT and all(card.get(key) == value for key, value in wanted.items())
         if fits and (card["settings"]["fixed"] or openvino.adds_in_32_bits()):
@@ -64,7 +87,15 @@ def twin_key(model: Any,    # base classifier
              noise: Any,    # smoothing distribution
              train: Any,    # ImageSet of training images
             ) -> str:       # 16 hex digits
-    "The hash of all that a twin follows from."
+    """The hash of all that a twin follows from.
+
+    Args:
+        model: base classifier
+        noise: smoothing distribution
+        train: ImageSet of training images
+    Returns:
+        16 hex digits
+    """
     from importlib.metadata import version
     roots = {f"{PACKAGE}.training.speed:optimise", f"{PACKAGE}.lab.twins:calibration"} | definitions_in(model, noise)
     machine = [version("openvino"), version("nncf"), openvino.adds_in_32_bits()]
@@ -83,7 +114,16 @@ def int8_twin(model: Any,          # base classifier
               tell: Tell = untold, # is told what is being done
              ) -> Any:             # a network of OpenVINO; the model itself where it is no BaseClassifier
     """The twin of a base classifier in 8-bit integers: from the zoo, from the stock, or made now. Raises ImportError
-    where OpenVINO is missing, or NNCF where a twin is to be made."""
+    where OpenVINO is missing, or NNCF where a twin is to be made.
+
+    Args:
+        model: base classifier
+        noise: smoothing distribution
+        train: ImageSet of training images
+        tell: is told what is being done
+    Returns:
+        a network of OpenVINO; the model itself where it is no BaseClassifier
+    """
     if not isinstance(model, BaseClassifier):
         print(f"note: a {type(model).__name__} votes as it is, not in int8")
         return model
@@ -105,7 +145,17 @@ def agreement(model: Any, # base classifier
               images: Any, # ImageSet
               rows: int = 1000, # at most
              ) -> dict[str, float]: # "images", "same", "gap", "scale"
-    "How labels and logits of two networks compare under noise."
+    """How labels and logits of two networks compare under noise.
+
+    Args:
+        model: base classifier
+        twin: its twin
+        noise: smoothing distribution
+        images: ImageSet
+        rows: at most
+    Returns:
+        "images", "same", "gap", "scale"
+    """
     seen = calibration(images, noise, seed=SEED + 2, images=rows)
     with torch.inference_mode():
         want, got = (torch.cat([net(part) for part in seen.split(100)]) for net in (model, twin))

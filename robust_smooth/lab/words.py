@@ -166,7 +166,14 @@ def _fitting(table: dict[str, Any], experiment: str) -> list[Any]:
 def known(name: str,            # a column, or an entry of one
           experiment: str = "", # whose table it is
          ) -> str | None:       # None: nobody has given it words
-    "The words of a short name, for one experiment."
+    """The words of a short name, for one experiment.
+
+    Args:
+        name: a column, or an entry of one
+        experiment: whose table it is
+    Returns:
+        None: nobody has given it words
+    """
     for words in [*_fitting(OWN, experiment), ROWS, MEASURED, PRINTED, INSIDE]:
         if name in words:
             return words[name]
@@ -177,7 +184,12 @@ def known(name: str,            # a column, or an entry of one
 def word(name: Any,             # of a column or row; what is no text stays as it is
          experiment: str = "",  # whose table it is
         ) -> Any:
-    "What a reader sees in place of a name."
+    """What a reader sees in place of a name.
+
+    Args:
+        name: of a column or row; what is no text stays as it is
+        experiment: whose table it is
+    """
     if not isinstance(name, str):
         return name
     again = re.sub(r"\.\d+$", "", name) # pandas numbers columns of one name
@@ -207,7 +219,14 @@ def _labels(index: pd.Index, experiment: str) -> pd.Index:
 def in_words(frame: pd.DataFrame,  # any table
              experiment: str = "", # whose it is
             ) -> pd.DataFrame:     # another one, to be shown
-    "A table with words in place of short names."
+    """A table with words in place of short names.
+
+    Args:
+        frame: any table
+        experiment: whose it is
+    Returns:
+        another one, to be shown
+    """
     shown = frame.copy()
     for place, kind in enumerate(frame.dtypes):
         if not pd.api.types.is_numeric_dtype(kind):
@@ -221,7 +240,11 @@ def in_words(frame: pd.DataFrame,  # any table
 # %% ../../nbs/lab/01a_words.ipynb #d2f8cc46
 def show_in_words(experiment: str, # by its name
                  ) -> None:
-    "Show every table of the running notebook in words."
+    """Show every table of the running notebook in words.
+
+    Args:
+        experiment: by its name
+    """
     try:
         from IPython import get_ipython
     except ImportError:

@@ -24,7 +24,15 @@ def false_claims(images: int,        # certificates, >= 1
                  alpha: float,       # failure probability of each, in [0, 1)
                  rho: float = 0.001, # failure probability of the statement, in (0, 1)
                 ) -> int:            # q
-    "With probability 1 - rho no more than this many of independent certificates are false. Raises ValueError."
+    """With probability 1 - rho no more than this many of independent certificates are false. Raises ValueError.
+
+    Args:
+        images: certificates, >= 1
+        alpha: failure probability of each, in [0, 1)
+        rho: failure probability of the statement, in (0, 1)
+    Returns:
+        q
+    """
     alpha, rho = _check_share(alpha, "alpha"), check_level(rho, "rho")
     m = int(check_counts(images, "images"))
     if m < 1:
@@ -46,7 +54,16 @@ def accuracy_of_these(certified: ArrayLike, # [R] images certified with the righ
                       alpha: float,         # failure probability of each certificate, in [0, 1)
                       rho: float = 0.001,   # failure probability of the statement, in (0, 1)
                      ) -> np.ndarray:       # [R] float64: shares of these images, for all radii at once
-    "Lower bound of the true certified accuracy of the images at hand, simultaneously over radii. Raises ValueError."
+    """Lower bound of the true certified accuracy of the images at hand, simultaneously over radii. Raises ValueError.
+
+    Args:
+        certified: [R] images certified with the right class, at each of any radii
+        images: all images
+        alpha: failure probability of each certificate, in [0, 1)
+        rho: failure probability of the statement, in (0, 1)
+    Returns:
+        [R] float64: shares of these images, for all radii at once
+    """
     claims, m = _check_claims(certified, images)
     return np.maximum(claims - false_claims(m, alpha, rho), 0) / m
 
@@ -57,7 +74,17 @@ def accuracy_of_population(certified: ArrayLike,      # [R] images certified wit
                            rho: float = 0.001,        # failure probability of the statement, in (0, 1); at most 1/2 for all radii
                            simultaneous: bool = True, # for all radii at once; False: for one radius named beforehand
                           ) -> np.ndarray:            # [R] float64 in [0, 1]
-    "Lower bound of the true certified accuracy of the population the images were drawn from. Raises ValueError."
+    """Lower bound of the true certified accuracy of the population the images were drawn from. Raises ValueError.
+
+    Args:
+        certified: [R] images certified with the right class, at each of some radii
+        images: all images, an independent sample
+        alpha: failure probability of each certificate, in [0, 1)
+        rho: failure probability of the statement, in (0, 1); at most 1/2 for all radii
+        simultaneous: for all radii at once; False: for one radius named beforehand
+    Returns:
+        [R] float64 in [0, 1]
+    """
     alpha, rho = _check_share(alpha, "alpha"), check_level(rho, "rho")
     claims, m = _check_claims(certified, images)
     if simultaneous and rho > 0.5:

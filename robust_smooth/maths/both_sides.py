@@ -18,7 +18,14 @@ __all__ = ['largest_rival', 'limits', 'guesses', 'best_still_likely']
 def largest_rival(counts: np.ndarray,   # [B, C] votes
                   selected: np.ndarray, # [B] the class that was fixed beforehand
                  ) -> np.ndarray:       # [B]
-    "Most votes of a class that is not the selected one."
+    """Most votes of a class that is not the selected one.
+
+    Args:
+        counts: [B, C] votes
+        selected: [B] the class that was fixed beforehand
+    Returns:
+        [B]
+    """
     others = np.arange(counts.shape[1]) != selected[:, None]
     return np.where(others, counts, -1).max(1)
 
@@ -28,7 +35,16 @@ def limits(hits: np.ndarray,   # [B] votes for the selected class
            n: np.ndarray,      # [B] draws
            levels: np.ndarray, # [B] failure probability of each limit, in (0, 1)
           ) -> tuple[np.ndarray, np.ndarray]: # [B] distances of normal quantiles; [B] the statistic that `prove` needs
-    "Exact limits, each at a level of its own."
+    """Exact limits, each at a level of its own.
+
+    Args:
+        hits: [B] votes for the selected class
+        rival: [B] most votes of another class
+        n: [B] draws
+        levels: [B] failure probability of each limit, in (0, 1)
+    Returns:
+        [B] distances of normal quantiles; [B] the statistic that `prove` needs
+    """
     s, t = np.zeros(len(hits)), np.zeros(len(hits))
     for level in np.unique(levels):
         rows = np.flatnonzero(levels == level)
@@ -41,7 +57,16 @@ def guesses(hits: np.ndarray,   # [B] votes for the selected class
             n: np.ndarray,      # [B] draws
             levels: np.ndarray, # [B] failure probability of each limit, in (0, 1)
            ) -> np.ndarray:     # [B] distances, >= 0
-    "Where the exact limits will be found, about; no proof."
+    """Where the exact limits will be found, about; no proof.
+
+    Args:
+        hits: [B] votes for the selected class
+        rival: [B] most votes of another class
+        n: [B] draws
+        levels: [B] failure probability of each limit, in (0, 1)
+    Returns:
+        [B] distances, >= 0
+    """
     found = np.zeros(len(hits))
     for level in np.unique(levels):
         rows = np.flatnonzero(levels == level)
@@ -55,7 +80,17 @@ def best_still_likely(hits: np.ndarray,  # [B] votes for the selected class so f
                       n_max: int,        # draws at the last look
                       gamma: float,      # how unlikely is too unlikely, in [0, 1)
                      ) -> tuple[np.ndarray, np.ndarray]: # [B] hits and votes of the rival at the last look
-    "The most hopeful counts that the last look may show."
+    """The most hopeful counts that the last look may show.
+
+    Args:
+        hits: [B] votes for the selected class so far
+        rival: [B] most votes of another class so far
+        n: [B] draws so far
+        n_max: draws at the last look
+        gamma: how unlikely is too unlikely, in [0, 1)
+    Returns:
+        [B] hits and votes of the rival at the last look
+    """
     left = n_max - n
     more = np.ceil(hits + left * binomial_upper(hits, n, gamma)).astype(np.int64)
     best = np.minimum(more, hits + left)

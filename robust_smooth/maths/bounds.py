@@ -82,7 +82,15 @@ def tail_at_most(k: ArrayLike, # successes, whole numbers in [0, n]
                  n: ArrayLike, # trials, >= 1; broadcasts
                  p: ArrayLike, # probability of a success, in [0, 1]; broadcasts
                 ) -> np.ndarray: # float64
-    "Pr[Bin(n, p) <= k]: an incomplete beta function, or a short sum."
+    """Pr[Bin(n, p) <= k]: an incomplete beta function, or a short sum.
+
+    Args:
+        k: successes, whole numbers in [0, n]
+        n: trials, >= 1; broadcasts
+        p: probability of a success, in [0, 1]; broadcasts
+    Returns:
+        float64
+    """
     k, n, p = np.broadcast_arrays(*(np.asarray(value, dtype=np.float64) for value in (k, n, p)))
     value = np.where(k < n, betaincc(k + 1.0, np.maximum(n - k, 1.0), p), 1.0)
     few = (k < FEW) & (n > 1000) & (p < 0.5) & (n * p < 700) # where the first term has not underflowed
@@ -94,7 +102,15 @@ def tail_at_least(k: ArrayLike, # successes, whole numbers in [0, n]
                   n: ArrayLike, # trials, >= 1; broadcasts
                   p: ArrayLike, # probability of a success, in [0, 1]; broadcasts
                  ) -> np.ndarray: # float64
-    "Pr[Bin(n, p) >= k], as an incomplete beta function."
+    """Pr[Bin(n, p) >= k], as an incomplete beta function.
+
+    Args:
+        k: successes, whole numbers in [0, n]
+        n: trials, >= 1; broadcasts
+        p: probability of a success, in [0, 1]; broadcasts
+    Returns:
+        float64
+    """
     k, n = np.asarray(k, dtype=np.float64), np.asarray(n, dtype=np.float64)
     return np.where(k > 0, betainc(np.maximum(k, 1.0), np.maximum(n - k, 0.0) + 1.0, p), 1.0)[()]
 
@@ -154,7 +170,16 @@ def binomial_lower(
 ) -> np.ndarray:           # float64, broadcast shape, in [0, 1]
     """Lower Clopper-Pearson limit of a binomial probability (Clopper and Pearson 1934), on the safe side.
 
-    0 at k = 0 and at alpha = 0, alpha^(1/n) at k = n. Raises ValueError."""
+    0 at k = 0 and at alpha = 0, alpha^(1/n) at k = n. Raises ValueError.
+
+    Args:
+        k: successes, whole numbers in [0, n], any shape
+        n: trials, whole numbers in [1, 10^12], broadcasts
+        alpha: failure probability of each limit, one-sided, 0 or in [1e-100, 1); broadcasts
+        complement: return 1 - p instead, computed directly
+    Returns:
+        float64, broadcast shape, in [0, 1]
+    """
     k, n, alpha = _check_binomial(k, n, alpha)
     inner = (k > 0) & (k < n) & (alpha > 0)
     a, b = np.where(inner, k, 1.0), np.where(inner, n - k + 1.0, 1.0)
@@ -185,7 +210,16 @@ def binomial_upper(
 ) -> np.ndarray:           # float64, broadcast shape, in [0, 1]
     """Upper Clopper-Pearson limit of a binomial probability, on the safe side.
 
-    1 at k = n and at alpha = 0, 1 - alpha^(1/n) at k = 0. Raises ValueError."""
+    1 at k = n and at alpha = 0, 1 - alpha^(1/n) at k = 0. Raises ValueError.
+
+    Args:
+        k: successes, whole numbers in [0, n], any shape
+        n: trials, whole numbers in [1, 10^12], broadcasts
+        alpha: failure probability of each limit, one-sided, 0 or in [1e-100, 1); broadcasts
+        complement: return 1 - p instead, computed directly
+    Returns:
+        float64, broadcast shape, in [0, 1]
+    """
     k, n, alpha = _check_binomial(k, n, alpha)
     return binomial_lower(n - k, n, alpha, complement=not complement)
 
@@ -193,7 +227,13 @@ def binomial_upper(
 @lru_cache(maxsize=256) # asked by every certificate, for one alpha
 def fewest_draws(alpha: float, # failure probability of a one-sided limit, in (0, 1)
                 ) -> int:      # draws, >= 1
-    "Fewest draws whose unanimous votes put a lower limit above 1/2: alpha^(1/n) > 1/2."
+    """Fewest draws whose unanimous votes put a lower limit above 1/2: alpha^(1/n) > 1/2.
+
+    Args:
+        alpha: failure probability of a one-sided limit, in (0, 1)
+    Returns:
+        draws, >= 1
+    """
     n = max(1, int(np.floor(-np.log2(alpha))))
     while binomial_lower(n, n, alpha) <= 0.5:
         n += 1
@@ -234,7 +274,15 @@ def runner_up_upper(
 ) -> np.ndarray:    # float64 [...]: upper bound of the largest of their probabilities
     """Upper bound of the runner-up's probability by a sum over the classes.
 
-    Feng et al., Algorithm 2. Raises ValueError."""
+    Feng et al., Algorithm 2. Raises ValueError.
+
+    Args:
+        counts: [..., J] votes of every class but the top one, whole numbers in [0, n]
+        n: draws, whole numbers >= 1, shape [...] or a number
+        alpha: failure probability, in [0, 1); shape [...] or a number
+    Returns:
+        float64 [...]: upper bound of the largest of their probabilities
+    """
     counts = check_counts(counts)
     if counts.ndim < 1 or counts.shape[-1] < 1:
         raise ValueError(f"counts must have at least one class on its last axis, got shape {counts.shape}")
@@ -251,7 +299,14 @@ def probit(
     p: ArrayLike,                        # probabilities in [0, 1]
     complement: ArrayLike | None = None, # 1 - p, where it is known more accurately
 ) -> np.ndarray:                      # float64: standard normal quantiles, -inf at 0, inf at 1
-    "Standard normal quantile, from the complement where p > 1/2. Raises ValueError outside [0, 1]."
+    """Standard normal quantile, from the complement where p > 1/2. Raises ValueError outside [0, 1].
+
+    Args:
+        p: probabilities in [0, 1]
+        complement: 1 - p, where it is known more accurately
+    Returns:
+        float64: standard normal quantiles, -inf at 0, inf at 1
+    """
     p = np.asarray(p, dtype=np.float64)
     if not np.all((p >= 0) & (p <= 1)):
         raise ValueError(f"p must be in [0, 1], got {p}")
@@ -267,7 +322,16 @@ def probit_gap(
 ) -> np.ndarray:                    # float64, >= 0; 0 where p_lower <= p_upper
     """Distance between two standard normal quantiles, rounded down by more than both quantiles may be off.
 
-    Raises ValueError outside [0, 1]."""
+    Raises ValueError outside [0, 1].
+
+    Args:
+        p_lower: probabilities in [0, 1]
+        p_upper: probabilities in [0, 1]; None: 1 - p_lower; broadcasts
+        q_lower: 1 - p_lower, where it is known more accurately
+        q_upper: 1 - p_upper, likewise
+    Returns:
+        float64, >= 0; 0 where p_lower <= p_upper
+    """
     top = probit(p_lower, q_lower)
     rest = -top if p_upper is None else probit(p_upper, q_upper)
     slack = ROUNDING * (np.abs(top) + np.abs(rest))
@@ -284,7 +348,17 @@ def interval_radius(
     q_lower: ArrayLike | None = None, # 1 - p_lower, where known more accurately
     q_upper: ArrayLike | None = None, # 1 - p_upper, likewise
 ) -> np.ndarray:             # float64 radii >= 0 in input units; 0 where p_lower <= p_upper
-    "Two-sided l2 radius of Gaussian smoothing (Cohen et al. 2019, Theorem 1; Feng et al., eq. 2)."
+    """Two-sided l2 radius of Gaussian smoothing (Cohen et al. 2019, Theorem 1; Feng et al., eq. 2).
+
+    Args:
+        p_lower: lower bounds of the top class's probability, in [0, 1]
+        p_upper: upper bounds of the runner-up's probability, in [0, 1]; broadcasts
+        sigma: noise level, in input units; broadcasts
+        q_lower: 1 - p_lower, where known more accurately
+        q_upper: 1 - p_upper, likewise
+    Returns:
+        float64 radii >= 0 in input units; 0 where p_lower <= p_upper
+    """
     p_lower, p_upper = np.broadcast_arrays(np.asarray(p_lower, np.float64), np.asarray(p_upper, np.float64))
     gap = probit_gap(p_lower, p_upper, q_lower, q_upper)
     return np.where(p_lower > p_upper, np.asarray(sigma, np.float64) / 2 * gap, 0.0)[()]
@@ -329,7 +403,14 @@ def inner_product_deviation(
 ) -> np.ndarray:      # float64: T(d, L), to be multiplied by k / sqrt(n1 n2)
     """Chernoff deviation of the inner product of two independent sub-Gaussian vectors.
 
-    The minimum over u in (0, 1) of (L - d/2 log(1 - u^2)) / u; it mends Theorem 5 of Mohapatra et al."""
+    The minimum over u in (0, 1) of (L - d/2 log(1 - u^2)) / u; it mends Theorem 5 of Mohapatra et al.
+
+    Args:
+        d: dimension, >= 1
+        log_term: L = log(1 / level), > 0
+    Returns:
+        float64: T(d, L), to be multiplied by k / sqrt(n1 n2)
+    """
     d, L = np.broadcast_arrays(np.asarray(d, dtype=np.float64), np.asarray(log_term, dtype=np.float64))
     y = 2 * L / d # y = u^2 / (1 - u^2): the equation is convex in y, and this start lies to the right of its root
     for _ in range(60):
@@ -347,7 +428,18 @@ def gradient_norm_bounds(
 ) -> tuple[np.ndarray, np.ndarray]: # lower and upper bound, float64; each holds separately at 1 - alpha
     """Bounds of the l2 norm of sigma times the smoothed gradient, from independent halves.
 
-    Mohapatra et al., Theorem 5 as mended. Raises ValueError."""
+    Mohapatra et al., Theorem 5 as mended. Raises ValueError.
+
+    Args:
+        xy: inner product of the two half means of u (f - 1/2), any shape
+        n1: draws in the first half, >= 1
+        n2: draws in the second half, >= 1
+        d: dimension of the space (or subspace) the means live in, >= 1
+        alpha: failure probability of each bound, in (0, 1)
+        constant: sub-Gaussian constant: "sharp", "paper" or a number
+    Returns:
+        lower and upper bound, float64; each holds separately at 1 - alpha
+    """
     k = _sub_gaussian(constant)
     xy, n1, n2, d, alpha = _check_gradient(xy, n1, n2, d, alpha, nonnegative=False)
     L = np.log(2 / alpha)
@@ -369,7 +461,18 @@ def gradient_linf_bounds(
 ) -> tuple[np.ndarray, np.ndarray]: # lower and upper bound, float64; both hold together at 1 - alpha
     """Bounds of the l_inf norm of sigma times the smoothed gradient: a union over 2 d one-sided events.
 
-    Mohapatra et al., Table 1. Raises ValueError."""
+    Mohapatra et al., Table 1. Raises ValueError.
+
+    Args:
+        linf: largest absolute entry of the mean of u (f - 1/2) over all n1 + n2 draws, >= 0
+        n1: draws in the first half, >= 1
+        n2: draws in the second half, >= 1
+        d: dimension, >= 1
+        alpha: failure probability of the pair, in (0, 1)
+        constant: sub-Gaussian constant: "sharp", "paper" or a number
+    Returns:
+        lower and upper bound, float64; both hold together at 1 - alpha
+    """
     k = _sub_gaussian(constant)
     linf, n1, n2, d, alpha = _check_gradient(linf, n1, n2, d, alpha, nonnegative=True)
     t = np.sqrt(2 * k * np.log(2 * d / alpha) / (n1 + n2))
@@ -386,7 +489,18 @@ def gradient_l1_bounds(
 ) -> tuple[np.ndarray, np.ndarray]: # lower and upper bound, float64; both hold together at 1 - alpha
     """Bounds of the l1 norm of sigma times the smoothed gradient: a union over the 2^d sign vectors.
 
-    Mohapatra et al., Table 1. Raises ValueError."""
+    Mohapatra et al., Table 1. Raises ValueError.
+
+    Args:
+        l1: sum of absolute entries of the mean of u (f - 1/2) over all n1 + n2 draws, >= 0
+        n1: draws in the first half, >= 1
+        n2: draws in the second half, >= 1
+        d: dimension, >= 1
+        alpha: failure probability of the pair, in (0, 1)
+        constant: sub-Gaussian constant: "sharp", "paper" or a number
+    Returns:
+        lower and upper bound, float64; both hold together at 1 - alpha
+    """
     k = _sub_gaussian(constant)
     l1, n1, n2, d, alpha = _check_gradient(l1, n1, n2, d, alpha, nonnegative=True)
     t = np.sqrt(2 * k * d * (d * np.log(2) + np.log(1 / alpha)) / (n1 + n2))

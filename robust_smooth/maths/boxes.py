@@ -230,9 +230,22 @@ class _Bounds(NamedTuple):
 class SoundRadius(_Bounds):
     """Proved bounds on the distance to the decision boundary, lower <= R_p(x0) <= upper.
 
-    A tuple (lower, upper, status, point). status: "tight" (the gap asked for was reached), "budget" (stopped early: the
-    bounds are valid), "whole_cube" (no boundary in the cube: both are inf), "tie" (two classes share the top: both are
-    0). point: the nearest boundary point found, None where there is none."""
+    A tuple (lower, upper, status, point). status: "tight" (the gap asked for was reached), "budget"
+    (stopped early: the bounds are valid), "whole_cube" (no boundary in the cube: both are inf),
+    "tie" (two classes share the top: both are 0). point: the nearest boundary point found, None
+    where there is none.
+
+    Args:
+        status: "tight", "budget", "whole_cube" or "tie"
+        point: nearest boundary point found, None where there is none
+        label: class at x0
+        rival: class beyond the boundary, -1 without one
+        norm: of the distance
+        space: "features" or "sigmoid"
+        boxes: looked at
+        seconds: taken
+        witness: the tree of boxes, for `check`
+    """
     label: int   # class at x0
     rival: int   # class beyond the boundary, -1 without one
     norm: str    # of the distance
@@ -391,7 +404,21 @@ def sound_radius(coefficients: ArrayLike,    # [K, n_1+1, ..., n_d+1]
 
     `lower` is a certified radius. No equation of Kao et al.: it replaces their 9 and 10. A search whose open
     boxes need more than 1 GiB is stopped as well. Raises ValueError for features
-    outside the cube, a norm below l1, negative tolerances."""
+    outside the cube, a norm below l1, negative tolerances.
+
+    Args:
+        coefficients: [K, n_1+1, ..., n_d+1]
+        x0: [d] features in [0, 1]; real pre-activations when space="sigmoid"
+        norm: "l1", "l2", "linf" or any p >= 1
+        rtol: stop once upper - lower <= rtol * upper
+        max_boxes: stop after this many boxes; the bounds stay valid
+        atol: ... or upper - lower <= atol
+        time_limit: ... or after this many seconds
+        space: "sigmoid": measure distances before the sigmoid that makes the features
+        keep: keep the tree of boxes as witness for `check`
+    Returns:
+        (lower, upper, status, point): lower <= distance to the boundary <= upper
+    """
     table = check_table(coefficients)
     if not (rtol >= 0 and atol >= 0 and max_boxes >= 1):
         raise ValueError(f"rtol, atol must be >= 0 and max_boxes >= 1, got {rtol}, {atol}, {max_boxes}")
@@ -462,7 +489,15 @@ def check(coefficients: ArrayLike, # [K, n_1+1, ..., n_d+1]
           x0: ArrayLike,           # [d], as given to `sound_radius`
           result: SoundRadius,     # from `sound_radius(..., keep=True)`
          ) -> bool:                # whether the kept tree proves `result.lower`
-    "Re-prove a sound radius from its witness. Raises ValueError where none was kept."
+    """Re-prove a sound radius from its witness. Raises ValueError where none was kept.
+
+    Args:
+        coefficients: [K, n_1+1, ..., n_d+1]
+        x0: [d], as given to `sound_radius`
+        result: from `sound_radius(..., keep=True)`
+    Returns:
+        whether the kept tree proves `result.lower`
+    """
     table = check_table(coefficients)
     problem = Problem(table, metric_of(x0, result.norm, table.ndim - 1, result.space))
     if result.label != problem.label or not result.lower >= 0:

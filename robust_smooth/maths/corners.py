@@ -30,7 +30,16 @@ def corner_ratio(
     R: float,              # size of the shift's coordinates, > 0
     d: int, k: float,
 ) -> np.ndarray:           # L
-    "Log-likelihood ratio of the corner; the change of |c| is exact, so small R lose nothing."
+    """Log-likelihood ratio of the corner; the change of |c| is exact, so small R lose nothing.
+
+    Args:
+        c: midrange
+        h: half range, > 0
+        u: sum of the others, scaled
+        R: size of the shift's coordinates, > 0
+    Returns:
+        L
+    """
     before = h + np.abs(c)
     grown = np.clip(R - 2 * c, -R, R) / before
     far = np.log((h + np.abs(c - R)) / before)
@@ -57,7 +66,18 @@ def log_density(c: np.ndarray | float, h: np.ndarray, d: int, k: float) -> np.nd
 
 # %% ../../nbs/maths/01b_corners.ipynb #427b0550
 class Resolution(NamedTuple):
-    "How finely the law is integrated."
+    """How finely the law is integrated.
+
+    Args:
+        heights: nodes a panel in log h
+        places: nodes a panel in c
+        degree: nodes a cell of the inner sums
+        panels: panels a stretch of c, at least
+        width: panels of log h are at most so wide at the peak
+        cuts: below so many dimensions panels are cut at kinks
+        zooms: looks at where the sum's law steps, elsewhere
+        apart: heights are at most so far apart, elsewhere, in widths of a step
+    """
     heights: int  # nodes a panel in log h
     places: int   # nodes a panel in c
     degree: int   # nodes a cell of the inner sums
@@ -137,7 +157,14 @@ def bracketed_newton(
     f: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]], # x and which -> value and slope
     low: np.ndarray, high: np.ndarray, # [B] ends with values of unlike sign
 ) -> np.ndarray:                       # [B]
-    "Roots to rounding; where a step leaves its bracket, the bracket is halved."
+    """Roots to rounding; where a step leaves its bracket, the bracket is halved.
+
+    Args:
+        f: x and which -> value and slope
+        high: [B] ends with values of unlike sign
+    Returns:
+        [B]
+    """
     tiny, before = 1e-9 * (high - low), np.full(len(low), np.inf)
     low, high, x = low.copy(), high.copy(), low + (high - low) / 2
     rows = np.arange(len(x))
@@ -228,7 +255,11 @@ def _heights(t: float, R: float, d: int, k: float, fine: Resolution) -> tuple[np
 
 # %% ../../nbs/maths/01b_corners.ipynb #f34dd5bd
 class Stretch(NamedTuple):
-    "The places c = origin + sign h (e^s - 1), 0 <= s <= length."
+    """The places c = origin + sign h (e^s - 1), 0 <= s <= length.
+
+    Args:
+        length: [H]
+    """
     origin: float
     sign: float
     length: np.ndarray # [H]
@@ -359,7 +390,14 @@ def _travel_edges(
 
 # %% ../../nbs/maths/01b_corners.ipynb #35567ffc
 class Places(NamedTuple):
-    "Nodes of the integral over (c, h)."
+    """Nodes of the integral over (c, h).
+
+    Args:
+        h: [H] half ranges
+        row: [B] which of them, in increasing order
+        c: [B] midranges
+        weight: [B], sum 1
+    """
     h: np.ndarray      # [H] half ranges
     row: np.ndarray    # [B] which of them, in increasing order
     c: np.ndarray      # [B] midranges
@@ -478,7 +516,17 @@ def corner_law(
     k: float,           # exponent, 0 <= k < d
     grade: str = "fine", # "fine", "middle" or "coarse"
 ) -> tuple[float, float]: # G(t) and 1 - G(t)
-    "The law of L at the corner for the family mixed."
+    """The law of L at the corner for the family mixed.
+
+    Args:
+        t: value of L
+        R: size of the shift's coordinates, > 0
+        d: number of inputs, >= 2
+        k: exponent, 0 <= k < d
+        grade: "fine", "middle" or "coarse"
+    Returns:
+        G(t) and 1 - G(t)
+    """
     if d <= CELLS:
         fine = resolution(d, k, grade)
         at = places(t, R, d, k, fine)
@@ -516,7 +564,15 @@ def rough_law(
     d: int,             # number of inputs, >= 2
     k: float,           # exponent, 0 <= k < d
 ) -> Callable[[float], tuple[float, float]]: # t -> about G(t) and 1 - G(t)
-    "The law of L to a few hundredths: where to look for it, and nothing that a certificate may rest on."
+    """The law of L to a few hundredths: where to look for it, and nothing that a certificate may rest on.
+
+    Args:
+        R: size of the shift's coordinates, > 0
+        d: number of inputs, >= 2
+        k: exponent, 0 <= k < d
+    Returns:
+        t -> about G(t) and 1 - G(t)
+    """
     c, h, weight, mean, deviation = _rough_nodes(d, k)
     centre = corner_ratio(c, h, 0.0, R, d, k) + R * (mean - d * c)
     spread = R * (deviation + 0.05 * h)

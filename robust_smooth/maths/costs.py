@@ -53,12 +53,20 @@ class _Pairs:
         self.law, self.draws, self.a0, self.b0 = np.where(law > 1e-14, law, 0.0), n, self.a0 + a0, self.b0 + b0
 
     def states(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # top, rival, probability
-        "All pairs that occur."
+        """All pairs that occur.
+
+        Returns:
+            top, rival, probability
+        """
         a, b = np.nonzero(self.law)
         return self.a0 + a, self.b0 + b, self.law[a, b]
 
     def stop(self, stopped: np.ndarray) -> None: # bool, in the order of `states`
-        "Take out the paths that stop, and empty edges of the table."
+        """Take out the paths that stop, and empty edges of the table.
+
+        Returns:
+            bool, in the order of `states`
+        """
         a, b = np.nonzero(self.law)
         self.law[a[stopped], b[stopped]] = 0.0
         a, b = a[~stopped], b[~stopped]
@@ -112,7 +120,14 @@ def _check_pair(p: tuple[float, float]) -> tuple[float, float]:
 def operate_both(rule: Plan,             # a two-sided plan
                  p: tuple[float, float], # true probabilities of the selected class and of its strongest rival
                 ) -> tuple[float, np.ndarray]: # expected draws, and [G] probabilities that each radius is certified
-    "Operating characteristics of a two-sided plan, to some 1e-3 of a draw. Raises ValueError."
+    """Operating characteristics of a two-sided plan, to some 1e-3 of a draw. Raises ValueError.
+
+    Args:
+        rule: a two-sided plan
+        p: true probabilities of the selected class and of its strongest rival
+    Returns:
+        expected draws, and [G] probabilities that each radius is certified
+    """
     if not rule.two_sided:
         raise ValueError("rule must be a two-sided plan; one-sided ones have `operate`")
     pairs, draws, power = _Pairs(*_check_pair(p)), 0.0, np.zeros(len(rule.radii) + 1)

@@ -40,12 +40,20 @@ class _GaussianLaw:
         return np.full(np.shape(s), -np.inf), np.asarray(s) / 2
 
     def law(self, x: np.ndarray, s: float | np.ndarray) -> np.ndarray: # [3, ...]
-        "p_R, p_c, p_0."
+        """p_R, p_c, p_0.
+
+        Returns:
+            [3, ...]
+        """
         rest = np.maximum(ndtr(-x) - ndtr(x - s), 0.0)
         return np.stack([ndtr(x), ndtr(x - s), np.where(x >= np.asarray(s) / 2, 0.0, rest)])
 
     def logs(self, x: np.ndarray, s: float | np.ndarray) -> np.ndarray: # [3, ...]
-        "Their logarithms, -HUGE for log 0."
+        """Their logarithms, -HUGE for log 0.
+
+        Returns:
+            [3, ...]
+        """
         with np.errstate(divide="ignore"):
             rest = np.log(self.law(x, s)[2])
         return np.stack([log_ndtr(x), log_ndtr(x - s), np.maximum(rest, -HUGE)])
@@ -55,7 +63,11 @@ class _GaussianSlopes(_GaussianLaw):
     "How the probabilities change along the curve."
 
     def speeds(self, x: np.ndarray, s: float | np.ndarray) -> np.ndarray: # [2, ...]
-        "Derivatives of p_R and p_c."
+        """Derivatives of p_R and p_c.
+
+        Returns:
+            [2, ...]
+        """
         return np.stack([_density(x), _density(x - s)])
 
     def speed_range(self, left: np.ndarray, right: np.ndarray, s: float) -> tuple[np.ndarray, np.ndarray]:
@@ -65,7 +77,11 @@ class _GaussianSlopes(_GaussianLaw):
         return np.minimum(*edges), np.where(over_zero, 1 / ROOT_2PI, np.maximum(*edges))
 
     def rates(self, x: np.ndarray, s: float | np.ndarray) -> np.ndarray: # [3, ...]
-        "Derivatives of the logarithms."
+        """Derivatives of the logarithms.
+
+        Returns:
+            [3, ...]
+        """
         logs = self.logs(x, s)
         up = [np.exp(-y * y / 2 - log) / ROOT_2PI for y, log in ((x, logs[0]), (x - s, logs[1]))]
         with np.errstate(divide="ignore", over="ignore"):
@@ -128,13 +144,21 @@ class _UniformLaw:
         return np.asarray(s) * 1.0, (1 + np.asarray(s)) / 2
 
     def law(self, x: np.ndarray, s: float | np.ndarray) -> np.ndarray: # [3, ...]
-        "p_R, p_c, p_0."
+        """p_R, p_c, p_0.
+
+        Returns:
+            [3, ...]
+        """
         rival = np.maximum(x - s, 0.0)
         rest = np.maximum((1 - x) - rival, 0.0)
         return np.stack([x, rival, np.where(x >= (1 + np.asarray(s)) / 2, 0.0, rest)])
 
     def logs(self, x: np.ndarray, s: float | np.ndarray) -> np.ndarray: # [3, ...]
-        "Their logarithms, -HUGE for log 0."
+        """Their logarithms, -HUGE for log 0.
+
+        Returns:
+            [3, ...]
+        """
         with np.errstate(divide="ignore"):
             return np.maximum(np.log(self.law(x, s)), -HUGE)
 
@@ -142,7 +166,11 @@ class UniformCurve(_UniformLaw):
     "Two probabilities at distance s: radius s in units of lam."
 
     def speeds(self, x: np.ndarray, s: float | np.ndarray) -> np.ndarray: # [2, ...]
-        "Derivatives of p_R and p_c."
+        """Derivatives of p_R and p_c.
+
+        Returns:
+            [2, ...]
+        """
         return np.ones((2, *np.shape(x)))
 
     def speed_range(self, left: np.ndarray, right: np.ndarray, s: float) -> tuple[np.ndarray, np.ndarray]:
@@ -150,7 +178,11 @@ class UniformCurve(_UniformLaw):
         return self.speeds(left, s), self.speeds(right, s)
 
     def rates(self, x: np.ndarray, s: float | np.ndarray) -> np.ndarray: # [3, ...]
-        "Derivatives of the logarithms."
+        """Derivatives of the logarithms.
+
+        Returns:
+            [3, ...]
+        """
         with np.errstate(divide="ignore", over="ignore"):
             top, rival, rest = np.minimum(1 / self.law(x, s), HUGE / 2)
         return np.stack([top, rival, np.where(x < s, -1, -2) * rest]) # before the bend only p_R moves
@@ -176,7 +208,16 @@ def signed_root(curve,               # `GAUSSIAN` or `UNIFORM`
                 s: ArrayLike,        # distance of the curve
                 x: np.ndarray,       # [...] a first guess of the most likely coordinate
                ) -> tuple[np.ndarray, np.ndarray]: # r_s [...], and the most likely coordinate
-    "Signed root of the likelihood ratio between all points and those on the curve."
+    """Signed root of the likelihood ratio between all points and those on the curve.
+
+    Args:
+        curve: `GAUSSIAN` or `UNIFORM`
+        counts: [3, ...] votes of the top class, the rival and the rest, real numbers >= 0
+        s: distance of the curve
+        x: [...] a first guess of the most likely coordinate
+    Returns:
+        r_s [...], and the most likely coordinate
+    """
     n = counts.sum(0)
     x = curve.peak(counts, s, x)
     free = sum(xlogy(count, count / n) for count in counts)
@@ -190,7 +231,13 @@ SLACK = 1e-9 # a signed root is computed to within this, and 1e-14 for each draw
 
 def critical_root(alpha: float, # failure probability, in (0, 1)
                  ) -> float:    # z
-    "The signed root that makes counts extreme; kept above 0, since any value is a valid choice."
+    """The signed root that makes counts extreme; kept above 0, since any value is a valid choice.
+
+    Args:
+        alpha: failure probability, in (0, 1)
+    Returns:
+        z
+    """
     return float(-ndtri(min(alpha, 0.25)))
 
 def slack(n: ArrayLike) -> np.ndarray:
@@ -220,7 +267,17 @@ def surely_extreme(curve,              # `GAUSSIAN` or `UNIFORM`
                    level: ArrayLike,   # what the signed root must reach
                    x: np.ndarray,      # [...] a first guess of the most likely coordinate
                   ) -> np.ndarray:     # [...] bool
-    "Is r_s at least `level`, with a maximum on the curve that was certainly found?"
+    """Is r_s at least `level`, with a maximum on the curve that was certainly found?
+
+    Args:
+        curve: `GAUSSIAN` or `UNIFORM`
+        counts: [3, ...] votes of the top class, the rival and the rest
+        s: [...] distance of the curve
+        level: what the signed root must reach
+        x: [...] a first guess of the most likely coordinate
+    Returns:
+        [...] bool
+    """
     root, x = signed_root(curve, counts, s, x)
     near = FOUND * (1 + np.abs(x))
     end = curve.ends(s)[1]
@@ -262,7 +319,17 @@ def statistic(curve,         # `GAUSSIAN` or `UNIFORM`
               n: ArrayLike,     # [...] draws
               z: float,         # critical signed root, > 0
              ) -> np.ndarray:   # [...] float64; -1 where r_s < z for every s >= 0
-    "T(a, b), the largest s >= 0 whose signed root is at least z; rounded down."
+    """T(a, b), the largest s >= 0 whose signed root is at least z; rounded down.
+
+    Args:
+        curve: `GAUSSIAN` or `UNIFORM`
+        top: [...] votes of the top class
+        rival: [...] votes of its rival
+        n: [...] draws
+        z: critical signed root, > 0
+    Returns:
+        [...] float64; -1 where r_s < z for every s >= 0
+    """
     a, b, n = np.broadcast_arrays(*(np.asarray(value, dtype=np.float64) for value in (top, rival, n)))
     found = np.full(a.shape, -1.0)
     rows = a > b
@@ -283,7 +350,17 @@ def separate_limits(curve,             # `GAUSSIAN` or `UNIFORM`
                     n: ArrayLike,      # [...] draws
                     alpha: float,      # failure probability of each distance, in (0, 1)
                    ) -> np.ndarray:    # [...] float64, >= 0; rounded down
-    "The distance between two Clopper-Pearson limits that share alpha equally."
+    """The distance between two Clopper-Pearson limits that share alpha equally.
+
+    Args:
+        curve: `GAUSSIAN` or `UNIFORM`
+        top: [...] votes of the top class, whole numbers
+        rival: [...] most votes of another class
+        n: [...] draws
+        alpha: failure probability of each distance, in (0, 1)
+    Returns:
+        [...] float64, >= 0; rounded down
+    """
     lower, upper = (curve.coordinate(*(bound(votes, n, alpha / 2, complement=c) for c in (False, True)))
                     for bound, votes in ((binomial_lower, top), (binomial_upper, rival)))
     with np.errstate(invalid="ignore"):
@@ -324,7 +401,18 @@ def needed(curve,         # `GAUSSIAN` or `UNIFORM`
            z: float,      # critical signed root
            guide: tuple[np.ndarray, np.ndarray, np.ndarray], # a `frontier`, where the search begins
           ) -> np.ndarray: # [R] int64, n + 1 where no a will do
-    "Fewest votes a with r_t(a, b) >= z in each row; never too high."
+    """Fewest votes a with r_t(a, b) >= z in each row; never too high.
+
+    Args:
+        curve: `GAUSSIAN` or `UNIFORM`
+        b: [R] increasing votes of the rival
+        n: draws
+        t: distance of the curve, > 0
+        z: critical signed root
+        guide: a `frontier`, where the search begins
+    Returns:
+        [R] int64, n + 1 where no a will do
+    """
     xs, guide_a, guide_b = guide
     level, room = z - slack(n), n - b
     low, high = np.zeros(len(b)), room + 1.0 # outside; inside, or beyond what is possible

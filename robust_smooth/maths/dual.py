@@ -123,7 +123,19 @@ def dual_value(
 ) -> np.ndarray: # float64: a lower bound of the displaced value, rounding errors below 1e-14 of its terms
     """The dual D: by weak duality a lower bound of the displaced score at any multipliers.
 
-    Mohapatra et al., Theorem 3. Raises ValueError."""
+    Mohapatra et al., Theorem 3. Raises ValueError.
+
+    Args:
+        q: value, in (0, 1), any shape
+        m1: component of the gradient along the displacement, broadcast
+        m2: norm of the orthogonal part, >= 0
+        r: displacement in units of sigma, > 0
+        l0: multiplier of the value
+        l1: multiplier of m1
+        l2: multiplier of m2, >= 0
+    Returns:
+        float64: a lower bound of the displaced value, rounding errors below 1e-14 of its terms
+    """
     arrays = np.broadcast_arrays(*(np.asarray(v, dtype=np.float64) for v in (q, m1, m2, r, l0, l1, l2)))
     shape, flat = arrays[0].shape, [a.ravel() for a in arrays]
     if not all(np.isfinite(a).all() for a in flat):
@@ -156,7 +168,20 @@ def exact_dual_value(q: float,  # value, in (0, 1)
                     ) -> Any:   # an mpmath number
     """The dual D of Theorem 3 in high precision, by mpmath's adaptive quadrature.
 
-    Panels are cut where the set's boundary bends. Raises ValueError."""
+    Panels are cut where the set's boundary bends. Raises ValueError.
+
+    Args:
+        q: value, in (0, 1)
+        m1: component of the gradient along the displacement
+        m2: norm of the orthogonal part, >= 0
+        r: displacement in units of sigma, > 0
+        l0: multiplier of the value
+        l1: multiplier of m1
+        l2: multiplier of m2, > 0
+        digits: working precision
+    Returns:
+        an mpmath number
+    """
     import mpmath as mp
     if not (l2 > 0 and r > 0):
         raise ValueError(f"l2 and r must be > 0, got {l2} and {r}")

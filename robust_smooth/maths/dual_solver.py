@@ -90,7 +90,15 @@ def _panels(a: np.ndarray, # [B, 3] scaled multipliers
 # %% ../../nbs/maths/02b_dual_solver.ipynb #85fe0d06
 @dataclass
 class Moments:
-    "What is known of the score, over rows: value, and the gradient along and across the displacement."
+    """What is known of the score, over rows: value, and the gradient along and across the displacement.
+
+    Args:
+        r: [B] displacements in units of sigma
+        q: [B] values
+        m1: [B] component along the displacement
+        m2: [B] norm of the orthogonal part
+        zero: [B] bool: the multiplier of m1 stays 0 (the component is free to grow)
+    """
     r: np.ndarray    # [B] displacements in units of sigma
     q: np.ndarray    # [B] values
     m1: np.ndarray   # [B] component along the displacement
@@ -102,7 +110,14 @@ class Moments:
 
 @dataclass
 class Dual:
-    "What one quadrature gives, over rows."
+    """What one quadrature gives, over rows.
+
+    Args:
+        value: [B] D
+        gradient: [B, 3] of D / r^2 in (a0, a1, b): the residuals of equations (4), (5b), (5a)
+        curvature: [B, 3, 3] minus the Hessian
+        slope: [B] derivative of D in r
+    """
     value: np.ndarray     # [B] D
     gradient: np.ndarray  # [B, 3] of D / r^2 in (a0, a1, b): the residuals of equations (4), (5b), (5a)
     curvature: np.ndarray # [B, 3, 3] minus the Hessian
@@ -140,25 +155,42 @@ def _evaluate(a: np.ndarray, at: Moments) -> Dual:
 
 # %% ../../nbs/maths/02b_dual_solver.ipynb #f5265f3f
 def signed_slab(q: np.ndarray, m1: np.ndarray, share: float = 1.0) -> tuple[np.ndarray, np.ndarray]: # w1 > w2
-    "Ends of the slab with this value and gradient along the displacement; mirrored where the gradient points forward."
+    """Ends of the slab with this value and gradient along the displacement; mirrored where the
+    gradient points forward.
+
+    Returns:
+        w1 > w2
+    """
     w1, w2 = slab_ends(q, np.minimum(np.abs(m1), share * pdf(quantile(q))))
     return np.where(m1 > 0, -w2, w1), np.where(m1 > 0, -w1, w2)
 
 def chord(w1: np.ndarray, w2: np.ndarray, r: np.ndarray) -> tuple[np.ndarray, np.ndarray]: # a0, a1
-    "The line through h at the ends of a slab."
+    """The line through h at the ends of a slab.
+
+    Returns:
+        a0, a1
+    """
     h1, h2 = _hump(w1, r), _hump(w2, r)
     a1 = (h1 - h2) / (w1 - w2)
     return h1 - a1 * w1, a1
 
 def start(at: Moments) -> np.ndarray: # [B, 3]
-    "The slab's multipliers; where l1 = 0 those of (1.5, 0, 1)."
+    """The slab's multipliers; where l1 = 0 those of (1.5, 0, 1).
+
+    Returns:
+        [B, 3]
+    """
     w1, w2 = signed_slab(at.q, at.m1, 0.99)
     a0, a1 = chord(w1, w2, at.r)
     bends = pdf(w1) / np.abs(a1 - _hump_slope(w1, at.r)) + pdf(w2) / np.abs(a1 - _hump_slope(w2, at.r))
     return relaxed_start(at.r, at.zero, np.stack([a0, a1, at.m2 / bends], 1))
 
 def relaxed_start(r: np.ndarray, zero: np.ndarray, a: np.ndarray) -> np.ndarray: # [B, 3]
-    "Multipliers (1.5, 0, 1) where l1 = 0, the given ones elsewhere."
+    """Multipliers (1.5, 0, 1) where l1 = 0, the given ones elsewhere.
+
+    Returns:
+        [B, 3]
+    """
     return np.where(zero[:, None], np.stack([0.5 / r**2, -1 / r, 1 / r**2], 1), a)
 
 # %% ../../nbs/maths/02b_dual_solver.ipynb #7117489a
@@ -201,7 +233,11 @@ def _line_search(
     return moved
 
 def ascend(a: np.ndarray, at: Moments) -> tuple[np.ndarray, Dual]: # multipliers [B, 3], and the dual there
-    "Maximise D over the multipliers by damped Newton steps; rows with `zero` keep l1 = 0."
+    """Maximise D over the multipliers by damped Newton steps; rows with `zero` keep l1 = 0.
+
+    Returns:
+        multipliers [B, 3], and the dual there
+    """
     a = a.copy()
     a[at.zero, 1] = -1 / at.r[at.zero]
     rows = np.arange(len(a))

@@ -106,7 +106,17 @@ def lower_bound(
 ) -> np.ndarray: # float64, accurate to 1e-10
     """Smallest value that a score with this value and gradient can have at the displacement.
 
-    Mohapatra et al., Theorem 3. Raises ValueError."""
+    Mohapatra et al., Theorem 3. Raises ValueError.
+
+    Args:
+        q: value of the smoothed score, in (0, 1), any shape
+        m1: component of sigma times the gradient along the displacement, broadcast
+        m2: norm of the orthogonal part, >= 0
+        r: displacement in units of sigma, >= 0
+        form: "equality", or "relaxed": the true component may also be larger than m1
+    Returns:
+        float64, accurate to 1e-10
+    """
     shape, s, (r,) = _scores(q, m1, m2, form, r)
     if not np.all((r >= 0) & np.isfinite(r)):
         raise ValueError(f"r must be finite and >= 0, got {r}")
@@ -126,7 +136,14 @@ def lower_bound(
 # %% ../../nbs/maths/02c_first_order.ipynb #2ecebf14
 @dataclass(frozen=True)
 class DirectionalRadius:
-    "Certified radii in given directions, in units of sigma, with the multipliers that prove them."
+    """Certified radii in given directions, in units of sigma, with the multipliers that prove them.
+
+    Args:
+        radius: float64, any shape; inf for a half-space whose boundary is not met
+        multipliers: [..., 3] l0, l1, l2 at `radius`; NaN where the half-space formula was used
+        status: "closed_form", "converged" (within 1e-8 of exact) or "fallback" (proved, may be
+            smaller)
+    """
     radius: np.ndarray      # float64, any shape; inf for a half-space whose boundary is not met
     multipliers: np.ndarray # [..., 3] l0, l1, l2 at `radius`; NaN where the half-space formula was used
     status: np.ndarray      # "closed_form", "converged" (within 1e-8 of exact) or "fallback" (proved, may be smaller)
@@ -138,7 +155,11 @@ FIRST_CUT = 2e-11 # relative amount by which a radius is shrunk before it is pro
 def proof_margin(q: np.ndarray, m1: np.ndarray, m2: np.ndarray, multipliers: np.ndarray) -> np.ndarray: # [B]
     """Allowance for the rounding error of `dual_value`.
 
-    Measured: up to 7e-16 of the terms, 2.7e-13 near saturation, where they are large, 1e-12 where they are huge."""
+    Measured: up to 7e-16 of the terms, 2.7e-13 near saturation, where they are large, 1e-12 where they are huge.
+
+    Returns:
+        [B]
+    """
     l0, l1, l2 = multipliers.T
     terms = 1 + np.abs(l0) * (1 - q) + np.abs(l1 * m1) + l2 * m2
     return np.where(terms < 1e3, 4e-15, np.where(terms < 1e6, 3e-13, 2e-12)) * terms
@@ -150,11 +171,25 @@ def is_proved(
     r: np.ndarray,  # [B] displacements
     multipliers: np.ndarray, # [B, 3]
 ) -> np.ndarray: # [B] bool
-    "Whether the independent dual value exceeds one half by more than its own error."
+    """Whether the independent dual value exceeds one half by more than its own error.
+
+    Args:
+        q: [B] values
+        m1: [B] component along the displacement
+        m2: [B] norm of the orthogonal part
+        r: [B] displacements
+        multipliers: [B, 3]
+    Returns:
+        [B] bool
+    """
     return dual_value(q, m1, m2, r, *multipliers.T) - 0.5 >= proof_margin(q, m1, m2, multipliers)
 
 def zeroth_multipliers(q: np.ndarray, r: np.ndarray) -> np.ndarray: # [B, 3]
-    "Those of Neyman and Pearson, which know nothing of the gradient."
+    """Those of Neyman and Pearson, which know nothing of the gradient.
+
+    Returns:
+        [B, 3]
+    """
     return np.stack([np.exp(r * quantile(q) - r * r / 2), np.zeros_like(q), np.zeros_like(q)], 1)
 
 def _slab_multipliers(q: np.ndarray, m1: np.ndarray, r: np.ndarray) -> np.ndarray: # [B, 3]
@@ -260,7 +295,14 @@ def solve_direction(
 ) -> DirectionalRadius:
     """Certified radius along a direction with its multipliers; 0 where q <= 1/2.
 
-    Mohapatra et al., Theorem 3. Raises ValueError."""
+    Mohapatra et al., Theorem 3. Raises ValueError.
+
+    Args:
+        q: lower bounds of the selected class's probability, in (0, 1), any shape
+        m1: components of sigma times the gradient along the displacement, broadcast
+        m2: norms of the orthogonal part, >= 0
+        form: "equality", or "relaxed": the true component may also be larger than m1
+    """
     shape, s, _ = _scores(q, m1, m2, form)
     size, alive = len(s.q), s.q > 0.5
     radius, proof = np.zeros(size), np.full((size, 3), np.nan)
@@ -289,8 +331,17 @@ def directional_radius(
 ) -> np.ndarray: # float64, in units of sigma; 0 where q <= 1/2
     """Certified radius along a direction (Mohapatra et al., Theorem 3 at one half).
 
-    Never above the exact value (closer than 1e-12 to the largest gradient, the half-space's), and within 1e-8 of it
-    where `solve_direction` says converged. Raises ValueError."""
+    Never above the exact value (closer than 1e-12 to the largest gradient, the half-space's), and
+    within 1e-8 of it where `solve_direction` says converged. Raises ValueError.
+
+    Args:
+        q: lower bounds of the selected class's probability, in (0, 1), any shape
+        m1: components of sigma times the gradient along the displacement, broadcast
+        m2: norms of the orthogonal part, >= 0
+        form: "equality", or "relaxed": the true component may also be larger than m1
+    Returns:
+        float64, in units of sigma; 0 where q <= 1/2
+    """
     return solve_direction(q, m1, m2, form).radius
 
 # %% ../../nbs/maths/02c_first_order.ipynb #5cc687f7
@@ -302,7 +353,16 @@ def region_slice(
 ) -> tuple[np.ndarray, np.ndarray]: # angles and radii in units of sigma, from the gradient (0) to its opposite (pi)
     """Longitudinal slice of the certified region, which is this slice turned about the gradient.
 
-    Mohapatra et al., Figure 1. Raises ValueError."""
+    Mohapatra et al., Figure 1. Raises ValueError.
+
+    Args:
+        q: value, in (1/2, 1)
+        share: norm of the gradient as a share of the largest possible, in [0, 1]
+        angles: how many angles from 0 to pi, or the angles to the gradient in radians
+        form: "equality" or "relaxed"
+    Returns:
+        angles and radii in units of sigma, from the gradient (0) to its opposite (pi)
+    """
     if not 0 <= share <= 1:
         raise ValueError(f"share must be in [0, 1], got {share}")
     at = np.linspace(0, np.pi, angles) if isinstance(angles, int) else np.asarray(angles, dtype=np.float64)
@@ -317,7 +377,16 @@ def worst_corner(q: np.ndarray,     # values
                  upper: np.ndarray, # upper bounds of the component against the gradient
                  full: float = 1.0, # share of the largest norm up to which `lower` is used
                 ) -> tuple[np.ndarray, np.ndarray]: # m1, m2
-    "The worst gradient that the bounds allow."
+    """The worst gradient that the bounds allow.
+
+    Args:
+        q: values
+        lower: lower bounds of the l2 norm
+        upper: upper bounds of the component against the gradient
+        full: share of the largest norm up to which `lower` is used
+    Returns:
+        m1, m2
+    """
     most = pdf(quantile(np.maximum(q, 0.5)))
     L, U = np.minimum(lower, full * most), np.minimum(upper, most)
     return -U, np.sqrt(np.maximum((L - U) * (L + U), 0))
@@ -342,7 +411,19 @@ def radius(
 ) -> np.ndarray:     # float64, input units; 0 where q <= 1/2
     """Certified radius from bounds of the value and of gradient norms.
 
-    Mohapatra et al., Corollaries 3.1 to 3.3, as mended. Raises ValueError."""
+    Mohapatra et al., Corollaries 3.1 to 3.3, as mended. Raises ValueError.
+
+    Args:
+        q: lower bounds of the selected class's probability, in (0, 1), any shape
+        sigma: standard deviation of the noise, input units, > 0
+        norm: "l1", "l2" or "linf"
+        grad_l2: bounds of the l2 norm of sigma times the gradient, >= 0: upper for "l2", lower
+            otherwise
+        grad_dual: upper bounds of the dual norm: l_inf for "l1", l1 for "linf"
+        d: number of inputs, needed for "linf"
+    Returns:
+        float64, input units; 0 where q <= 1/2
+    """
     sigma, norm = check_positive(sigma, "sigma"), norm_name(norm)
     if norm == "l2":
         return sigma * l2_radius(q, grad_l2)

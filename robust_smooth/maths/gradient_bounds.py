@@ -20,7 +20,13 @@ CELLS = 4096 # of the histogram over [-CLIP, CLIP]
 
 def clip_bias(c: ArrayLike, # centre, in [0, 1]
              ) -> np.ndarray: # float64
-    "How much clipping normal noise at `CLIP` can change the mean of u (f - c)."
+    """How much clipping normal noise at `CLIP` can change the mean of u (f - c).
+
+    Args:
+        c: centre, in [0, 1]
+    Returns:
+        float64
+    """
     tail = pdf(np.float64(CLIP)) - CLIP * ndtr(-CLIP)
     return 2 * np.maximum(c, 1 - np.asarray(c)) * tail
 
@@ -43,7 +49,17 @@ def betting_lower(values: np.ndarray,  # [K] what a draw can be, in [-bound, bou
                  ) -> float:           # in [-bound, bound]
     """Lower confidence bound of a mean from bounded draws.
 
-    The average wealth of fixed stakes against 1 / alpha (Markov's inequality)."""
+    The average wealth of fixed stakes against 1 / alpha (Markov's inequality).
+
+    Args:
+        values: [K] what a draw can be, in [-bound, bound]
+        repeats: [K] how often it was seen
+        bound: largest absolute value, > 0
+        variance: a guess of the variance made before these draws, > 0
+        alpha: failure probability, in (0, 1)
+    Returns:
+        in [-bound, bound]
+    """
     seen = repeats > 0
     values, repeats = values[seen], repeats[seen]
     stakes = np.sqrt(2 * np.log(len(STAKES) / alpha) * STAKES / (variance * repeats.sum()))

@@ -36,7 +36,15 @@ def look_times(n1: int,       # draws at the first look, >= 1
                n_max: int,    # draws at the last look, > n1 or equal
                ratio: float = RATIOS["exact"], # draws of a look over those of the look before, > 1
               ) -> np.ndarray: # [K] int64, increasing
-    "Draws at which the votes are examined: n1 * ratio^j below 0.95 n_max, then n_max. Raises ValueError."
+    """Draws at which the votes are examined: n1 * ratio^j below 0.95 n_max, then n_max. Raises ValueError.
+
+    Args:
+        n1: draws at the first look, >= 1
+        n_max: draws at the last look, > n1 or equal
+        ratio: draws of a look over those of the look before, > 1
+    Returns:
+        [K] int64, increasing
+    """
     if int(n1) != n1 or int(n_max) != n_max or not 1 <= n1 <= n_max:
         raise ValueError(f"n1 and n_max must be whole numbers with 1 <= n1 <= n_max, got {n1!r} and {n_max!r}")
     if n_max > MOST_DRAWS:
@@ -65,7 +73,12 @@ class _Paths:
     lost: float = 0.0 # mass that was cut, charged to the error
 
     def move_to(self, n: int) -> None: # draws at the next look
-        "Convolve with the increment's binomial law, on a window that carries all but `cut` of its mass on each side."
+        """Convolve with the increment's binomial law, on a window that carries all but `cut` of its
+        mass on each side.
+
+        Returns:
+            draws at the next look
+        """
         m = int(n) - self.draws
         low, high = (int(end) for end in np.clip(tail_range(m, self.p, self.cut), 0, m))
         self.law = np.convolve(self.law, binom.pmf(np.arange(low, high + 1), m, self.p))
@@ -77,7 +90,11 @@ class _Paths:
         return self.start + np.arange(len(self.law))
 
     def stop(self, stopped: np.ndarray) -> None: # bool, one for each number of hits
-        "Take out the paths that stop, and the negligible ends of what is left."
+        """Take out the paths that stop, and the negligible ends of what is left.
+
+        Returns:
+            bool, one for each number of hits
+        """
         law = np.where(stopped, 0.0, self.law)
         kept = np.flatnonzero(law > self.cut / (10 * max(len(law), 1)))
         if not len(kept):
@@ -136,7 +153,14 @@ def union_levels(
     looks: int,   # K
     alpha: float, # total error
 ) -> np.ndarray: # [K]: alpha / 2 shared by the first K - 1 looks, alpha / 2 (all of it if K = 1) at the last
-    "Levels of the looks for the union bound."
+    """Levels of the looks for the union bound.
+
+    Args:
+        looks: K
+        alpha: total error
+    Returns:
+        [K]: alpha / 2 shared by the first K - 1 looks, alpha / 2 (all of it if K = 1) at the last
+    """
     return np.diff(_allowed(looks, alpha), prepend=0.0)
 
 def _log_beta(a: ArrayLike, b: ArrayLike) -> np.ndarray:
@@ -147,7 +171,15 @@ def log_e_value(
     n: ArrayLike,    # draws so far
     p0: ArrayLike,   # probability to exceed, in (0, 1)
 ) -> np.ndarray:  # float64: certify p > p0 at level alpha as soon as this reaches log(1 / alpha)
-    "Logarithm of the mixture e-value, Beta(1/2, 1/2) restricted to (p0, 1)."
+    """Logarithm of the mixture e-value, Beta(1/2, 1/2) restricted to (p0, 1).
+
+    Args:
+        hits: votes for the class, in [0, n]
+        n: draws so far
+        p0: probability to exceed, in (0, 1)
+    Returns:
+        float64: certify p > p0 at level alpha as soon as this reaches log(1 / alpha)
+    """
     hits, n, p0 = np.broadcast_arrays(*(np.asarray(value, np.float64) for value in (hits, n, p0)))
     a, b = hits + 0.5, n - hits + 0.5
     upper, prior = betaincc(a, b, p0), betaincc(0.5, 0.5, p0)
@@ -197,7 +229,11 @@ class _Tables:
                 f"{len(self.looks)} looks from {self.looks[0]} to {self.looks[-1]}, spending={self.spending!r}{sides})")
 
     def spec(self) -> dict: # JSON-able: plan(**spec) is this plan
-        "The settings, as stored in a Record."
+        """The settings, as stored in a Record.
+
+        Returns:
+            JSON-able: plan(**spec) is this plan
+        """
         return dict(radii=[float(r) for r in (*self.radii, *self.dropped)], sigma=self.sigma, alpha=self.alpha,
                     n1=self.n1, n_max=self.n_max, ratio=self.ratio, spending=self.spending, two_sided=self.two_sided,
                     gamma=self.gamma)
@@ -209,7 +245,13 @@ class _Decides(_Tables):
     def look_of(self,
                 n: ArrayLike,      # draws, each one of `looks`
                ) -> np.ndarray:    # index of the look
-        "Which look each number of draws is. Raises ValueError for a number that is none."
+        """Which look each number of draws is. Raises ValueError for a number that is none.
+
+        Args:
+            n: draws, each one of `looks`
+        Returns:
+            index of the look
+        """
         n = check_counts(n, "n")
         look = np.minimum(np.searchsorted(self.looks, n), len(self.looks) - 1)
         strange = self.looks[look] != n
@@ -221,7 +263,14 @@ class _Decides(_Tables):
                   hits: ArrayLike, # [B] votes for the selected class
                   look: ArrayLike, # [B] index of the look
                  ) -> np.ndarray:  # [B] int64 in 0..G: how many radii are certified there
-        "Length of the leading run of radii whose boundary is reached (one-sided plans)."
+        """Length of the leading run of radii whose boundary is reached (one-sided plans).
+
+        Args:
+            hits: [B] votes for the selected class
+            look: [B] index of the look
+        Returns:
+            [B] int64 in 0..G: how many radii are certified there
+        """
         hits, look = np.atleast_1d(hits), np.atleast_1d(look)
         return np.logical_and.accumulate(hits >= self.boundaries[:, look], axis=0).sum(0)
 
@@ -230,7 +279,15 @@ class _Decides(_Tables):
                  n: np.ndarray,       # [B] int64 draws so far, each a look
                  targets: np.ndarray, # [B] selected class
                 ) -> np.ndarray:      # [B] bool: decided
-        "Whether each image is decided: all radii certified, or the next one hopeless, or the last look reached."
+        """Whether each image is decided: all radii certified, or the next one hopeless, or the last look reached.
+
+        Args:
+            counts: [B, C] int64 votes so far
+            n: [B] int64 draws so far, each a look
+            targets: [B] selected class
+        Returns:
+            [B] bool: decided
+        """
         counts, targets = np.asarray(counts), np.asarray(targets)
         look = self.look_of(np.broadcast_to(n, targets.shape))
         hits = counts[np.arange(len(counts)), targets]
@@ -259,13 +316,40 @@ class _Decides(_Tables):
 
 # %% ../../nbs/maths/08_looks.ipynb #34f00574
 class Plan(_Decides):
-    "A group-sequential test of a grid of radii; it is the `stop` of a vote. Made by `plan`."
+    """A group-sequential test of a grid of radii; it is the `stop` of a vote. Made by `plan`.
+
+    Args:
+        radii: [G] in input units, increasing
+        sigma: noise level of the votes
+        alpha: failure probability per image
+        n1: draws at the first look
+        n_max: draws at the last look
+        ratio: draws of a look over those of the look before
+        spending: "exact", "union" or "anytime"
+        two_sided: True: radii from both sides (union levels, exact limits), no majority needed
+        gamma: futility level
+        looks: [K] int64 draws
+        boundaries: [G, K] int64: fewest hits that certify a radius at a look; n + 1: none
+            (two-sided: nowhere)
+        spent: [G] exact probability of crossing where a radius is just false (two-sided: a bound of
+            it)
+        spent_by_look: [G, K] the same, up to each look
+        futility: [G, K] int64: most hits at which a radius is hopeless; -1 where none is
+        levels: [K] level of each look for continuous radii ("union")
+        dropped: radii asked for that n_max draws can never certify
+    """
 
     def operate(
         self,
         p: float, # true probability of the selected class, in [0, 1]
     ) -> tuple[float, np.ndarray]: # expected draws, and [G] probabilities that each radius is certified
-        "Exact operating characteristics at one probability (one-sided plans). Raises ValueError."
+        """Exact operating characteristics at one probability (one-sided plans). Raises ValueError.
+
+        Args:
+            p: true probability of the selected class, in [0, 1]
+        Returns:
+            expected draws, and [G] probabilities that each radius is certified
+        """
         if self.two_sided:
             raise ValueError("operate needs a one-sided plan: two-sided ones depend on two probabilities, "
                              "see maths.costs.operate_both")
@@ -321,7 +405,22 @@ def plan(
     gamma: float = 0.01,              # futility level, in [0, 1): 0 never gives up while there is hope
     ratio: float | None = None,       # draws of a look over those of the look before; None: `RATIOS[spending]`
 ) -> Plan:                         # looks, boundaries, error spent; the `stop` of a vote
-    "Group-sequential test of a grid of radii with exact error (several radii, one alpha). Raises ValueError."
+    """Group-sequential test of a grid of radii with exact error (several radii, one alpha). Raises ValueError.
+
+    Args:
+        radii: in input units, >= 0: all that will be reported; None: 0, 1/4, ... as far as n_max
+            reaches
+        sigma: noise level of the votes, in input units
+        alpha: failure probability per image, in (0, 1)
+        n1: draws at the first look
+        n_max: draws at the last look
+        spending: "exact"; "union": continuous radii; "anytime": e-value, valid at any n
+        two_sided: True: the distance to the runner-up; needs no majority, spends as "union"
+        gamma: futility level, in [0, 1): 0 never gives up while there is hope
+        ratio: draws of a look over those of the look before; None: `RATIOS[spending]`
+    Returns:
+        looks, boundaries, error spent; the `stop` of a vote
+    """
     _check_plan(sigma, alpha, spending, two_sided, gamma)
     spending = "union" if two_sided else spending
     ratio = RATIOS[spending] if ratio is None else ratio
@@ -342,7 +441,16 @@ def crossing(looks: np.ndarray,    # [K] draws
              p: float,             # probability of a hit
              alpha: float = 1e-4,  # of interest: what is cut off, and charged to the error, is far below
             ) -> np.ndarray:       # [K]
-    "Probability that the hits have reached the boundary by each look."
+    """Probability that the hits have reached the boundary by each look.
+
+    Args:
+        looks: [K] draws
+        boundary: [K] hits
+        p: probability of a hit
+        alpha: of interest: what is cut off, and charged to the error, is far below
+    Returns:
+        [K]
+    """
     crossed, total = np.zeros(len(looks)), 0.0
     if len(looks) == 1 and looks[0] > MOST_WALKED:
         return _tail(np.asarray(boundary), looks, np.array([p])) * (1 + GIVEN_AWAY)

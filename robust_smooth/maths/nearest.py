@@ -102,7 +102,17 @@ def nearest(slope: np.ndarray,  # [M, d]
             width: np.ndarray,  # [M, d] sides of the boxes
             p: float,           # order of the norm
            ) -> tuple[np.ndarray, np.ndarray]: # distance [M], inf where there is none, and y [M, d]
-    "Nearest y in the box [0, width] with slope . y + offset <= 0, for M problems at once."
+    """Nearest y in the box [0, width] with slope . y + offset <= 0, for M problems at once.
+
+    Args:
+        slope: [M, d]
+        offset: [M]
+        start: [M, d] from where distances are measured, anywhere
+        width: [M, d] sides of the boxes
+        p: order of the norm
+    Returns:
+        distance [M], inf where there is none, and y [M, d]
+    """
     if p == 1:
         return _nearest_l1(slope, offset, start, width)
     way, free = _direction(slope, width, p)

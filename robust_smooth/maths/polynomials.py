@@ -42,7 +42,15 @@ def lattice(degrees: Degrees, # one per feature
             start: int = 0,   # number of the first point
             stop: int | None = None, # number behind the last point; None: all
            ) -> np.ndarray:   # [stop - start, d] in [0, 1]
-    "The points of the lattice in C order: the last feature runs fastest."
+    """The points of the lattice in C order: the last feature runs fastest.
+
+    Args:
+        degrees: one per feature
+        start: number of the first point
+        stop: number behind the last point; None: all
+    Returns:
+        [stop - start, d] in [0, 1]
+    """
     shape = [n + 1 for n in degrees]
     stop = math.prod(shape) if stop is None else stop
     places = np.unravel_index(np.arange(start, stop), shape)
@@ -75,8 +83,18 @@ def coefficients(f: Callable,   # the head: a function of an array [M, d] return
                 ) -> np.ndarray: # float64 [K, n_1+1, ..., n_d+1]
     """Values of a head on the lattice: the Bernstein coefficients of Kao et al., Definition 2.
 
-    Raises MemoryError before it builds a table that is too large, ValueError for a head that is not finite or answers
-    in another shape."""
+    Raises MemoryError before it builds a table that is too large, ValueError for a head that is not
+    finite or answers in another shape.
+
+    Args:
+        f: the head: a function of an array [M, d] returning [M, K]
+        d: number of features, >= 1
+        n: degree >= 1, or one per feature
+        batch_size: lattice points asked at once
+        max_entries: refuse larger tables
+    Returns:
+        float64 [K, n_1+1, ..., n_d+1]
+    """
     degrees = check_degrees(d, n)
     shape = tuple(v + 1 for v in degrees)
     points = math.prod(shape)
@@ -139,7 +157,14 @@ def _basis_high(n: int, t: np.ndarray) -> np.ndarray:
 def basis(n: int,       # degree, >= 0
           t: ArrayLike, # points, any shape; in [0, 1] when n > 64
          ) -> np.ndarray: # float64 [..., n+1]
-    "The Bernstein basis polynomials binom(n, k) t^k (1-t)^(n-k), k = 0 .. n (Kao et al., equation 5)."
+    """The Bernstein basis polynomials binom(n, k) t^k (1-t)^(n-k), k = 0 .. n (Kao et al., equation 5).
+
+    Args:
+        n: degree, >= 0
+        t: points, any shape; in [0, 1] when n > 64
+    Returns:
+        float64 [..., n+1]
+    """
     t = np.asarray(t, dtype=np.float64)
     if n <= _RECURRENCE:
         return basis_low(n, t)
@@ -177,7 +202,14 @@ def evaluate(coefficients: ArrayLike, # [K, n_1+1, ..., n_d+1]
              x: ArrayLike,            # features [..., d] in [0, 1]
             ) -> np.ndarray:          # smoothed logits [..., K], float64
     """The Bernstein polynomial of a table at feature vectors (Kao et al., equations 7 and 8). Raises ValueError for
-    features outside the cube, and for a table of another shape."""
+    features outside the cube, and for a table of another shape.
+
+    Args:
+        coefficients: [K, n_1+1, ..., n_d+1]
+        x: features [..., d] in [0, 1]
+    Returns:
+        smoothed logits [..., K], float64
+    """
     table = check_table(coefficients)
     points = check_points(x, table.ndim - 1)
     flat = points.reshape(-1, table.ndim - 1)
@@ -201,7 +233,15 @@ def value_and_gradient(tables: np.ndarray, # [M, N] flat, one polynomial each
                        degrees: Iterable[int], # one per feature
                        x: np.ndarray,      # [M, d] its own point; any real numbers for degrees <= 64
                       ) -> tuple[np.ndarray, np.ndarray]: # [M] and [M, d]
-    "Value and gradient of M polynomials, each at its own point."
+    """Value and gradient of M polynomials, each at its own point.
+
+    Args:
+        tables: [M, N] flat, one polynomial each
+        degrees: one per feature
+        x: [M, d] its own point; any real numbers for degrees <= 64
+    Returns:
+        [M] and [M, d]
+    """
     stack = tables.reshape(len(x), 1, -1)
     for i, n in enumerate(degrees):
         value, slope = _axis_weights(n, x[:, i])
@@ -215,7 +255,14 @@ def value_and_gradient(tables: np.ndarray, # [M, N] flat, one polynomial each
 def gradient(coefficients: ArrayLike, # [K, n_1+1, ..., n_d+1]
              x: ArrayLike,            # features [..., d] in [0, 1]
             ) -> np.ndarray:          # float64 [..., K, d]
-    "Gradient of the Bernstein polynomial with respect to the features. Raises ValueError as `evaluate` does."
+    """Gradient of the Bernstein polynomial with respect to the features. Raises ValueError as `evaluate` does.
+
+    Args:
+        coefficients: [K, n_1+1, ..., n_d+1]
+        x: features [..., d] in [0, 1]
+    Returns:
+        float64 [..., K, d]
+    """
     table = check_table(coefficients)
     points = check_points(x, table.ndim - 1)
     flat, classes = points.reshape(-1, table.ndim - 1), len(table)
@@ -227,7 +274,13 @@ def gradient(coefficients: ArrayLike, # [K, n_1+1, ..., n_d+1]
 # %% ../../nbs/maths/04_polynomials.ipynb #dbfa238e
 def slopes(coefficients: ArrayLike, # [K, n_1+1, ..., n_d+1]
           ) -> np.ndarray:          # float64 [K, d], rounded up: |partial derivative| <= this on the whole cube
-    "Largest partial derivatives that the control net allows: a Lipschitz bound per class and feature."
+    """Largest partial derivatives that the control net allows: a Lipschitz bound per class and feature.
+
+    Args:
+        coefficients: [K, n_1+1, ..., n_d+1]
+    Returns:
+        float64 [K, d], rounded up: |partial derivative| <= this on the whole cube
+    """
     table = check_table(coefficients)
     bounds = []
     for axis, size in enumerate(table.shape[1:], start=1):
@@ -264,7 +317,16 @@ def restrict_flat(tables: np.ndarray,     # [J, N] flat
                   low: np.ndarray,        # [d] lower corner of the box
                   high: np.ndarray,       # [d] upper corner
                  ) -> np.ndarray:         # [J, N]
-    "Flat tables restricted to one box, without checks."
+    """Flat tables restricted to one box, without checks.
+
+    Args:
+        tables: [J, N] flat
+        shape: degrees + 1
+        low: [d] lower corner of the box
+        high: [d] upper corner
+    Returns:
+        [J, N]
+    """
     net = tables
     for i, size in enumerate(shape):
         net = net.reshape(len(tables) * math.prod(shape[:i]), size, -1)
@@ -279,7 +341,16 @@ def restrict(coefficients: ArrayLike, # [K, n_1+1, ..., n_d+1]
              low: ArrayLike,          # [d] lower corner of the box
              high: ArrayLike,         # [d] upper corner, > low
             ) -> np.ndarray:          # float64, the same shape: coefficients on the box
-    "Bernstein coefficients on a sub-box of the cube. Raises ValueError for corners outside it, or in the wrong order."
+    """Bernstein coefficients on a sub-box of the cube. Raises ValueError for corners outside it, or in
+    the wrong order.
+
+    Args:
+        coefficients: [K, n_1+1, ..., n_d+1]
+        low: [d] lower corner of the box
+        high: [d] upper corner, > low
+    Returns:
+        float64, the same shape: coefficients on the box
+    """
     table = check_table(coefficients)
     low, high = check_points(low, table.ndim - 1, "low"), check_points(high, table.ndim - 1, "high")
     if not np.all(low < high):

@@ -45,7 +45,17 @@ def quick_radius(coefficients: ArrayLike,  # [K, n_1+1, ..., n_d+1]
                  how: str = "affine",      # "slopes" (tier 0), "hull" (tier 1) or "affine" (tier 2)
                  steps: int = 40,          # bisections
                 ) -> float:                # a lower bound on the distance to the boundary; inf where there is none
-    "A sound radius without branching: cheaper and smaller than `sound_radius`. Raises ValueError as it does."
+    """A sound radius without branching: cheaper and smaller than `sound_radius`. Raises ValueError as it does.
+
+    Args:
+        coefficients: [K, n_1+1, ..., n_d+1]
+        x0: [d] features in [0, 1]
+        norm: "l1", "l2", "linf" or any p >= 1
+        how: "slopes" (tier 0), "hull" (tier 1) or "affine" (tier 2)
+        steps: bisections
+    Returns:
+        a lower bound on the distance to the boundary; inf where there is none
+    """
     if how not in ("slopes", "hull", "affine"):
         raise ValueError(f"how must be 'slopes', 'hull' or 'affine', got {how!r}")
     table = check_table(coefficients)

@@ -42,7 +42,14 @@ def budget(
 ) -> tuple[np.ndarray, np.ndarray]: # label [...] int64 (`ABSTAIN` if fragile votes could decide), L [...] int64 >= 0
     """Exact number of rewritten votes that the winner survives.
 
-    Levine and Feizi 2021, equation 1 and Corollary 1, on integers. Raises ValueError."""
+    Levine and Feizi 2021, equation 1 and Corollary 1, on integers. Raises ValueError.
+
+    Args:
+        counts: [..., C] votes of all N splits, whole numbers; C >= 2
+        fragile: [...] how many of these votes may turn by rounding alone; None: none
+    Returns:
+        label [...] int64 (`ABSTAIN` if fragile votes could decide), L [...] int64 >= 0
+    """
     label, lead = _leads(_check_votes(counts))
     if fragile is not None:
         lead = lead - 2 * check_counts(fragile, "fragile")
@@ -53,7 +60,14 @@ def partial_budget(
     counts: ArrayLike,   # [..., C] votes so far
     missing: ArrayLike,  # [...] votes still to come, whole numbers
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # label (`ABSTAIN`: undecided), lowest and highest L, [...] int64
-    "Bounds of the budget while votes are missing. Raises ValueError."
+    """Bounds of the budget while votes are missing. Raises ValueError.
+
+    Args:
+        counts: [..., C] votes so far
+        missing: [...] votes still to come, whole numbers
+    Returns:
+        label (`ABSTAIN`: undecided), lowest and highest L, [...] int64
+    """
     counts, missing = _check_votes(counts), check_counts(missing, "missing")
     label, lead = _leads(counts)
     low = lead - missing
@@ -85,7 +99,15 @@ def soft_budget(
 ) -> tuple[np.ndarray, np.ndarray]: # label [...] int64 (`ABSTAIN` within the margin), L [...] int64
     """Number of rewritten soft votes that the winner survives.
 
-    Per-split form of Levine and Feizi 2021, Corollary 1. Raises ValueError."""
+    Per-split form of Levine and Feizi 2021, Corollary 1. Raises ValueError.
+
+    Args:
+        scores: [..., N, C] probabilities of each split, in [0, 1]
+        rule: "touched": a reached split costs 1 + its gap; "lipschitz": it costs 2
+        margin: lead that must remain; None: N * 1e-6 for float32 scores, N * 1e-12 for float64
+    Returns:
+        label [...] int64 (`ABSTAIN` within the margin), L [...] int64
+    """
     scores = _check_scores(scores, rule)
     count = scores.shape[-2]
     if margin is None:
@@ -107,7 +129,16 @@ def soft_survives(scores: np.ndarray, # [B, N, C] probabilities
                   steps: np.ndarray,  # [B] rewritten votes
                   margin: np.ndarray, # [B] lead that must remain
                  ) -> np.ndarray:     # [B] bool
-    "Whether each label keeps its lead over every rival after its most expensive splits are rewritten."
+    """Whether each label keeps its lead over every rival after its most expensive splits are rewritten.
+
+    Args:
+        scores: [B, N, C] probabilities
+        label: [B] claimed classes
+        steps: [B] rewritten votes
+        margin: [B] lead that must remain
+    Returns:
+        [B] bool
+    """
     kept = np.zeros(len(scores), bool)
     for row, (score, winner, count, least) in enumerate(zip(scores.astype(np.float64), label, steps, margin)):
         gaps = np.delete(score[:, [winner]] - score, winner, axis=1)
@@ -127,7 +158,14 @@ def audit_cost(
 ) -> np.ndarray:   # [...] int64: fewest steps with at least that loss; `OUT_OF_REACH`: none; 0 if need <= 0
     """Cheapest attack on the votes, in steps: the knapsack of the single-crossing audit in closed form.
 
-    Raises ValueError."""
+    Raises ValueError.
+
+    Args:
+        kinds: [..., 5] how many splits of each of `KINDS`
+        need: [...] loss that overturns the winner: lead plus tie-break
+    Returns:
+        [...] int64: fewest steps with at least that loss; `OUT_OF_REACH`: none; 0 if need <= 0
+    """
     kinds, need = check_counts(kinds, "kinds"), np.asarray(need, dtype=np.int64)
     if kinds.shape[-1:] != (5,):
         raise ValueError(f"kinds must have 5 entries on its last axis, got shape {kinds.shape}")
@@ -147,7 +185,14 @@ def audit_cost(
 def audited_steps(kinds: ArrayLike, # [..., C, 5], for each rival
                   need: ArrayLike,  # [..., C]
                  ) -> np.ndarray:   # [...] int64
-    "Steps that no attack on any rival's behalf survives: the cheapest cost less one."
+    """Steps that no attack on any rival's behalf survives: the cheapest cost less one.
+
+    Args:
+        kinds: [..., C, 5], for each rival
+        need: [..., C]
+    Returns:
+        [...] int64
+    """
     return audit_cost(kinds, need).min(-1) - 1
 
 # %% ../../nbs/maths/07_rewriting.ipynb #c4c54266
@@ -179,7 +224,16 @@ def audit_votes(
 ) -> tuple[int, int, np.ndarray, np.ndarray]: # label (`ABSTAIN`: fragile votes could decide), steps, kinds [C, 5], need [C]
     """Certified steps of the single-crossing audit, from votes alone.
 
-    The row of the winner in `kinds` and `need` is out of reach."""
+    The row of the winner in `kinds` and `need` is out of reach.
+
+    Args:
+        votes: [N] vote of each split
+        neighbours: [N, C] bool: which votes occur among the neighbours of each split
+        unsure: [N] bool: splits whose neighbours are unknown or fragile; None: none
+        fragile: [N] bool: splits whose own vote is fragile; None: none
+    Returns:
+        label (`ABSTAIN`: fragile votes could decide), steps, kinds [C, 5], need [C]
+    """
     votes, neighbours = np.asarray(votes, dtype=np.int64), np.asarray(neighbours, dtype=bool)
     count, classes = neighbours.shape
     unsure = np.zeros(count, bool) if unsure is None else np.asarray(unsure, dtype=bool)

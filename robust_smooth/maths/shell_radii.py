@@ -36,7 +36,15 @@ def increasing_root(
     target: np.ndarray, # [B] values asked for, > 0
     start: np.ndarray,  # [B] first guesses, > 0
 ) -> np.ndarray:        # [B] R with f = target; 0 where it is below SMALLEST
-    "Bracketed secant in log R and log f, all rows at once, to rounding."
+    """Bracketed secant in log R and log f, all rows at once, to rounding.
+
+    Args:
+        f: rows and R of these rows -> positive values, increasing in R
+        target: [B] values asked for, > 0
+        start: [B] first guesses, > 0
+    Returns:
+        [B] R with f = target; 0 where it is below SMALLEST
+    """
     goal, bottom = np.log(target), np.log(SMALLEST)
     x = np.log(start)
     low, high = np.full(len(x), bottom - 1), np.full(len(x), np.inf)
@@ -151,7 +159,14 @@ def scaled_root(
     target: np.ndarray, # [B] > 0 and finite
     d: int, k: float, family: str,
 ) -> tuple[np.ndarray, np.ndarray]: # [B] R with f(R) = target, and [B, m] quantiles of L there
-    "The scaled radius at which the sum of losses on the probit scale is `target`."
+    """The scaled radius at which the sum of losses on the probit scale is `target`.
+
+    Args:
+        z: [B, m] probits
+        target: [B] > 0 and finite
+    Returns:
+        [B] R with f(R) = target, and [B, m] quantiles of L there
+    """
     m = z.shape[1]
     start = target / m / equivalent_length(np.ones(1), d, k, family)
     length = gaussian_length(np.ones(1), d, k, family)
@@ -211,7 +226,18 @@ def radius(
     one_minus_p: ArrayLike | None = None, # 1 - p, where it is known more accurately; 0 certifies everything
 ) -> np.ndarray:          # float64: size of the worst shift (l2 norm for "l2", l_inf norm otherwise), input units
     """Certified radius, the root of p_min(r / sigma) = p; 0 where p <= 1/2. Of p, exact to 1e-13 ("mixed": 1e-9).
-    Raises ValueError, also where 1 - p is too small to be resolved or k too close to d."""
+    Raises ValueError, also where 1 - p is too small to be resolved or k too close to d.
+
+    Args:
+        p: lower bounds of the class probability, in [0, 1]; None where one_minus_p is given
+        d: number of inputs, >= 1
+        k: exponent, 0 <= k < d
+        family: "l2", "mixed" or "linf"
+        sigma: scale of the noise, in input units, > 0
+        one_minus_p: 1 - p, where it is known more accurately; 0 certifies everything
+    Returns:
+        float64: size of the worst shift (l2 norm for "l2", l_inf norm otherwise), input units
+    """
     d, k = check_family(d, k, family)
     check_positive(sigma, "sigma")
     target = _targets(p, one_minus_p, least_tail(d, k, family))
@@ -281,7 +307,19 @@ def dual_bound(
     one_minus_p: ArrayLike | None = None, # 1 - p, where it is known more accurately
 ) -> np.ndarray:    # float64: lam p - D(lam), a lower bound of V(p) for every lam
     """Accuracy minus robustness at one multiplier (Zhang et al. 2020, Theorem 1 I), without cancellation.
-    Raises ValueError."""
+    Raises ValueError.
+
+    Args:
+        lam: multiplier, >= 0; shape [B] or a number
+        p: probability of the class, in [0, 1]; None where one_minus_p is given
+        R: scaled radius, >= 0
+        d: number of inputs, >= 1
+        k: exponent, 0 <= k < d
+        family: "l2", "mixed" or "linf"
+        one_minus_p: 1 - p, where it is known more accurately
+    Returns:
+        float64: lam p - D(lam), a lower bound of V(p) for every lam
+    """
     d, k = check_family(d, k, family)
     if one_minus_p is None:
         q = 1 - check_range("p", np.nan if p is None else p, 0, 1)
@@ -383,7 +421,17 @@ def verified_radius(
     family: str,             # "l2", "mixed" or "linf"
 ) -> tuple[np.ndarray, np.ndarray]: # [B] scaled radii, 0 where p <= 1/2, and [B] multipliers that prove them
     """Radii proposed by a table and proved one by one by weak duality; below the exact ones by a relative `GUARD` (by
-    `step_back` where p is next to 1/2), and by some `LOOSE` at most where the table is not sharp. Raises ValueError."""
+    `step_back` where p is next to 1/2), and by some `LOOSE` at most where the table is not sharp.
+    Raises ValueError.
+
+    Args:
+        one_minus_p: [B] upper bounds of 1 - p, in [0, 1]
+        d: number of inputs, >= 1
+        k: exponent, 0 <= k < d
+        family: "l2", "mixed" or "linf"
+    Returns:
+        [B] scaled radii, 0 where p <= 1/2, and [B] multipliers that prove them
+    """
     d, k = check_family(d, k, family)
     q, where = np.unique(check_range("one_minus_p", one_minus_p, 0, 1), return_inverse=True)
     R, lam = np.zeros(len(q)), np.ones(len(q))
@@ -410,7 +458,18 @@ def bilateral_radius(
     family: str,        # "l2", "mixed" or "linf"
     sigma: float = 1.0, # scale of the noise, > 0
 ) -> np.ndarray:        # float64: size of the worst shift in input units; 0 where p_lower <= p_upper
-    "Largest r with V(p_A, r) > U(p_B, r) (Zhang et al. 2020, Appendix D). Raises ValueError."
+    """Largest r with V(p_A, r) > U(p_B, r) (Zhang et al. 2020, Appendix D). Raises ValueError.
+
+    Args:
+        p_lower: lower bounds of the top class's probability, in [0, 1]
+        p_upper: upper bounds of every other class's probability, in [0, 1]; broadcasts
+        d: number of inputs, >= 1
+        k: exponent, 0 <= k < d
+        family: "l2", "mixed" or "linf"
+        sigma: scale of the noise, > 0
+    Returns:
+        float64: size of the worst shift in input units; 0 where p_lower <= p_upper
+    """
     d, k = check_family(d, k, family)
     p, q = np.broadcast_arrays(check_range("p_lower", p_lower, 0, 1), check_range("p_upper", p_upper, 0, 1))
     found = np.where((p > q) & ((p == 1) | (q == 0)), np.inf, 0.0)

@@ -67,7 +67,18 @@ def llr_cdf(
     complement: bool = False, # return P(L > t), computed directly
 ) -> np.ndarray:  # float64, broadcast shape
     """P(L <= t) under the unshifted noise, L the log-likelihood ratio of the worst shift
-    (Zhang et al. 2020, Theorems 2 and 5). Raises ValueError."""
+    (Zhang et al. 2020, Theorems 2 and 5). Raises ValueError.
+
+    Args:
+        t: log-likelihood ratio, any real number
+        R: scaled radius r / sigma at the worst shift, >= 0; broadcasts
+        d: number of inputs, >= 1
+        k: exponent, 0 <= k < d
+        family: "l2", "mixed" or "linf"
+        complement: return P(L > t), computed directly
+    Returns:
+        float64, broadcast shape
+    """
     d, k = check_family(d, k, family)
     t, R = np.broadcast_arrays(check_range("t", t, -np.inf, np.inf), check_range("R", R, 0, LARGEST))
 
@@ -90,7 +101,17 @@ def discrepancy(
     family: str,    # "l2", "mixed" or "linf"
 ) -> np.ndarray:    # float64, in [max(lam - 1, 0), lam]
     """The hockey-stick divergence D(lam) = int (lam pi_0 - pi_delta)_+ at the worst shift
-    (Zhang et al. 2020, Theorem 1 II), from tails only. Raises ValueError."""
+    (Zhang et al. 2020, Theorem 1 II), from tails only. Raises ValueError.
+
+    Args:
+        lam: multiplier, >= 0
+        R: scaled radius, >= 0; broadcasts
+        d: number of inputs, >= 1
+        k: exponent, 0 <= k < d
+        family: "l2", "mixed" or "linf"
+    Returns:
+        float64, in [max(lam - 1, 0), lam]
+    """
     lam, R = np.broadcast_arrays(check_range("lam", lam, 0, LARGEST), check_range("R", R, 0, LARGEST))
     with np.errstate(divide="ignore"):
         t = np.log(lam)
@@ -116,9 +137,17 @@ def quantile(
     step: float,   # a scale, > 0
     enough: float = 0.0, # error on the probit scale at which the search may end
 ) -> float:
-    """The t with G(t) = Phi(target), to a relative 1e-12 of its distance from the guess, or until its probit is near enough.
+    """The t with G(t) = Phi(target), to a relative 1e-12 of its distance from the guess, or until its
+    probit is near enough.
 
     In t = start + step sinh(s) it is s that is bracketed. Raises ValueError where no t has it.
+
+    Args:
+        law: t -> G(t), 1 - G(t)
+        target: probit of the probability asked for
+        start: first guess
+        step: a scale, > 0
+        enough: error on the probit scale at which the search may end
     """
     def at(s: float) -> float:
         return start + step * math.sinh(s)
@@ -203,7 +232,11 @@ class _Guesses:
         return quantile(rough_law(R, self.d, self.k), z, a * z - a * a / 2, a)
 
     def rough(self, z: float, R: float) -> float: # V, to two digits or so
-        "By the rough law, in milliseconds."
+        """By the rough law, in milliseconds.
+
+        Returns:
+            V, to two digits or so
+        """
         law, t = rough_law(R, self.d, self.k), self._rough_quantile(z, R)
         return law(-t)[1] + math.exp(min(t, FARTHEST)) * (law(t)[1] - float(ndtr(-z)))
 
@@ -273,7 +306,12 @@ class CornerSearch(_Quantiles):
         self._find(z, R, "coarse", LOOSE["settled"], learn=True)
 
     def value(self, z: float, R: float, grade: str) -> tuple[float, float]: # t and V
-        "The quantile t of L at Phi(z), and V(Phi(z)) by weak duality; the bound has slope e^t (P(L > t) - 1 + p) in t."
+        """The quantile t of L at Phi(z), and V(Phi(z)) by weak duality; the bound has slope e^t (P(L >
+        t) - 1 + p) in t.
+
+        Returns:
+            t and V
+        """
         if grade == "fine" and z not in self.known:
             self.settle(z, R)
         t, gap, a, above = self._find(z, R, grade, LOOSE[grade])
@@ -288,7 +326,14 @@ def values(
     R: np.ndarray, # [B] scaled radii, > 0
     d: int, k: float, family: str,
 ) -> tuple[np.ndarray, np.ndarray]: # quantile t of L at Phi(z), and V = P(L > -t), each [B]
-    "Neyman and Pearson's answer; many at once where the law is closed or smooth."
+    """Neyman and Pearson's answer; many at once where the law is closed or smooth.
+
+    Args:
+        z: [B] finite probits of probabilities
+        R: [B] scaled radii, > 0
+    Returns:
+        quantile t of L at Phi(z), and V = P(L > -t), each [B]
+    """
     length = gaussian_length(R, d, k, family)
     if length is not None:
         return length * z - length**2 / 2, ndtr(z - length)
@@ -314,7 +359,17 @@ def lower_bound(
     family: str,  # "l2", "mixed" or "linf"
 ) -> np.ndarray:  # float64, in [0, p]
     """V(p): the least probability that a class with probability p can have at the worst shift
-    (Zhang et al. 2020, Theorem 1; solved by Neyman and Pearson). Raises ValueError."""
+    (Zhang et al. 2020, Theorem 1; solved by Neyman and Pearson). Raises ValueError.
+
+    Args:
+        p: probability of the class at the image, in [0, 1]
+        R: scaled radius, >= 0; broadcasts
+        d: number of inputs, >= 1
+        k: exponent, 0 <= k < d
+        family: "l2", "mixed" or "linf"
+    Returns:
+        float64, in [0, p]
+    """
     d, k = check_family(d, k, family)
     p, R = np.broadcast_arrays(check_range("p", p, 0, 1), check_range("R", R, 0, LARGEST))
     value = np.array(p, dtype=np.float64)
@@ -333,7 +388,17 @@ def p_min(
     complement: bool = False, # return 1 - p_min, computed directly
 ) -> np.ndarray:  # float64, shape of R; 1/2 at R = 0
     """The least probability that certifies scaled radius R: V(p_min) = 1/2, that is p_min = G(-median).
-    Raises ValueError."""
+    Raises ValueError.
+
+    Args:
+        R: scaled radius r / sigma at the worst shift, >= 0
+        d: number of inputs, >= 1
+        k: exponent, 0 <= k < d
+        family: "l2", "mixed" or "linf"
+        complement: return 1 - p_min, computed directly
+    Returns:
+        float64, shape of R; 1/2 at R = 0
+    """
     d, k = check_family(d, k, family)
     R = check_range("R", R, 0, LARGEST)
     flat = R.ravel()

@@ -29,7 +29,15 @@ def check_family(
     k: float,    # exponent, 0 <= k < d
     family: str, # one of `FAMILIES`
 ) -> tuple[int, float]: # d and k
-    "Raise ValueError unless the family has a density and a proved worst shift."
+    """Raise ValueError unless the family has a density and a proved worst shift.
+
+    Args:
+        d: number of inputs, >= 1
+        k: exponent, 0 <= k < d
+        family: one of `FAMILIES`
+    Returns:
+        d and k
+    """
     if family not in FAMILIES:
         raise ValueError(f"family must be one of {FAMILIES}, got {family!r}")
     if not (np.ndim(d) == 0 and d == int(d) and d >= 1):
@@ -46,7 +54,16 @@ def check_range(
     low: float,       # least value allowed
     high: float,      # largest value allowed
 ) -> np.ndarray:      # float64, the same shape
-    "Raise ValueError unless every number lies in [low, high]; NaN does not."
+    """Raise ValueError unless every number lies in [low, high]; NaN does not.
+
+    Args:
+        name: of the argument, for the error
+        value: numbers, any shape
+        low: least value allowed
+        high: largest value allowed
+    Returns:
+        float64, the same shape
+    """
     array = np.asarray(value, dtype=np.float64)
     if not np.all((array >= low) & (array <= high)):
         raise ValueError(f"{name} must be in [{low:g}, {high:g}], got {array}")
@@ -68,7 +85,14 @@ def log_gamma_density(
     y: np.ndarray, # log x
     a: float,      # shape of x ~ Gamma(a), > 0
 ) -> np.ndarray:   # log density of y
-    "Log density of y = log x, arranged around x = a so that nothing large cancels at any a."
+    """Log density of y = log x, arranged around x = a so that nothing large cancels at any a.
+
+    Args:
+        y: log x
+        a: shape of x ~ Gamma(a), > 0
+    Returns:
+        log density of y
+    """
     u = y - np.log(a)
     constant = _stirling(a) if a > 15 else a * np.log(a) - a - gammaln(a)
     return a * (u - np.expm1(u)) + constant
@@ -81,7 +105,14 @@ def log_gamma_range(
     a: float,    # shape of x ~ Gamma(a), > 0
     drop: float, # > 0
 ) -> tuple[float, float]: # lowest and highest y
-    "Where the density of y = log x is within a factor exp(-drop) of its peak. Raises ValueError."
+    """Where the density of y = log x is within a factor exp(-drop) of its peak. Raises ValueError.
+
+    Args:
+        a: shape of x ~ Gamma(a), > 0
+        drop: > 0
+    Returns:
+        lowest and highest y
+    """
     def below(u: float) -> float:
         return a * (math.expm1(u) - u) - drop
 
@@ -103,7 +134,17 @@ def level(
     steps: int = 3,     # of Newton's method
     start: np.ndarray | None = None, # first guess; None: Wright's omega function
 ) -> np.ndarray:        # e > -1 (k > 0)
-    "The e with (k/2) log(1 + e) + square e / 2 = -t, to a relative 1e-15."
+    """The e with (k/2) log(1 + e) + square e / 2 = -t, to a relative 1e-15.
+
+    Args:
+        square: rho^2, > 0
+        t: value of L
+        k: exponent, >= 0
+        steps: of Newton's method
+        start: first guess; None: Wright's omega function
+    Returns:
+        e > -1 (k > 0)
+    """
     if k == 0:
         return -2 * t / square
     if start is None:
@@ -179,7 +220,15 @@ def kinks(
     k: float, # exponent, >= 0
 ) -> list[float]: # log rho, increasing; at most three
     """Radii at which a shift by R along or against a point has L = t exactly; those of t and -t are reflections.
-    Where a shift against never has, the one that comes nearest is among them."""
+    Where a shift against never has, the one that comes nearest is among them.
+
+    Args:
+        t: value of L
+        R: length of the shift, > 0
+        k: exponent, >= 0
+    Returns:
+        log rho, increasing; at most three
+    """
     s, log_R, half = abs(t), math.log(R), R * R / 2
     if k == 0:
         where = abs(t + half) / R
@@ -195,7 +244,13 @@ def kinks(
 def tanh_sinh(
     halvings: int, # of the step 1
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # distances from both ends of (0, 1), and weights
-    "The tanh-sinh rule on (0, 1)."
+    """The tanh-sinh rule on (0, 1).
+
+    Args:
+        halvings: of the step 1
+    Returns:
+        distances from both ends of (0, 1), and weights
+    """
     step = 2.0**-halvings
     s = np.arange(-np.floor(3.6 / step), np.floor(3.6 / step) + 1) * step
     u = np.pi / 2 * np.sinh(s)
@@ -230,7 +285,7 @@ class _Middle(NamedTuple):
         "log(|rho + sign R| / rho)."
         if sign > 0 or self.rho > 2 * R:
             return math.log1p(sign * R / self.rho)
-        return math.log(max(abs(self.x), math.ulp(0.0)) / self.rho)
+        return math.log(max(abs(self.x) / self.rho, math.ulp(0.0)))
 
 def _is_enough(
     middle: _Middle, t: float, R: float, k: float,
@@ -402,7 +457,17 @@ def shell_law(
     k: float,    # exponent, 0 <= k < d
     family: str, # "l2" or "linf"
 ) -> tuple[float, float]: # G(t) and 1 - G(t)
-    "The law of L, to a relative 1e-14 of either tail. Raises ValueError where it leaves double precision."
+    """The law of L, to a relative 1e-14 of either tail. Raises ValueError where it leaves double precision.
+
+    Args:
+        t: value of L
+        R: length of the shift ("l2") or its coordinates ("linf"), > 0
+        d: number of inputs, >= 1
+        k: exponent, 0 <= k < d
+        family: "l2" or "linf"
+    Returns:
+        G(t) and 1 - G(t)
+    """
     a = (d - k) / 2
     low, high = log_gamma_range(a, 120 + (R + abs(t) / R)**2 / 2)
     start = float(gammainc(a, np.exp(low)))
@@ -458,7 +523,15 @@ def smooth_law(
     d: int, k: float,
     density: bool = False, # also return the density of L
 ) -> tuple[np.ndarray, ...]: # G(t), 1 - G(t) [, density], each [B]
-    "The law of L for family l2 where it is smooth, for many (t, R) at once."
+    """The law of L for family l2 where it is smooth, for many (t, R) at once.
+
+    Args:
+        t: [B] values of L
+        R: [B] lengths, > 0
+        density: also return the density of L
+    Returns:
+        G(t), 1 - G(t) [, density], each [B]
+    """
     reach = 2.0 * np.ceil(smooth_reach(t, R, d, k) / 2)
     square, w = _smooth_nodes(d, k, min(reach, 40.0))
     t, R, rho, b = np.asarray(t)[:, None], np.asarray(R)[:, None], np.sqrt(square), (d - 1) / 2

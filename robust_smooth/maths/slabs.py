@@ -18,13 +18,25 @@ ROOT_2PI = np.sqrt(2 * np.pi)
 
 def pdf(x: ArrayLike, # any shape
        ) -> np.ndarray: # float64
-    "Density of the standard normal law."
+    """Density of the standard normal law.
+
+    Args:
+        x: any shape
+    Returns:
+        float64
+    """
     x = np.asarray(x, dtype=np.float64)
     return np.exp(-0.5 * x * x) / ROOT_2PI
 
 def quantile(q: ArrayLike, # probabilities in (0, 1)
             ) -> np.ndarray: # float64
-    "Standard normal quantile; above one half of 1 - q, which is exact there."
+    """Standard normal quantile; above one half of 1 - q, which is exact there.
+
+    Args:
+        q: probabilities in (0, 1)
+    Returns:
+        float64
+    """
     q = np.asarray(q, dtype=np.float64)
     return np.where(q > 0.5, -ndtri(1 - q), ndtri(np.minimum(q, 0.5)))
 
@@ -33,7 +45,13 @@ def largest_norm(q: ArrayLike,   # values of the smoothed score, in (0, 1), any 
                 ) -> np.ndarray: # float64
     """Largest possible norm of sigma times the gradient at value q: the density at the q-quantile.
 
-    Reached by half-spaces only. Raises ValueError."""
+    Reached by half-spaces only. Raises ValueError.
+
+    Args:
+        q: values of the smoothed score, in (0, 1), any shape
+    Returns:
+        float64
+    """
     q = np.asarray(q, dtype=np.float64)
     if not np.all((q > 0) & (q < 1)):
         raise ValueError(f"q must be in (0, 1), got {q}")
@@ -49,7 +67,14 @@ def slab_ends(
 ) -> tuple[np.ndarray, np.ndarray]: # w1 > w2, [B] float64; w2 = -38.5 stands for a half-space
     """Ends of the slab with mass q and pdf(w1) - pdf(w2) = s, by bisection to the last bit.
 
-    Mohapatra et al., Corollary 3.1."""
+    Mohapatra et al., Corollary 3.1.
+
+    Args:
+        q: [B] float64 masses, in (0, 1)
+        s: [B] float64, in [0, largest_norm(q)]: minus the first moment
+    Returns:
+        w1 > w2, [B] float64; w2 = -38.5 stands for a half-space
+    """
     tail = 1 - q
 
     def right(w2: np.ndarray) -> np.ndarray:
@@ -63,7 +88,11 @@ def slab_ends(
     return right(low), low
 
 def farthest_safe(left: np.ndarray, right: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray: # [B]
-    "The largest shift in [low, high] at which a slab keeps half of the mass, by bisection from below."
+    """The largest shift in [low, high] at which a slab keeps half of the mass, by bisection from below.
+
+    Returns:
+        [B]
+    """
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         safe = ndtr(right - middle) - ndtr(left - middle) >= 0.5
@@ -77,7 +106,14 @@ def l2_radius(
 ) -> np.ndarray:     # float64, in units of sigma, accurate to 1e-12; 0 where q <= 1/2
     """Certified l2 radius from the value and an upper bound of the gradient's norm.
 
-    Mohapatra et al., Corollary 3.1, sign mended. Raises ValueError."""
+    Mohapatra et al., Corollary 3.1, sign mended. Raises ValueError.
+
+    Args:
+        q: lower bounds of the selected class's probability, in (0, 1), any shape
+        s_upper: upper bounds of the norm of sigma times the gradient, >= 0, broadcast
+    Returns:
+        float64, in units of sigma, accurate to 1e-12; 0 where q <= 1/2
+    """
     q, s = np.broadcast_arrays(np.asarray(q, dtype=np.float64), np.asarray(s_upper, dtype=np.float64))
     if not np.all((q > 0) & (q < 1)):
         raise ValueError(f"q must be in (0, 1), got {q}")
@@ -94,6 +130,13 @@ def mirrored_radius(
     q: np.ndarray,  # [B] values, in (1/2, 1)
     m1: np.ndarray, # [B] component of the gradient along the displacement, > 0, with nothing orthogonal
 ) -> np.ndarray: # [B] float64, in units of sigma
-    "The radius towards the gradient: the slab from -w1 to -w2."
+    """The radius towards the gradient: the slab from -w1 to -w2.
+
+    Args:
+        q: [B] values, in (1/2, 1)
+        m1: [B] component of the gradient along the displacement, > 0, with nothing orthogonal
+    Returns:
+        [B] float64, in units of sigma
+    """
     w1, w2 = slab_ends(q, np.abs(m1))
     return farthest_safe(-w1, -w2, quantile(q), -w2)

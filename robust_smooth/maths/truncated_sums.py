@@ -73,7 +73,15 @@ def cell_densities(
     h: np.ndarray, # [H] half ranges
     degree: int,   # nodes per cell
 ) -> np.ndarray:   # [H, n, degree]
-    "Density of the sum of n variables with density ~ exp(-h^2 v^2 / 2) on [-1, 1], at the nodes of its n cells."
+    """Density of the sum of n variables with density ~ exp(-h^2 v^2 / 2) on [-1, 1], at the nodes of its n cells.
+
+    Args:
+        n: variables, >= 1
+        h: [H] half ranges
+        degree: nodes per cell
+    Returns:
+        [H, n, degree]
+    """
     x, _ = legendre(degree)
     rate = (h * h / 2)[:, None]
     mass = (np.sqrt(2 * np.pi) / h * erf(h / np.sqrt(2)))[:, None]
@@ -101,7 +109,16 @@ def _by_row(tables: np.ndarray, row: np.ndarray, vectors: np.ndarray) -> np.ndar
     return found
 
 class CellSums:
-    "Sums of n variables with density ~ exp(-h^2 v^2 / 2 - c h v) on [-1, 1]; one pair (c, h) per row."
+    """Sums of n variables with density ~ exp(-h^2 v^2 / 2 - c h v) on [-1, 1]; one pair (c, h) per row.
+
+    Args:
+        n: variables, >= 1
+        h: [H] half ranges
+        row: [B] which h
+        c: [B] midranges
+        degree: nodes per cell
+        density: [H, n, degree] `cell_densities`; None: made here
+    """
 
     def __init__(
         self,
@@ -126,7 +143,11 @@ class CellSums:
         self.above = np.concatenate([np.cumsum(mass[:, ::-1], axis=1)[:, ::-1], none], axis=1)
 
     def tails(self, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]: # [B] each
-        "P(U <= u) and P(U > u), one u per row."
+        """P(U <= u) and P(U > u), one u per row.
+
+        Returns:
+            [B] each
+        """
         row = np.arange(len(u))
         cell = np.clip(np.floor((u + self.n) / 2), 0, self.n - 1).astype(int)
         inside = np.clip(u + self.n - 1 - 2 * cell, -1, 1)
@@ -216,7 +237,13 @@ def _wave_coefficients(
 
 # %% ../../nbs/maths/01a_truncated_sums.ipynb #07d69706
 class WaveSums:
-    "Sums of random variables, one a row, as Fourier series on an interval that carries them."
+    """Sums of random variables, one a row, as Fourier series on an interval that carries them.
+
+    Args:
+        mean: [B] middle of the interval
+        half: [B] half its length, > 0
+        c: [terms, B] complex: the centred characteristic function at multiples of pi / half
+    """
 
     def __init__(
         self,
@@ -237,14 +264,22 @@ class WaveSums:
         return total
 
     def tails(self, s: np.ndarray) -> tuple[np.ndarray, np.ndarray]: # [B] each
-        "P(sum <= s) and P(sum > s), one s per row; absolute accuracy about 1e-15."
+        """P(sum <= s) and P(sum > s), one s per row; absolute accuracy about 1e-15.
+
+        Returns:
+            [B] each
+        """
         u = np.clip(s - self.mean, -self.half, self.half)
         wave = self.c / self.tau
         value = (u + self.half) / (2 * self.half) - (self._series(wave, u) - self.sign @ wave).imag / self.half
         return np.clip(value, 0, 1), np.clip(1 - value, 0, 1)
 
     def tilted(self, s: np.ndarray, R: float) -> np.ndarray: # [B]
-        "E[exp(-R (s - sum)); sum < s], one s per row."
+        """E[exp(-R (s - sum)); sum < s], one s per row.
+
+        Returns:
+            [B]
+        """
         u = np.clip(s - self.mean, -self.half, self.half)
         wave = self.c / (R - 1j * self.tau)
         span = R * (u + self.half)
@@ -260,7 +295,13 @@ def wave_sums(
     low: np.ndarray,  # [B]
     high: np.ndarray, # [B], > low
 ) -> WaveSums:
-    "Sums of n independent N(0, 1) variables truncated to [low, high], one pair per row."
+    """Sums of n independent N(0, 1) variables truncated to [low, high], one pair per row.
+
+    Args:
+        n: variables
+        low: [B]
+        high: [B], > low
+    """
     left = low + high < 0 # mirrored, to stay where the Faddeeva function is bounded
     low, high = np.where(left, -high, low), np.where(left, -low, high)
     mean, variance = truncated_moments(low, high)
@@ -298,7 +339,13 @@ def _fitted(
 
 # %% ../../nbs/maths/01a_truncated_sums.ipynb #86410981
 class WaveTable:
-    "Sums of n truncated variables for half ranges known beforehand and any midrange within reach."
+    """Sums of n truncated variables for half ranges known beforehand and any midrange within reach.
+
+    Args:
+        n: variables
+        h: [H] half ranges
+        reach: [H] largest |c|
+    """
 
     def __init__(
         self,
@@ -323,7 +370,12 @@ class WaveTable:
         row: np.ndarray, # [B] which half range, in increasing order
         c: np.ndarray,   # [B] midranges
     ) -> WaveSums:
-        "The sums on [c - h, c + h]; beyond reach, those at its end."
+        """The sums on [c - h, c + h]; beyond reach, those at its end.
+
+        Args:
+            row: [B] which half range, in increasing order
+            c: [B] midranges
+        """
         values = _chebyshev(2 * np.minimum(np.abs(c) / self.reach[row], 1) - 1, KNOTS)
         ends = np.searchsorted(row, np.arange(len(self.h) + 1))
         found = np.empty((self.fitted.shape[1], len(c)))

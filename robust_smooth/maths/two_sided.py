@@ -41,7 +41,15 @@ def tail_range(
     p: ArrayLike, # probability
     eps: float,   # mass left out at each side
 ) -> tuple[np.ndarray, np.ndarray]: # low, high: Pr[Bin(n, p) < low] <= eps and Pr[Bin(n, p) > high] <= eps
-    "Whole numbers that hold nearly all of a binomial law (Bernstein's inequality)."
+    """Whole numbers that hold nearly all of a binomial law (Bernstein's inequality).
+
+    Args:
+        n: draws
+        p: probability
+        eps: mass left out at each side
+    Returns:
+        low, high: Pr[Bin(n, p) < low] <= eps and Pr[Bin(n, p) > high] <= eps
+    """
     log_term = np.log(1 / eps)
     mean = np.asarray(n * np.asarray(p))
     reach = log_term / 3 + np.sqrt(log_term**2 / 9 + 2 * mean * (1 - np.asarray(p)) * log_term)
@@ -50,7 +58,15 @@ def tail_range(
 # %% ../../nbs/maths/07_two_sided.ipynb #c9ee059a
 @dataclass(frozen=True)
 class Question:
-    "Counts, levels and the value of the statistic: all that a tail probability depends on, but s and p_R."
+    """Counts, levels and the value of the statistic: all that a tail probability depends on, but s and p_R.
+
+    Args:
+        top: votes of the top class
+        n: draws
+        alpha: failure probability
+        beta: its part for the interval of p_R
+        t: value of the statistic, or less
+    """
     curve: GaussianCurve | UniformCurve
     top: int     # votes of the top class
     n: int       # draws
@@ -124,7 +140,18 @@ def _needs(question: Question, first: int, columns: tuple[int, int]) -> np.ndarr
 # %% ../../nbs/maths/07_two_sided.ipynb #6624bece
 @dataclass(frozen=True)
 class Staircase:
-    "The boundary of the event {T(A, B) >= t}, as rows b and as a path of outcomes of n - 1 draws."
+    """The boundary of the event {T(A, B) >= t}, as rows b and as a path of outcomes of n - 1 draws.
+
+    Args:
+        rows: [R] the b that matter
+        needs: [R + 1] need(b), and that of the row after the last
+        first: [R + 1] where each row begins on the path
+        row: [K] row of each path point
+        counts: [3, K] path points: top, rival, rest, adding up to n - 1
+        weight: [K] log binomial coefficient of `top` among n - 1 - b
+        row_weight: [R] log binomial coefficient of b among n - 1
+        s_most: rows were chosen for s up to here
+    """
     question: Question
     rows: np.ndarray       # [R] the b that matter
     needs: np.ndarray      # [R + 1] need(b), and that of the row after the last
@@ -212,7 +239,15 @@ def tail_probability(stairs: Staircase, # the event
                      s: float,          # distance of the curve
                      x: np.ndarray,     # [J] increasing coordinates
                     ) -> np.ndarray:    # [J] Pr[T(A, B) >= t] at each, rounded up
-    "Probability of counts at least as extreme, at points of the curve. Raises ValueError for an s beyond the rows."
+    """Probability of counts at least as extreme, at points of the curve. Raises ValueError for an s beyond the rows.
+
+    Args:
+        stairs: the event
+        s: distance of the curve
+        x: [J] increasing coordinates
+    Returns:
+        [J] Pr[T(A, B) >= t] at each, rounded up
+    """
     if not 0 <= s <= stairs.s_most:
         raise ValueError(f"s must be in [0, {stairs.s_most:g}], got {s!r}")
     return _terms(stairs, s, x, *_window(stairs, s, x[0], x[-1])).value
@@ -310,7 +345,15 @@ def supremum(
     s: float,          # distance of the curve, >= 0
     goal: float,       # the bound that would be enough
 ) -> float:         # at least sup P: at most `goal` where that was proved, above it otherwise
-    "Upper bound of the largest probability of the event on the curve, by branch and bound; 0 for an empty span."
+    """Upper bound of the largest probability of the event on the curve, by branch and bound; 0 for an empty span.
+
+    Args:
+        stairs: the event
+        s: distance of the curve, >= 0
+        goal: the bound that would be enough
+    Returns:
+        at least sup P: at most `goal` where that was proved, above it otherwise
+    """
     ticks = _ticks(stairs, s, TICK)
     if not len(ticks):
         return 0.0
@@ -369,7 +412,12 @@ def _root(stairs: Staircase, goal: float, s: float, length: float) -> float:
 def proved(stairs: Staircase, # the event
            s: float,          # distance claimed, > 0
           ) -> bool:
-    "Is p_s <= alpha? Decided by branch and bound."
+    """Is p_s <= alpha? Decided by branch and bound.
+
+    Args:
+        stairs: the event
+        s: distance claimed, > 0
+    """
     question = stairs.question
     goal = question.alpha - question.beta
     return supremum(stairs, s, goal) <= goal
@@ -415,7 +463,17 @@ def solve(
     alpha: float = 0.001,    # failure probability of each limit, in (0, 1)
     curve: str = "gaussian", # "gaussian": s = probit(p_R) - probit(p_c); "uniform": s = p_R - p_c
 ) -> tuple[np.ndarray, np.ndarray]: # [...] limits s >= 0, and the statistic t that `prove` needs with them
-    "Largest proved distances of two probabilities, with their witness. Raises ValueError."
+    """Largest proved distances of two probabilities, with their witness. Raises ValueError.
+
+    Args:
+        top: [...] votes of the class fixed beforehand, whole numbers
+        rival: [...] votes of its strongest rival; top + rival <= n
+        n: [...] draws, >= 1
+        alpha: failure probability of each limit, in (0, 1)
+        curve: "gaussian": s = probit(p_R) - probit(p_c); "uniform": s = p_R - p_c
+    Returns:
+        [...] limits s >= 0, and the statistic t that `prove` needs with them
+    """
     alpha, line = check_level(alpha), _curve(curve)
     counts = np.stack(_check_two_counts(top, rival, n))
     pairs, back = np.unique(counts.reshape(3, -1), axis=1, return_inverse=True)
@@ -435,7 +493,17 @@ def limit(
     alpha: float = 0.001,    # failure probability of each limit, in (0, 1)
     curve: str = "gaussian", # "gaussian": distance of normal quantiles; "uniform": of probabilities
 ) -> np.ndarray:          # [...] float64, >= 0; 0 where nothing is proved
-    "Largest distance between two probabilities that two counts prove. Raises ValueError."
+    """Largest distance between two probabilities that two counts prove. Raises ValueError.
+
+    Args:
+        top: [...] votes of the class fixed beforehand, whole numbers
+        rival: [...] votes of its strongest rival; top + rival <= n
+        n: [...] draws, >= 1
+        alpha: failure probability of each limit, in (0, 1)
+        curve: "gaussian": distance of normal quantiles; "uniform": of probabilities
+    Returns:
+        [...] float64, >= 0; 0 where nothing is proved
+    """
     return solve(top, rival, n, alpha, curve)[0][()]
 
 # %% ../../nbs/maths/07_two_sided.ipynb #349e7b29
@@ -460,7 +528,20 @@ def prove(top: ArrayLike,          # [...] votes of the class fixed beforehand
           t: ArrayLike,            # [...] values of the statistic, or less
           curve: str = "gaussian", # "gaussian" or "uniform"
          ) -> np.ndarray:          # [...] bool
-    "Re-prove limits from their witness, without a search: T(a, b) >= t, and p_s <= alpha. Raises ValueError."
+    """Re-prove limits from their witness, without a search: T(a, b) >= t, and p_s <= alpha. Raises ValueError.
+
+    Args:
+        top: [...] votes of the class fixed beforehand
+        rival: [...] votes of its strongest rival
+        n: [...] draws
+        alpha: failure probability, in (0, 1)
+        beta: [...] its part for the interval of p_R, in (0, alpha)
+        s: [...] distances claimed
+        t: [...] values of the statistic, or less
+        curve: "gaussian" or "uniform"
+    Returns:
+        [...] bool
+    """
     alpha, line = check_level(alpha), _curve(curve)
     counts = _check_two_counts(top, rival, n)
     columns = np.broadcast_arrays(*counts, *(np.asarray(value, dtype=np.float64) for value in (beta, s, t)))

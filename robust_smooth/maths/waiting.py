@@ -16,7 +16,18 @@ __all__ = ['Items', 'Waiting']
 # %% ../../nbs/maths/05a_waiting.ipynb #fe80ac99
 @dataclass
 class Items:
-    "Open items of a search, as arrays with one row per item."
+    """Open items of a search, as arrays with one row per item.
+
+    Args:
+        net: [B, N] control nets, flat
+        rival: [B] row in the problem's tables
+        low: [B, d] lower corners, dyadic coordinates of the root box
+        width: [B, d] widths, powers of 1/2
+        depth: [B] number of halvings
+        key: [B] proved distance
+        slope: [B, d] slope of the minorant in local coordinates
+        node: [B] number in the tree, for the witness
+    """
     net: np.ndarray   # [B, N] control nets, flat
     rival: np.ndarray # [B] row in the problem's tables
     low: np.ndarray   # [B, d] lower corners, dyadic coordinates of the root box
@@ -52,7 +63,11 @@ class Waiting:
         return len(self.at)
 
     def keys(self) -> np.ndarray: # [B]
-        "Proved distances of what waits."
+        """Proved distances of what waits.
+
+        Returns:
+            [B]
+        """
         return np.zeros(0) if self.room is None else self.room.key[self.at]
 
     def _grow(self, items: Items) -> None:
@@ -83,7 +98,12 @@ class Waiting:
               rows: np.ndarray,   # numbers of those that go
               others: np.ndarray, # numbers of all others, in the order in which they go on waiting
              ) -> Items:
-        "Take some items out."
+        """Take some items out.
+
+        Args:
+            rows: numbers of those that go
+            others: numbers of all others, in the order in which they go on waiting
+        """
         assert self.room is not None
         gone = self.at[rows]
         self.free, self.at = np.concatenate([self.free, gone]), self.at[others]

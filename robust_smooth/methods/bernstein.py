@@ -168,7 +168,25 @@ def certify(coefficients: ArrayLike,          # [K, n_1+1, ..., n_d+1]
            ) -> Certificates:                 # alpha 0, method "bernstein", scope "features" or "input"
     """Certified radii of a Bernstein-smoothed head, one row per feature vector.
 
-    Raises ValueError for an unknown mode, points outside the cube, a Lipschitz constant that is none."""
+    Raises ValueError for an unknown mode, points outside the cube, a Lipschitz constant that is none.
+
+    Args:
+        coefficients: [K, n_1+1, ..., n_d+1]
+        x0: [B, d] or [d]: features in [0, 1]; pre-activations when space="sigmoid"
+        norm: "l1", "l2", "linf" or any p >= 1
+        lipschitz: constant of the feature map, same norm; None: radii in feature space
+        mode: "sound", or "paper": Algorithm 2, NOT a certificate
+        rtol: relative gap asked of each radius
+        max_boxes: per point
+        time_limit: seconds per point
+        space: "sigmoid": measure before the sigmoid (sound mode)
+        C: the paper's constant (paper mode)
+        index: [B] dataset indices
+        keep: keep a witness per row, for `robust_smooth.check`
+        progress: show a progress bar
+    Returns:
+        alpha 0, method "bernstein", scope "features" or "input"
+    """
     points = _check_query(x0, lipschitz, mode, space)
     table, name = check_table(as_array(coefficients)), norm_name(norm)
     if mode == "paper":
@@ -217,7 +235,13 @@ def _columns_hold(c: Certificates) -> dict[str, np.ndarray]: # [B] bool each
 @proving(columns=_columns_hold)
 def recheck(certificates: Certificates, # of `certify` or `Smoothed.certify`, made with keep=True
            ) -> np.ndarray:             # [B] bool
-    "Re-prove each radius from its witness, the Lipschitz constant granted. Raises ValueError where none was kept."
+    """Re-prove each radius from its witness, the Lipschitz constant granted. Raises ValueError where none was kept.
+
+    Args:
+        certificates: of `certify` or `Smoothed.certify`, made with keep=True
+    Returns:
+        [B] bool
+    """
     c = certificates
     if c.p_lower is not None or c.p_upper is not None: # there are no votes that could prove a limit
         return np.zeros(len(c), bool)
@@ -274,7 +298,11 @@ class _SmoothedHead(nn.Module):
 
     @property
     def coefficients(self) -> np.ndarray: # float64 [K, n_1+1, ..., n_d+1]
-        "The table of the head as it is now; rebuilt when the head changes."
+        """The table of the head as it is now; rebuilt when the head changes.
+
+        Returns:
+            float64 [K, n_1+1, ..., n_d+1]
+        """
         now = _signature(self.head, self.degrees)
         if self._kept is None or self._kept[0] != now:
             self._kept = now, coefficients(self.head, len(self.degrees), self.degrees)
@@ -283,12 +311,22 @@ class _SmoothedHead(nn.Module):
     def table(self,
               like: Tensor, # decides precision and device
              ) -> Tensor:   # [K, n_1+1, ..., n_d+1]
-        "The table as the head in its present mode makes it, differentiable."
+        """The table as the head in its present mode makes it, differentiable.
+
+        Args:
+            like: decides precision and device
+        Returns:
+            [K, n_1+1, ..., n_d+1]
+        """
         points = torch.as_tensor(lattice(self.degrees)).to(like)
         return self.head(points).T.reshape(-1, *(n + 1 for n in self.degrees))
 
     def forward(self, images: Tensor) -> Tensor: # smoothed logits [B, K]
-        "Smoothed logits, differentiable. Raises ValueError in evaluation mode where features leave [0, 1]."
+        """Smoothed logits, differentiable. Raises ValueError in evaluation mode where features leave [0, 1].
+
+        Returns:
+            smoothed logits [B, K]
+        """
         x = self.features(images)
         if self.training:
             return evaluate_tensor(self.table(x), x) if self.through else self.head(x)
@@ -339,7 +377,11 @@ def _outputs(extractor: nn.Module, images: Tensor) -> np.ndarray:
 @uncached()
 @torch.no_grad()
 def feature_points(features: nn.Module, images: Tensor) -> np.ndarray: # [B, d]
-    "The features of images, in double precision."
+    """The features of images, in double precision.
+
+    Returns:
+        [B, d]
+    """
     extractor, space = before_sigmoid(features)
     out = _outputs(_doubled(extractor), images)
     return torch.sigmoid(torch.as_tensor(out)).numpy() if space == "sigmoid" else out
@@ -419,7 +461,12 @@ class Smoothed(_SmoothedHead):
                   norm: str | float,             # "l1", "l2", "linf" or any p >= 1
                   input_shape: tuple[int, ...],  # shape of one image
                  ) -> float:
-        "Lipschitz bound of the features, the final sigmoid included. Raises ValueError as `lipschitz_bound` does."
+        """Lipschitz bound of the features, the final sigmoid included. Raises ValueError as `lipschitz_bound` does.
+
+        Args:
+            norm: "l1", "l2", "linf" or any p >= 1
+            input_shape: shape of one image
+        """
         return lipschitz_bound(self.features, norm, input_shape)
 
     def certify(self,
@@ -433,8 +480,20 @@ class Smoothed(_SmoothedHead):
                ) -> Certificates:          # alpha 0, method "bernstein"
         """Certify a batch of images.
 
-        Raises ValueError for images outside [0, 1], an unknown scope or mode, a network whose layers compute something
-        else than their classes."""
+        Raises ValueError for images outside [0, 1], an unknown scope or mode, a network whose
+        layers compute something else than their classes.
+
+        Args:
+            images: [B, ...] tensor in [0, 1], or an ImageSet
+            norm: "l1", "l2", "linf" or any p >= 1
+            scope: "input": radii in the image; "features": in feature space
+            mode: "sound", or "paper": extractor taken to be 1-Lipschitz; NOT a certificate
+            index: [B] dataset indices
+            progress: show a progress bar; interrupting it stops the run
+            **options: of `certify`: rtol, max_boxes, time_limit, keep, C
+        Returns:
+            alpha 0, method "bernstein"
+        """
         _check_request(self, scope, mode)
         pictures, index = _images(images, index)
         options |= dict(index=index, progress=progress)

@@ -64,8 +64,18 @@ def coefficients(f: Callable,   # the head: an nn.Module, or a function of an ar
                 ) -> np.ndarray: # float64 [K, n_1+1, ..., n_d+1]
     """Values of a head on the lattice: the Bernstein coefficients of Kao et al., Definition 2.
 
-    Raises MemoryError before it builds a table that is too large, ValueError for a head that is not finite or answers
-    in another shape."""
+    Raises MemoryError before it builds a table that is too large, ValueError for a head that is not
+    finite or answers in another shape.
+
+    Args:
+        f: the head: an nn.Module, or a function of an array or tensor [M, d] returning [M, K]
+        d: number of features, >= 1
+        n: degree >= 1, or one per feature
+        batch_size: lattice points asked at once
+        max_entries: refuse larger tables
+    Returns:
+        float64 [K, n_1+1, ..., n_d+1]
+    """
     return polynomials.coefficients(partial(ask, f), d, n, batch_size=batch_size, max_entries=max_entries)
 
 # %% ../../nbs/methods/08_bernstein_heads.ipynb #d6745174
@@ -104,7 +114,14 @@ def evaluate(coefficients: ArrayLike | Tensor, # [K, n_1+1, ..., n_d+1]
             ) -> Any: # smoothed logits [..., K]: float64 array, or a differentiable tensor in the tensors' dtype
     """The Bernstein polynomial of a table at feature vectors (Kao et al., equations 7 and 8).
 
-    Raises ValueError outside the cube."""
+    Raises ValueError outside the cube.
+
+    Args:
+        coefficients: [K, n_1+1, ..., n_d+1]
+        x: features [..., d] in [0, 1]
+    Returns:
+        smoothed logits [..., K]: float64 array, or a differentiable tensor in the tensors' dtype
+    """
     if not (torch.is_tensor(coefficients) or torch.is_tensor(x)):
         return polynomials.evaluate(coefficients, x)
     device = (x if torch.is_tensor(x) else coefficients).device # type: ignore[union-attr] # one of the two is a tensor

@@ -22,7 +22,20 @@ __all__ = ['Logits', 'SOLVERS', 'RootRadius', 'logits_anywhere', 'root_system', 
 
 # %% ../../nbs/methods/08_bernstein_paper.ipynb #6820ce42
 class RootRadius(float):
-    "The paper's radius, a float: NOT a certificate."
+    """The paper's radius, a float: NOT a certificate.
+
+    Args:
+        mode: "paper"
+        point: clipped to the cube
+        root: before clipping
+        residual: half the squared residual norm
+        status: message of the solver
+        success: whether the solver converged
+        left_cube: whether the root lies outside
+        changes_class: whether the clipped point has another top class
+        evaluations: of the system
+        C: the conservative constant
+    """
     radius: float
     mode: str          # "paper"
     point: np.ndarray  # clipped to the cube
@@ -99,7 +112,15 @@ def root_system(coefficients: ArrayLike, # [K, n_1+1, ..., n_d+1], d <= K
                 x0: ArrayLike,           # [d] features at which ranks and xi are frozen
                 C: float = np.inf,       # the conservative constant, >= 1
                ) -> Logits:              # maps x, an array of d real numbers, to the d + 1 residuals
-    "The system of Kao et al., equations (9) (C = inf) and (25). Raises ValueError where d > K, K < 2 or C < 1."
+    """The system of Kao et al., equations (9) (C = inf) and (25). Raises ValueError where d > K, K < 2 or C < 1.
+
+    Args:
+        coefficients: [K, n_1+1, ..., n_d+1], d <= K
+        x0: [d] features at which ranks and xi are frozen
+        C: the conservative constant, >= 1
+    Returns:
+        maps x, an array of d real numbers, to the d + 1 residuals
+    """
     table = check_table(coefficients)
     _check_system(table, C)
     d = table.ndim - 1
@@ -146,7 +167,17 @@ def root_radius(coefficients: ArrayLike,   # [K, n_1+1, ..., n_d+1], d <= K
                 solver: str | None = None, # "lm", "dogbox" or "trf"; None: "dogbox" for linf, else "lm", as printed
                ) -> RootRadius:            # the printed radius: no certificate, usually larger than the true distance
     """Algorithm 2 of Kao et al.: distance to a least-squares root of the system (9) or (25). Raises ValueError as
-    `root_system` does, and for an unknown solver."""
+    `root_system` does, and for an unknown solver.
+
+    Args:
+        coefficients: [K, n_1+1, ..., n_d+1], d <= K
+        x0: [d] features in [0, 1]
+        norm: "l1", "l2", "linf" or any p >= 1
+        C: the conservative constant, >= 1
+        solver: "lm", "dogbox" or "trf"; None: "dogbox" for linf, else "lm", as printed
+    Returns:
+        the printed radius: no certificate, usually larger than the true distance
+    """
     table = check_table(coefficients)
     start, p = check_points(x0, table.ndim - 1, "x0").reshape(-1), norm_order(norm)
     residuals = root_system(table, start, C)
@@ -166,8 +197,15 @@ def root_radius(coefficients: ArrayLike,   # [K, n_1+1, ..., n_d+1], d <= K
 def penalty_radius(coefficients: ArrayLike, # [K, n_1+1, ..., n_d+1]
                    x0: ArrayLike,           # [d] features in [0, 1]
                   ) -> RootRadius:          # l2 distance of a local minimiser: no certificate
-    """The penalised objective of the 2-D example of Kao et al. (appendix), minimised from x0 by a trust-region method.
-    Raises ValueError for one class, or features outside the cube."""
+    """The penalised objective of the 2-D example of Kao et al. (appendix), minimised from x0 by a
+    trust-region method. Raises ValueError for one class, or features outside the cube.
+
+    Args:
+        coefficients: [K, n_1+1, ..., n_d+1]
+        x0: [d] features in [0, 1]
+    Returns:
+        l2 distance of a local minimiser: no certificate
+    """
     table = check_table(coefficients)
     start = check_points(x0, table.ndim - 1, "x0").reshape(-1)
     if len(table) < 2:

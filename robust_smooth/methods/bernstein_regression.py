@@ -21,7 +21,13 @@ __all__ = ['check_interval', 'smooth_table', 'SmoothedRegressor', 'smooth_regres
 # %% ../../nbs/methods/09_bernstein_regression.ipynb #7f081265
 def check_interval(interval: ArrayLike, # (low, high) for one input, or d such pairs
                   ) -> tuple[np.ndarray, np.ndarray]: # [d] lower and upper ends
-    "The ends of a box. Raises ValueError unless low < high, both finite, for every input."
+    """The ends of a box. Raises ValueError unless low < high, both finite, for every input.
+
+    Args:
+        interval: (low, high) for one input, or d such pairs
+    Returns:
+        [d] lower and upper ends
+    """
     ends = np.atleast_2d(np.asarray(interval, dtype=np.float64))
     pairs = ends.ndim == 2 and ends.shape[1] == 2
     if not pairs or not np.all(np.isfinite(ends)) or not np.all(ends[:, 0] < ends[:, 1]):
@@ -42,7 +48,16 @@ def smooth_table(predict: Callable[[np.ndarray], Any], # predictions [M] or [M, 
                  low: np.ndarray,        # [d] lower ends
                  high: np.ndarray,       # [d] upper ends
                 ) -> np.ndarray:         # [1, n_1+1, ..., n_d+1]
-    "The Bernstein coefficients of a regression on a box."
+    """The Bernstein coefficients of a regression on a box.
+
+    Args:
+        predict: predictions [M] or [M, 1] for inputs [M, d]
+        n: degree, or one per input
+        low: [d] lower ends
+        high: [d] upper ends
+    Returns:
+        [1, n_1+1, ..., n_d+1]
+    """
     def answers(x: np.ndarray) -> np.ndarray:
         return _one_each(predict(low + x * (high - low)), len(x))[:, None]
 
@@ -50,7 +65,14 @@ def smooth_table(predict: Callable[[np.ndarray], Any], # predictions [M] or [M, 
 
 # %% ../../nbs/methods/09_bernstein_regression.ipynb #9d6325bc
 class SmoothedRegressor(RegressorMixin, BaseEstimator):
-    "A regressor smoothed by a Bernstein polynomial (Kao et al., remedy of over-fitting), as in scikit-learn."
+    """A regressor smoothed by a Bernstein polynomial (Kao et al., remedy of over-fitting), as in scikit-learn.
+
+    Args:
+        estimator: regressor to smooth; None: a decision tree
+        n: degree, or one per input
+        interval: (low, high) or one pair per input; None: spanned by the data
+        outside: "raise" or "clip": what `predict` does outside the interval
+    """
 
     def __init__(self,
                  estimator: Any = None,       # regressor to smooth; None: a decision tree
@@ -64,7 +86,13 @@ class SmoothedRegressor(RegressorMixin, BaseEstimator):
             X: ArrayLike, # [M, d]
             y: ArrayLike, # [M]
            ) -> SmoothedRegressor:
-        "Fit a clone of the estimator, and smooth it. Raises ValueError for an interval with another number of inputs."
+        """Fit a clone of the estimator, and smooth it. Raises ValueError for an interval with another
+        number of inputs.
+
+        Args:
+            X: [M, d]
+            y: [M]
+        """
         if self.outside not in ("raise", "clip"):
             raise ValueError(f"outside must be 'raise' or 'clip', got {self.outside!r}")
         inputs, targets = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
@@ -83,7 +111,13 @@ class SmoothedRegressor(RegressorMixin, BaseEstimator):
     def predict(self,
                 X: ArrayLike,   # [M, d], or [M] for one input
                ) -> np.ndarray: # [M]
-        "Smoothed predictions. Raises ValueError outside the interval, unless `outside` says to clip."
+        """Smoothed predictions. Raises ValueError outside the interval, unless `outside` says to clip.
+
+        Args:
+            X: [M, d], or [M] for one input
+        Returns:
+            [M]
+        """
         check_is_fitted(self)
         if self.n_features_in_ == 1:
             X = _as_column(X)
@@ -121,7 +155,13 @@ def smooth_regression(model: Any,          # a fitted regressor with `.predict(X
                       n: int | Iterable[int], # degree, or one per input
                       interval: ArrayLike, # (low, high) for one input, or d such pairs
                      ) -> SmoothedRegressor:
-    "Bernstein smoothing of a fitted regressor on a box (Kao et al.). Raises ValueError for a box that is none."
+    """Bernstein smoothing of a fitted regressor on a box (Kao et al.). Raises ValueError for a box that is none.
+
+    Args:
+        model: a fitted regressor with `.predict(X)`, or a function of X [M, d]
+        n: degree, or one per input
+        interval: (low, high) for one input, or d such pairs
+    """
     low, high = check_interval(interval)
     predict = model.predict if hasattr(model, "predict") else model
     return SmoothedRegressor(model, n, interval)._smooth(predict, low, high)
@@ -159,7 +199,18 @@ def cross_validate_degree(model: Any,            # an unfitted scikit-learn regr
                          ) -> dict[int, float]:  # degree -> mean squared error; key 0: the unsmoothed model
     """Cross-validated error of each degree on the box spanned by the data.
 
-    Raises ValueError for degrees that are not whole numbers >= 1, and for data whose shapes do not fit."""
+    Raises ValueError for degrees that are not whole numbers >= 1, and for data whose shapes do not fit.
+
+    Args:
+        model: an unfitted scikit-learn regressor
+        X: [M, d] training inputs
+        y: [M] targets
+        degrees: candidates, >= 1
+        folds: of the cross-validation, >= 2
+        seed: shuffles the folds
+    Returns:
+        degree -> mean squared error; key 0: the unsmoothed model
+    """
     X, y = _check_data(X, y)
     candidates = [check_degrees(1, n)[0] for n in degrees]
     low, high = _box(X)

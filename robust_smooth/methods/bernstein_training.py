@@ -46,7 +46,18 @@ def worst_nearby(table: Tensor,   # [K, n_1+1, ..., n_d+1] of the smoothed head
                  steps: int,      # gradient steps, >= 1
                  generator: torch.Generator, # of the random starts
                 ) -> Tensor:      # [B, d] moves, no longer than allowed
-    "Moves that raise the cross-entropy of a smoothed head, by projected gradient steps from random starts."
+    """Moves that raise the cross-entropy of a smoothed head, by projected gradient steps from random starts.
+
+    Args:
+        table: [K, n_1+1, ..., n_d+1] of the smoothed head
+        u: [B, d] before the sigmoid
+        y: [B] labels
+        lengths: [B, 1] largest l2 length of a move, >= 0
+        steps: gradient steps, >= 1
+        generator: of the random starts
+    Returns:
+        [B, d] moves, no longer than allowed
+    """
     table, u = table.detach(), u.detach()
     start = torch.randn(u.shape, generator=generator, device=u.device, dtype=u.dtype)
     delta = _inside(start * 1e6, 0.2 * lengths)
@@ -64,8 +75,16 @@ class ThroughSmoothing:
     """Cross-entropy of a Bernstein-smoothed head whose features are moved before the sigmoid: a recipe for
     `train.fit`, of a `bernstein.Smoothed`.
 
-    The proved radii of `Smoothed.certify` are measured where it moves. Raises ValueError for settings out of range,
-    and for features that do not end in a sigmoid; TypeError for another model. Computes in float32, whatever `amp`."""
+    The proved radii of `Smoothed.certify` are measured where it moves. Raises ValueError for
+    settings out of range, and for features that do not end in a sigmoid; TypeError for another
+    model. Computes in float32, whatever `amp`.
+
+    Args:
+        noise: standard deviation of normal noise, >= 0
+        radius: largest l2 length of the worst move; each image gets a random part of it; >= 0
+        steps: gradient steps of the search, >= 1
+        warmup: share of the epochs over which the radius grows, in [0, 1]
+    """
     noise: float = 0.0  # standard deviation of normal noise, >= 0
     radius: float = 0.0 # largest l2 length of the worst move; each image gets a random part of it; >= 0
     steps: int = 3      # gradient steps of the search, >= 1

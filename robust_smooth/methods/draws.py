@@ -57,7 +57,15 @@ def radius_at_most(sigma: float, # noise level
                    p: ArrayLike, # probabilities of the top class and its rival, or of the top class
                    method: str = "exact", # "exact", "tcertify" or "gaussian"
                   ) -> float:    # input units
-    "The radius that infinitely many draws would prove. Raises ValueError."
+    """The radius that infinitely many draws would prove. Raises ValueError.
+
+    Args:
+        sigma: noise level
+        p: probabilities of the top class and its rival, or of the top class
+        method: "exact", "tcertify" or "gaussian"
+    Returns:
+        input units
+    """
     sigma, (top, rival) = check_positive(sigma, "sigma"), _check_probabilities(p)
     _check_method(method)
     if method == "gaussian":
@@ -71,7 +79,17 @@ def typical_radius(n: ArrayLike,          # draws, whole numbers >= 1, any shape
                    alpha: float = 0.001,  # failure probability, in (0, 1)
                    method: str = "exact", # "exact", "tcertify" or "gaussian"
                   ) -> np.ndarray:        # float64, input units; 0 where typical votes prove nothing
-    "The l2 radius that typical votes prove under Gaussian noise. Raises ValueError."
+    """The l2 radius that typical votes prove under Gaussian noise. Raises ValueError.
+
+    Args:
+        n: draws, whole numbers >= 1, any shape
+        sigma: noise level, in input units, > 0
+        p: probabilities of the top class and its rival, or of the top class alone
+        alpha: failure probability, in (0, 1)
+        method: "exact", "tcertify" or "gaussian"
+    Returns:
+        float64, input units; 0 where typical votes prove nothing
+    """
     (top, rival), radius = _check_probabilities(p), _check_method(method)
     n = np.asarray(n)
     if n.dtype.kind not in "iu" or np.any(n < 1):
@@ -90,7 +108,17 @@ def draws_needed(radius: float,         # l2 radius wanted, in input units, > 0
                  alpha: float = 0.001,  # failure probability, in (0, 1)
                  method: str = "exact", # "exact", "tcertify" or "gaussian"
                 ) -> int:               # draws
-    "Draws with which typical votes prove a radius under Gaussian noise. Raises ValueError where no number does."
+    """Draws with which typical votes prove a radius under Gaussian noise. Raises ValueError where no number does.
+
+    Args:
+        radius: l2 radius wanted, in input units, > 0
+        sigma: noise level, in input units, > 0
+        p: probabilities of the top class and its rival, or of the top class alone
+        alpha: failure probability, in (0, 1)
+        method: "exact", "tcertify" or "gaussian"
+    Returns:
+        draws
+    """
     radius, most = check_positive(radius, "radius"), radius_at_most(sigma, p, method)
     if radius >= most:
         raise ValueError(f"radius must be below {most:g}, which {method!r} would prove with infinitely many draws, got {radius:g}")
@@ -114,7 +142,17 @@ def compared(sigma: float,   # noise level, in input units, > 0
              radius: float | None = None, # radius wanted, in input units; None: n draws are at hand
              n: int | None = None,        # draws at hand; None: a radius is wanted
             ) -> list[str]:  # a line a method
-    "What each method needs for a radius, or proves with n draws, in words. Raises ValueError."
+    """What each method needs for a radius, or proves with n draws, in words. Raises ValueError.
+
+    Args:
+        sigma: noise level, in input units, > 0
+        p: probabilities of the top class and its rival, or of the top class alone
+        alpha: failure probability, in (0, 1)
+        radius: radius wanted, in input units; None: n draws are at hand
+        n: draws at hand; None: a radius is wanted
+    Returns:
+        a line a method
+    """
     at_hand = check_size(n, "n") if radius is None else 0
     if at_hand > MOST_AT_HAND:
         raise ValueError(f"n must be at most {MOST_AT_HAND:,}, got {n}")

@@ -93,7 +93,20 @@ def certify(record: Record,         # votes under Gaussian or uniform noise, rou
             adversary: str = "quantised", # noise on a grid: "quantised" (inputs stay on it) or "continuous" (rounded to it)
             progress: bool | None = None, # show a bar; None: from 300 distinct pairs of counts on
            ) -> Certificates:       # with the witness that `check` re-proves
-    "The largest radius that the votes prove (Buehler's limit for the distance of two probabilities). Raises ValueError."
+    """The largest radius that the votes prove (Buehler's limit for the distance of two probabilities).
+    Raises ValueError.
+
+    Args:
+        record: votes under Gaussian or uniform noise, rounded or not; a fixed number of draws
+        norm: "l2", "l1" or "linf" under Gaussian noises, "l1" under uniform noise
+        alpha: failure probability per image, in (0, 1)
+        levels: uniform noise: grid steps per unit, where attackers stay on them; rounded has its
+            own
+        adversary: noise on a grid: "quantised" (inputs stay on it) or "continuous" (rounded to it)
+        progress: show a bar; None: from 300 distinct pairs of counts on
+    Returns:
+        with the witness that `check` re-proves
+    """
     norm = norm_name(norm)
     grid = _grid(record.noise, norm, levels, adversary)
     setting = _setting(record.noise)
@@ -113,7 +126,14 @@ def certify(record: Record,         # votes under Gaussian or uniform noise, rou
 
 def minimum_n(alpha: float, # failure probability, in (0, 1)
              ) -> int:      # draws
-    "Fewest draws that can certify anything at level alpha: unanimous votes for two equal classes must be rarer than alpha - beta."
+    """Fewest draws that can certify anything at level alpha: unanimous votes for two equal classes
+    must be rarer than alpha - beta.
+
+    Args:
+        alpha: failure probability, in (0, 1)
+    Returns:
+        draws
+    """
     level = check_level(alpha) * (1 - BETA_SHARE)
     n = max(int(np.floor(-np.log2(level))), 1)
     while not limit(n, 0, n, alpha) > 0:
@@ -124,7 +144,13 @@ def minimum_n(alpha: float, # failure probability, in (0, 1)
 @proving
 def check(certificates: Certificates, # as `certify` made them
          ) -> np.ndarray:             # [B] bool; an abstention is always fine
-    "Re-prove each radius from its witness by one branch and bound, without a search."
+    """Re-prove each radius from its witness by one branch and bound, without a search.
+
+    Args:
+        certificates: as `certify` made them
+    Returns:
+        [B] bool; an abstention is always fine
+    """
     c, w = certificates, certificates.witness
     if w is None or c.n is None:
         raise ValueError("certificates hold no witness, so that nothing can be proved again")
@@ -151,7 +177,17 @@ def largest_radius(noise,            # Gaussian or uniform noise, rounded or not
                    norm: str = "l2", # "l2", "l1" or "linf"; "l1" for uniform noise
                    dim: int = 1,     # number of inputs
                   ) -> float:        # input units
-    "The radius that n unanimous votes prove; l1 radii on a grid are whole steps."
+    """The radius that n unanimous votes prove; l1 radii on a grid are whole steps.
+
+    Args:
+        noise: Gaussian or uniform noise, rounded or not
+        n: draws
+        alpha: failure probability
+        norm: "l2", "l1" or "linf"; "l1" for uniform noise
+        dim: number of inputs
+    Returns:
+        input units
+    """
     norm = norm_name(norm)
     setting = _setting(noise)
     ball = _radius(limit(n, 0, n, alpha, LAWS[setting][0]), getattr(noise, setting), setting, norm, dim)

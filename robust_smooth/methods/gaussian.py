@@ -32,7 +32,17 @@ def radius(
     p_lower_complement: ArrayLike | None = None, # 1 - p_lower, where it is known more accurately
     p_upper_complement: ArrayLike | None = None, # 1 - p_upper, likewise
 ) -> np.ndarray:                   # float64 radii in input units, >= 0; 0 where p_lower <= p_upper
-    "Certified l2 radius of Gaussian smoothing (Cohen et al. 2019, Theorem 1), rounded down. Raises ValueError."
+    """Certified l2 radius of Gaussian smoothing (Cohen et al. 2019, Theorem 1), rounded down. Raises ValueError.
+
+    Args:
+        p_lower: lower bounds of the top class's probability, in [0, 1]
+        sigma: noise level, in input units, > 0; broadcasts
+        p_upper: upper bounds of every other class's probability; None: 1 - p_lower
+        p_lower_complement: 1 - p_lower, where it is known more accurately
+        p_upper_complement: 1 - p_upper, likewise
+    Returns:
+        float64 radii in input units, >= 0; 0 where p_lower <= p_upper
+    """
     sigma = np.asarray(sigma, dtype=np.float64)
     if not np.all((sigma > 0) & np.isfinite(sigma)):
         raise ValueError(f"sigma must be finite and > 0, got {sigma}")
@@ -45,7 +55,14 @@ def predict(
 ) -> np.ndarray:        # [B] int64: class or `ABSTAIN`
     """The smoothed classifier's class, or an abstention (Cohen et al. 2019, PREDICT).
 
-    A two-sided binomial test of the two top counts. Raises ValueError."""
+    A two-sided binomial test of the two top counts. Raises ValueError.
+
+    Args:
+        record: votes under Gaussian noise (any noise: the test asks nothing of it)
+        alpha: probability of returning another class than the smoothed classifier's, in (0, 1)
+    Returns:
+        [B] int64: class or `ABSTAIN`
+    """
     check_level(alpha)
     refuse_plan(record, "predict")
     ordered = np.sort(record.counts, axis=1)
@@ -60,7 +77,14 @@ GAUSSIAN_NOISES = ("Gaussian", "RoundedGaussian") # whose certificates are those
 def inscribed(norm: str,      # "l1", "l2" or "linf"
               dim: ArrayLike, # number of inputs
              ) -> np.ndarray: # float64
-    "Radius of the largest ball of a norm inside the unit l2 ball, rounded down. Raises ValueError."
+    """Radius of the largest ball of a norm inside the unit l2 ball, rounded down. Raises ValueError.
+
+    Args:
+        norm: "l1", "l2" or "linf"
+        dim: number of inputs
+    Returns:
+        float64
+    """
     norm = norm_name(norm)
     if norm not in ("l1", "l2", "linf"):
         raise ValueError(f"norm must be one of ['l1', 'l2', 'linf'], got {norm!r}")
@@ -69,7 +93,13 @@ def inscribed(norm: str,      # "l1", "l2" or "linf"
 
 def minimum_n(alpha: float, # failure probability, in (0, 1)
              ) -> int:      # draws
-    "Fewest draws that can certify anything at level alpha: alpha^(1/n) > 1/2."
+    """Fewest draws that can certify anything at level alpha: alpha^(1/n) > 1/2.
+
+    Args:
+        alpha: failure probability, in (0, 1)
+    Returns:
+        draws
+    """
     return fewest_draws(check_level(alpha))
 
 # %% ../../nbs/methods/00_gaussian.ipynb #9b4cc4fc
@@ -79,7 +109,15 @@ def certify(record: Record,       # votes under Gaussian noise, a fixed number o
             norm: str = "l2",     # "l2"; "l1" and "linf" by inclusion of the balls
             alpha: float = 0.001, # failure probability per image, in (0, 1)
            ) -> Certificates:     # with p_lower, and the votes as witness
-    "Certify every image of a Record (Cohen et al. 2019, CERTIFY). Raises ValueError."
+    """Certify every image of a Record (Cohen et al. 2019, CERTIFY). Raises ValueError.
+
+    Args:
+        record: votes under Gaussian noise, a fixed number of draws
+        norm: "l2"; "l1" and "linf" by inclusion of the balls
+        alpha: failure probability per image, in (0, 1)
+    Returns:
+        with p_lower, and the votes as witness
+    """
     sigma, hits, n = record.noise.sigma, record.hits, record.n
     p = binomial_lower(hits, n, alpha)
     q = binomial_lower(hits, n, alpha, complement=True)
@@ -99,7 +137,13 @@ SLACK = 1 + 1e-9 # relative, for the rounding of a forward tail
 @proving
 def check(certificates: Certificates, # as `certify` made them
          ) -> np.ndarray:             # [B] bool; an abstention is always fine
-    "Re-prove each radius from its votes: Pr[Bin(n, Phi(r / sigma)) >= hits] <= alpha, and the same for p_lower."
+    """Re-prove each radius from its votes: Pr[Bin(n, Phi(r / sigma)) >= hits] <= alpha, and the same for p_lower.
+
+    Args:
+        certificates: as `certify` made them
+    Returns:
+        [B] bool; an abstention is always fine
+    """
     c, w = certificates, certificates.witness
     beyond = ndtr(-(c.radius / inscribed(c.norm, w["dim"]) / w["sigma"])) # 1 - p, which keeps its digits where p is next to 1
     misses = tail_at_most(c.n - w["hits"], c.n, np.minimum(beyond, c.p_upper))
@@ -114,7 +158,17 @@ def largest_radius(noise: Any,        # Gaussian noise
                    norm: str = "l2",  # norm
                    dim: int = 1,      # number of inputs
                   ) -> float:         # input units
-    "The radius that n unanimous votes prove."
+    """The radius that n unanimous votes prove.
+
+    Args:
+        noise: Gaussian noise
+        n: draws
+        alpha: failure probability
+        norm: norm
+        dim: number of inputs
+    Returns:
+        input units
+    """
     p, q = (binomial_lower(n, n, alpha, complement=side) for side in (False, True))
     return float(radius(p, noise.sigma, p_lower_complement=q) * inscribed(norm, dim))
 

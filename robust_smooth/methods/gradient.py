@@ -31,7 +31,14 @@ __all__ = ['DEPENDENT', 'INDEPENDENT', 'SHARP', 'PRINTED', 'BETS_FROM', 'BERNSTE
 def channel_mask(shape: Sequence[int], # shape of an image, channels first
                  channel: int,         # which channel may be perturbed
                 ) -> np.ndarray:       # bool, that shape
-    "Coordinate mask of one channel, for certify(subspace=...). Raises ValueError."
+    """Coordinate mask of one channel, for certify(subspace=...). Raises ValueError.
+
+    Args:
+        shape: shape of an image, channels first
+        channel: which channel may be perturbed
+    Returns:
+        bool, that shape
+    """
     if not 0 <= channel < shape[0]:
         raise ValueError(f"channel must be in [0, {shape[0]}), got {channel}")
     mask = np.zeros(shape, bool)
@@ -40,7 +47,15 @@ def channel_mask(shape: Sequence[int], # shape of an image, channels first
 
 @dataclass(frozen=True)
 class Subspace:
-    "A coordinate subspace or the span of some rows."
+    """A coordinate subspace or the span of some rows.
+
+    Args:
+        basis: [d_S, d] orthonormal rows, or None for a mask
+        mask: [d] bool
+        dim: d_S
+        spread: upper bound of ||x||_2^2 / ||x||_inf^2 in S
+        axes: coordinate directions that the l_inf and l1 bounds must cover
+    """
     name: str
     basis: np.ndarray | None # [d_S, d] orthonormal rows, or None for a mask
     mask: np.ndarray | None  # [d] bool
@@ -49,7 +64,11 @@ class Subspace:
     axes: int                # coordinate directions that the l_inf and l1 bounds must cover
 
     def project(self, vectors: np.ndarray) -> np.ndarray: # [..., d] -> [..., d]
-        "The part of vectors that lies in it."
+        """The part of vectors that lies in it.
+
+        Returns:
+            [..., d] -> [..., d]
+        """
         if self.mask is not None:
             return np.where(self.mask, vectors, 0.0)
         return (vectors @ self.basis.T) @ self.basis if self.basis is not None else vectors
@@ -93,7 +112,12 @@ def as_subspace(
     subspace: Any, # bool mask of the inputs or rows that span it; (name, one of these); None
     d: int,        # number of inputs
 ) -> Subspace | None:
-    "The subspace that is meant. Raises ValueError."
+    """The subspace that is meant. Raises ValueError.
+
+    Args:
+        subspace: bool mask of the inputs or rows that span it; (name, one of these); None
+        d: number of inputs
+    """
     if subspace is None:
         return None
     named = isinstance(subspace, tuple) and len(subspace) == 2 and isinstance(subspace[0], (str, type(None)))
@@ -110,7 +134,18 @@ def _length(vectors: np.ndarray) -> np.ndarray: # [B]
 
 @dataclass(frozen=True)
 class Gradient:
-    "The two half means of u (f - 1/2), as votes left them, in the whole space or in a subspace."
+    """The two half means of u (f - 1/2), as votes left them, in the whole space or in a subspace.
+
+    Args:
+        first: [B, d]
+        second: [B, d]
+        mean: [B, d] of both halves
+        n1: [B] draws of the first half
+        n2: [B] draws of the second half
+        inputs: d
+        dim: of the space that the means live in
+        axes: coordinate directions that l_inf and l1 bounds must cover
+    """
     first: np.ndarray  # [B, d]
     second: np.ndarray # [B, d]
     mean: np.ndarray   # [B, d] of both halves
@@ -139,18 +174,30 @@ class Gradient:
 
     @property
     def inner(self) -> np.ndarray: # [B]
-        "The inner product of the halves, which estimates the squared norm without bias."
+        """The inner product of the halves, which estimates the squared norm without bias.
+
+        Returns:
+            [B]
+        """
         return (self.first * self.second).sum(1)
 
     @property
     def slack(self) -> np.ndarray: # [B]
-        "How far rounding moves the inner product."
+        """How far rounding moves the inner product.
+
+        Returns:
+            [B]
+        """
         return self.shift * (_length(self.first) + _length(self.second) + self.shift)
 
 # %% ../../nbs/methods/06a_gradient.ipynb #b6464fb5
 def printed_norm_bounds(xy: np.ndarray, n1: np.ndarray, n2: np.ndarray, d: int, alpha: float,
                        ) -> tuple[np.ndarray, np.ndarray]: # lower, upper
-    "The deviation of the released program: t = k sqrt(2 d L) / sqrt(n1 n2). Not proved."
+    """The deviation of the released program: t = k sqrt(2 d L) / sqrt(n1 n2). Not proved.
+
+    Returns:
+        lower, upper
+    """
     k, L = SUB_GAUSSIAN["paper"], np.log(2 / alpha)
     t = k * np.sqrt(2 * d * L / (n1 * n2))
     h = np.sqrt(2 * k * (1 / n1 + 1 / n2) * L)
@@ -159,7 +206,12 @@ def printed_norm_bounds(xy: np.ndarray, n1: np.ndarray, n2: np.ndarray, d: int, 
 
 @dataclass(frozen=True)
 class Deviations:
-    "Which constants and deviations the bounds use."
+    """Which constants and deviations the bounds use.
+
+    Args:
+        constant: of `SUB_GAUSSIAN`
+        norms: of the l2 norm from the inner product
+    """
     constant: str # of `SUB_GAUSSIAN`
     norms: Callable[..., tuple[np.ndarray, np.ndarray]] # of the l2 norm from the inner product
 
@@ -167,24 +219,44 @@ SHARP, PRINTED = Deviations("sharp", gradient_norm_bounds), Deviations("paper", 
 
 # %% ../../nbs/methods/06a_gradient.ipynb #26c22cb8
 def l2_lower(g: Gradient, level: float, how: Deviations) -> np.ndarray: # [B]
-    "Lower bound of the l2 norm, from the inner product of the halves (Theorem 5, mended)."
+    """Lower bound of the l2 norm, from the inner product of the halves (Theorem 5, mended).
+
+    Returns:
+        [B]
+    """
     return how.norms(g.inner - g.slack, g.n1, g.n2, g.dim, level)[0]
 
 def l2_upper(g: Gradient, level: float, how: Deviations) -> np.ndarray: # [B]
-    "Upper bound of the l2 norm."
+    """Upper bound of the l2 norm.
+
+    Returns:
+        [B]
+    """
     return how.norms(g.inner + g.slack, g.n1, g.n2, g.dim, level)[1]
 
 def linf_upper(g: Gradient, level: float, how: Deviations) -> np.ndarray: # [B]
-    "Upper bound of the l_inf norm."
+    """Upper bound of the l_inf norm.
+
+    Returns:
+        [B]
+    """
     return gradient_linf_bounds(np.abs(g.mean).max(1), g.n1, g.n2, g.axes, level, how.constant)[1] + g.shift
 
 def l1_upper(g: Gradient, level: float, how: Deviations) -> np.ndarray: # [B]
-    "Upper bound of the l1 norm."
+    """Upper bound of the l1 norm.
+
+    Returns:
+        [B]
+    """
     found = gradient_l1_bounds(np.abs(g.mean).sum(1), g.n1, g.n2, g.axes, level, how.constant)[1]
     return found + g.inputs * ROUNDING_SHIFT
 
 def along_lower(g: Gradient, level: float, how: Deviations, unit: np.ndarray) -> np.ndarray: # [B]
-    "Lower bound of the component along unit vectors [B, d]: a scalar mean."
+    """Lower bound of the component along unit vectors [B, d]: a scalar mean.
+
+    Returns:
+        [B]
+    """
     deviation = np.sqrt(2 * SUB_GAUSSIAN[how.constant] * np.log(1 / level) / (g.n1 + g.n2))
     return (g.mean * unit).sum(1) - deviation - g.shift
 
@@ -202,7 +274,11 @@ def _adaptive_columns(record: Record) -> list[np.ndarray]:
     return [np.asarray(record.moments[name], dtype=np.float64) for name in ADAPTIVE_COLUMNS]
 
 def adaptive_l2_lower(record: Record, level: float) -> np.ndarray: # [B]
-    "Lower bound of the l2 norm: the betting bound of the component along the chosen direction."
+    """Lower bound of the l2 norm: the betting bound of the component along the chosen direction.
+
+    Returns:
+        [B]
+    """
     centre, cells, _, _ = _adaptive_columns(record)
     g = Gradient.of(record)
     slack = g.shift * (np.linalg.norm(g.first, axis=1) + np.linalg.norm(g.second, axis=1) + 1)
@@ -217,7 +293,11 @@ def adaptive_l2_lower(record: Record, level: float) -> np.ndarray: # [B]
     return bound
 
 def adaptive_linf_upper(record: Record, level: float) -> np.ndarray: # [B]
-    "Upper bound of the l_inf norm: empirical Bernstein per coordinate, with a union over 2 d events."
+    """Upper bound of the l_inf norm: empirical Bernstein per coordinate, with a union over 2 d events.
+
+    Returns:
+        [B]
+    """
     centre, _, first, square = _adaptive_columns(record)
     g = Gradient.of(record)
     largest_mean = np.abs(g.n1[:, None] * g.first + g.n2[:, None] * g.second).max(1) / (g.n1 + g.n2)
@@ -240,7 +320,15 @@ def unit_directions(direction: ArrayLike | None, # [d] or [B, d]
                     size: int, # B
                     d: int,    # number of inputs
                    ) -> np.ndarray: # [B, d]
-    "Directions of length 1. Raises ValueError."
+    """Directions of length 1. Raises ValueError.
+
+    Args:
+        direction: [d] or [B, d]
+        size: B
+        d: number of inputs
+    Returns:
+        [B, d]
+    """
     if direction is None:
         raise ValueError("along_lower needs direction")
     array = np.atleast_1d(np.asarray(direction, dtype=np.float64))
@@ -261,7 +349,17 @@ def gradient_statistics(
 ) -> dict[str, np.ndarray]: # name -> [B] bound of (a norm of) sigma times the gradient
     """Confidence bounds of gradient norms from a Record; each fails with probability at most its level.
 
-    Raises ValueError."""
+    Raises ValueError.
+
+    Args:
+        record: votes with moments
+        levels: bound -> failure probability, in (0, 1)
+        estimator: "sharp", "paper" or "adaptive"
+        subspace: mask or spanning rows, for the "sub_" bounds
+        direction: [d] or [B, d], for "along_lower"
+    Returns:
+        name -> [B] bound of (a norm of) sigma times the gradient
+    """
     if estimator not in ESTIMATORS:
         raise ValueError(f"estimator must be one of {ESTIMATORS}, got {estimator!r}")
     known = {*BOUNDS, *SUBSPACE_BOUNDS, "along_lower"}

@@ -71,7 +71,14 @@ def _levels(events: Sequence[str], alpha: float, mode: str) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Threat:
-    "One radius to certify."
+    """One radius to certify.
+
+    Args:
+        scope: "input", "subspace:NAME" or "direction"
+        events: bounds that it uses
+        spread: the dual norm is divided by it
+        scale: radius in input units = sigma * r * scale
+    """
     norm: str
     scope: str                # "input", "subspace:NAME" or "direction"
     events: tuple[str, ...]   # bounds that it uses
@@ -84,7 +91,11 @@ class Threat:
         return self.events[-1]
 
     def worst(self, q: np.ndarray, bounds: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]: # m1, m2
-        "The worst gradient that the bounds allow."
+        """The worst gradient that the bounds allow.
+
+        Returns:
+            m1, m2
+        """
         upper = bounds[self.upper]
         if self.norm == "l2" and self.scope == "input":
             return worst_corner(q, np.zeros_like(q), upper)
@@ -102,7 +113,15 @@ def threat_of(norm: str,                  # canonical name
               direction: ArrayLike | None, # along which they go
               size: int,                  # number of images
              ) -> Threat:
-    "What is asked. Raises ValueError."
+    """What is asked. Raises ValueError.
+
+    Args:
+        norm: canonical name
+        d: number of inputs
+        part: where perturbations stay
+        direction: along which they go
+        size: number of images
+    """
     if direction is not None and part is not None:
         raise ValueError("give subspace or direction, not both")
     if direction is not None:
@@ -139,7 +158,11 @@ class _Request:
         q: np.ndarray, # [B] lower bounds of the value
         bounds: Mapping[str, np.ndarray],
     ) -> Certificates:
-        "Solve each row, and keep the multipliers that prove it."
+        """Solve each row, and keep the multipliers that prove it.
+
+        Args:
+            q: [B] lower bounds of the value
+        """
         size, sigma, alive = len(q), record.noise.sigma, q > 0.5
         m1, m2 = threat.worst(q, bounds)
         m1, m2 = np.where(alive, m1, 0.0), np.where(alive, m2, 0.0)
@@ -186,7 +209,20 @@ def certify(
 ) -> Certificates:         # with the multipliers as witness and the norm bounds as details
     """Certify every image from its value and gradient norms.
 
-    Mohapatra et al., Corollaries 3.1 to 3.4, as mended. Raises ValueError."""
+    Mohapatra et al., Corollaries 3.1 to 3.4, as mended. Raises ValueError.
+
+    Args:
+        record: votes under Gaussian noise with moments, a fixed number of draws
+        norm: "l1", "l2" or "linf"; with direction any p >= 1
+        alpha: failure probability per image, in (0, 1), of everything that the radius uses
+        subspace: bool mask of the inputs or rows that span a subspace; (name, one of these)
+        direction: [d] or [B, d]: certify x + t direction, t >= 0, only
+        mode: "sound", or "paper": as printed, warned and marked
+        estimator: "sharp" (default), "paper" (default of mode "paper"), "adaptive"
+        form: "equality" (default) or "relaxed" (default of mode "paper")
+    Returns:
+        with the multipliers as witness and the norm bounds as details
+    """
     asked = _request(alpha, mode, estimator, form)
     part = as_subspace(subspace, record.dim)
     threat = threat_of(norm_name(norm), record.dim, part, direction, len(record))
@@ -225,7 +261,17 @@ def joint(
     """Certify several norms with one failure probability.
 
     alpha/2 for the value, alpha/2 over the union of the bounds; each ball also certifies the balls inside it.
-    Raises ValueError."""
+    Raises ValueError.
+
+    Args:
+        record: votes under Gaussian noise with moments
+        norms: several of "l1", "l2", "linf"
+        alpha: failure probability of all their radii together, per image, in (0, 1)
+        mode: only "sound"
+        estimator: "sharp" (default) or "adaptive"
+    Returns:
+        one per norm, alpha_scope "joint"
+    """
     if mode != "sound":
         raise ValueError(f"joint certificates are sound only, got mode {mode!r}")
     asked = _request(alpha, mode, estimator, None, "joint")
@@ -328,7 +374,17 @@ def check(
     subspace: Any = None,       # as given to `certify`
     direction: ArrayLike | None = None, # as given to `certify`
 ) -> np.ndarray:             # [B] bool; an abstention claims no more than its limit
-    "Re-prove each radius without the solver, by weak duality. Raises ValueError for another subspace or direction."
+    """Re-prove each radius without the solver, by weak duality. Raises ValueError for another subspace or direction.
+
+    Args:
+        certificates: as `certify` or `joint` made them
+        record: the votes: then norm bounds are computed again as well (not of joint certificates)
+        estimator: the estimator that was used
+        subspace: as given to `certify`
+        direction: as given to `certify`
+    Returns:
+        [B] bool; an abstention claims no more than its limit
+    """
     c = certificates
     w = {name: np.asarray(value) for name, value in c.witness.items()}
     kept = c.label != ABSTAIN
@@ -344,7 +400,13 @@ def check(
 # %% ../../nbs/methods/07_higher_order.ipynb #54e68d35
 def minimum_n(alpha: float, # failure probability, in (0, 1)
              ) -> int:      # draws
-    "Fewest draws with which unanimous votes certify: half of alpha for the value, and both halves need a draw."
+    """Fewest draws with which unanimous votes certify: half of alpha for the value, and both halves need a draw.
+
+    Args:
+        alpha: failure probability, in (0, 1)
+    Returns:
+        draws
+    """
     return max(2, fewest_draws(check_level(alpha) / 2))
 
 def largest_radius(noise: Any,   # Gaussian noise
@@ -355,7 +417,17 @@ def largest_radius(noise: Any,   # Gaussian noise
                   ) -> float:    # input units
     """Ceiling of the radius that n unanimous votes prove.
 
-    They show no gradient, so it is that of the slab without first moment."""
+    They show no gradient, so it is that of the slab without first moment.
+
+    Args:
+        noise: Gaussian noise
+        n: draws
+        alpha: failure probability
+        norm: norm
+        dim: number of inputs
+    Returns:
+        input units
+    """
     tail = binomial_lower(n, n, alpha / 2, complement=True)
     if tail >= 0.5:
         return 0.0

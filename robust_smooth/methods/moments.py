@@ -29,7 +29,12 @@ PIECE = 2**22                # numbers converted to float64 at a time
 class GradientMoments:
     """Observer of a vote: half-sums of (f - 1/2) u for the selected class.
 
-    Two float64 vectors of the image's size per image in flight."""
+    Two float64 vectors of the image's size per image in flight.
+
+    Args:
+        noise: Gaussian noise of the vote
+        dim: number of inputs d
+    """
 
     def __init__(self,
                  noise: Any, # Gaussian noise of the vote
@@ -51,7 +56,14 @@ class GradientMoments:
                hits: Tensor, # [m] bool: votes for the selected class
                noise: Tensor, # [m, ...] the noise that was added
               ) -> None:
-        "Add the draws start, start + 1, ... to their halves."
+        """Add the draws start, start + 1, ... to their halves.
+
+        Args:
+            index: dataset index of the image
+            start: number of the first of these draws
+            hits: [m] bool: votes for the selected class
+            noise: [m, ...] the noise that was added
+        """
         import torch
         step = max(1, PIECE // self.dim)
         for first in range(0, len(hits), step):
@@ -65,13 +77,23 @@ class GradientMoments:
         self.draws[index] += [even, len(hits) - even]
 
     def finish(self, index: int) -> dict[str, np.ndarray]: # "moments" [2, d]: even draws, odd draws; "moments_n" [2]
-        "The half-sums of an image and the number of draws behind each."
+        """The half-sums of an image and the number of draws behind each.
+
+        Returns:
+            "moments" [2, d]: even draws, odd draws; "moments_n" [2]
+        """
         return dict(moments=self.sums.pop(index).cpu().numpy() / GRID, moments_n=self.draws.pop(index))
 
 # %% ../../nbs/methods/06_moments.ipynb #cf4195a6
 def half_means(record: Record, # votes with moments
               ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]: # X, Y [B, d], n1, n2 [B]
-    "The two half means of u (f - 1/2), and the draws behind each. Raises ValueError where the Record holds none."
+    """The two half means of u (f - 1/2), and the draws behind each. Raises ValueError where the Record holds none.
+
+    Args:
+        record: votes with moments
+    Returns:
+        X, Y [B, d], n1, n2 [B]
+    """
     for key in ("moments", "moments_n"):
         if key not in record.moments:
             raise ValueError(f"first-order certificates need {key!r}, which this record does not hold; "
@@ -88,7 +110,13 @@ def half_means(record: Record, # votes with moments
 
 # %% ../../nbs/methods/06_moments.ipynb #e77f906e
 class AdaptiveSums(GradientMoments):
-    "Observer of the variance-adaptive estimator (see `gradient_bounds`)."
+    """Observer of the variance-adaptive estimator (see `gradient_bounds`).
+
+    Args:
+        noise: Gaussian noise of the vote
+        dim: number of inputs d
+        directions: dataset index -> unit vector [d]; None: no histogram
+    """
 
     def __init__(
         self,
@@ -159,7 +187,22 @@ def vote_adaptive(
 ) -> Record:        # with the moments that every estimator of `certify` needs
     """Vote in the three stages of the variance-adaptive estimator: pilot, direction, estimation.
 
-    The halves of the moments are the last two. Raises ValueError."""
+    The halves of the moments are the last two. Raises ValueError.
+
+    Args:
+        model: base classifier: [m, ...] float32 -> [m, C] logits, in eval mode
+        images: [B, ...] in [0, 1]
+        noise: Gaussian noise
+        n: draws per image over both stages, >= 2
+        num_classes: C >= 2
+        n0: pilot draws, which choose the class, the centre and the estimator
+        seed: seed of the run
+        index: [B] dataset indices; default 0, 1, ...
+        batch_size: rows per forward pass; None: a short timed sweep
+        progress: show progress bars
+    Returns:
+        with the moments that every estimator of `certify` needs
+    """
     from robust_smooth.voting.hardware import device_of, working_precision
     from robust_smooth.voting.votes import count_votes, fingerprint
     if not n >= 2:

@@ -24,7 +24,11 @@ __all__ = ['SHRINK', 'value_lower', 'image_region', 'plot_region']
 
 # %% ../../nbs/methods/06b_regions.ipynb #d2f9a76b
 def value_lower(record: Record, alpha: float) -> np.ndarray: # [B]
-    "Lower bound of the selected class's probability at half of alpha; the other half is the gradient's."
+    """Lower bound of the selected class's probability at half of alpha; the other half is the gradient's.
+
+    Returns:
+        [B]
+    """
     return binomial_lower(record.hits, record.n, alpha / 2)
 
 def _worst_norm(
@@ -67,7 +71,16 @@ def image_region(
 ) -> tuple[np.ndarray, np.ndarray]: # angles [A] and radii [B, A] in input units; 0 where the image abstains
     """Certified radius of every image at every angle to its gradient.
 
-    alpha/2 for the value, alpha/4 for each bound of the norm. Raises ValueError."""
+    alpha/2 for the value, alpha/4 for each bound of the norm. Raises ValueError.
+
+    Args:
+        record: votes under Gaussian noise with moments, a fixed number of draws
+        alpha: failure probability of the whole region, per image, in (0, 1)
+        angles: how many angles from 0 to pi, or the angles to the (unknown) gradient in radians
+        estimator: "sharp" or "adaptive"
+    Returns:
+        angles [A] and radii [B, A] in input units; 0 where the image abstains
+    """
     check_level(alpha)
     record.check_noise("Gaussian")
     refuse_plan(record, "image_region")
@@ -106,7 +119,16 @@ def plot_region(ax: Any,           # matplotlib axes
                ) -> Any:           # ax
     """Draw a longitudinal slice of a certified region as in Figure 1 (Mohapatra et al.).
 
-    Gradient to the left, ball of the votes alone, half-space limit."""
+    Gradient to the left, ball of the votes alone, half-space limit.
+
+    Args:
+        ax: matplotlib axes
+        angles: [A] angles to the gradient, from 0 to pi
+        radii: [A] radii of one image
+        zeroth: radius from the votes alone
+    Returns:
+        ax
+    """
     angles = np.asarray(angles, dtype=np.float64)
     radii = np.minimum(np.asarray(radii, dtype=np.float64), 50 * zeroth)
     x, y = -radii * np.cos(angles), radii * np.sin(angles)

@@ -39,7 +39,16 @@ def sample_ratios(
     n: int,            # draws
     seed: int,         # seed of the draws
 ) -> np.ndarray:       # [n] float64: log-likelihood ratios of the shift under the unshifted noise
-    "Draws of L."
+    """Draws of L.
+
+    Args:
+        noise: an additive noise with `log_density_ratio`
+        shift: [d] shift, input units
+        n: draws
+        seed: seed of the draws
+    Returns:
+        [n] float64: log-likelihood ratios of the shift under the unshifted noise
+    """
     import torch
     generator = torch.Generator().manual_seed(seed)
     delta = torch.as_tensor(np.asarray(shift), dtype=torch.float64)
@@ -56,7 +65,14 @@ def median_rank(
     level: float, # failure probability, in (0, 1)
 ) -> int:         # j >= 1
     """The largest j such that the j-th smallest draw is at most the median, except with probability `level`.
-    Raises ValueError."""
+    Raises ValueError.
+
+    Args:
+        draws: of a batch
+        level: failure probability, in (0, 1)
+    Returns:
+        j >= 1
+    """
     rank = int(binom.ppf(level, draws, 0.5))
     while rank > 0 and binom.cdf(rank - 1, draws, 0.5) > level:
         rank -= 1
@@ -90,7 +106,20 @@ def certify_monte_carlo(
     seed: int = 0,        # seed of the draws
 ) -> Certificates:        # radius: the largest of `radii` that is proved
     """Certify by sampling the likelihood ratio, for any even noise with a known worst shift
-    (mended from Zhang et al. 2020, Algorithm 1). Raises ValueError."""
+    (mended from Zhang et al. 2020, Algorithm 1). Raises ValueError.
+
+    Args:
+        record: votes, a fixed number of draws
+        radii: radii to be tried, in input units, > 0
+        norm: norm of the perturbation
+        alpha: failure probability per image, in (0, 1), the noise's share included
+        share: part of alpha spent on the noise (once for all images, divided among the radii)
+        draws: draws of L in each of the two batches
+        shift: radius -> worst shift [d]; None: the theorem's
+        seed: seed of the draws
+    Returns:
+        radius: the largest of `radii` that is proved
+    """
     check_level(alpha)
     check_level(share, "share")
     refuse_plan(record, "soap_bubbles_monte_carlo")
@@ -130,7 +159,13 @@ def _sampling_proved(w: dict[str, np.ndarray], alpha: float) -> np.ndarray: # [B
 def check_monte_carlo(
     certificates: Certificates, # as `certify_monte_carlo` made them
 ) -> np.ndarray:                # [B] bool; an abstention is always fine
-    "Re-prove each radius from the votes and from the counts of the noise's draws, at the stated alpha."
+    """Re-prove each radius from the votes and from the counts of the noise's draws, at the stated alpha.
+
+    Args:
+        certificates: as `certify_monte_carlo` made them
+    Returns:
+        [B] bool; an abstention is always fine
+    """
     c, fine = certificates, certificates.label == ABSTAIN
     if c.mode != "sound" or c.scope != "input" or c.alpha_scope != "single" or c.n is None:
         return fine
@@ -155,14 +190,25 @@ def sampled_discrepancy(
     lam: np.ndarray,    # multipliers, >= 0
     ratios: np.ndarray, # [n] draws of L
 ) -> np.ndarray:        # shape of lam
-    "Mean of (lam - exp L)_+ over the draws, for every lam."
+    """Mean of (lam - exp L)_+ over the draws, for every lam.
+
+    Args:
+        lam: multipliers, >= 0
+        ratios: [n] draws of L
+    Returns:
+        shape of lam
+    """
     value = np.sort(np.exp(np.minimum(ratios, 700.0)))
     below = np.searchsorted(value, lam)
     return (lam * below - np.concatenate([[0.0], np.cumsum(value)])[below]) / len(value)
 
 # %% ../../nbs/methods/04a_sampled_ratios.ipynb #30c7c2df
 def warn_paper(name: str) -> None: # of the algorithm
-    "Warn that a printed procedure is not proved."
+    """Warn that a printed procedure is not proved.
+
+    Returns:
+        of the algorithm
+    """
     warnings.warn(f"{name} as printed spends alpha on the votes and again on the noise, and accepts a bound equal to "
                   "1/2: its failure probability may exceed alpha", stacklevel=3)
 
@@ -183,7 +229,20 @@ def algorithm1(
     seed: int = 0,               # seed of the draws
 ) -> tuple[bool, np.ndarray]:    # certified, and the bound at each multiplier
     """Algorithm 1 of Zhang et al. (2020) to the letter: fresh votes for every multiplier, maximum of the bounds.
-    Not sound; warns."""
+    Not sound; warns.
+
+    Args:
+        vote: n -> votes for the class among n fresh draws
+        noise: one of the noises of `FAMILY_OF`
+        shift: [d] worst shift, input units
+        lam: multipliers
+        n1: votes per multiplier
+        n2: draws of L per multiplier
+        alpha: level, spent twice
+        seed: seed of the draws
+    Returns:
+        certified, and the bound at each multiplier
+    """
     warn_paper("Algorithm 1")
     grid = np.asarray(lam, dtype=np.float64)
     p = np.array([binomial_lower(vote(n1), n1, alpha) for _ in grid])
@@ -206,7 +265,22 @@ def algorithm2(
     seed: int = 0,               # seed of the draws
 ) -> tuple[bool, float, float]:  # certified, bound, multiplier
     """Algorithm 2 of Zhang et al. (2020) to the letter: a pilot chooses the multiplier, fresh votes and draws
-    decide. Warns."""
+    decide. Warns.
+
+    Args:
+        vote: n -> votes for the class among n fresh draws
+        noise: one of the noises of `FAMILY_OF`
+        shift: [d] worst shift, input units
+        lam: multipliers
+        n1: final votes
+        n2: final draws of L
+        pilot1: pilot votes per multiplier; the paper does not print their number
+        pilot2: pilot draws; likewise
+        alpha: level, spent twice
+        seed: seed of the draws
+    Returns:
+        certified, bound, multiplier
+    """
     warn_paper("Algorithm 2")
     grid = np.asarray(lam, dtype=np.float64)
     p = np.array([binomial_lower(vote(pilot1), pilot1, alpha) for _ in grid])
@@ -238,7 +312,20 @@ def certify_paper(
     lam: ArrayLike = PAPER_GRID, # multipliers
     seed: int = 0,        # seed of the draws
 ) -> Certificates:        # mode "paper"
-    "Algorithm 2 of Zhang et al. (2020) at each radius of a grid. Not proved; warns."
+    """Algorithm 2 of Zhang et al. (2020) at each radius of a grid. Not proved; warns.
+
+    Args:
+        record: votes under one of the noises of `FAMILY_OF`
+        norm: norm of the perturbation
+        alpha: level, spent twice
+        radii: radii to be tried, input units; None: a grid up to the largest attainable
+        draws: final draws of L
+        pilot: pilot draws of L
+        lam: multipliers
+        seed: seed of the draws
+    Returns:
+        mode "paper"
+    """
     warn_paper("Algorithm 2")
     grid = np.asarray(lam, dtype=np.float64)
     given = _paper_radii(record, norm, alpha) if radii is None else radii

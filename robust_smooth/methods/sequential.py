@@ -141,7 +141,18 @@ def certify(
     spending: str | None = None,      # None: the plan's; "exact", "union" or "anytime"
     two_sided: bool | None = None,    # None: the plan's
 ) -> Certificates:         # radius: the largest certified one, or continuous with "union"; details: look, alpha_spent
-    "l2 certificates of a Record that was stopped early (exact group-sequential test). Raises ValueError."
+    """l2 certificates of a Record that was stopped early (exact group-sequential test). Raises ValueError.
+
+    Args:
+        record: votes under Gaussian noise, stopped by a plan (or a fixed n: a plan of one look)
+        norm: l2 only
+        alpha: failure probability per image, in (0, 1)
+        radii: to test; None: the plan's (a fixed n: 0, 1/4, 1/2, ...)
+        spending: None: the plan's; "exact", "union" or "anytime"
+        two_sided: None: the plan's
+    Returns:
+        radius: the largest certified one, or continuous with "union"; details: look, alpha_spent
+    """
     plans = _plans(record, alpha, radii=radii, spending=spending, two_sided=two_sided)
     found = _claims_of_all(record, plans)
     certified, none = found["certified"], "no radius of the grid was certified before voting stopped"
@@ -260,7 +271,13 @@ def _columns_hold(c: Certificates) -> dict[str, np.ndarray]: # [B] bool each
 @proving(columns=_columns_hold)
 def check(certificates: Certificates, # as `certify` made them
          ) -> np.ndarray:             # [B] bool; an abstention is always fine
-    "Re-prove each claim from its votes, by the rule that was fixed before them and by no other."
+    """Re-prove each claim from its votes, by the rule that was fixed before them and by no other.
+
+    Args:
+        certificates: as `certify` made them
+    Returns:
+        [B] bool; an abstention is always fine
+    """
     c, w = certificates, certificates.witness
     if w is None or c.n is None:
         raise ValueError("certificates hold no witness, so that nothing can be proved again")
@@ -284,7 +301,17 @@ def largest_radius(noise: Any,        # Gaussian noise
                    norm: str = "l2",  # l2
                    dim: int = 1,      # number of inputs
                   ) -> float:         # input units
-    "The radius that n unanimous votes prove."
+    """The radius that n unanimous votes prove.
+
+    Args:
+        noise: Gaussian noise
+        n: draws
+        alpha: failure probability
+        norm: l2
+        dim: number of inputs
+    Returns:
+        input units
+    """
     p, q = (binomial_lower(n, n, alpha, complement=side) for side in (False, True))
     return float(noise.sigma / 2 * probit_gap(p, q_lower=q))
 

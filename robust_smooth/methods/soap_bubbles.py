@@ -82,7 +82,16 @@ def two_limits(
     n: np.ndarray,        # [B] draws
     alpha: float,         # failure probability of both together
 ) -> tuple[np.ndarray, np.ndarray]: # [B] each
-    "Lower bound of the selected class and upper bound of all others, jointly at 1 - alpha."
+    """Lower bound of the selected class and upper bound of all others, jointly at 1 - alpha.
+
+    Args:
+        counts: [B, C] votes
+        selected: [B] class
+        n: [B] draws
+        alpha: failure probability of both together
+    Returns:
+        [B] each
+    """
     size, classes = counts.shape
     own = counts[np.arange(size), selected]
     others = np.delete(counts.ravel(), np.arange(size) * classes + selected).reshape(size, -1)
@@ -102,7 +111,15 @@ def two_sided_proved(
     lam: np.ndarray,              # [B, 2] multipliers
     d: int, k: float, family: str,
 ) -> np.ndarray:                  # [B] bool
-    "V(p) + V(1 - q) > 1, by weak duality; tails are accurate for their size, so that multipliers magnify no error."
+    """V(p) + V(1 - q) > 1, by weak duality; tails are accurate for their size, so that multipliers magnify no error.
+
+    Args:
+        q: [B] lower and upper limit
+        R: [B] scaled radii
+        lam: [B, 2] multipliers
+    Returns:
+        [B] bool
+    """
     p, q = _resolved(p, q, d, k, family)
     kept = dual_bound(lam[:, 0], p, R, d, k, family) + dual_bound(lam[:, 1], None, R, d, k, family, one_minus_p=q)
     return kept > 1 + 2 * accuracy(d, family)
@@ -145,7 +162,18 @@ def certify(
     bilateral: bool = False, # bound the runner-up as well (Appendix D); alpha is split
     **options: Any,       # of the paper's algorithm: radii, draws, pilot, lam, seed
 ) -> Certificates:        # witness: multipliers, votes and claims
-    "Certify every image of a Record (Zhang et al. 2020; exact law in place of Monte Carlo). Raises ValueError."
+    """Certify every image of a Record (Zhang et al. 2020; exact law in place of Monte Carlo). Raises ValueError.
+
+    Args:
+        record: votes under one of the noises of `FAMILY_OF`, a fixed number of draws
+        norm: any l_p for RadialGaussian; "linf" for the others
+        alpha: failure probability per image, in (0, 1)
+        mode: "sound", or "paper": Algorithm 2 on a grid of radii, not proved
+        bilateral: bound the runner-up as well (Appendix D); alpha is split
+        **options: of the paper's algorithm: radii, draws, pilot, lam, seed
+    Returns:
+        witness: multipliers, votes and claims
+    """
     worst_shift(record.noise, norm, record.dim)
     if mode == "paper":
         if bilateral:
@@ -217,7 +245,13 @@ def _two_sided_checked(
 def check(
     certificates: Certificates, # as `certify` made them
 ) -> np.ndarray:                # [B] bool; an abstention is always fine
-    "Re-prove each radius from its votes and its multipliers by weak duality. Raises ValueError for mode='paper'."
+    """Re-prove each radius from its votes and its multipliers by weak duality. Raises ValueError for mode='paper'.
+
+    Args:
+        certificates: as `certify` made them
+    Returns:
+        [B] bool; an abstention is always fine
+    """
     if certificates.mode == "paper":
         raise ValueError("certificates with mode='paper' carry no proof")
     w = {name: np.asarray(value) for name, value in (certificates.witness or {}).items()}
@@ -235,7 +269,17 @@ def largest_radius(
     norm: str = "l2", # norm of the perturbation
     dim: int = 1,     # number of inputs
 ) -> float:           # input units; 0 where no theorem covers the norm
-    "The radius that n unanimous votes prove."
+    """The radius that n unanimous votes prove.
+
+    Args:
+        noise: smoothing distribution
+        n: draws
+        alpha: failure probability
+        norm: norm of the perturbation
+        dim: number of inputs
+    Returns:
+        input units; 0 where no theorem covers the norm
+    """
     try:
         family, k, size = worst_shift(noise, norm, dim)
     except ValueError:
@@ -248,7 +292,14 @@ def refuses(
     noise: Any, # smoothing distribution
     dim: int,   # number of inputs
 ) -> str:       # "": it has a law
-    "Why no votes under a noise are certified, whatever they are."
+    """Why no votes under a noise are certified, whatever they are.
+
+    Args:
+        noise: smoothing distribution
+        dim: number of inputs
+    Returns:
+        "": it has a law
+    """
     try:
         check_resolved(dim, float(getattr(noise, "k", 0.0)), FAMILY_OF[type(noise).__name__])
     except ValueError as error:
@@ -278,7 +329,16 @@ def compare(
     norm: str = "l2",      # norm of the perturbation
     p: ArrayLike | Callable[[Any], ArrayLike] = (0.6, 0.8, 0.95, 0.999), # of the class; or a function noise -> [images]
 ) -> pd.DataFrame:         # noise, row, p, radius, sigma_eff, gain (radius over the yardstick's at the same row)
-    "Certified radii of several noises at equal p, or at the p a classifier has under each. Raises ValueError."
+    """Certified radii of several noises at equal p, or at the p a classifier has under each. Raises ValueError.
+
+    Args:
+        noises: smoothing distributions; the first is the yardstick
+        d: number of inputs
+        norm: norm of the perturbation
+        p: of the class; or a function noise -> [images]
+    Returns:
+        noise, row, p, radius, sigma_eff, gain (radius over the yardstick's at the same row)
+    """
     parts = []
     for noise in noises:
         probabilities = p(noise) if callable(p) else p

@@ -43,7 +43,14 @@ _all_ = [
 class EarlyExit:
     """Stop of a vote that ends, per image, once `radius` is certified or out of reach.
 
-    `Smoothed.vote(images, stop=EarlyExit(...))`."""
+    `Smoothed.vote(images, stop=EarlyExit(...))`.
+
+    Args:
+        radius: the radius of interest, in input units, >= 0
+        noise: the noise of the vote
+        parts: number of looks, spread evenly over the splits
+        deterministic: decides from all splits, without chance: fits deterministic noise only
+    """
     radius: float     # the radius of interest, in input units, >= 0
     noise: Splitting  # the noise of the vote
     parts: int = 8    # number of looks, spread evenly over the splits
@@ -158,7 +165,21 @@ def certify(
     audit: bool | None = None,    # use what an audit found (see below); None: if the record holds it
     soft: str | bool | None = None, # rule of `soft_budget`; False: hard votes; None: "touched" if the record holds scores
 ) -> Certificates:             # steps and levels: certified whole steps L and grid steps per unit
-    "Exact l1 certificates of splitting noise (Levine and Feizi 2021, Corollary 1). Raises ValueError."
+    """Exact l1 certificates of splitting noise (Levine and Feizi 2021, Corollary 1). Raises ValueError.
+
+    Args:
+        record: all N votes under Splitting noise, or fewer after an early exit
+        norm: only "l1"
+        alpha: not spent: nothing here is random
+        mode: "sound", or "paper": radius L/q as a real number, no guard
+        adversary: "quantised": perturbed inputs stay on the grid; "continuous": any reals, rounded
+            first
+        guard: give fragile votes to the attacker
+        audit: use what an audit found (see below); None: if the record holds it
+        soft: rule of `soft_budget`; False: hard votes; None: "touched" if the record holds scores
+    Returns:
+        steps and levels: certified whole steps L and grid steps per unit
+    """
     _check_splits(record)
     plain = mode == "paper" or not guard
     if audit or (audit is None and "kinds" in record.moments and not plain):
@@ -210,7 +231,13 @@ def check(certificates: Certificates, # from `certify` or `audit`
          ) -> np.ndarray:             # [B] bool; an abstention is always fine
     """Re-prove each radius from its witness.
 
-    No rewriting of that many votes, aimed at any single rival, overturns the winner."""
+    No rewriting of that many votes, aimed at any single rival, overturns the winner.
+
+    Args:
+        certificates: from `certify` or `audit`
+    Returns:
+        [B] bool; an abstention is always fine
+    """
     c, w = certificates, certificates.witness
     kept = c.label != ABSTAIN
     label = np.where(kept, c.label, 0)
@@ -232,7 +259,17 @@ def largest_radius(noise: Splitting,           # splitting noise
                    norm: str = "l1",           # "l1"
                    dim: int | None = None,     # not used
                   ) -> float:                  # input units
-    "Radius of a unanimous vote for class 0."
+    """Radius of a unanimous vote for class 0.
+
+    Args:
+        noise: splitting noise
+        n: not used: all splits are visited
+        alpha: not used: nothing is random
+        norm: "l1"
+        dim: not used
+    Returns:
+        input units
+    """
     return noise.n_splits // 2 / noise.q
 
 register(name="splitting", noises=("Splitting",), norms=("l1",), rank=5, deterministic=True, sequential=True,
@@ -248,7 +285,18 @@ def certify_soft(model: nn.Module,           # base classifier with logits, in e
                  adversary: str = "quantised", # "quantised" or "continuous"
                  **settings: Any,            # further settings of `soft_record`
                 ) -> Certificates:           # details: budget (that of the hard votes)
-    "Certificates from soft votes: better predictions, smaller radii than hard votes. Raises ValueError."
+    """Certificates from soft votes: better predictions, smaller radii than hard votes. Raises ValueError.
+
+    Args:
+        model: base classifier with logits, in evaluation mode
+        x: [B, ...] images on the grid of the noise
+        noise: splitting noise
+        rule: see `soft_budget`
+        adversary: "quantised" or "continuous"
+        **settings: further settings of `soft_record`
+    Returns:
+        details: budget (that of the hard votes)
+    """
     return certify(soft_record(model, x, noise, **settings), adversary=adversary, soft=rule)
 
 def audit(model: nn.Module,              # base classifier, in evaluation mode
@@ -258,5 +306,15 @@ def audit(model: nn.Module,              # base classifier, in evaluation mode
           adversary: str = "quantised",  # "quantised" or "continuous"
           **settings: Any,               # further settings of `audit_record`
          ) -> Certificates:              # details: budget (plain L), evaluations, audited
-    "Single-crossing audit: exact l1 certificates from the votes of all neighbours. Raises ValueError."
+    """Single-crossing audit: exact l1 certificates from the votes of all neighbours. Raises ValueError.
+
+    Args:
+        model: base classifier, in evaluation mode
+        x: [B, ...] images on the grid of the noise
+        noise: splitting noise
+        adversary: "quantised" or "continuous"
+        **settings: further settings of `audit_record`
+    Returns:
+        details: budget (plain L), evaluations, audited
+    """
     return certify(audit_record(model, x, noise, **settings), adversary=adversary, audit=True)

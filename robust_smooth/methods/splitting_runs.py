@@ -62,7 +62,14 @@ class _Runner:
         fill: Callable[[int, Tensor], object], # fill(start, out) writes rows start, ..., start + len(out) - 1
         total: int,                            # rows
     ) -> Iterator[tuple[int, Tensor]]: # start, logits
-        "Logits of all rows; every batch has the same shape."
+        """Logits of all rows; every batch has the same shape.
+
+        Args:
+            fill: fill(start, out) writes rows start, ..., start + len(out) - 1
+            total: rows
+        Returns:
+            start, logits
+        """
         buffer = torch.zeros((min(self.batch_size, total), *self.shape), device=self.device)
         for start in range(0, total, self.batch_size):
             size = min(self.batch_size, total - start)
@@ -103,7 +110,17 @@ def soft_record(
 ) -> Record:                 # counts of the hard votes; moments: scores [B, N, C] float32
     """Evaluate all splits and keep their probabilities.
 
-    Raises ValueError for a model in training mode, images off the grid, or logits that are not finite."""
+    Raises ValueError for a model in training mode, images off the grid, or logits that are not finite.
+
+    Args:
+        model: base classifier with logits, in evaluation mode
+        x: [B, ...] images on the grid of the noise
+        noise: splitting noise
+        batch_size: rows per forward pass
+        index: [B] dataset indices
+    Returns:
+        counts of the hard votes; moments: scores [B, N, C] float32
+    """
     x, known = _looked_at(model, x, noise, index)
     run = _Runner(model, tuple(x.shape[1:]), batch_size, x.device, default_guard(model, x.device))
     scores, counts, fragile = [], [], []
@@ -125,7 +142,16 @@ def crossings(
     n_splits: int,     # number of splits N
     q: int,            # grid steps per unit of input
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # row in phases, feature, new numerator (units of 1/4q)
-    "All views with a single feature moved across its nearest cut, above or below, ordered by row."
+    """All views with a single feature moved across its nearest cut, above or below, ordered by row.
+
+    Args:
+        levels: [d] levels of one image, in [0, q]
+        phases: [T, d] phases of T splits
+        n_splits: number of splits N
+        q: grid steps per unit of input
+    Returns:
+        row in phases, feature, new numerator (units of 1/4q)
+    """
     levels, phases = np.asarray(levels, dtype=np.int64), np.asarray(phases, dtype=np.int64)
     # The nearest cuts, in half-steps: levels from above + 1 on lie beyond one, levels up to below beyond the other.
     above = levels + (phases - levels) % n_splits
@@ -176,7 +202,14 @@ def leading_linear(
     model: nn.Module,        # base classifier
     shape: tuple[int, ...],  # shape of one image
 ) -> tuple[nn.Module, Tensor, nn.Module] | None: # affine head, its weight [d, width] float32, the rest; or None
-    "Split off the affine head of a network: normalisation, flattening and a first linear layer."
+    """Split off the affine head of a network: normalisation, flattening and a first linear layer.
+
+    Args:
+        model: base classifier
+        shape: shape of one image
+    Returns:
+        affine head, its weight [d, width] float32, the rest; or None
+    """
     parts = _chain(model)
     place = next((at for at, part in enumerate(parts) if is_plain(part, nn.Linear)), None)
     if place is None or not all(any(is_plain(part, kind) for kind in PASSIVE) for part in parts[:place]):
@@ -206,7 +239,11 @@ class _Neighbours:
     entry: Tensor   # [M] to which value
 
     def full(self, run: _Runner, pick: Tensor) -> Iterator[tuple[int, Tensor]]: # start, logits
-        "Logits of the picked neighbours by full passes."
+        """Logits of the picked neighbours by full passes.
+
+        Returns:
+            start, logits
+        """
         def fill(start: int, out: Tensor) -> None:
             chosen, rows = pick[start:start + len(out)], out.view(len(out), -1)
             rows.copy_(self.views[self.row[chosen]])
@@ -214,13 +251,21 @@ class _Neighbours:
         return run.outputs(fill, len(pick))
 
     def votes(self, run: _Runner) -> Iterator[tuple[int, Tensor, Tensor]]: # start, votes, whether fragile
-        "By full passes."
+        """By full passes.
+
+        Returns:
+            start, votes, whether fragile
+        """
         everyone = torch.arange(len(self.row), device=self.row.device)
         for start, logits in self.full(run, everyone):
             yield start, *decide(logits, run.guard)
 
     def fast_votes(self, run: _Runner, head: _Head) -> Iterator[tuple[int, Tensor, Tensor]]: # as `votes`
-        "By updating the first activations; a vote within the guard is taken again by the full pass."
+        """By updating the first activations; a vote within the guard is taken again by the full pass.
+
+        Returns:
+            as `votes`
+        """
         front, weight, rest = head
         hidden, change = front(self.views.view(-1, *run.shape)), self.entry - self.views[self.row, self.feature]
         for start in range(0, len(self.row), run.batch_size):
@@ -273,7 +318,12 @@ class _Audit:
         phases: np.ndarray, # [N, d]
         last: int,          # splits up to this one
     ) -> None:
-        "Evaluate the neighbours of the splits up to `last`."
+        """Evaluate the neighbours of the splits up to `last`.
+
+        Args:
+            phases: [N, d]
+            last: splits up to this one
+        """
         first, self.done = self.done, last
         levels = noise.levels(image).view(-1).cpu().numpy()
         row, feature, value = crossings(levels, phases[first:last], noise.n_splits, noise.q)
@@ -325,7 +375,21 @@ def audit_record(
 ) -> Record:                    # counts, fragile; moments: label, kinds, need, evaluations, audited (splits looked at)
     """Evaluate all splits and their neighbours.
 
-    Raises ValueError for a model in training mode, images off the grid, or logits that are not finite."""
+    Raises ValueError for a model in training mode, images off the grid, or logits that are not finite.
+
+    Args:
+        model: base classifier, in evaluation mode
+        x: [B, ...] images on the grid of the noise
+        noise: splitting noise
+        batch_size: rows per forward pass
+        margin_guard: share of the largest logit; a smaller margin is fragile; None: what rounding
+            may do; 0: none
+        radius: stop each image once this radius is certain or out of reach; None: exact audit
+        fast: update the first linear layer instead of full passes, where the network has one
+        index: [B] dataset indices
+    Returns:
+        counts, fragile; moments: label, kinds, need, evaluations, audited (splits looked at)
+    """
     x, known = _looked_at(model, x, noise, index)
     guard = default_guard(model, x.device) if margin_guard is None else margin_guard
     run, d = _Runner(model, tuple(x.shape[1:]), batch_size, x.device, guard), x[0].numel()

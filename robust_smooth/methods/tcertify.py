@@ -77,7 +77,19 @@ def limits(
     """Lower limit of the top class and upper limit of all others, with their complements.
 
     Feng et al., Algorithm 2, with its sum or with the limit of the largest count (Lemma R of the proof notebook
-    `adre_coverage`: the largest count is at least that of the likeliest rival). Raises ValueError."""
+    `adre_coverage`: the largest count is at least that of the likeliest rival). Raises ValueError.
+
+    Args:
+        counts: [B, C] votes, whole numbers
+        label: [B] class claimed for each image, fixed without looking at `counts`
+        n: [B] or a number: draws
+        level_top: level of the top side, in [0, 1); broadcasts to [B]
+        level_rival: level of the rivals, in [0, 1); broadcasts to [B]
+        bound: "runner-up": limit of the largest rival count; "sum": the paper's sum over all rivals
+        cap: cap the rivals' bound at 1 - p_lower
+    Returns:
+        p_lower, p_upper, 1 - p_lower, 1 - p_upper, each [B]
+    """
     top, rest = _split(counts, label)
     p_lower = binomial_lower(top, n, level_top)
     q_lower = binomial_lower(top, n, level_top, complement=True)
@@ -100,7 +112,16 @@ def _check_ratios(t: ArrayLike, name: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Sharing:
-    "How alpha is shared between the two sides of an image; what `certify` was asked for, in one place."
+    """How alpha is shared between the two sides of an image; what `certify` was asked for, in one place.
+
+    Args:
+        mode: one of `RULES`
+        reuse: the class is selected from the votes that are certified
+        t: mode "sound": share of the top class, or "selection"
+        cap: cap the rivals' bound at 1 - p_lower
+        ratios: grid of shares
+        half_rule: demand p_lower > 1/2; None: in mode "paper" and with reuse only
+    """
     alpha: float
     mode: str = "sound"              # one of `RULES`
     reuse: bool = False              # the class is selected from the votes that are certified
@@ -142,7 +163,11 @@ class _Votes:
         return _Votes(self.counts[rows], self.label[rows], self.n[rows])
 
     def radius(self, top: ArrayLike, rival: ArrayLike, rule: Sharing, bound: str) -> np.ndarray: # [B], at sigma = 1
-        "The radius at given levels of the two sides."
+        """The radius at given levels of the two sides.
+
+        Returns:
+            [B], at sigma = 1
+        """
         p_lower, p_upper, q_lower, q_upper = limits(self.counts, self.label, self.n, top, rival, bound, rule.cap)
         claimed = interval_radius(p_lower, p_upper, 1.0, q_lower, q_upper)
         return np.where((p_lower > 0.5) | (not rule.majority), claimed, 0.0)
@@ -218,7 +243,13 @@ def _claims(selection: np.ndarray, # [B, C] selection votes
 
 def minimum_n(alpha: float, # failure probability, in (0, 1)
              ) -> int:      # draws
-    "Fewest draws that can certify anything with an even split: (alpha / 2)^(1/n) > 1/2."
+    """Fewest draws that can certify anything with an even split: (alpha / 2)^(1/n) > 1/2.
+
+    Args:
+        alpha: failure probability, in (0, 1)
+    Returns:
+        draws
+    """
     return fewest_draws(check_level(alpha) / 2)
 
 # %% ../../nbs/methods/01_tcertify.ipynb #11340edf
@@ -237,7 +268,21 @@ def certify(
 ) -> Certificates:            # details: level_top and level_rival, what each side of an image was given of alpha
     """l2 certificates from a lower limit of the top class and an upper limit of its rivals.
 
-    Feng et al., Algorithm 2, repaired. Raises ValueError."""
+    Feng et al., Algorithm 2, repaired. Raises ValueError.
+
+    Args:
+        record: votes under Gaussian noise, a fixed number of draws
+        norm: l2 only
+        alpha: failure probability per image, in (0, 1)
+        mode: "sound": proved; "paper": Algorithm 2 as printed
+        reuse: True: select the class from the estimation votes themselves
+        t: mode "sound": share of alpha for the top class, in (0, 1], or "selection"
+        cap: cap the rivals' bound at 1 - p_lower
+        ratios: grid of t for mode "paper" and t="selection", in (0, 1]
+        half_rule: demand p_lower > 1/2; None: in mode "paper" and with reuse only
+    Returns:
+        details: level_top and level_rival, what each side of an image was given of alpha
+    """
     if mode == "paper":
         doubled = "; with reuse=True its error reaches 1.96 alpha" if reuse else ""
         warnings.warn("mode='paper' chooses the split of alpha after seeing the votes, "
@@ -278,7 +323,13 @@ def _is_capped(c: Certificates, top: np.ndarray) -> np.ndarray: # [B] bool
 @proving(columns=_sides_hold)
 def check(certificates: Certificates, # as `certify` made them
          ) -> np.ndarray:             # [B] bool; an abstention is always fine
-    "Re-prove each radius from its votes by forward binomial tails at the stated limits, without an inverse."
+    """Re-prove each radius from its votes by forward binomial tails at the stated limits, without an inverse.
+
+    Args:
+        certificates: as `certify` made them
+    Returns:
+        [B] bool; an abstention is always fine
+    """
     c, w = certificates, certificates.witness
     kept, printed = c.label != ABSTAIN, w["printed"]
     top = _split(w["counts"], w["selected"])[0]
@@ -296,7 +347,14 @@ def check(certificates: Certificates, # as `certify` made them
 def outcomes(n: int,       # draws, >= 1
              classes: int, # C >= 2
             ) -> np.ndarray: # [M, C] int64: every vector of counts that adds up to n
-    "All outcomes of n votes for C classes. Raises ValueError above two million."
+    """All outcomes of n votes for C classes. Raises ValueError above two million.
+
+    Args:
+        n: draws, >= 1
+        classes: C >= 2
+    Returns:
+        [M, C] int64: every vector of counts that adds up to n
+    """
     if math.comb(n + classes - 1, classes - 1) > 2_000_000:
         raise ValueError(f"n = {n} and {classes} classes have more than 2,000,000 outcomes; take a smaller n")
     rows = np.arange(n + 1)[:, None]
@@ -336,7 +394,23 @@ def failure_probability(
     ratios: Sequence[float] = RATIOS, # as in `certify`
     half_rule: bool | None = None,    # as in `certify`
 ) -> float:             # exact probability of a false claim
-    "Exact probability that `certify` returns a false claim, by enumeration of the multinomial law. Raises ValueError."
+    """Exact probability that `certify` returns a false claim, by enumeration of the multinomial law.
+    Raises ValueError.
+
+    Args:
+        p: [C] true class probabilities, adding up to 1
+        n: draws; C = 3 allows about 1900, C = 4 about 220
+        alpha: nominal failure probability, in (0, 1)
+        mode: as in `certify`; "joint": both sides at the full alpha, a conjecture
+        reuse: as in `certify`
+        selected: without reuse, the class fixed beforehand; None: the worst
+        t: as in `certify`; "selection" is refused, since there are no selection votes
+        cap: as in `certify`
+        ratios: as in `certify`
+        half_rule: as in `certify`
+    Returns:
+        exact probability of a false claim
+    """
     p = _check_probabilities(p, n, t, selected)
     rule = Sharing(check_level(alpha), mode, reuse, t, cap, ratios, half_rule)
     counts = outcomes(int(n), len(p))
@@ -364,7 +438,16 @@ def verify_joint(
 ) -> np.ndarray: # [S, D] probability of a false claim at s = h(a) + h(b), divided by alpha
     """Exact error of the conjecture along the worst curve of each attainable radius.
 
-    All of it for `thresholds=None`. Beyond alpha = 1/2 it does exceed 1. Raises ValueError."""
+    All of it for `thresholds=None`. Beyond alpha = 1/2 it does exceed 1. Raises ValueError.
+
+    Args:
+        n: draws, >= 1
+        alpha: level of both sides, in (0, 1)
+        thresholds: [S] pairs (a, b) of counts with 0 < a <= b <= n; None: all
+        deltas: [D] half distances of the two quantiles, >= 0; None: 41 values in [0, 4]
+    Returns:
+        [S, D] probability of a false claim at s = h(a) + h(b), divided by alpha
+    """
     check_level(alpha)
     if thresholds is None:
         thresholds = [(a, b) for a in range(1, n + 1) for b in range(a, n + 1)]
@@ -396,7 +479,17 @@ def largest_radius(noise: Any,        # Gaussian noise
                    norm: str = "l2",  # l2
                    dim: int = 1,      # number of inputs
                   ) -> float:         # input units
-    "The radius that n unanimous votes prove in the default mode."
+    """The radius that n unanimous votes prove in the default mode.
+
+    Args:
+        noise: Gaussian noise
+        n: draws
+        alpha: failure probability
+        norm: l2
+        dim: number of inputs
+    Returns:
+        input units
+    """
     p, q = (binomial_lower(n, n, alpha / 2, complement=side) for side in (False, True))
     return float(noise.sigma / 2 * probit_gap(p, q_lower=q))
 

@@ -46,7 +46,14 @@ def radius(
     p_lower: ArrayLike, # lower bounds of the top class's probability, in [0, 1], any shape
     lam: ArrayLike,     # half-width of the noise, in input units, > 0; broadcasts
 ) -> np.ndarray:     # float64: l1 radius in input units, rounded down; 0 where p_lower <= 1/2
-    "Certified l1 radius 2 lam (p - 1/2) (Lee et al. 2019; Levine and Feizi 2021, Theorem 1). Raises ValueError."
+    """Certified l1 radius 2 lam (p - 1/2) (Lee et al. 2019; Levine and Feizi 2021, Theorem 1). Raises ValueError.
+
+    Args:
+        p_lower: lower bounds of the top class's probability, in [0, 1], any shape
+        lam: half-width of the noise, in input units, > 0; broadcasts
+    Returns:
+        float64: l1 radius in input units, rounded down; 0 where p_lower <= 1/2
+    """
     p, lam = np.asarray(p_lower, dtype=np.float64), np.asarray(lam, dtype=np.float64)
     if not np.all((p >= 0) & (p <= 1)):
         raise ValueError(f"p_lower must be in [0, 1], got {p_lower!r}")
@@ -63,7 +70,15 @@ def grid_radius(steps: ArrayLike,              # certified whole steps L >= 0
                ) -> np.ndarray:                # float64: L/q, or (L + 1)/2q
     """Radius of L whole steps.
 
-    Closed ball L/q on the grid; open ball (L+1)/2q for real inputs that are rounded first. Raises ValueError."""
+    Closed ball L/q on the grid; open ball (L+1)/2q for real inputs that are rounded first. Raises ValueError.
+
+    Args:
+        steps: certified whole steps L >= 0
+        q: grid steps per unit of input, >= 1; broadcasts
+        adversary: one of `ADVERSARIES`
+    Returns:
+        float64: L/q, or (L + 1)/2q
+    """
     if adversary not in ADVERSARIES:
         raise ValueError(f"adversary must be one of {ADVERSARIES}, got {adversary!r}")
     steps, q = np.asarray(steps, dtype=np.int64), np.asarray(q)
@@ -122,7 +137,16 @@ def certify(
 ) -> Certificates:
     """Certified l1 radii of uniform and independently split noise.
 
-    Lee et al. 2019; Yang et al. 2020. Raises ValueError."""
+    Lee et al. 2019; Yang et al. 2020. Raises ValueError.
+
+    Args:
+        record: votes under one of `UNIFORM_NOISES`
+        norm: only "l1"
+        alpha: failure probability per image, in (0, 1)
+        mode: "sound", or "paper": two-sided interval, limit stored in float32
+        levels: grid steps per unit of input, if attackers stay on that grid
+        adversary: noise on a grid: "quantised" or "continuous"
+    """
     lam, splits = check_positive(record.noise.lam, "noise.lam"), getattr(record.noise, "n_splits", 0)
     q = _grid_of(record.noise, levels, adversary)
     lower = _lower_limit(record, alpha, mode)
@@ -154,7 +178,13 @@ def _reach(w: Mapping[str, np.ndarray], # witness
 @proving
 def check(certificates: Certificates, # from `certify`
          ) -> np.ndarray:             # [B] bool; an abstention is always fine
-    "Re-prove each radius from its votes: the tail at p_lower is at most alpha, and the radius follows from p_lower."
+    """Re-prove each radius from its votes: the tail at p_lower is at most alpha, and the radius follows from p_lower.
+
+    Args:
+        certificates: from `certify`
+    Returns:
+        [B] bool; an abstention is always fine
+    """
     c, w, kept = certificates, certificates.witness, certificates.label != ABSTAIN
     lower = np.where(kept, c.p_lower, 0.75)
     proved = tail_at_least(w["hits"], c.n, lower) <= c.alpha * (1 + 1e-9)
@@ -178,7 +208,17 @@ def largest_radius(noise: Any,          # uniform or randomised splitting noise
                    norm: str = "l1",    # "l1"
                    dim: int | None = None, # not used
                   ) -> float:           # input units
-    "Radius when all n votes agree; whole steps for a noise on a grid."
+    """Radius when all n votes agree; whole steps for a noise on a grid.
+
+    Args:
+        noise: uniform or randomised splitting noise
+        n: draws
+        alpha: failure probability, in (0, 1)
+        norm: "l1"
+        dim: not used
+    Returns:
+        input units
+    """
     lower, q = binomial_lower(n, n, alpha), getattr(noise, "q", None)
     if q is None:
         return float(radius(lower, noise.lam))

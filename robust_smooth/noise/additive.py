@@ -35,7 +35,12 @@ def _check_out(x: Tensor, out: Tensor) -> None:
 
 # %% ../../nbs/noise/00_additive.ipynb #7d4cf265
 class Noise:
-    "Base of all smoothing distributions: frozen dataclasses with keyword-only, JSON-able settings."
+    """Base of all smoothing distributions: frozen dataclasses with keyword-only, JSON-able settings.
+
+    Args:
+        deterministic: True: `evaluations` perturbed copies are visited by number instead of drawn
+        unit_only: True: only for inputs in [0, 1], whose grid or ends it knows
+    """
     deterministic: ClassVar[bool] = False # True: `evaluations` perturbed copies are visited by number instead of drawn
     unit_only: ClassVar[bool] = False     # True: only for inputs in [0, 1], whose grid or ends it knows
 
@@ -49,14 +54,29 @@ class Noise:
                 generator: torch.Generator, # source of randomness, on the device of `out`
                 out: Tensor,                # [m, ...] float: overwritten with m perturbed copies of x
                ) -> Tensor:                 # out
-        "Fill `out` with independently perturbed copies of one image."
+        """Fill `out` with independently perturbed copies of one image.
+
+        Args:
+            x: [...]: one image, float, in [0, 1], or what `prepare` made of it
+            generator: source of randomness, on the device of `out`
+            out: [m, ...] float: overwritten with m perturbed copies of x
+        Returns:
+            out
+        """
         raise TypeError(f"{type(self).__name__} does not define perturb")
 
     def tile(self,
              x: Tensor, # [...]: one image, as `prepare` made it
              rows: int, # copies, >= 1
             ) -> Tensor: # [m, ...] as `around` wants them
-        "Copies of a small image, made once for many batches."
+        """Copies of a small image, made once for many batches.
+
+        Args:
+            x: [...]: one image, as `prepare` made it
+            rows: copies, >= 1
+        Returns:
+            [m, ...] as `around` wants them
+        """
         return x.expand(rows, *x.shape).contiguous()
 
     def around(self,
@@ -64,7 +84,15 @@ class Noise:
                generators: Iterable[torch.Generator], # [k] sources of randomness, asked for one at a time
                out: Tensor,    # [k m, ...] float32, contiguous: overwritten with what k calls of `perturb` give
               ) -> Tensor:     # out
-        "`perturb`, bit for bit, for tiny images, where the calls and not the numbers take time."
+        """`perturb`, bit for bit, for tiny images, where the calls and not the numbers take time.
+
+        Args:
+            copies: [m, ...] of one image, from `tile`
+            generators: [k] sources of randomness, asked for one at a time
+            out: [k m, ...] float32, contiguous: overwritten with what k calls of `perturb` give
+        Returns:
+            out
+        """
         for part, generator in zip(out.split(len(copies)), generators):
             self.perturb(copies[0], generator, part)
         return out
@@ -74,18 +102,37 @@ class Noise:
               start: int,  # number of the first copy, >= 0
               out: Tensor, # [m, ...] float32, on the device of x: overwritten with copies start, ..., start + m - 1
              ) -> Tensor:  # out
-        "Fill `out` with copies of one image, by number, for deterministic noises."
+        """Fill `out` with copies of one image, by number, for deterministic noises.
+
+        Args:
+            x: [...]: one image, as `prepare` made it
+            start: number of the first copy, >= 0
+            out: [m, ...] float32, on the device of x: overwritten with copies start, ..., start + m
+                - 1
+        Returns:
+            out
+        """
         raise TypeError(f"{type(self).__name__} is drawn, not visited")
 
     def check_images(self,
                      images: Tensor, # [B, ...] images about to be voted on
                     ) -> None:
-        "Raise ValueError if the images do not suit this noise; additive noise suits all."
+        """Raise ValueError if the images do not suit this noise; additive noise suits all.
+
+        Args:
+            images: [B, ...] images about to be voted on
+        """
 
     def prepare(self,
                 images: Tensor, # [B, ...] images about to be voted on
                ) -> Tensor:     # [B, ...] what `perturb` and `visit` are given, image by image
-        "Checks and conversions that need not be repeated at every visit: here none."
+        """Checks and conversions that need not be repeated at every visit: here none.
+
+        Args:
+            images: [B, ...] images about to be voted on
+        Returns:
+            [B, ...] what `perturb` and `visit` are given, image by image
+        """
         return images
 
 # %% ../../nbs/noise/00_additive.ipynb #096d51e6
@@ -96,7 +143,14 @@ class Additive(Noise):
                out: Tensor,                # [m, ...] float: overwritten with m draws
                generator: torch.Generator, # source of randomness, on the device of `out`
               ) -> Tensor:                 # out
-        "Fill `out` with independent draws of the noise."
+        """Fill `out` with independent draws of the noise.
+
+        Args:
+            out: [m, ...] float: overwritten with m draws
+            generator: source of randomness, on the device of `out`
+        Returns:
+            out
+        """
         raise TypeError(f"{type(self).__name__} does not define sample")
 
     def perturb(self, x: Tensor, generator: torch.Generator, out: Tensor) -> Tensor:
@@ -115,7 +169,14 @@ class Additive(Noise):
                           z: Tensor,     # [m, ...] noise
                           delta: Tensor, # [...] shift
                          ) -> Tensor:    # [m] float64: log q(z - delta) - log q(z)
-        "Log-likelihood ratio of the noise shifted by `delta` against the unshifted, never NaN."
+        """Log-likelihood ratio of the noise shifted by `delta` against the unshifted, never NaN.
+
+        Args:
+            z: [m, ...] noise
+            delta: [...] shift
+        Returns:
+            [m] float64: log q(z - delta) - log q(z)
+        """
         raise TypeError(f"{type(self).__name__} does not define log_density_ratio")
 
 # %% ../../nbs/noise/00_additive.ipynb #353c7cea
@@ -135,7 +196,11 @@ def _check_layout() -> None:
 
 # %% ../../nbs/noise/00_additive.ipynb #c2875864
 class Stream:
-    "A generator on a device that begins anew, for one chunk of noise after another."
+    """A generator on a device that begins anew, for one chunk of noise after another.
+
+    Args:
+        device: where noise is drawn
+    """
 
     def __init__(self,
                  device: torch.device, # where noise is drawn
@@ -153,7 +218,17 @@ class Stream:
            stage: str, # one of `STAGES`
            chunk: int, # number of the chunk in the stage, >= 0
           ) -> torch.Generator: # the same generator each time
-        "The generator at the beginning of a chunk, whatever was drawn from it before. Raises ValueError or TypeError."
+        """The generator at the beginning of a chunk, whatever was drawn from it before. Raises
+        ValueError or TypeError.
+
+        Args:
+            seed: seed of the run
+            index: dataset index of the image
+            stage: one of `STAGES`
+            chunk: number of the chunk in the stage, >= 0
+        Returns:
+            the same generator each time
+        """
         if self.kind == "cpu":
             mersenne_state(seed, index, stage, chunk, out=self._state)
             return self.generator.set_state(self._tensor)
@@ -168,7 +243,16 @@ def noisy_rows(noise: Noise, # smoothing distribution
                count: int,   # copies, >= 1; a deterministic noise has no more than its evaluations
                index: int,   # dataset index
               ) -> Tensor:   # [m, ...] float32, on the device of x
-    "A few noisy copies of an image, the same every time."
+    """A few noisy copies of an image, the same every time.
+
+    Args:
+        noise: smoothing distribution
+        x: [...]: one image, as `prepare` made it
+        count: copies, >= 1; a deterministic noise has no more than its evaluations
+        index: dataset index
+    Returns:
+        [m, ...] float32, on the device of x
+    """
     import torch
     rows = min(count, noise.evaluations) if noise.deterministic else count
     out = torch.empty((rows, *x.shape), dtype=torch.float32, device=x.device)
@@ -180,7 +264,12 @@ def noisy_rows(noise: Noise, # smoothing distribution
 @register_noise
 @dataclass(frozen=True, kw_only=True)
 class Gaussian(Additive):
-    "Isotropic Gaussian noise N(0, sigma^2 I) (Cohen, Rosenfeld and Kolter 2019). Raises ValueError unless sigma > 0."
+    """Isotropic Gaussian noise N(0, sigma^2 I) (Cohen, Rosenfeld and Kolter 2019). Raises ValueError
+    unless sigma > 0.
+
+    Args:
+        sigma: standard deviation per input, in input units, > 0
+    """
     sigma: float # standard deviation per input, in input units, > 0
 
     def __post_init__(self):
@@ -200,7 +289,11 @@ class Gaussian(Additive):
 @register_noise
 @dataclass(frozen=True, kw_only=True)
 class Uniform(Additive):
-    "Independent uniform noise on (-lam, lam) (Lee et al. 2019; Yang et al. 2020). Raises ValueError unless lam > 0."
+    """Independent uniform noise on (-lam, lam) (Lee et al. 2019; Yang et al. 2020). Raises ValueError unless lam > 0.
+
+    Args:
+        lam: half-width, in input units, > 0
+    """
     lam: float # half-width, in input units, > 0
 
     def __post_init__(self):
@@ -210,7 +303,13 @@ class Uniform(Additive):
     def from_sigma(cls,
                    sigma: float, # standard deviation, in input units, > 0
                   ) -> Uniform:  # half-width sqrt(3) sigma
-        "Uniform noise of the given standard deviation."
+        """Uniform noise of the given standard deviation.
+
+        Args:
+            sigma: standard deviation, in input units, > 0
+        Returns:
+            half-width sqrt(3) sigma
+        """
         return cls(lam=math.sqrt(3) * check_positive(sigma, "sigma"))
 
     @property

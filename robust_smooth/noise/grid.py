@@ -56,7 +56,16 @@ def n_splits(q: int,                                       # grid steps per unit
              sigma: float | Fraction | str | None = None,  # noise level as lam / sqrt(3), > 0
              lam: float | Fraction | str | None = None,    # or as lam, > 0; exactly one of the two
             ) -> int:                                      # N, >= 1
-    "Number of splits N = floor(2 lam q), exactly (Levine and Feizi 2021, section 4.1). Raises ValueError if there is none."
+    """Number of splits N = floor(2 lam q), exactly (Levine and Feizi 2021, section 4.1). Raises
+    ValueError if there is none.
+
+    Args:
+        q: grid steps per unit of input, >= 1: images 255, digits 16
+        sigma: noise level as lam / sqrt(3), > 0
+        lam: or as lam, > 0; exactly one of the two
+    Returns:
+        N, >= 1
+    """
     steps = _whole(q, "q", 1)
     if (sigma is None) == (lam is None):
         raise ValueError(f"give exactly one of sigma and lam, got sigma={sigma!r} and lam={lam!r}")
@@ -74,7 +83,15 @@ def offsets(seed: int,     # seed of the Mersenne Twister, in [0, 2^32)
             n_splits: int, # number of splits N, >= 1
             d: int,        # number of inputs, >= 1
            ) -> np.ndarray: # [d] int64 in [0, N)
-    "The fixed offsets v of the splits, the same everywhere. Raises ValueError."
+    """The fixed offsets v of the splits, the same everywhere. Raises ValueError.
+
+    Args:
+        seed: seed of the Mersenne Twister, in [0, 2^32)
+        n_splits: number of splits N, >= 1
+        d: number of inputs, >= 1
+    Returns:
+        [d] int64 in [0, N)
+    """
     seed, count, d = _whole(seed, "seed", 0), _whole(n_splits, "n_splits", 1), _whole(d, "d", 1)
     return np.random.RandomState(seed).randint(0, count, size=d, dtype=np.int64)
 
@@ -86,7 +103,16 @@ def split_levels(levels: ArrayLike, # whole numbers in [0, q], any shape
                  n_splits: int,     # number of splits N, >= 1
                  q: int,            # grid steps per unit of input, >= 1
                 ) -> np.ndarray:    # int16 (int32 for q > 8191): numerators Z in [0, 4q] of the noised values Z / 4q
-    "Centre of each level's cell in units of 1/4q (Levine and Feizi 2021, equations 14, 27, 28). Raises ValueError."
+    """Centre of each level's cell in units of 1/4q (Levine and Feizi 2021, equations 14, 27, 28). Raises ValueError.
+
+    Args:
+        levels: whole numbers in [0, q], any shape
+        phase: phases k, whole numbers, broadcasts; only k mod N matters
+        n_splits: number of splits N, >= 1
+        q: grid steps per unit of input, >= 1
+    Returns:
+        int16 (int32 for q > 8191): numerators Z in [0, 4q] of the noised values Z / 4q
+    """
     count, q = _whole(n_splits, "n_splits", 1), _whole(q, "q", 1)
     level, cut = _integers(levels, "levels"), _integers(phase, "phase")
     if level.size and not 0 <= level.min() <= level.max() <= q:
@@ -200,7 +226,13 @@ class _OnGrid(Noise):
     def levels(self,
                images: Tensor, # [...] float in [0, 1] on the grid k/q; uint8 for q = 255, uint16 for q = 65535
               ) -> Tensor:     # [...] int32 in [0, q]
-        "Integer levels of images. Raises ValueError naming the first entry off the grid (NaN included)."
+        """Integer levels of images. Raises ValueError naming the first entry off the grid (NaN included).
+
+        Args:
+            images: [...] float in [0, 1] on the grid k/q; uint8 for q = 255, uint16 for q = 65535
+        Returns:
+            [...] int32 in [0, q]
+        """
         return _grid_levels(images, self.q)
 
     def check_images(self, images: Tensor) -> None:
@@ -249,7 +281,15 @@ class _Splits(_OnGrid):
 @register_noise
 @dataclass(frozen=True, kw_only=True)
 class Splitting(_Splits):
-    "Deterministic splitting noise on the grid k/q: N splits with fixed offsets (Levine and Feizi 2021). Raises ValueError."
+    """Deterministic splitting noise on the grid k/q: N splits with fixed offsets (Levine and Feizi
+    2021). Raises ValueError.
+
+    Args:
+        q: grid steps per unit of input, >= 1: images 255, digits 16
+        n_splits: number of splits N, >= 1; N = 2 lam q
+        seed: seed of the offsets, in [0, 2^32)
+        shifts: offsets of one's own, one per input, taken mod N; None: from the seed
+    """
     deterministic: ClassVar[bool] = True
     n_splits: int # number of splits N, >= 1; N = 2 lam q
     q: int        # grid steps per unit of input, >= 1: images 255, digits 16
@@ -268,7 +308,15 @@ class Splitting(_Splits):
                    q: int,                        # grid steps per unit of input
                    seed: int = 0,                 # seed of the offsets
                   ) -> Splitting:                 # N = largest integer with N^2 <= 12 sigma^2 q^2
-        "Splitting noise at the papers' noise level sigma."
+        """Splitting noise at the papers' noise level sigma.
+
+        Args:
+            sigma: noise level lam / sqrt(3), > 0
+            q: grid steps per unit of input
+            seed: seed of the offsets
+        Returns:
+            N = largest integer with N^2 <= 12 sigma^2 q^2
+        """
         return cls(n_splits=n_splits(q, sigma=sigma), q=q, seed=seed)
 
     @classmethod
@@ -277,7 +325,15 @@ class Splitting(_Splits):
                  q: int,                      # grid steps per unit of input
                  seed: int = 0,               # seed of the offsets
                 ) -> Splitting:               # N = floor(2 lam q), exactly
-        "Splitting noise at noise level lam."
+        """Splitting noise at noise level lam.
+
+        Args:
+            lam: noise level lam, > 0
+            q: grid steps per unit of input
+            seed: seed of the offsets
+        Returns:
+            N = floor(2 lam q), exactly
+        """
         return cls(n_splits=n_splits(q, lam=lam), q=q, seed=seed)
 
     @property
@@ -288,7 +344,13 @@ class Splitting(_Splits):
     def offsets(self,
                 d: int,        # number of inputs
                ) -> np.ndarray: # [d] int64 in [0, N)
-        "The offsets v in use. Raises ValueError if own offsets do not fit the number of inputs."
+        """The offsets v in use. Raises ValueError if own offsets do not fit the number of inputs.
+
+        Args:
+            d: number of inputs
+        Returns:
+            [d] int64 in [0, N)
+        """
         if self.shifts is None:
             return offsets(self.seed, self.n_splits, d)
         if len(self.shifts) != d:
@@ -298,7 +360,13 @@ class Splitting(_Splits):
     def fingerprint(self,
                     d: int, # number of inputs
                    ) -> str: # 64 hex digits
-        "SHA-256 of the offsets (little-endian int64): stored with a model, compared when it is used."
+        """SHA-256 of the offsets (little-endian int64): stored with a model, compared when it is used.
+
+        Args:
+            d: number of inputs
+        Returns:
+            64 hex digits
+        """
         return hashlib.sha256(self.offsets(d).astype("<i8").tobytes()).hexdigest()
 
     def check_images(self, images: Tensor) -> None:
@@ -312,7 +380,17 @@ class Splitting(_Splits):
               start: int,  # number of the first split, >= 0
               out: Tensor, # [m, ...] float32, on the device of x: overwritten with splits start, ..., start + m - 1
              ) -> Tensor:  # out
-        "Fill `out` with consecutive splits of one image, the same bits everywhere. Raises ValueError off the grid or beyond N."
+        """Fill `out` with consecutive splits of one image, the same bits everywhere. Raises ValueError
+        off the grid or beyond N.
+
+        Args:
+            x: [...]: one image on the grid, or its int32 levels from `prepare`, not checked again
+            start: number of the first split, >= 0
+            out: [m, ...] float32, on the device of x: overwritten with splits start, ..., start + m
+                - 1
+        Returns:
+            out
+        """
         import torch
         _check_out(x, out)
         end = start + len(out)
@@ -329,7 +407,14 @@ class Splitting(_Splits):
                 images: Tensor,             # [B, ...] on the grid
                 generator: torch.Generator, # source of randomness, on the device of the images
                ) -> Tensor:                 # [B, ...] float32: one uniformly drawn split of each image
-        "One noisy copy of each image of a batch, for training."
+        """One noisy copy of each image of a batch, for training.
+
+        Args:
+            images: [B, ...] on the grid
+            generator: source of randomness, on the device of the images
+        Returns:
+            [B, ...] float32: one uniformly drawn split of each image
+        """
         import torch
         out = torch.empty(images.shape, dtype=torch.float32, device=images.device)
         split = _phases(self.n_splits, (len(images), 1), generator, images.device)
@@ -361,7 +446,13 @@ def _phases(count: int,          # N
 @register_noise
 @dataclass(frozen=True, kw_only=True)
 class IndependentSplitting(_Splits):
-    "Splitting noise with a random phase per feature (Levine and Feizi 2021, Theorem 2). Raises ValueError unless N, q >= 1."
+    """Splitting noise with a random phase per feature (Levine and Feizi 2021, Theorem 2). Raises
+    ValueError unless N, q >= 1.
+
+    Args:
+        q: grid steps per unit of input, >= 1
+        n_splits: number of phases N, >= 1; N = 2 lam q
+    """
     n_splits: int # number of phases N, >= 1; N = 2 lam q
     q: int        # grid steps per unit of input, >= 1
 
@@ -374,7 +465,12 @@ class IndependentSplitting(_Splits):
                    sigma: float | Fraction | str, # noise level lam / sqrt(3), > 0
                    q: int,                        # grid steps per unit of input
                   ) -> IndependentSplitting:
-        "Noise at level sigma = lam / sqrt(3)."
+        """Noise at level sigma = lam / sqrt(3).
+
+        Args:
+            sigma: noise level lam / sqrt(3), > 0
+            q: grid steps per unit of input
+        """
         return cls(n_splits=n_splits(q, sigma=sigma), q=q)
 
     @classmethod
@@ -382,7 +478,12 @@ class IndependentSplitting(_Splits):
                  lam: float | Fraction | str, # noise level lam, > 0
                  q: int,                      # grid steps per unit of input
                 ) -> IndependentSplitting:
-        "Noise at level lam."
+        """Noise at level lam.
+
+        Args:
+            lam: noise level lam, > 0
+            q: grid steps per unit of input
+        """
         return cls(n_splits=n_splits(q, lam=lam), q=q)
 
     def perturb(self, x: Tensor, generator: torch.Generator, out: Tensor) -> Tensor:
@@ -402,7 +503,12 @@ class IndependentSplitting(_Splits):
 @register_noise
 @dataclass(frozen=True, kw_only=True)
 class ContinuousSplitting(Noise):
-    "Splitting noise with a random real cut per feature (Levine and Feizi 2021, Theorem 2). Raises ValueError unless lam > 0."
+    """Splitting noise with a random real cut per feature (Levine and Feizi 2021, Theorem 2). Raises
+    ValueError unless lam > 0.
+
+    Args:
+        lam: noise level: cuts are 2 lam apart, > 0
+    """
     unit_only: ClassVar[bool] = True
     lam: float # noise level: cuts are 2 lam apart, > 0
 

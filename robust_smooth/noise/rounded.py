@@ -47,7 +47,14 @@ def _symmetric(half: list[int]) -> list[int]:
 def rounded_law(sigma: float, # standard deviation before rounding, in input units, > 0
                 q: int,       # grid steps per unit of input, >= 1
                ) -> list[int]: # probabilities of -T, ..., T in units of 2^-120; they add up to 2^120
-    "The law of round(q Z) for normal Z, in whole numbers. Raises ValueError where sigma q is above 4096."
+    """The law of round(q Z) for normal Z, in whole numbers. Raises ValueError where sigma q is above 4096.
+
+    Args:
+        sigma: standard deviation before rounding, in input units, > 0
+        q: grid steps per unit of input, >= 1
+    Returns:
+        probabilities of -T, ..., T in units of 2^-120; they add up to 2^120
+    """
     import mpmath
     reach = math.ceil(LAW_REACH * _check_steps(sigma * q, "sigma"))
     with mpmath.workprec(LAW_BITS + 40):
@@ -60,7 +67,14 @@ def rounded_law(sigma: float, # standard deviation before rounding, in input uni
 def uniform_law(lam: float, # half-width before rounding, in input units, > 0
                 q: int,     # grid steps per unit of input, >= 1
                ) -> list[int]: # probabilities of -T, ..., T in units of 2^-120; they add up to 2^120
-    "The law of round(q U) for U uniform on (-lam, lam), in whole numbers. Raises ValueError for lam q above 4096."
+    """The law of round(q U) for U uniform on (-lam, lam), in whole numbers. Raises ValueError for lam q above 4096.
+
+    Args:
+        lam: half-width before rounding, in input units, > 0
+        q: grid steps per unit of input, >= 1
+    Returns:
+        probabilities of -T, ..., T in units of 2^-120; they add up to 2^120
+    """
     _check_steps(lam * q, "lam")
     edge = Fraction(lam) * q
     reach = math.ceil(edge - Fraction(1, 2))
@@ -74,7 +88,14 @@ FAST_BITS = 16 # of one look-up; a table of 256 KiB stays in a processor's secon
 def shares(weights: list[int], # a law in units of 2^-120
            bits: int = FAST_BITS, # size of the look-up
           ) -> tuple[np.ndarray, list[int]]: # [K] whole shares c, int64; [K] rests, in units of 2^-120
-    "Cut each probability into whole multiples of 2^-bits and a rest."
+    """Cut each probability into whole multiples of 2^-bits and a rest.
+
+    Args:
+        weights: a law in units of 2^-120
+        bits: size of the look-up
+    Returns:
+        [K] whole shares c, int64; [K] rests, in units of 2^-120
+    """
     digits = LAW_BITS - bits
     whole = np.array([weight >> digits for weight in weights], dtype=np.int64)
     return whole, [weight & (1 << digits) - 1 for weight in weights]
@@ -83,7 +104,14 @@ def shares(weights: list[int], # a law in units of 2^-120
 def alias_table(weights: list[int], # whole numbers whose sum is a multiple of `cells`
                 cells: int | None = None, # number of cells, at least that of weights; None: the next power of two
                ) -> tuple[list[int], list[int]]: # own share of each cell; the outcome that has the rest of it
-    "Cut a law into cells of equal weight with at most two outcomes each (Walker 1977), exactly."
+    """Cut a law into cells of equal weight with at most two outcomes each (Walker 1977), exactly.
+
+    Args:
+        weights: whole numbers whose sum is a multiple of `cells`
+        cells: number of cells, at least that of weights; None: the next power of two
+    Returns:
+        own share of each cell; the outcome that has the rest of it
+    """
     count = 1 << (len(weights) - 1).bit_length() if cells is None else cells
     capacity = sum(weights) // count
     left = [*weights, *[0] * (count - len(weights))]
@@ -217,7 +245,11 @@ class _Rounded(_OnGrid):
     "Base of the noises that are rounded to the grid: they implement `law`."
 
     def law(self) -> list[int]: # probabilities of -T, ..., T steps in units of 2^-120
-        "The law of a pixel's noise in steps of the grid."
+        """The law of a pixel's noise in steps of the grid.
+
+        Returns:
+            probabilities of -T, ..., T steps in units of 2^-120
+        """
         raise TypeError(f"{type(self).__name__} does not define law")
 
     def perturb(self, x: Tensor, generator: torch.Generator, out: Tensor) -> Tensor:
@@ -254,7 +286,12 @@ class _Rounded(_OnGrid):
 @register_noise
 @dataclass(frozen=True, kw_only=True)
 class RoundedGaussian(_Rounded):
-    "Gaussian noise rounded to the grid, drawn exactly. Raises ValueError unless sigma > 0, q >= 1, sigma q <= 4096."
+    """Gaussian noise rounded to the grid, drawn exactly. Raises ValueError unless sigma > 0, q >= 1, sigma q <= 4096.
+
+    Args:
+        sigma: standard deviation per input before rounding, in input units, > 0
+        q: grid steps per unit of input, >= 1: images 255, digits 16; images must lie on k/q
+    """
     sigma: float # standard deviation per input before rounding, in input units, > 0
     q: int = 255 # grid steps per unit of input, >= 1: images 255, digits 16; images must lie on k/q
 
@@ -271,7 +308,12 @@ class RoundedGaussian(_Rounded):
 @register_noise
 @dataclass(frozen=True, kw_only=True)
 class RoundedUniform(_Rounded):
-    "Uniform noise rounded to the grid, drawn exactly. Raises ValueError unless lam > 0, q >= 1, lam q <= 4096."
+    """Uniform noise rounded to the grid, drawn exactly. Raises ValueError unless lam > 0, q >= 1, lam q <= 4096.
+
+    Args:
+        lam: half-width before rounding, in input units, > 0
+        q: grid steps per unit of input, >= 1: images 255, digits 16; images must lie on k/q
+    """
     lam: float   # half-width before rounding, in input units, > 0
     q: int = 255 # grid steps per unit of input, >= 1: images 255, digits 16; images must lie on k/q
 
@@ -285,7 +327,14 @@ class RoundedUniform(_Rounded):
                    sigma: float,  # standard deviation before rounding, in input units, > 0
                    q: int = 255,  # grid steps per unit of input
                   ) -> RoundedUniform: # half-width sqrt(3) sigma
-        "Rounded uniform noise of the given standard deviation."
+        """Rounded uniform noise of the given standard deviation.
+
+        Args:
+            sigma: standard deviation before rounding, in input units, > 0
+            q: grid steps per unit of input
+        Returns:
+            half-width sqrt(3) sigma
+        """
         return cls(lam=math.sqrt(3) * check_positive(sigma, "sigma"), q=q)
 
     @property

@@ -32,7 +32,12 @@ def check_exponent(
     k: float, # exponent of the norm in front
     d: int,   # number of inputs
 ) -> None:
-    "Raise ValueError unless 0 <= k < d."
+    """Raise ValueError unless 0 <= k < d.
+
+    Args:
+        k: exponent of the norm in front
+        d: number of inputs
+    """
     if not (d == int(d) and d >= 1):
         raise ValueError(f"d must be a whole number >= 1, got {d!r}")
     if not 0 <= k < d:
@@ -80,7 +85,16 @@ class _SoapBubble(Additive):
                 how: str = "mode", # what to keep of the radius law: "mode" (needs k < d - 1), "rms" or "mean"
                ) -> _SoapBubble:   # the member with this k whose radius is as large
         """The member with exponent `k` whose radius matches that of k = 0 (Zhang et al. 2020, section 5: `mode`).
-        Raises ValueError."""
+        Raises ValueError.
+
+        Args:
+            sigma0: sigma of the member with k = 0 to be matched, in input units, > 0
+            k: exponent, 0 <= k < d
+            d: number of inputs, >= 1
+            how: what to keep of the radius law: "mode" (needs k < d - 1), "rms" or "mean"
+        Returns:
+            the member with this k whose radius is as large
+        """
         check_positive(sigma0, "sigma0")
         check_exponent(k, d)
         return cls(sigma=sigma0 * math.sqrt(_matched_square(k, d, how)), k=k)
@@ -121,7 +135,12 @@ def _log_ratio(shifted: Tensor, plain: Tensor) -> Tensor:
 @dataclass(frozen=True, kw_only=True)
 class RadialGaussian(_SoapBubble):
     """Density ~ |z|_2^-k exp(-|z|_2^2 / 2 sigma^2) (Zhang et al. 2020, equation 8).
-    Raises ValueError unless sigma > 0 and k >= 0."""
+    Raises ValueError unless sigma > 0 and k >= 0.
+
+    Args:
+        sigma: scale in input units, > 0
+        k: exponent of the norm in front, 0 <= k < d
+    """
 
     def sample(self, out: Tensor, generator: torch.Generator) -> Tensor:
         "Fill `out` with exact draws: a Gaussian direction times a radius. Raises ValueError unless k < d."
@@ -183,7 +202,12 @@ def _redraw_beyond(rows: Tensor, largest: Tensor, generator: torch.Generator) ->
 @dataclass(frozen=True, kw_only=True)
 class MixedNormGaussian(_SoapBubble):
     """Density ~ |z|_inf^-k exp(-|z|_2^2 / 2 sigma^2) (Zhang et al. 2020, equation 9).
-    Raises ValueError unless sigma > 0 and k >= 0."""
+    Raises ValueError unless sigma > 0 and k >= 0.
+
+    Args:
+        sigma: scale in input units, > 0
+        k: exponent of the norm in front, 0 <= k < d
+    """
 
     def sample(self, out: Tensor, generator: torch.Generator) -> Tensor:
         """Fill `out` with exact draws: the largest coordinate, then normals truncated by it.
@@ -216,7 +240,12 @@ class MixedNormGaussian(_SoapBubble):
 @dataclass(frozen=True, kw_only=True)
 class LinfGaussian(_SoapBubble):
     """Density ~ |z|_inf^-k exp(-|z|_inf^2 / 2 sigma^2) (Zhang et al.
-    2020, equation 10; Theorem 4 shows how little it protects). Raises ValueError unless sigma > 0 and k >= 0."""
+    2020, equation 10; Theorem 4 shows how little it protects). Raises ValueError unless sigma > 0 and k >= 0.
+
+    Args:
+        sigma: scale in input units, > 0
+        k: exponent of the norm in front, 0 <= k < d
+    """
 
     def sample(self, out: Tensor, generator: torch.Generator) -> Tensor:
         "Fill `out` with exact draws: a point of the cube's surface times a radius. Raises ValueError unless k < d."
@@ -245,7 +274,15 @@ def shift_size(
     norm: str | float, # norm of the perturbation
     dim: int,          # number of inputs d
 ) -> float: # of a ball of radius 1
-    "Size of a ball's worst shift: its l2 norm for the family l2, the corner's coordinates otherwise."
+    """Size of a ball's worst shift: its l2 norm for the family l2, the corner's coordinates otherwise.
+
+    Args:
+        family: "l2", "mixed" or "linf"
+        norm: norm of the perturbation
+        dim: number of inputs d
+    Returns:
+        of a ball of radius 1
+    """
     return float(dim) ** max(0.0, 0.5 - 1 / norm_order(norm)) if family == "l2" else 1.0
 
 # %% ../../nbs/noise/02_shells.ipynb #38b1c570
@@ -255,7 +292,15 @@ def worst_shift(
     dim: int,          # number of inputs d
 ) -> tuple[str, float, float]: # family, k, and the size of the worst shift for a ball of radius 1
     """The worst shift of a ball, where a theorem names it (Zhang et al. 2020, Theorems 2, 3 and 5).
-    Raises ValueError where none does."""
+    Raises ValueError where none does.
+
+    Args:
+        noise: Gaussian, RadialGaussian, MixedNormGaussian or LinfGaussian
+        norm: norm of the perturbation
+        dim: number of inputs d
+    Returns:
+        family, k, and the size of the worst shift for a ball of radius 1
+    """
     kind = type(noise).__name__
     if kind not in FAMILY_OF:
         raise ValueError(f"noise must be one of {sorted(FAMILY_OF)}, got {noise!r}")
@@ -273,7 +318,16 @@ def corner(
     dim: int,          # number of inputs d
     r: float,          # radius of the ball, in input units
 ) -> np.ndarray:       # [d] float64
-    "A worst shift of the ball of radius r, up to a rotation where the noise has none."
+    """A worst shift of the ball of radius r, up to a rotation where the noise has none.
+
+    Args:
+        noise: one of the noises of `FAMILY_OF`
+        norm: norm of the perturbation
+        dim: number of inputs d
+        r: radius of the ball, in input units
+    Returns:
+        [d] float64
+    """
     family, _, size = worst_shift(noise, norm, dim)
     return np.full(dim, r) if family != "l2" else r * size * np.eye(1, dim)[0]
 
@@ -293,7 +347,14 @@ def radius_law(
     d: int,     # number of inputs, > k
 ) -> dict[str, float]: # mode, mean, standard deviation and root mean square, input units
     """Law of the noise's own norm: l2, or l_inf for LinfGaussian (Zhang et al.
-    2020, Lemma 2, with Gamma((d - k) / 2)). Raises ValueError."""
+    2020, Lemma 2, with Gamma((d - k) / 2)). Raises ValueError.
+
+    Args:
+        noise: one of the noises of `FAMILY_OF`
+        d: number of inputs, > k
+    Returns:
+        mode, mean, standard deviation and root mean square, input units
+    """
     k = float(getattr(noise, "k", 0.0))
     check_family(d, k, "l2")
     a = (d - k) / 2

@@ -69,7 +69,18 @@ def adre_loss(logits: Tensor,          # [B, k, C] logits of k noisy copies of e
               cap: float | None = 10.0, # largest rewarded -log G of the runner-up; None: unbounded
               smoothing: float = 0.0,  # label smoothing of the cross-entropy, in [0, 1)
              ) -> tuple[Tensor, dict]: # scalar loss; its parts and what to watch
-    "ADRE loss (Feng et al., eq. 9 and Algorithm 1), in log space throughout. Raises ValueError."
+    """ADRE loss (Feng et al., eq. 9 and Algorithm 1), in log space throughout. Raises ValueError.
+
+    Args:
+        logits: [B, k, C] logits of k noisy copies of each image
+        y: [B] labels in 0..C-1
+        lam: weight of the runner-up term, >= 0
+        per: cross-entropy over "all" copies (Algorithm 1) or "one" (Table 1)
+        cap: largest rewarded -log G of the runner-up; None: unbounded
+        smoothing: label smoothing of the cross-entropy, in [0, 1)
+    Returns:
+        scalar loss; its parts and what to watch
+    """
     _check_logits(logits, y)
     _check_settings(lam, per, cap, smoothing)
     fit = _cross_entropy(logits, y, per, smoothing)
@@ -96,7 +107,21 @@ def _unbounded(lam: float, smoothing: float) -> ValueError:
 class ADRE:
     """ADRE training (Feng et al., Algorithm 1): a recipe for `train.fit`. eps = 0 is ADRE_REG, eps > 0
     ADRE_ADV; lam = 0 with k = 1 is Gaussian augmentation. Raises ValueError for settings out of range, or a
-    loss that mode "sound" cannot bound."""
+    loss that mode "sound" cannot bound.
+
+    Args:
+        sigma: noise level, in input units, > 0
+        lam: weight of the runner-up term, >= 0
+        k: noisy copies per image, >= 1
+        per: cross-entropy over "all" copies or "one"
+        cap: bound of the runner-up term; ignored in mode "paper"
+        smoothing: label smoothing, in [0, 1)
+        mode: "sound": bounded loss; "paper": as printed, unbounded below
+        eps: l2 radius of the attack, in input units, >= 0
+        steps: steps of the attack, >= 1
+        warmup: epochs over which eps grows linearly to its value, >= 0
+        normalise: False: raw gradient steps, eq. (13) as printed
+    """
     sigma: float              # noise level, in input units, > 0
     lam: float                # weight of the runner-up term, >= 0
     k: int = 8                # noisy copies per image, >= 1

@@ -23,7 +23,11 @@ __all__ = ['IN_THE_BOX', 'frozen', 'fgsm', 'smoothed_log_scores', 'attack_object
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[nn.Module]: # the same network
     """Within this context a network is in eval mode and its parameters need no gradient; both are restored per
-    layer and per parameter."""
+    layer and per parameter.
+
+    Returns:
+        the same network
+    """
     modes = [(module, module.training) for module in model.modules()]
     wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
@@ -88,7 +92,17 @@ def fgsm(model: nn.Module, # network, reads [0, 1]
          clip: tuple[float, float] | None = (0, 1), # the box of images, None: no box
         ) -> Tensor:       # [B, ...] perturbed images
     """Fast gradient sign method (Goodfellow, Shlens and Szegedy 2015). Raises ValueError for eps < 0 or labels
-    that do not fit."""
+    that do not fit.
+
+    Args:
+        model: network, reads [0, 1]
+        x: [B, ...] images
+        y: [B] labels
+        eps: l-infinity size of the perturbation, in input units, >= 0
+        clip: the box of images, None: no box
+    Returns:
+        [B, ...] perturbed images
+    """
     y = _check_attack("fgsm", x, y, eps, clip)
     if eps == 0:
         return x.clone()
@@ -106,7 +120,13 @@ def _into_box(x: Tensor, clip: tuple[float, float] | None) -> Tensor:
 def smoothed_log_scores(logits: Tensor, # [B, k, C] logits of k noisy copies
                        ) -> Tensor:     # [B, C] log of the averaged softmax
     """log G: logarithm of the softmax averaged over copies, without leaving the logarithmic scale (Salman et
-    al. 2019, equation 6)."""
+    al. 2019, equation 6).
+
+    Args:
+        logits: [B, k, C] logits of k noisy copies
+    Returns:
+        [B, C] log of the averaged softmax
+    """
     return torch.logsumexp(F.log_softmax(logits, dim=-1), dim=1) - math.log(logits.shape[1])
 
 # %% ../../nbs/training/07_attacks.ipynb #cf929a1d
@@ -115,7 +135,15 @@ def attack_objective(logits: Tensor,    # [B, k, C] logits of k noisy copies
                      lam: float = 0.0,  # weight of the runner-up, >= 0
                     ) -> Tensor:        # [B] what the attack maximises
     """J = -log G^y + lam * log max_{c != y} G^c (ADRE attack; lam = 0: SmoothAdv). The runner-up is not
-    computed at lam = 0."""
+    computed at lam = 0.
+
+    Args:
+        logits: [B, k, C] logits of k noisy copies
+        y: [B] labels
+        lam: weight of the runner-up, >= 0
+    Returns:
+        [B] what the attack maximises
+    """
     scores = smoothed_log_scores(logits)
     value = -scores.gather(1, y[:, None])[:, 0]
     if lam == 0:
@@ -137,7 +165,16 @@ def fixed_noise(noise: Any,        # None, an additive noise, or a tensor [B, k,
                 generator: torch.Generator | None = None, # source of randomness; None: seed 0
                ) -> Tensor | None: # [B, k, ...], or None without noise
     """The k noises of each image that an attack holds fixed. Raises ValueError for a wrong shape, TypeError for
-    noise that is not additive."""
+    noise that is not additive.
+
+    Args:
+        noise: None, an additive noise, or a tensor [B, k, ...] drawn before
+        x: [B, ...] images
+        draws: k, >= 1: draws per image when `noise` is a distribution
+        generator: source of randomness; None: seed 0
+    Returns:
+        [B, k, ...], or None without noise
+    """
     if noise is None and draws != 1:
         raise ValueError(f"draws must be 1 without noise, got {draws!r}")
     if noise is None:
@@ -205,7 +242,26 @@ def pgd(model: nn.Module, # network, reads [0, 1]
        ) -> Tensor:       # [B, ...] perturbed images within the ball and the box
     """Projected gradient ascent on J, in l2 or l-infinity (Madry et al. 2018; Salman et al. 2019; the ADRE
     attack). A zero or non-finite gradient moves nothing; eps = 0 or steps = 0 returns x. Raises ValueError
-    for settings out of range."""
+    for settings out of range.
+
+    Args:
+        model: network, reads [0, 1]
+        x: [B, ...] images
+        y: [B] labels
+        eps: radius of the ball, in input units, >= 0
+        norm: "l2" or "linf"
+        steps: M, >= 0
+        step: length of a step; None: 2 eps / M
+        noise: an additive noise, or fixed draws [B, k, ...]: attack the smoothed version
+        draws: k: draws per image when `noise` is a distribution
+        lam: weight of the runner-up, >= 0; 0: SmoothAdv, above: ADRE
+        generator: source of randomness; None: seed 0
+        random_start: start uniformly in the ball instead of at x
+        clip: the box of images, None: no box
+        normalise: False: step along the raw gradient, as printed in ADRE, equation (13)
+    Returns:
+        [B, ...] perturbed images within the ball and the box
+    """
     norm, y = norm_name(norm), _check_attack("pgd", x, y, eps, clip)
     _check_pgd(norm, steps, step, lam)
     if eps == 0 or steps == 0:
@@ -247,7 +303,22 @@ def ddn(model: nn.Module, # network, reads [0, 1]
         clip: tuple[float, float] | None = (0, 1), # the box of images, None: no box
        ) -> tuple[Tensor, Tensor]: # [B, ...] nearest errors (x: none found), [B] l2 distances (inf: none found)
     """Decoupled direction and norm attack in l2 (Rony et al. 2019), on a network or its smoothed version.
-    Raises ValueError for settings out of range."""
+    Raises ValueError for settings out of range.
+
+    Args:
+        model: network, reads [0, 1]
+        x: [B, ...] images
+        y: [B] labels
+        steps: iterations, >= 1
+        gamma: relative change of the radius per step, in (0, 1)
+        start_radius: first radius, in input units, > 0
+        noise: as in `pgd`: None, an additive noise or fixed draws
+        draws: k: draws per image when `noise` is a distribution
+        generator: source of randomness; None: seed 0
+        clip: the box of images, None: no box
+    Returns:
+        [B, ...] nearest errors (x: none found), [B] l2 distances (inf: none found)
+    """
     y = _check_attack("ddn", x, y, start_radius, clip)
     steps = check_whole(steps, "steps")
     if not 0 < gamma < 1:

@@ -37,7 +37,11 @@ def _seed_everything(seed: int) -> None:
 def own_randomness(device: torch.device | None = None, # cuda: its generator is put back as well
                   ) -> Iterator[None]:
     """Within this context the global generators of torch, NumPy and Python may be seeded at will; afterwards
-    they are as before."""
+    they are as before.
+
+    Args:
+        device: cuda: its generator is put back as well
+    """
     numpy_state, python_state = np.random.get_state(), random.getstate()
     devices = [device] if device is not None and device.type == "cuda" else []
     try:
@@ -50,7 +54,11 @@ def own_randomness(device: torch.device | None = None, # cuda: its generator is 
 # %% ../../nbs/training/09_batches.ipynb #8409f051
 def refuse_device(device: Any, # None, or where to compute
                  ) -> None:
-    "Raise ValueError for what PyTorch knows as no device; it would name all that it could ever know."
+    """Raise ValueError for what PyTorch knows as no device; it would name all that it could ever know.
+
+    Args:
+        device: None, or where to compute
+    """
     try:
         torch.device("cpu" if device is None else device)
     except (RuntimeError, TypeError) as error:
@@ -62,7 +70,14 @@ def check_batch(x: Tensor,    # images
                 classes: int, # number of logits
                 where: str,   # for the message
                ) -> None:
-    "Raise ValueError unless images are in [0, 1] and labels are classes of the model."
+    """Raise ValueError unless images are in [0, 1] and labels are classes of the model.
+
+    Args:
+        x: images
+        y: labels
+        classes: number of logits
+        where: for the message
+    """
     low, high = float(x.min()), float(x.max())
     if not (low >= 0 and high <= 1):
         raise ValueError(
@@ -77,7 +92,13 @@ def check_batch(x: Tensor,    # images
 # %% ../../nbs/training/09_batches.ipynb #f13b8d23
 def known_labels(loader: DataLoader, # any loader
                 ) -> Tensor | None:  # [N], None where its data set does not list them
-    "The labels of a loader's data set, where it lists them."
+    """The labels of a loader's data set, where it lists them.
+
+    Args:
+        loader: any loader
+    Returns:
+        [N], None where its data set does not list them
+    """
     for name in ("labels", "targets"):
         labels = getattr(loader.dataset, name, None)
         if labels is not None and np.ndim(labels) == 1:
@@ -87,7 +108,15 @@ def known_labels(loader: DataLoader, # any loader
 # %% ../../nbs/training/09_batches.ipynb #e885282e
 @dataclass
 class Feed:
-    "Data as they are fed to a training."
+    """Data as they are fed to a training.
+
+    Args:
+        batch_size: images a step; None: the loader makes its own batches
+        steps: batches an epoch
+        described: hash of what is fed
+        sample: [1, ...] an image
+        seed: of the run
+    """
     data: ImageSet | DataLoader
     batch_size: int | None # images a step; None: the loader makes its own batches
     steps: int       # batches an epoch
@@ -133,7 +162,13 @@ def prepare(data: Any,       # ImageSet, pair of tensors, Dataset or DataLoader
             batch_size: int, # images a step; a DataLoader has its own
             seed: int,       # of the run
            ) -> Feed:
-    "Data ready to be fed. Raises ValueError or TypeError for what cannot be trained on in epochs."
+    """Data ready to be fed. Raises ValueError or TypeError for what cannot be trained on in epochs.
+
+    Args:
+        data: ImageSet, pair of tensors, Dataset or DataLoader
+        batch_size: images a step; a DataLoader has its own
+        seed: of the run
+    """
     if isinstance(data, (tuple, list)) and len(data) == 2 and isinstance(data[0], Tensor):
         data = ImageSet(data[0], data[1])
     if isinstance(data, ImageSet):
@@ -184,7 +219,13 @@ def batches(feed: Feed,     # what `prepare` made
             skip: int = 0,  # batches that were done before
            ) -> Iterator[Batch]:
     """The batches of one epoch from number `skip` on. Before each, the global generators are seeded: call it
-    within `own_randomness`."""
+    within `own_randomness`.
+
+    Args:
+        feed: what `prepare` made
+        epoch: number of the epoch, from 0
+        skip: batches that were done before
+    """
     if isinstance(feed.data, ImageSet):
         return _from_memory(feed, feed.data, epoch, skip)
     return _from_loader(feed, feed.data, epoch, skip)
@@ -216,7 +257,12 @@ def check_repeatable(feed: Feed,   # what `prepare` made
                      **parts: Any, # by name: recipe, augmentation, schedule
                     ) -> None:
     """Raise ValueError where a run could not be resumed bit for bit: generators with a state of their own,
-    workers that live on, counting samplers."""
+    workers that live on, counting samplers.
+
+    Args:
+        feed: what `prepare` made
+        **parts: by name: recipe, augmentation, schedule
+    """
     if isinstance(feed.data, DataLoader):
         _check_loader(feed.data, feed.seed)
         loader = feed.data

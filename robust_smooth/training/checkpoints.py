@@ -41,7 +41,14 @@ def write_checkpoint(path: Path,       # file, replaced
                      optimizer: torch.optim.Optimizer | None, # None: the run is finished
                      state: Mapping[str, Any], # JSON-able: step, finished, settings, rows
                     ) -> None:
-    "Write a checkpoint, atomically."
+    """Write a checkpoint, atomically.
+
+    Args:
+        path: file, replaced
+        model: network
+        optimizer: None: the run is finished
+        state: JSON-able: step, finished, settings, rows
+    """
     tensors, numbers = _optimizer_state(optimizer) if optimizer is not None else ({}, {})
     tensors |= {f"model.{key}": value for key, value in model.state_dict().items()}
     plain = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
@@ -62,7 +69,13 @@ def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 # %% ../../nbs/training/10_checkpoints.ipynb #fec6b48a
 def read_checkpoint(path: str | Path, # a file written by `fit`
                    ) -> tuple[dict[str, Tensor], dict]: # tensors, and the JSON state: step, finished, settings, rows
-    "Read a training checkpoint; nothing in it can execute code. Raises ValueError for other files."
+    """Read a training checkpoint; nothing in it can execute code. Raises ValueError for other files.
+
+    Args:
+        path: a file written by `fit`
+    Returns:
+        tensors, and the JSON state: step, finished, settings, rows
+    """
     tensors, metadata = _read(path)
     if metadata.get("format") != CHECKPOINT_FORMAT:
         raise ValueError(f"{path} is not a training checkpoint: format {metadata.get('format')!r}")
@@ -76,7 +89,14 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def load_weights(model: nn.Module, # of the architecture that was trained
                  path: str | Path, # a checkpoint written by `fit`
                 ) -> dict:         # the JSON state of the checkpoint
-    "Load the weights of a checkpoint into a model and put it in eval mode."
+    """Load the weights of a checkpoint into a model and put it in eval mode.
+
+    Args:
+        model: of the architecture that was trained
+        path: a checkpoint written by `fit`
+    Returns:
+        the JSON state of the checkpoint
+    """
     tensors, state = read_checkpoint(path)
     model.load_state_dict(_under("model.", tensors))
     model.eval()
@@ -87,7 +107,13 @@ def check_same_run(path: Path,                  # for the message
                    kept: Mapping[str, Any],     # settings in the checkpoint
                    settings: Mapping[str, Any], # settings of this run
                   ) -> None:
-    "Raise ValueError, naming the first setting that differs; versions may."
+    """Raise ValueError, naming the first setting that differs; versions may.
+
+    Args:
+        path: for the message
+        kept: settings in the checkpoint
+        settings: settings of this run
+    """
     ours = json.loads(json.dumps(settings))
     for name, value in ours.items():
         if name != "versions" and kept.get(name) != value:
@@ -112,7 +138,16 @@ def resume(path: Path,       # a checkpoint
            optimizer: torch.optim.Optimizer, # gets its state
            settings: Mapping[str, Any], # of this run
           ) -> dict:         # the state of the run: step, finished, rows, sums, seconds, settings
-    "Put a run back where its checkpoint was taken. Raises ValueError for a checkpoint of another run."
+    """Put a run back where its checkpoint was taken. Raises ValueError for a checkpoint of another run.
+
+    Args:
+        path: a checkpoint
+        model: gets its weights
+        optimizer: gets its state
+        settings: of this run
+    Returns:
+        the state of the run: step, finished, rows, sums, seconds, settings
+    """
     tensors, state = read_checkpoint(path)
     check_same_run(path, state["settings"], settings)
     model.load_state_dict(_under("model.", tensors))

@@ -23,7 +23,15 @@ def check_shape(logits: object,          # what the model returned
                 rows: int,               # rows it was given
                 num_classes: int | None, # classes expected; None: any number above 1
                ) -> Tensor:              # the logits
-    "Raise ValueError unless logits are of shape [rows, num_classes]."
+    """Raise ValueError unless logits are of shape [rows, num_classes].
+
+    Args:
+        logits: what the model returned
+        rows: rows it was given
+        num_classes: classes expected; None: any number above 1
+    Returns:
+        the logits
+    """
     wanted = f"model must return logits of shape ({rows}, {num_classes or 'classes'})"
     if not isinstance(logits, Tensor):
         raise ValueError(f"{wanted}, got {type(logits).__name__}")
@@ -39,7 +47,15 @@ def check_logits(logits: object,          # what the model returned
                  rows: int,               # rows it was given
                  num_classes: int | None, # classes expected; None: any number above 1
                 ) -> Tensor:              # the logits
-    "Raise ValueError unless logits are finite and of shape [rows, num_classes]."
+    """Raise ValueError unless logits are finite and of shape [rows, num_classes].
+
+    Args:
+        logits: what the model returned
+        rows: rows it was given
+        num_classes: classes expected; None: any number above 1
+    Returns:
+        the logits
+    """
     found = check_shape(logits, rows, num_classes)
     if not torch.isfinite(found).all():
         raise ValueError("model returned NaN or infinite logits; a vote of such a network means nothing")
@@ -48,7 +64,13 @@ def check_logits(logits: object,          # what the model returned
 # %% ../../nbs/training/11_conduct.ipynb #65b8acf3
 def layers_with_company(model: Callable, # base classifier
                        ) -> list[str]:   # reasons, one a layer
-    "The layers that look at the batch, or toss coins, by what they say of themselves."
+    """The layers that look at the batch, or toss coins, by what they say of themselves.
+
+    Args:
+        model: base classifier
+    Returns:
+        reasons, one a layer
+    """
     found = []
     for name, layer in model.named_modules() if isinstance(model, nn.Module) else ():
         said = f"layer {name!r} ({type(layer).__name__})" if name else f"model ({type(layer).__name__})"
@@ -73,7 +95,12 @@ def ran_out(error: BaseException) -> bool:
 # %% ../../nbs/training/11_conduct.ipynb #2389bfec
 @dataclass(frozen=True)
 class Trial:
-    "What a few rows showed."
+    """What a few rows showed.
+
+    Args:
+        company: largest change of a logit in other company, over the logits' spread
+        repeats: the same batch twice gave the same bits
+    """
     company: float # largest change of a logit in other company, over the logits' spread
     repeats: bool  # the same batch twice gave the same bits
 
@@ -127,7 +154,13 @@ def trial(model: Callable, # base classifier: [m, ...] -> [m, C] logits
           images: Tensor,  # [B, ...] some images, on the device of the model; few are used
          tolerance: float = TOLERANCE, # share of the logits' spread that rounding may make
          ) -> Trial:
-    "Evaluate a few rows in several companies. Raises ValueError where what is returned are no finite logits."
+    """Evaluate a few rows in several companies. Raises ValueError where what is returned are no finite logits.
+
+    Args:
+        model: base classifier: [m, ...] -> [m, C] logits
+        images: [B, ...] some images, on the device of the model; few are used
+        tolerance: share of the logits' spread that rounding may make
+    """
     few = images[:ROWS]
     if len(few) < ROWS:
         few = torch.cat([few, _company_of(few)])[:ROWS]
@@ -146,13 +179,25 @@ def acts_alone(model: Callable, # base classifier: [m, ...] -> [m, C] logits
                images: Tensor,  # [B, ...] some images, on the device of the model
                tolerance: float = TOLERANCE, # share of the logits' spread that rounding may make
               ) -> bool:        # False: what the model says of a row depends on other rows
-    "Whether a network looks at each row alone, by what its layers say and by a trial, which proves nothing."
+    """Whether a network looks at each row alone, by what its layers say and by a trial, which proves nothing.
+
+    Args:
+        model: base classifier: [m, ...] -> [m, C] logits
+        images: [B, ...] some images, on the device of the model
+        tolerance: share of the logits' spread that rounding may make
+    Returns:
+        False: what the model says of a row depends on other rows
+    """
     return not layers_with_company(model) and trial(model, images, tolerance).company <= tolerance
 
 # %% ../../nbs/training/11_conduct.ipynb #16f32d8e
 def check_layers(model: Callable, # base classifier
                 ) -> None:
-    "Raise ValueError, naming the layer, where one says that it looks at the batch."
+    """Raise ValueError, naming the layer, where one says that it looks at the batch.
+
+    Args:
+        model: base classifier
+    """
     reasons = layers_with_company(model)
     if reasons:
         more = f" ({len(reasons) - 1} more layers)" if reasons[1:] else ""
@@ -165,7 +210,15 @@ def check_trial(model: Callable, # base classifier: [m, ...] -> [m, C] logits
                 deterministic: bool = False,  # whether a certificate leaves no room for chance
                 tolerance: float = TOLERANCE, # share of the logits' spread that rounding may make
                ) -> None:
-    "Raise ValueError where a trial shows that rows depend on each other, or chance where there must be none; or warn."
+    """Raise ValueError where a trial shows that rows depend on each other, or chance where there must
+    be none; or warn.
+
+    Args:
+        model: base classifier: [m, ...] -> [m, C] logits
+        images: [B >= 1, ...] some images, on the device of the model
+        deterministic: whether a certificate leaves no room for chance
+        tolerance: share of the logits' spread that rounding may make
+    """
     found = trial(model, images, tolerance)
     if not found.repeats: # then a change in other company may be chance
         said = "the model gave two answers to one batch: it tosses coins, or it remembers"

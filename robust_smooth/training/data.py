@@ -34,7 +34,13 @@ __all__ = ['PUBLISHED_MD5', 'Pixels', 'Files', 'DATASETS', 'CLASSES', 'READERS',
 # %% ../../nbs/training/01_data.ipynb #6ff5cf6a
 def data_folder(data_dir: str | Path = "", # folder of data sets; "": ROBUST_SMOOTH_DATA, else home() / "datasets"
                ) -> Path:                  # a relative name is taken from the working folder, else from the checkout
-    "The folder in which `load` looks for data sets."
+    """The folder in which `load` looks for data sets.
+
+    Args:
+        data_dir: folder of data sets; "": ROBUST_SMOOTH_DATA, else home() / "datasets"
+    Returns:
+        a relative name is taken from the working folder, else from the checkout
+    """
     if not data_dir:
         return Path(os.environ.get("ROBUST_SMOOTH_DATA") or home() / "datasets").expanduser().resolve()
     folder, root = Path(data_dir).expanduser(), checkout()
@@ -81,7 +87,16 @@ def _check_index(index: Any, labels: Tensor) -> Tensor: # int64
 # %% ../../nbs/training/01_data.ipynb #9e7dae41
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    "Images in [0, 1] with labels and dataset indices. Raises ValueError on wrong shapes, units or labels."
+    """Images in [0, 1] with labels and dataset indices. Raises ValueError on wrong shapes, units or labels.
+
+    Args:
+        images: [N, C, H, W] (any [N, ...]) float32 in [0, 1]
+        labels: [N] int64 in [0, num_classes)
+        index: [N] int64: position in the data set; None: 0, 1, ...
+        name: what and which part, e.g. "cifar10 test"
+        levels: pixel values are multiples of 1 / levels
+        num_classes: number of classes; None: the largest label + 1
+    """
     images: Tensor          # [N, C, H, W] (any [N, ...]) float32 in [0, 1]
     labels: Tensor          # [N] int64 in [0, num_classes)
     index: Tensor = None # type: ignore[assignment] # [N] int64: position in the data set; None: 0, 1, ...
@@ -119,7 +134,11 @@ class ImageSet:
 
     @property
     def hash(self) -> str: # 16 hex digits
-        "Hash of images, labels and indices."
+        """Hash of images, labels and indices.
+
+        Returns:
+            16 hex digits
+        """
         arrays = (part.numpy() for part in (self.images, self.labels, self.index))
         return content_hash(*arrays, self.levels, self.num_classes)
 
@@ -151,7 +170,14 @@ def subset_index(subset: str | int | Sequence[int] | None, # None: all; "every 2
                  total: int,                               # size of the data set
                 ) -> np.ndarray:                           # int64 dataset indices
     """The dataset indices that a subset names. Raises ValueError for a word it does not know, an index out of
-    range or one named twice."""
+    range or one named twice.
+
+    Args:
+        subset: None: all; "every 20"; a number; or indices
+        total: size of the data set
+    Returns:
+        int64 dataset indices
+    """
     if subset is None:
         return np.arange(total)
     if isinstance(subset, str):
@@ -211,7 +237,12 @@ def pickled_numbers(opcodes: bytes, # a pickle, or its beginning
                     key: str,       # name of a list of small numbers in it
                    ) -> list[int]:
     """The list of numbers stored under a key of a pickled dictionary, parsed without executing anything. Raises
-    ValueError if there is none."""
+    ValueError if there is none.
+
+    Args:
+        opcodes: a pickle, or its beginning
+        key: name of a list of small numbers in it
+    """
     numbers: list[int] = []
     trouble = None
     try:
@@ -368,7 +399,14 @@ def _are_splits(folders: Sequence[Path]) -> bool:
 def class_folder(folder: Path,          # with folders of splits, or of classes
                  split: str = "test",   # a folder in it; "test" may be absent where the classes stand in `folder` itself
                 ) -> Path:              # the folder whose folders are the classes
-    "Where the classes of a folder of pictures are. Raises MissingData, saying what is there."
+    """Where the classes of a folder of pictures are. Raises MissingData, saying what is there.
+
+    Args:
+        folder: with folders of splits, or of classes
+        split: a folder in it; "test" may be absent where the classes stand in `folder` itself
+    Returns:
+        the folder whose folders are the classes
+    """
     named = (folder / split).is_dir()
     root = folder / split if named else folder
     parts = _folders(root) if root.is_dir() else []
@@ -466,7 +504,17 @@ def load(name: str = "digits",       # a key of `DATASETS`; "digits" is embedded
          crop: int | None = 224,     # pictures in folders: side of the central square, None: whole
         ) -> ImageSet:
     """A data set as images in [0, 1], with dataset indices. Raises ValueError for unknown names, MissingData
-    for absent files."""
+    for absent files.
+
+    Args:
+        name: a key of `DATASETS`; "digits" is embedded
+        split: "train", "test", or the name of a part, see `DATASETS`; imagefolder: a folder
+        data_dir: folder of data sets; "": ROBUST_SMOOTH_DATA, else home() / "datasets"
+        subset: as in `subset_index`
+        download: fetch the files into data_dir first (MNIST, CIFAR, SVHN)
+        resize: pictures in folders: length of the shorter side, None: as they are
+        crop: pictures in folders: side of the central square, None: whole
+    """
     if name not in DATASETS:
         raise ValueError(f"name must be one of {sorted(DATASETS)}, got {name!r}")
     split = "all" if name == "imagenet_sample" else split

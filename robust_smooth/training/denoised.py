@@ -21,7 +21,13 @@ def _weights_of(net: nn.Module) -> torch.dtype | None:
     return next((weight.dtype for weight in net.parameters() if weight.is_floating_point()), None)
 
 class Denoised(nn.Module):
-    "A network that reads what a denoiser leaves of its input. Raises ValueError where that has another shape."
+    """A network that reads what a denoiser leaves of its input. Raises ValueError where that has another shape.
+
+    Args:
+        before: noisy images [N, ...] to images [N, ...], deterministic
+        normalize: between the two; None: the network reads [0, 1]
+        net: the classifier
+    """
 
     def __init__(self,
                  before: nn.Module,           # noisy images [N, ...] to images [N, ...], deterministic
@@ -89,8 +95,15 @@ def _heard(before: nn.Module, shape: tuple[int, ...]) -> tuple[Tensor, Tensor, t
 def check_denoiser(before: Any,                    # what is to stand before a network
                    shape: tuple[int, ...] | None,  # of an image, where it is known
                   ) -> tuple[int, ...] | None:     # of an image that both read
-    """Raise TypeError or ValueError unless this is a module that says the same finite numbers twice and keeps the shape
-    of images."""
+    """Raise TypeError or ValueError unless this is a module that says the same finite numbers twice
+    and keeps the shape of images.
+
+    Args:
+        before: what is to stand before a network
+        shape: of an image, where it is known
+    Returns:
+        of an image that both read
+    """
     if not isinstance(before, nn.Module):
         raise TypeError(f"before must be a torch.nn.Module (put a function into the forward of one), got {type(before).__name__}")
     before.eval()

@@ -39,7 +39,14 @@ class _Block(nn.Module):
         return x + self.more(x)
 
 class ResidualDenoiser(nn.Module):
-    "The image less what 3x3 convolutions at half the resolution take for noise. Raises ValueError for odd heights or widths."
+    """The image less what 3x3 convolutions at half the resolution take for noise. Raises ValueError
+    for odd heights or widths.
+
+    Args:
+        in_channels: channels of the images
+        width: channels inside
+        blocks: of two convolutions each, >= 1
+    """
 
     def __init__(self,
                  in_channels: int = 3, # channels of the images
@@ -62,13 +69,23 @@ def residual_denoiser(in_channels: int = 3, # channels of the images
                       width: int = 48,      # channels inside
                       blocks: int = 2,      # of two convolutions each, >= 1
                      ) -> ResidualDenoiser:
-    "An untrained denoiser for pictures of even height and width: 0.09 million weights for colours."
+    """An untrained denoiser for pictures of even height and width: 0.09 million weights for colours.
+
+    Args:
+        in_channels: channels of the images
+        width: channels inside
+        blocks: of two convolutions each, >= 1
+    """
     return ResidualDenoiser(in_channels, width, blocks)
 
 # %% ../../nbs/training/12c_denoisers.ipynb #13aabacd
 @dataclass(frozen=True)
 class Denoising:
-    "Mean squared error between the image and what a denoiser makes of a noisy copy; labels are not looked at."
+    """Mean squared error between the image and what a denoiser makes of a noisy copy; labels are not looked at.
+
+    Args:
+        noise: smoothing distribution, redrawn for every image at every step
+    """
     noise: Any # smoothing distribution, redrawn for every image at every step
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, dict]:
@@ -78,7 +95,11 @@ class Denoising:
 
 # %% ../../nbs/training/12c_denoisers.ipynb #a8dd861f
 class Frozen(nn.Module):
-    "A network that stays in eval mode."
+    """A network that stays in eval mode.
+
+    Args:
+        net: trained
+    """
 
     def __init__(self, net: nn.Module): # trained
         super().__init__()
@@ -159,7 +180,16 @@ def fit_denoiser(before: nn.Module,  # a denoiser, trained in place
                  **options: Any,     # of `train.fit`: seed, batch_size, augment, checkpoint, amp, progress, ...
                 ) -> History:
     """Train a denoiser: to give the image back, or so that a classifier, which is left as it is, knows it again.
-    The first needs no labels. Raises as `train.fit` does."""
+    The first needs no labels. Raises as `train.fit` does.
+
+    Args:
+        before: a denoiser, trained in place
+        images: to learn from: a tensor [N, C, H, W] in [0, 1], or as for `train.fit`
+        noise: that will be smoothed with: level and kind must be the same
+        epochs: passes over the images
+        classifier: reads [0, 1], e.g. from `wrap`; None: the first lesson, by squares
+        **options: of `train.fit`: seed, batch_size, augment, checkpoint, amp, progress, ...
+    """
     options = dict(optimizer=_adam) | options
     if classifier is None:
         return fit(before, _unlabelled(images), Denoising(noise), epochs, **options)

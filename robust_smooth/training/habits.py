@@ -70,7 +70,13 @@ def _pushed(step: dis.Instruction, stack: list, alias: Mapping[str, str | None],
 # %% ../../nbs/training/03a_habits.ipynb #96208d4d
 @dataclass(frozen=True)
 class Habits:
-    "What the code of a class does to attributes, by their names."
+    """What the code of a class does to attributes, by their names.
+
+    Args:
+        mentioned: by any code of the class
+        written: while it computes
+        altered: in place, while it computes
+    """
     mentioned: frozenset # by any code of the class
     written: frozenset   # while it computes
     altered: frozenset   # in place, while it computes
@@ -79,12 +85,21 @@ class Habits:
               name: str,     # of an attribute
               mutable: bool, # whether what it holds can be altered in place
              ) -> bool:
-        "Whether an attribute is state: another one after a call."
+        """Whether an attribute is state: another one after a call.
+
+        Args:
+            name: of an attribute
+            mutable: whether what it holds can be altered in place
+        """
         return name in self.written or mutable and name in self.altered
 
 def habits_of(functions: Mapping[str, Sequence[types.FunctionType]], # of a class and those above it, by name
              ) -> Habits:
-    "The habits of a class."
+    """The habits of a class.
+
+    Args:
+        functions: of a class and those above it, by name
+    """
     steps = {name: [step for each in found for step in _instructions(each.__code__)]
              for name, found in functions.items()}
     reached, ahead = set[str](), ["forward", "__call__"]
@@ -113,7 +128,14 @@ def _nodes(block: Any) -> Iterator[Any]:
 def read_graph(graph: Any,        # of a method or a function
                owner: Any = None, # the module whose method it is
               ) -> tuple[str, list]: # its text; its constants, and the attributes of the owner that it reads
-    "A graph of TorchScript with all that it calls. Modules within it are what it reads of them."
+    """A graph of TorchScript with all that it calls. Modules within it are what it reads of them.
+
+    Args:
+        graph: of a method or a function
+        owner: the module whose method it is
+    Returns:
+        its text; its constants, and the attributes of the owner that it reads
+    """
     graph = graph.copy()
     torch._C._jit_pass_inline(graph)
     held: list[Any] = []
@@ -133,5 +155,9 @@ _STANDARD = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib"
 @functools.cache
 def is_standard(file: str, # path of a module
                ) -> bool:
-    "Whether a file is of the standard library."
+    """Whether a file is of the standard library.
+
+    Args:
+        file: path of a module
+    """
     return ".zip" in file or any(Path(file).resolve().is_relative_to(folder) for folder in _STANDARD)

@@ -31,7 +31,13 @@ __all__ = ['GROUP', 'LOTTERIES', 'Given', 'as_pictures', 'as_labels', 'in_memory
 
 # %% ../../nbs/training/12_holders.ipynb #c677f3eb
 class Given(NamedTuple):
-    "What a holder gives."
+    """What a holder gives.
+
+    Args:
+        images: [B, ...] float32, where they are
+        labels: [B] int64; None: there are none, or they are no classes
+        index: [B] int64: dataset indices, not tuple.index; or None
+    """
     images: Tensor            # [B, ...] float32, where they are
     labels: np.ndarray | None # [B] int64; None: there are none, or they are no classes
     index: np.ndarray | None  # type: ignore[assignment] # [B] int64: dataset indices, not tuple.index; or None
@@ -72,7 +78,11 @@ def _as_tensor(array: np.ndarray) -> Tensor:
         return torch.as_tensor(array)
 
 def as_pictures(data: Any) -> Tensor: # float32, where they are
-    "Floating-point images. Raises TypeError for whole numbers."
+    """Floating-point images. Raises TypeError for whole numbers.
+
+    Returns:
+        float32, where they are
+    """
     if _is_photo(data):
         return _from_photo(data)
     _check_opened(data)
@@ -90,7 +100,14 @@ def as_pictures(data: Any) -> Tensor: # float32, where they are
 def as_labels(labels: Any,  # classes, one an image
               size: int,    # images
              ) -> np.ndarray | None: # [B] int64; None where they are no classes
-    "Whole labels. Raises ValueError where there is not one an image."
+    """Whole labels. Raises ValueError where there is not one an image.
+
+    Args:
+        labels: classes, one an image
+        size: images
+    Returns:
+        [B] int64; None where they are no classes
+    """
     array = np.asarray(labels.detach().cpu() if isinstance(labels, Tensor) else labels)
     if array.dtype.kind == "O" and all(isinstance(one, numbers.Integral) for one in array.ravel()):
         far = [one for one in array.ravel() if not -2**63 <= one < 2**63]
@@ -107,7 +124,11 @@ def as_labels(labels: Any,  # classes, one an image
 # %% ../../nbs/training/12_holders.ipynb #d3a0c7e2
 def in_memory_order(data: Any, # a tensor, an array, an ImageSet, a pair of images and labels; all else stays
                    ) -> Any:
-    "The same images: views with moved axes, reversed arrays and foreign byte orders are copied, the rest is left."
+    """The same images: views with moved axes, reversed arrays and foreign byte orders are copied, the rest is left.
+
+    Args:
+        data: a tensor, an array, an ImageSet, a pair of images and labels; all else stays
+    """
     if isinstance(data, Tensor):
         return data.contiguous() if data.layout == torch.strided else data
     if isinstance(data, np.ndarray) and data.dtype.kind == "f" and data.ndim and not np.ma.isMaskedArray(data):
@@ -121,7 +142,13 @@ def in_memory_order(data: Any, # a tensor, an array, an ImageSet, a pair of imag
 # %% ../../nbs/training/12_holders.ipynb #8baeb596
 def indices_of(dataset: Any, # of known length
               ) -> np.ndarray: # [N] int64
-    "Dataset indices of the items: those of an ImageSet, through subsets of subsets; otherwise 0, 1, ..."
+    """Dataset indices of the items: those of an ImageSet, through subsets of subsets; otherwise 0, 1, ...
+
+    Args:
+        dataset: of known length
+    Returns:
+        [N] int64
+    """
     if isinstance(dataset, Subset):
         chosen = np.asarray(dataset.indices)
         if chosen.size and chosen.dtype.kind in "bf":
@@ -150,7 +177,11 @@ def _positions(sampler: Iterable) -> list[int]:
 
 # %% ../../nbs/training/12_holders.ipynb #5dca9a25
 def order_of(loader: DataLoader) -> np.ndarray | None: # [B] int64; None: a stream, which has no positions
-    "Dataset indices in the order of a loader. Raises ValueError for a loader that shuffles."
+    """Dataset indices in the order of a loader. Raises ValueError for a loader that shuffles.
+
+    Returns:
+        [B] int64; None: a stream, which has no positions
+    """
     if isinstance(loader.dataset, IterableDataset):
         return None
     batches = loader.batch_sampler
@@ -247,7 +278,14 @@ def _plain(label: Any) -> Any:
 # %% ../../nbs/training/12_holders.ipynb #84f45935
 @dataclass(frozen=True, eq=False)
 class Source:
-    "Images that are read some at a time."
+    """Images that are read some at a time.
+
+    Args:
+        size: images; None: a stream, which ends when it ends
+        index: [B] int64: dataset indices; None: 0, 1, ...
+        read: groups of about so many images, from the first on
+        whole: all of them, where they are in memory anyway
+    """
     size: int | None              # images; None: a stream, which ends when it ends
     index: np.ndarray | None      # [B] int64: dataset indices; None: 0, 1, ...
     read: Callable[[int], Iterator[Given]] # groups of about so many images, from the first on
@@ -256,7 +294,12 @@ class Source:
     def groups(self,
                size: int, # images at a time, >= 1; a loader's batches stay whole
               ) -> Iterator[Given]:
-        "Images, labels and indices, group by group. Raises ValueError where there are more or fewer than were announced."
+        """Images, labels and indices, group by group. Raises ValueError where there are more or fewer
+        than were announced.
+
+        Args:
+            size: images at a time, >= 1; a loader's batches stay whole
+        """
         position = 0
         for given in self.read(size):
             rows = np.arange(position, position + len(given.images))
@@ -269,7 +312,14 @@ class Source:
 
 def begun(source: Source, # images that are about to be read
          ) -> tuple[Given, Source]: # the first of them, and all
-    "A look at the first images. What a stream gives may come only once: reading it goes on behind them. Raises ValueError."
+    """A look at the first images. What a stream gives may come only once: reading it goes on behind
+    them. Raises ValueError.
+
+    Args:
+        source: images that are about to be read
+    Returns:
+        the first of them, and all
+    """
     groups = source.groups(1 if source.size is not None else GROUP)
     first = next(groups, None)
     if first is None:
@@ -357,7 +407,13 @@ def _of_loader(loader: DataLoader) -> Source:
 # %% ../../nbs/training/12_holders.ipynb #1b418df4
 def in_memory(given: Given, # images, labels and indices
              ) -> Source:   # of one group
-    "What is in memory, as a source."
+    """What is in memory, as a source.
+
+    Args:
+        given: images, labels and indices
+    Returns:
+        of one group
+    """
     return Source(len(given.images) if given.images.ndim else 0, given.index, lambda _: iter([given]), given)
 
 # %% ../../nbs/training/12_holders.ipynb #17859fb9
@@ -376,7 +432,12 @@ def _in_memory(data: Any) -> Given | None:
 
 def as_source(data: Any, # tensor, array, Pillow image, list of images; an ImageSet; a Dataset or DataLoader, with labels or without
              ) -> Source:
-    "Whatever holds images, to be read some at a time. Raises TypeError; ValueError for a loader that shuffles."
+    """Whatever holds images, to be read some at a time. Raises TypeError; ValueError for a loader that shuffles.
+
+    Args:
+        data: tensor, array, Pillow image, list of images; an ImageSet; a Dataset or DataLoader,
+            with labels or without
+    """
     if isinstance(data, Source):
         return data
     _check_opened(data)
@@ -396,7 +457,13 @@ def as_source(data: Any, # tensor, array, Pillow image, list of images; an Image
 
 def as_images(data: Any, # as for `as_source`
              ) -> Given: # images, labels or None, dataset indices or None
-    "All images, labels and dataset indices of whatever holds them, in memory. Raises as `as_source` does."
+    """All images, labels and dataset indices of whatever holds them, in memory. Raises as `as_source` does.
+
+    Args:
+        data: as for `as_source`
+    Returns:
+        images, labels or None, dataset indices or None
+    """
     source = as_source(data)
     if source.whole is not None:
         return source.whole

@@ -79,7 +79,13 @@ def _raw(tensor: Tensor) -> np.ndarray:
 def fingerprint(model: nn.Module, # any network
                ) -> str:          # 16 hex digits
     """Content hash of a model: classes and plain settings of its layers, and every weight and buffer (name,
-    dtype, shape, value)."""
+    dtype, shape, value).
+
+    Args:
+        model: any network
+    Returns:
+        16 hex digits
+    """
     layers = [_layer(name, module) for name, module in model.named_modules()]
     tensors = dict(sorted([*model.named_parameters(), *model.named_buffers()]))
     names = [[name, str(value.dtype), list(value.shape)] for name, value in tensors.items()]
@@ -109,7 +115,11 @@ class _Tour:
         self.generators: list[Any] = [] # sources of randomness with a state of their own
 
     def tell(self, value: Any) -> Any: # JSON-able
-        "What counts of a value."
+        """What counts of a value.
+
+        Returns:
+            JSON-able
+        """
         if isinstance(value, _PLAIN):
             return repr(value)
         if isinstance(value, types.ModuleType):
@@ -179,7 +189,13 @@ def _tell_generator(tour: _Tour, value: Any) -> str:
 
 def own_generators(value: Any, # anything that a computation uses
                   ) -> list:   # generators of torch, NumPy and the standard library
-    "The random generators that an object holds, wherever in it: their state moves with each use and is in no file."
+    """The random generators that an object holds, wherever in it: their state moves with each use and is in no file.
+
+    Args:
+        value: anything that a computation uses
+    Returns:
+        generators of torch, NumPy and the standard library
+    """
     tour = _Tour()
     tour.tell(value)
     return tour.generators
@@ -464,7 +480,14 @@ def identity(model: Any,           # a network, or any callable
              weights: bool = True, # False: only the shapes of weights and buffers count
             ) -> str:              # 16 hex digits
     """Hash of everything that decides what a callable computes, as far as it can be seen: weights, settings,
-    attributes, closures, globals, code."""
+    attributes, closures, globals, code.
+
+    Args:
+        model: a network, or any callable
+        weights: False: only the shapes of weights and buffers count
+    Returns:
+        16 hex digits
+    """
     return content_hash(_Tour(weights).tell(model))
 
 # %% ../../nbs/training/04_identity.ipynb #36fb34b7
@@ -484,7 +507,13 @@ _CODE = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, functo
 def settings_of(value: Any, # a recipe, noise, schedule, function, optimiser or network
                ) -> Any:    # JSON-able
     """What identifies a recipe, noise, schedule, function or network in checkpoints and cache keys, readable
-    where it is plain data."""
+    where it is plain data.
+
+    Args:
+        value: a recipe, noise, schedule, function, optimiser or network
+    Returns:
+        JSON-able
+    """
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, Mapping):

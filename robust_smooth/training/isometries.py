@@ -21,7 +21,11 @@ __all__ = ['GroupSort', 'orthogonal', 'isometric_features']
 class GroupSort(nn.Module):
     """Each group of neighbouring channels in ascending order: Lipschitz constant 1 in every l_p (Anil et al. 2019).
 
-    Raises ValueError where the channels do not fill the groups."""
+    Raises ValueError where the channels do not fill the groups.
+
+    Args:
+        size: channels of a group, >= 2
+    """
 
     def __init__(self,
                  size: int = 2, # channels of a group, >= 2
@@ -60,7 +64,13 @@ class _Orthonormal(nn.Module):
 
 def orthogonal(layer: nn.Linear, # its weight is the start
               ) -> nn.Linear:    # the same layer, parametrised
-    "Orthonormal rows or columns, whichever are fewer: all singular values are 1. Raises TypeError for other layers."
+    """Orthonormal rows or columns, whichever are fewer: all singular values are 1. Raises TypeError for other layers.
+
+    Args:
+        layer: its weight is the start
+    Returns:
+        the same layer, parametrised
+    """
     if not isinstance(layer, nn.Linear):
         raise TypeError(f"layer must be a Linear, got {type(layer).__name__}: a kernel whose matrix is orthonormal "
                         "is no convolution of constant 1")
@@ -72,7 +82,13 @@ def isometric_features(in_features: int,                   # inputs per image
                        d: int = 9,                         # features
                        hidden: Iterable[int] = (256, 256), # widths of the hidden layers, even
                       ) -> nn.Sequential:
-    """A fully connected extractor of orthonormal layers and GroupSort: 1-Lipschitz in l2 before its final sigmoid."""
+    """A fully connected extractor of orthonormal layers and GroupSort: 1-Lipschitz in l2 before its final sigmoid.
+
+    Args:
+        in_features: inputs per image
+        d: features
+        hidden: widths of the hidden layers, even
+    """
     widths = [check_whole(in_features, "in_features"), *(check_whole(width, "hidden", 2) for width in hidden)]
     layers: list[nn.Module] = [nn.Flatten()]
     for inputs, outputs in zip(widths, widths[1:]):

@@ -72,7 +72,17 @@ def conv_bound(kernel: np.ndarray,        # [out, in, kh, kw] float64; dilation 
                stride: tuple[int, int] = (1, 1), # stride
                circular: bool = False,    # periodic padding that keeps the size (stride 1)
               ) -> float:                 # upper bound on the l2 operator norm
-    "l2 norm of a convolution: exact for periodic padding, a bound that tightens with the image size for zero padding."
+    """l2 norm of a convolution: exact for periodic padding, a bound that tightens with the image size
+    for zero padding.
+
+    Args:
+        kernel: [out, in, kh, kw] float64; dilation already written into it
+        size: height and width of the input
+        stride: stride
+        circular: periodic padding that keeps the size (stride 1)
+    Returns:
+        upper bound on the l2 operator norm
+    """
     kernel_size = kernel.shape[2:]
     taps = [math.ceil(k / s) for k, s in zip(kernel_size, stride)]
     overlap = math.sqrt(math.prod(taps)) * float(np.linalg.norm(kernel.reshape(len(kernel), -1), 2))
@@ -90,7 +100,14 @@ _Bounds = tuple[float, float, float] # Lipschitz constants in l1, l2, linf
 def layer_bound(layer: nn.Module, # a layer in evaluation mode
                 shape: tuple,     # shape of its input, without the batch
                ) -> _Bounds:       # Lipschitz constants in l1, l2, linf
-    "Lipschitz constants of one layer; register a function of (layer, shape) for a new kind of layer."
+    """Lipschitz constants of one layer; register a function of (layer, shape) for a new kind of layer.
+
+    Args:
+        layer: a layer in evaluation mode
+        shape: shape of its input, without the batch
+    Returns:
+        Lipschitz constants in l1, l2, linf
+    """
     kind = type(layer).__name__
     raise ValueError(f"no Lipschitz bound is known for {kind}; register one with layer_bound.register({kind})")
 
@@ -276,7 +293,13 @@ def _apart(module: nn.Module, x: Tensor) -> Tensor:
 
 # %% ../../nbs/training/06_lipschitz.ipynb #8b00e9c6
 class Skip(nn.Module):
-    "A branch beside a shortcut: x + branch(x), or their average, which keeps 1-Lipschitz branches 1-Lipschitz."
+    """A branch beside a shortcut: x + branch(x), or their average, which keeps 1-Lipschitz branches 1-Lipschitz.
+
+    Args:
+        branch: what is added
+        average: (x + branch(x)) / 2
+        shortcut: None: the identity
+    """
 
     def __init__(self,
                  branch: nn.Module,      # what is added
@@ -295,7 +318,11 @@ class Skip(nn.Module):
 
 # %% ../../nbs/training/06_lipschitz.ipynb #0334159f
 class Concat(nn.Module):
-    "The input beside what a branch makes of it, along the channels (a dense connection)."
+    """The input beside what a branch makes of it, along the channels (a dense connection).
+
+    Args:
+        branch: what is appended
+    """
 
     def __init__(self, branch: nn.Module): # what is appended
         super().__init__()
@@ -468,8 +495,16 @@ def lipschitz_report(model: nn.Module,   # network, in evaluation mode from its 
                     ) -> list[tuple[str, str, float]]: # name, layer, constant
     """Lipschitz constants layer by layer, in float64 from the weights as they are.
 
-    Raises ValueError for a layer without a rule, for one that does not compute what its class computes, and where a
-    constant is not a number."""
+    Raises ValueError for a layer without a rule, for one that does not compute what its class
+    computes, and where a constant is not a number.
+
+    Args:
+        model: network, in evaluation mode from its [0, 1] input on
+        norm: "l1", "l2", "linf" or any p >= 1, the same before and after each layer
+        input_shape: shape of one input, e.g. (1, 28, 28)
+    Returns:
+        name, layer, constant
+    """
     p = norm_order(norm)
     report = []
     for name, layer, l1, l2, linf in _read(model, tuple(input_shape)):
@@ -486,7 +521,15 @@ def lipschitz_bound(model: nn.Module,              # network, in evaluation mode
                    ) -> float:                     # ||G(x) - G(y)||_p <= this * ||x - y||_p
     """A Lipschitz constant of a network, honest for convolutions, strides, normalisation and skips.
 
-    Kao et al., equations 1 to 4, as mended. Raises ValueError as `lipschitz_report` does."""
+    Kao et al., equations 1 to 4, as mended. Raises ValueError as `lipschitz_report` does.
+
+    Args:
+        model: network, in evaluation mode from its [0, 1] input on
+        norm: "l1", "l2", "linf" or any p >= 1
+        input_shape: shape of one input, e.g. (1, 28, 28)
+    Returns:
+        ||G(x) - G(y)||_p <= this * ||x - y||_p
+    """
     return math.prod(row[2] for row in lipschitz_report(model, norm, input_shape)) * SAFE
 
 # %% ../../nbs/training/06_lipschitz.ipynb #260eda8e
@@ -511,7 +554,14 @@ def _taps(layer: nn.Conv2d) -> int:
 def spectral(layer: nn.Module,      # a Linear or Conv2d
              how: str = "exact",    # "exact": constant at most 1; "reshaped": as published, too large; "none"
             ) -> nn.Module:         # the same layer, parametrised
-    "Spectral normalisation of a layer (Kao et al., equation 1, as mended)."
+    """Spectral normalisation of a layer (Kao et al., equation 1, as mended).
+
+    Args:
+        layer: a Linear or Conv2d
+        how: "exact": constant at most 1; "reshaped": as published, too large; "none"
+    Returns:
+        the same layer, parametrised
+    """
     if how not in ("exact", "reshaped", "none"):
         raise ValueError(f"how must be 'exact', 'reshaped' or 'none', got {how!r}")
     if how == "none":

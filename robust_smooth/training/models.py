@@ -48,7 +48,14 @@ def computes_as(module: nn.Module, # a module
                 kind: type,        # a class of modules
                ) -> bool:          # False where a subclass or a hook may change the result
     """Whether a module is of a kind and computes what that kind does: `forward` is not overridden, and no hook
-    is attached (as `weight_norm` does)."""
+    is attached (as `weight_norm` does).
+
+    Args:
+        module: a module
+        kind: a class of modules
+    Returns:
+        False where a subclass or a hook may change the result
+    """
     if not isinstance(module, kind) or module._forward_hooks or module._forward_pre_hooks:
         return False
     return type(module).forward is getattr(kind, "forward")
@@ -68,7 +75,11 @@ def _one_number(output: Any, count: int) -> bool:
 
 def ends_in_sigmoid(net: nn.Module, # any network
                    ) -> bool:
-    "Whether the last layer of a network is a sigmoid, so that a single number is a probability."
+    """Whether the last layer of a network is a sigmoid, so that a single number is a probability.
+
+    Args:
+        net: any network
+    """
     return isinstance([layer for _, layer in net.named_modules(remove_duplicate=False)][-1], nn.Sigmoid) # one may stand twice
 
 # %% ../../nbs/training/03_models.ipynb #e51f7ea3
@@ -84,7 +95,16 @@ def as_logits(output: Any,       # what a network returned
               probability: bool, # whether a single number is a probability
              ) -> Any:           # logits [N, num_classes], if the network gives any
     """The logits in what a network returned: out of the output object of a library, and two for one number
-    where there are two classes."""
+    where there are two classes.
+
+    Args:
+        output: what a network returned
+        count: inputs N that it was asked about
+        num_classes: length of the logits; None: not known
+        probability: whether a single number is a probability
+    Returns:
+        logits [N, num_classes], if the network gives any
+    """
     output = _tensor_of(output)
     if num_classes == 2 and _one_number(output, count):
         refuse_integers(output)
@@ -94,7 +114,15 @@ def as_logits(output: Any,       # what a network returned
 # %% ../../nbs/training/03_models.ipynb #b416e323
 class BaseClassifier(nn.Module):
     """A network behind its normalisation, in eval mode; threat model: any perturbation of the [0, 1] tensor
-    that enters it."""
+    that enters it.
+
+    Args:
+        net: the network
+        normalize: first layer, None when the network reads [0, 1]
+        num_classes: length of the logits
+        source: where the normalisation was found
+        channels: of the images, where a normalisation inside the network says so
+    """
 
     def __init__(self,
                  net: nn.Module,                 # the network
@@ -126,7 +154,11 @@ class BaseClassifier(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype | None: # of the weights, in which the network reads its input; None: no weights
-        "The type of the weights."
+        """The type of the weights.
+
+        Returns:
+            of the weights, in which the network reads its input; None: no weights
+        """
         return next((weight.dtype for weight in self.net.parameters() if weight.is_floating_point()), None)
 
     def __repr__(self) -> str:
@@ -308,7 +340,13 @@ def _is_compiled(module: nn.Module) -> bool:
 def unwrapped(net: nn.Module, # any network
              ) -> nn.Module:  # the network inside `DataParallel`, `torch.compile`; others as they are
     """The module that computes, without shells that only say how. A shell that computes something of its own, by
-    a hook or another `forward`, stays."""
+    a hook or another `forward`, stays.
+
+    Args:
+        net: any network
+    Returns:
+        the network inside `DataParallel`, `torch.compile`; others as they are
+    """
     while True:
         if is_plain(net, nn.DataParallel) or is_plain(net, nn.parallel.DistributedDataParallel):
             net = net.module # type: ignore[assignment] # which torch types as a tensor or a module
@@ -456,7 +494,19 @@ def wrap(net: nn.Module,                              # a trained network
     """A base classifier that reads images in [0, 1]: normalisation inside, eval mode, number of classes checked
     by a trial. Raises ValueError where a library's normalisation is unknown, where it does not fit the
     network, or where the number of classes is wrong. Threat model: perturbations of the cropped [0, 1]
-    tensor."""
+    tensor.
+
+    Args:
+        net: a trained network
+        mean: per channel, in units of the input, as the network was trained
+        std: per channel, > 0
+        num_classes: length of the logits; None: found by a trial
+        preprocessing: holds mean and std: weights, transforms, image processor
+        before: a denoiser, deterministic: noisy images [N, ...] to images [N, ...]
+        domain: of the inputs, as in `Smoothed`; None: any real numbers
+    Returns:
+        in eval mode, reads inputs in the domain
+    """
     if not isinstance(net, nn.Module):
         raise no_network(net)
     net = unwrapped(net)
@@ -483,7 +533,12 @@ def resnet50(num_classes: int = 1000, # number of classes
              weights: Any = None,     # e.g. "IMAGENET1K_V2" (torchvision downloads it); None: random
             ) -> BaseClassifier:
     """torchvision's ResNet-50 for 224x224 pictures, the base classifier of the ImageNet tables, with ImageNet
-    statistics inside."""
+    statistics inside.
+
+    Args:
+        num_classes: number of classes
+        weights: e.g. "IMAGENET1K_V2" (torchvision downloads it); None: random
+    """
     options = {} if weights is not None else dict(num_classes=num_classes)
     net = torchvision().models.resnet50(weights=weights, **options)
     return wrap(net, *STATISTICS["imagenet"], num_classes=num_classes)

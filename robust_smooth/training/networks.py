@@ -31,7 +31,12 @@ def _per_channel(value: float | Sequence[float]) -> Tensor:
 # %% ../../nbs/training/02_networks.ipynb #c53274e6
 class Normalize(nn.Module):
     """First layer (x - mean) / std per channel; mean and std are settings, not weights. Raises ValueError
-    unless finite, std > 0, of one length."""
+    unless finite, std > 0, of one length.
+
+    Args:
+        mean: per channel, in [0, 1] units; a number holds for all channels
+        std: per channel, > 0
+    """
     mean: Tensor # [C] or [1], in [0, 1] units
     std: Tensor  # [C] or [1], > 0
 
@@ -65,14 +70,23 @@ class Normalize(nn.Module):
 
 # %% ../../nbs/training/02_networks.ipynb #3394c966
 class Centre(Normalize):
-    "First layer x - mean per channel, for networks trained on centred inputs."
+    """First layer x - mean per channel, for networks trained on centred inputs.
+
+    Args:
+        mean: per channel, in [0, 1] units
+    """
 
     def __init__(self, mean: float | Sequence[float]): # per channel, in [0, 1] units
         super().__init__(mean, 1.0)
 
 # %% ../../nbs/training/02_networks.ipynb #9334d575
 class Classifier(nn.Sequential):
-    "A chain of layers that reads [0, 1] and knows its number of classes."
+    """A chain of layers that reads [0, 1] and knows its number of classes.
+
+    Args:
+        *layers: layers in order
+        num_classes: length of the logits, >= 2
+    """
     unit_input = True # reads [0, 1] as it is: `wrap` adds no normalisation
 
     def __init__(self,
@@ -86,7 +100,12 @@ class Classifier(nn.Sequential):
 def seeded(factory: Callable[[], nn.Module], # makes the network, e.g. `small_convnet`
            seed: int = 0,                    # seed of the initial weights
           ) -> nn.Module:
-    "A network whose initial weights depend on the seed alone."
+    """A network whose initial weights depend on the seed alone.
+
+    Args:
+        factory: makes the network, e.g. `small_convnet`
+        seed: seed of the initial weights
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return factory()
@@ -96,7 +115,13 @@ def mlp(in_features: int,                     # number of inputs per image, e.g.
         num_classes: int,                     # number of classes
         hidden: Sequence[int] = (128, 128),   # widths of the hidden layers
        ) -> Classifier:
-    "A fully connected ReLU network on flattened images."
+    """A fully connected ReLU network on flattened images.
+
+    Args:
+        in_features: number of inputs per image, e.g. 64 for digits
+        num_classes: number of classes
+        hidden: widths of the hidden layers
+    """
     widths = [check_whole(in_features, "in_features"), *(check_whole(width, "hidden") for width in hidden)]
     layers: list[nn.Module] = [nn.Flatten()]
     for inputs, outputs in zip(widths, widths[1:]):
@@ -114,7 +139,13 @@ def small_convnet(in_channels: int = 1, # channels of the images
                   size: int = 8,        # height and width, a multiple of 4
                  ) -> Classifier:
     """Three 3x3 convolutions with batch normalisation, two of them with stride 2, and one linear layer: for
-    small pictures."""
+    small pictures.
+
+    Args:
+        in_channels: channels of the images
+        num_classes: number of classes
+        size: height and width, a multiple of 4
+    """
     if check_whole(size, "size", 4) % 4:
         raise ValueError(f"size must be a multiple of 4, got {size}")
     channels = check_whole(in_channels, "in_channels")
@@ -132,14 +163,25 @@ def lenet(in_channels: int = 1,  # channels of the images
           num_classes: int = 10, # number of classes
          ) -> Classifier:
     """A LeNet-like network for 28x28 pictures (LeCun et al. 1998): two pooled convolutions with batch
-    normalisation and ReLU, two linear layers."""
+    normalisation and ReLU, two linear layers.
+
+    Args:
+        in_channels: channels of the images
+        num_classes: number of classes
+    """
     blocks = [*_pooled_block(check_whole(in_channels, "in_channels"), 16, 2), *_pooled_block(16, 32, 0)]
     head = [nn.Flatten(), nn.Linear(32 * 25, 128), nn.ReLU(inplace=True), nn.Linear(128, num_classes)]
     return Classifier(Normalize(*STATISTICS["mnist"]), *blocks, *head, num_classes=num_classes)
 
 # %% ../../nbs/training/02_networks.ipynb #cfc83657
 class ResidualBlock(nn.Module):
-    "Two 3x3 convolutions beside a shortcut without weights (He et al. 2016, option A)."
+    """Two 3x3 convolutions beside a shortcut without weights (He et al. 2016, option A).
+
+    Args:
+        inputs: channels that come in
+        outputs: channels that go out
+        stride: 2 halves height and width
+    """
 
     def __init__(self,
                  inputs: int,     # channels that come in
@@ -170,7 +212,14 @@ def _stage(inputs: int, outputs: int, stride: int, blocks: int) -> nn.Sequential
 
 # %% ../../nbs/training/02_networks.ipynb #115490c4
 class ResNet(nn.Module):
-    "The residual network for 32x32 pictures (He et al. 2016, section 4.2), with a normalising first layer."
+    """The residual network for 32x32 pictures (He et al. 2016, section 4.2), with a normalising first layer.
+
+    Args:
+        depth: 6 n + 2: 8, 14, 20, 32, 44, 56, 110
+        num_classes: number of classes
+        in_channels: channels of the images
+        normalize: first layer; None: CIFAR-10 statistics or centring
+    """
     unit_input = True
 
     def __init__(self,
@@ -209,11 +258,21 @@ def _usual_first_layer(in_channels: int) -> nn.Module:
 def resnet20(num_classes: int = 10, # number of classes
              in_channels: int = 3,  # channels of the images
             ) -> ResNet:
-    "ResNet-20 for 32x32 pictures: 0.27 million weights."
+    """ResNet-20 for 32x32 pictures: 0.27 million weights.
+
+    Args:
+        num_classes: number of classes
+        in_channels: channels of the images
+    """
     return ResNet(20, num_classes, in_channels)
 
 def resnet110(num_classes: int = 10, # number of classes
               in_channels: int = 3,  # channels of the images
              ) -> ResNet:
-    "ResNet-110 for 32x32 pictures, the base classifier of the CIFAR-10 tables: 1.7 million weights."
+    """ResNet-110 for 32x32 pictures, the base classifier of the CIFAR-10 tables: 1.7 million weights.
+
+    Args:
+        num_classes: number of classes
+        in_channels: channels of the images
+    """
     return ResNet(110, num_classes, in_channels)

@@ -87,7 +87,17 @@ def open_data(name: str,                 # a data set, FILE.npy, FILE.npz, a fol
               subset: Any = None,        # a number of images, or "every 20"
               factory: Callable[[str], Any] | None = None, # what module:dataset stands for
              ) -> Any:                   # what `vote` reads
-    "The images that a word of the command line stands for. Raises ValueError with all that there is."
+    """The images that a word of the command line stands for. Raises ValueError with all that there is.
+
+    Args:
+        name: a data set, FILE.npy, FILE.npz, a folder of class folders, or module:dataset
+        split: of a data set, or of a folder that has folders of splits
+        data_dir: of a data set
+        subset: a number of images, or "every 20"
+        factory: what module:dataset stands for
+    Returns:
+        what `vote` reads
+    """
     path = Path(name)
     if name in DATASETS:
         return load(name, split, data_dir=data_dir, subset=subset)

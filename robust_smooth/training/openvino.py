@@ -30,7 +30,13 @@ __all__ = ['SCALING', 'TRIAL_BATCHES', 'TRIAL_ROWS', 'missing', 'check_installed
 # %% ../../nbs/training/04b_openvino.ipynb #452f4eba
 def missing(precision: str = "float32", # what is to be made
            ) -> str:                    # "" where all is there
-    "What is not installed, and how to get it."
+    """What is not installed, and how to get it.
+
+    Args:
+        precision: what is to be made
+    Returns:
+        "" where all is there
+    """
     needed = ["openvino", *(["nncf"] if precision == "int8" else [])]
     absent = [name for name in needed if importlib.util.find_spec(name) is None]
     if not absent:
@@ -40,7 +46,11 @@ def missing(precision: str = "float32", # what is to be made
 
 def check_installed(precision: str = "float32", # what is to be made
                    ) -> None:
-    "Raise ImportError, saying what to install."
+    """Raise ImportError, saying what to install.
+
+    Args:
+        precision: what is to be made
+    """
     said = missing(precision)
     if said:
         raise ImportError(said)
@@ -84,7 +94,11 @@ def instructions() -> str:
     return " ".join([platform.machine(), torch.backends.cpu.get_cpu_capability(), *units])
 
 def adds_in_32_bits() -> bool: # False: int8 networks need the overflow fix here
-    "Whether products of 8-bit integers are added without overflow."
+    """Whether products of 8-bit integers are added without overflow.
+
+    Returns:
+        False: int8 networks need the overflow fix here
+    """
     x86 = platform.machine().lower() in ("x86_64", "amd64", "x86", "i686")
     return not x86 or {"vnni", "amx"} & set(instructions().split()) != set() or "avx_vnni" in _flags()
 
@@ -99,7 +113,16 @@ def _bytes(data: bytes) -> Tensor:
     return torch.from_numpy(np.frombuffer(data, np.uint8).copy())
 
 class OpenVINONetwork(nn.Module):
-    "A network that OpenVINO computes on the processor."
+    """A network that OpenVINO computes on the processor.
+
+    Args:
+        graph: [...] uint8: text of the graph
+        weights: [...] uint8
+        precision: "float32", "bfloat16" or "int8"
+        shape: of one image
+        calibrated: hashes of the images from which scales were found
+        fixed: whether it needs no 32-bit sums of products
+    """
     graph: Tensor   # [...] uint8: text of the graph
     weights: Tensor # [...] uint8
 
@@ -204,7 +227,11 @@ def _in_integers(model: Any, calibration: Tensor, fixed: bool, how: Callable[[An
 # %% ../../nbs/training/04b_openvino.ipynb #bbe4a35e
 def image_hashes(images: Tensor, # [N, ...] float32
                 ) -> tuple[str, ...]:
-    "The identity of each image."
+    """The identity of each image.
+
+    Args:
+        images: [N, ...] float32
+    """
     return tuple(content_hash(image.numpy()) for image in images.detach().cpu())
 
 def by_openvino(net: nn.Module,  # a network with its normalisation, in eval mode
@@ -212,7 +239,14 @@ def by_openvino(net: nn.Module,  # a network with its normalisation, in eval mod
                 precision: str,  # "float32", "bfloat16" or "int8"
                 calibration: Tensor | None = None, # [N, ...] for int8: images as the network sees them, with noise
                ) -> OpenVINONetwork:
-    "A network rebuilt by OpenVINO. Raises ImportError where a package is missing."
+    """A network rebuilt by OpenVINO. Raises ImportError where a package is missing.
+
+    Args:
+        net: a network with its normalisation, in eval mode
+        sample: [N, ...] a few images in [0, 1]
+        precision: "float32", "bfloat16" or "int8"
+        calibration: [N, ...] for int8: images as the network sees them, with noise
+    """
     check_installed(precision)
     model, fixed, seen = _converted(net, sample), True, ()
     if calibration is not None:
@@ -227,7 +261,14 @@ TRIAL_ROWS = 24
 def steady(net: nn.Module,          # a network
            shape: tuple[int, ...],  # of one image
           ) -> bool:                # False: the last bits of a row's logits follow its company
-    "Whether rows have the same bits in batches of several sizes and in another order; a trial, no proof."
+    """Whether rows have the same bits in batches of several sizes and in another order; a trial, no proof.
+
+    Args:
+        net: a network
+        shape: of one image
+    Returns:
+        False: the last bits of a row's logits follow its company
+    """
     generator = torch.Generator().manual_seed(0)
     levels = torch.randint(-128, 384, (TRIAL_ROWS, *shape), generator=generator)
     rows, order = levels.float() / 255, torch.randperm(TRIAL_ROWS, generator=generator)
@@ -240,14 +281,25 @@ def steady(net: nn.Module,          # a network
 # %% ../../nbs/training/04b_openvino.ipynb #f77d7c65
 def settings_of_network(net: OpenVINONetwork, # what is kept
                        ) -> dict[str, Any]:   # JSON-able
-    "What a card says of a network beside its two pieces."
+    """What a card says of a network beside its two pieces.
+
+    Args:
+        net: what is kept
+    Returns:
+        JSON-able
+    """
     return dict(precision=net.precision, shape=list(net.shape), calibrated=list(net.calibrated), fixed=net.fixed,
                 content=content_hash(net.graph.numpy(), net.weights.numpy()))
 
 def network_of(tensors: Mapping[str, Tensor], # "graph" and "weights"
                settings: Mapping[str, Any],   # of the card
               ) -> OpenVINONetwork:
-    "A network out of a file. Raises ValueError where the pieces are not those of the card."
+    """A network out of a file. Raises ValueError where the pieces are not those of the card.
+
+    Args:
+        tensors: "graph" and "weights"
+        settings: of the card
+    """
     graph, weights = tensors["graph"], tensors["weights"]
     if content_hash(graph.numpy(), weights.numpy()) != settings["content"]:
         raise ValueError("graph and weights do not match the hash on the card")

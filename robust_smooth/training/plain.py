@@ -147,7 +147,14 @@ def _replaced(kind: type) -> Iterator[str]:
 def deviation(module: nn.Module, # a module
               kind: type[nn.Module] | None = None, # the class whose rule is to be used; None: the module's own
              ) -> str: # "" for a plain module
-    "In what way a module may compute something else than a class says; every reason, in words."
+    """In what way a module may compute something else than a class says; every reason, in words.
+
+    Args:
+        module: a module
+        kind: the class whose rule is to be used; None: the module's own
+    Returns:
+        "" for a plain module
+    """
     if kind is None:
         kind = _own_class(module)
     if not isinstance(module, kind):
@@ -164,7 +171,12 @@ def _own_class(module: nn.Module) -> type[nn.Module]:
 def is_plain(module: Any, # anything
              kind: type[nn.Module] | None = None, # the class whose rule is to be used; None: the module's own
             ) -> bool:
-    "Whether a module is of a kind and computes exactly what that kind computes; its children are asked one by one."
+    """Whether a module is of a kind and computes exactly what that kind computes; its children are asked one by one.
+
+    Args:
+        module: anything
+        kind: the class whose rule is to be used; None: the module's own
+    """
     return isinstance(module, nn.Module) and not deviation(module, kind)
 
 # %% ../../nbs/training/00_plain.ipynb #7d1c03ab
@@ -186,7 +198,14 @@ def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
 
 def copied(module: nn.Module, # any module
           ) -> nn.Module:     # of the same weights, in memory of their own
-    "A copy. Raises ValueError where there is none: weights that are results, or a layer that copies itself in another way."
+    """A copy. Raises ValueError where there is none: weights that are results, or a layer that copies
+    itself in another way.
+
+    Args:
+        module: any module
+    Returns:
+        of the same weights, in memory of their own
+    """
     try:
         made = copy.deepcopy(module)
     except RuntimeError as error: # of a tensor that was computed

@@ -26,7 +26,18 @@ WAYS = ("torch plain", "torch folded", "torch channels-last", "torch compiled", 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.float32}
 
 class Optimised(nn.Module):
-    "A network rebuilt for speed; another base classifier than the one it was made of."
+    """A network rebuilt for speed; another base classifier than the one it was made of.
+
+    Args:
+        net: the rebuilt network
+        normalize: first layer, computed in float32; None: there is none, or `net` holds it
+        num_classes: length of the logits
+        precision: "float32", "bfloat16" or "int8"
+        backend: one of `WAYS`
+        said: what was done
+        preprocessing: how the inputs are normalised
+        probability: whether a single number is a probability
+    """
 
     def __init__(self,
                  net: nn.Module,       # the rebuilt network
@@ -61,22 +72,39 @@ class Optimised(nn.Module):
 
     @property
     def setting(self) -> dict[str, str]: # precision and backend
-        "What `optimise` is to be given to make this network again without measuring."
+        """What `optimise` is to be given to make this network again without measuring.
+
+        Returns:
+            precision and backend
+        """
         return dict(precision=self.precision, backend=self.backend)
 
     @property
     def agreement(self) -> dict[str, float]: # "gap", "scale", "same": largest difference, largest logit, share of labels
-        "How the logits and labels of the sample compare with those of the original."
+        """How the logits and labels of the sample compare with those of the original.
+
+        Returns:
+            "gap", "scale", "same": largest difference, largest logit, share of labels
+        """
         return dict(self._agreement)
 
     @property
     def tried(self) -> dict[str, float | str]: # images per second by way, or why there are none
-        "What was measured when this way was chosen; empty where nothing was."
+        """What was measured when this way was chosen; empty where nothing was.
+
+        Returns:
+            images per second by way, or why there are none
+        """
         return dict(self._tried)
 
     @property
     def steady(self) -> bool: # False: the last bits of a row's logits follow the rows beside it
-        "Whether an int8 network passed its trial of batches; other networks' undecided votes are counted as fragile."
+        """Whether an int8 network passed its trial of batches; other networks' undecided votes are
+        counted as fragile.
+
+        Returns:
+            False: the last bits of a row's logits follow the rows beside it
+        """
         return self._steady
 
     def report(self) -> str:
@@ -218,7 +246,14 @@ def check_agreement(model: nn.Module,  # the original
                     result: Optimised, # what was made of it
                     sample: Tensor,    # [N, ...] images
                    ) -> None:
-    "Compare the logits of a sample, and keep what was found. Raises ValueError where the network computes something else."
+    """Compare the logits of a sample, and keep what was found. Raises ValueError where the network
+    computes something else.
+
+    Args:
+        model: the original
+        result: what was made of it
+        sample: [N, ...] images
+    """
     with torch.inference_mode():
         want = model(sample.to(_device(model)))
         with _frozen(result) if result.backend == "torch compiled" else nullcontext():
@@ -244,7 +279,11 @@ def _torch_net(model: nn.Module, backend: str) -> tuple[nn.Module, nn.Module | N
 
 def gives_probability(model: nn.Module, # a base classifier, or a network
                      ) -> bool:
-    "Whether a single number that it returns is a probability: as a base classifier says, else by the last layer."
+    """Whether a single number that it returns is a probability: as a base classifier says, else by the last layer.
+
+    Args:
+        model: a base classifier, or a network
+    """
     return model._probability if isinstance(model, BaseClassifier) else ends_in_sigmoid(model)
 
 def by_torch(model: nn.Module, # base classifier, reads [0, 1]
@@ -252,7 +291,14 @@ def by_torch(model: nn.Module, # base classifier, reads [0, 1]
              precision: str,   # "float32" or "bfloat16"
              backend: str,     # one of the ways of torch
             ) -> Optimised:
-    "A network rebuilt by PyTorch. Raises ValueError where it disagrees with the original."
+    """A network rebuilt by PyTorch. Raises ValueError where it disagrees with the original.
+
+    Args:
+        model: base classifier, reads [0, 1]
+        sample: [N, ...] a few images in [0, 1]
+        precision: "float32" or "bfloat16"
+        backend: one of the ways of torch
+    """
     if sample.ndim != 4 and backend == "torch channels-last":
         raise ValueError(f"channels-last needs images [N, C, H, W], got shape {list(sample.shape)}")
     net, normalize, said = _torch_net(model, backend)

@@ -27,7 +27,16 @@ def noisy_copies(x: Tensor,     # [B, ...] images
                  draws: int,    # copies per image, >= 1
                  generator: torch.Generator, # source of randomness, on the device of x
                 ) -> Tensor:    # [B * draws, ...] the copies of the first image, then of the second, ...
-    "Independent noisy copies of each image, for additive noises and for those that perturb in another way."
+    """Independent noisy copies of each image, for additive noises and for those that perturb in another way.
+
+    Args:
+        x: [B, ...] images
+        noise: smoothing distribution
+        draws: copies per image, >= 1
+        generator: source of randomness, on the device of x
+    Returns:
+        [B * draws, ...] the copies of the first image, then of the second, ...
+    """
     repeated = x.repeat_interleave(draws, 0) if draws > 1 else x
     if hasattr(noise, "augment"):
         return noise.augment(repeated, generator)
@@ -49,7 +58,11 @@ def _check_smoothing(value: float) -> None:
 # %% ../../nbs/training/08_recipes.ipynb #27c0db87
 @dataclass(frozen=True, kw_only=True)
 class Standard:
-    "Cross-entropy on the images as they are. Raises ValueError unless 0 <= label_smoothing < 1."
+    """Cross-entropy on the images as they are. Raises ValueError unless 0 <= label_smoothing < 1.
+
+    Args:
+        label_smoothing: share of the target spread over all classes, in [0, 1)
+    """
     label_smoothing: float = 0.0 # share of the target spread over all classes, in [0, 1)
 
     def __post_init__(self):
@@ -65,7 +78,13 @@ class Standard:
 @dataclass(frozen=True)
 class NoiseAugmentation:
     """Cross-entropy on freshly perturbed images (Cohen et al. 2019): the baseline of every table. Raises
-    ValueError unless draws >= 1."""
+    ValueError unless draws >= 1.
+
+    Args:
+        noise: smoothing distribution, redrawn for every image at every step
+        draws: noisy copies per image and step
+        label_smoothing: share of the target spread over all classes, in [0, 1)
+    """
     noise: Any                   # smoothing distribution, redrawn for every image at every step
     draws: int = 1               # noisy copies per image and step
     label_smoothing: float = 0.0 # share of the target spread over all classes, in [0, 1)
@@ -106,7 +125,13 @@ def _stability_term(logits: Tensor, other: Tensor, variant: str) -> Tensor:
 @dataclass(frozen=True, init=False)
 class Stability:
     """Stability training, loss by name (Li et al. 2019: clean_noisy; Yang et al. 2020: noisy_noisy). Raises
-    ValueError for other names or weight < 0."""
+    ValueError for other names or weight < 0.
+
+    Args:
+        noise: smoothing distribution
+        loss: "clean_noisy" or "noisy_noisy"
+        weight: weight of the stability term, >= 0; None: the published one
+    """
     noise: Any     # smoothing distribution
     variant: str   # "clean_noisy" or "noisy_noisy"
     weight: float  # weight of the stability term, >= 0
@@ -134,7 +159,15 @@ class Stability:
 @dataclass(frozen=True)
 class PGDAdversarial:
     """Cross-entropy on PGD examples of the network itself (Madry et al. 2018). Raises ValueError for settings
-    out of range."""
+    out of range.
+
+    Args:
+        eps: radius of the ball, in input units, > 0
+        steps: steps of the attack, >= 1
+        norm: "l2" or "linf"
+        step: length of a step; None: 2 eps / steps
+        random_start: start uniformly in the ball
+    """
     eps: float                # radius of the ball, in input units, > 0
     steps: int = 7            # steps of the attack, >= 1
     norm: str = "linf"        # "l2" or "linf"
@@ -162,7 +195,11 @@ class PGDAdversarial:
 # %% ../../nbs/training/08_recipes.ipynb #eceda00d
 @dataclass(frozen=True, kw_only=True)
 class Cosine:
-    "Cosine decay to 0 after a linear warm-up."
+    """Cosine decay to 0 after a linear warm-up.
+
+    Args:
+        warmup: epochs of linear warm-up, >= 0
+    """
     warmup: float = 0.0 # epochs of linear warm-up, >= 0
 
     def __call__(self, epoch: float, epochs: int) -> float:
@@ -175,7 +212,12 @@ class Cosine:
 # %% ../../nbs/training/08_recipes.ipynb #71247596
 @dataclass(frozen=True, kw_only=True)
 class Steps:
-    "Multiply by `factor` every `every` epochs."
+    """Multiply by `factor` every `every` epochs.
+
+    Args:
+        every: epochs between drops, >= 1
+        factor: factor of each drop
+    """
     every: int = 50      # epochs between drops, >= 1
     factor: float = 0.1  # factor of each drop
 
@@ -189,7 +231,15 @@ def crop_flip(x: Tensor,                  # [B, C, H, W] images
               padding: int = 4,           # pixels of zeros around the image before cropping
              ) -> Tensor:                 # [B, C, H, W]
     """Random crop after zero padding, then a horizontal flip of every second image on average: the usual
-    augmentation for 32x32 pictures."""
+    augmentation for 32x32 pictures.
+
+    Args:
+        x: [B, C, H, W] images
+        generator: source of randomness
+        padding: pixels of zeros around the image before cropping
+    Returns:
+        [B, C, H, W]
+    """
     count, channels, height, width = x.shape
     rows = _draw(2 * padding + 1, x, generator) + torch.arange(height, device=x.device)
     columns = _draw(2 * padding + 1, x, generator) + torch.arange(width, device=x.device)

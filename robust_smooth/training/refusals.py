@@ -20,7 +20,13 @@ __all__ = ['CHOSEN', 'no_network', 'refuse_lazy', 'returned', 'refuse_integers',
 # %% ../../nbs/training/02a_refusals.ipynb #661e7a3a
 def no_network(net: Any, # what was handed over
               ) -> TypeError: # to be raised
-    "Why something is no network, and the line that makes one of it."
+    """Why something is no network, and the line that makes one of it.
+
+    Args:
+        net: what was handed over
+    Returns:
+        to be raised
+    """
     said = f"net must be a torch.nn.Module, got {type(net).__name__}"
     if isinstance(net, (str, PathLike)):
         return TypeError(f"{said} {str(net)!r}: a file holds weights; make the network, "
@@ -38,7 +44,11 @@ def no_network(net: Any, # what was handed over
 # %% ../../nbs/training/02a_refusals.ipynb #9781d876
 def refuse_lazy(net: nn.Module, # any network
                ) -> None:
-    "Raise ValueError, naming the first of them, where weights have no size yet."
+    """Raise ValueError, naming the first of them, where weights have no size yet.
+
+    Args:
+        net: any network
+    """
     name = next((name for name, weight in net.named_parameters() if is_lazy(weight)), None)
     if name is not None:
         raise ValueError(f"net has weights without a size yet ({name!r}: a lazy layer); show it some images first: net(images[:2])")
@@ -46,7 +56,11 @@ def refuse_lazy(net: nn.Module, # any network
 # %% ../../nbs/training/02a_refusals.ipynb #6575e08c
 def returned(output: Any, # of a network
             ) -> str:
-    "What a network returned, and the line that takes the logits out of it."
+    """What a network returned, and the line that takes the logits out of it.
+
+    Args:
+        output: of a network
+    """
     if isinstance(output, Mapping):
         names = [str(name) for name in output]
         return f"a dictionary with keys {names}; let forward return one of them: net(x)[{(names or ['logits'])[0]!r}]"
@@ -62,13 +76,21 @@ CHOSEN = ("the network returns the number of a class, not logits; let forward re
 
 def refuse_integers(output: Tensor, # [N] or [N, 1]: one number an image
                    ) -> None:
-    "Raise ValueError where the one number is of an integer type, or a truth value."
+    """Raise ValueError where the one number is of an integer type, or a truth value.
+
+    Args:
+        output: [N] or [N, 1]: one number an image
+    """
     if not output.is_floating_point():
         raise ValueError(f"{CHOSEN} (got {str(output.dtype).removeprefix('torch.')})")
 
 def refuse_classes(output: Tensor, # [N] or [N, 1], floating point: of various images
                   ) -> None:
-    "Raise ValueError where all numbers are whole, none is negative, and they are not all the same."
+    """Raise ValueError where all numbers are whole, none is negative, and they are not all the same.
+
+    Args:
+        output: [N] or [N, 1], floating point: of various images
+    """
     values = output.detach().flatten()
     has_digits = values.abs() < 1 / torch.finfo(values.dtype).eps
     whole = bool((has_digits & (values >= 0) & (values == values.floor())).all())
@@ -79,7 +101,14 @@ def refuse_classes(output: Tensor, # [N] or [N, 1], floating point: of various i
 def various(shape: tuple[int, ...], # of an image
             weight: Tensor,         # one of the network's: its type and place
            ) -> Tensor:             # [32, *shape]
-    "Random images, dark and bright ones, and some far outside [0, 1]."
+    """Random images, dark and bright ones, and some far outside [0, 1].
+
+    Args:
+        shape: of an image
+        weight: one of the network's: its type and place
+    Returns:
+        [32, *shape]
+    """
     generator = torch.Generator().manual_seed(0)
     inside = torch.rand(16, *shape, generator=generator)
     outside = 4 * torch.randn(14, *shape, generator=generator)

@@ -28,7 +28,19 @@ def worst_case(model: nn.Module, # network, reads [0, 1]
                steps: int,       # steps of the attack
                attack: str = "pgd", # "pgd" or "ddn"
               ) -> Tensor:       # [B, ...] images within eps of x and within [0, 1]
-    "Adversarial images against the smoothed classifier (Salman et al. 2019, Algorithm 1, with PGD or DDN)."
+    """Adversarial images against the smoothed classifier (Salman et al. 2019, Algorithm 1, with PGD or DDN).
+
+    Args:
+        model: network, reads [0, 1]
+        x: [B, ...] images
+        y: [B] labels
+        noise: [B, k, ...] draws that the attack holds fixed
+        eps: l2 radius, in input units, >= 0
+        steps: steps of the attack
+        attack: "pgd" or "ddn"
+    Returns:
+        [B, ...] images within eps of x and within [0, 1]
+    """
     if eps == 0:
         return x.clone()
     if attack == "pgd":
@@ -41,7 +53,17 @@ def worst_case(model: nn.Module, # network, reads [0, 1]
 @dataclass(frozen=True)
 class SmoothAdv:
     """Adversarial training of the smoothed classifier (Salman et al. 2019): a recipe for `train.fit`. Raises
-    ValueError for settings out of range."""
+    ValueError for settings out of range.
+
+    Args:
+        sigma: noise level, in input units, > 0
+        eps: l2 radius of the attack, in input units, >= 0; 0: Gaussian augmentation with k draws
+        k: noisy copies per image, >= 1 (m_train)
+        steps: steps of the attack, >= 1
+        attack: "pgd" or "ddn"
+        multi_noise: cross-entropy over all copies; False: over the first
+        warmup: epochs over which eps grows linearly to its value, >= 0
+    """
     sigma: float             # noise level, in input units, > 0
     eps: float               # l2 radius of the attack, in input units, >= 0; 0: Gaussian augmentation with k draws
     k: int = 2               # noisy copies per image, >= 1 (m_train)

@@ -43,7 +43,14 @@ def of_openvino(net: openvino.OpenVINONetwork, # what computes
                 preprocessing: str,            # how the inputs are normalised
                 probability: bool,             # whether a single number is a probability
                ) -> Optimised:
-    "A network of OpenVINO as a base classifier."
+    """A network of OpenVINO as a base classifier.
+
+    Args:
+        net: what computes
+        num_classes: length of the logits
+        preprocessing: how the inputs are normalised
+        probability: whether a single number is a probability
+    """
     seen = f", calibrated on {len(net.calibrated)} images" if net.calibrated else ""
     made = Optimised(net, None, num_classes, net.precision, "openvino", f"{net.instructions}{seen}", preprocessing,
                      probability)
@@ -168,7 +175,18 @@ def optimise(model: nn.Module,           # base classifier, reads [0, 1]
             ) -> Optimised:              # `.optimised`, `.setting`, `.agreement`, `.tried`, `.report()`
     """Another base classifier of (almost) the same weights: the fastest way of this machine to compute them. Raises
     ValueError for what cannot be done, or when the rebuilt network disagrees with the model by more than the
-    rounding of its precision explains, and ImportError where a backend is not installed."""
+    rounding of its precision explains, and ImportError where a backend is not installed.
+
+    Args:
+        model: base classifier, reads [0, 1]
+        sample: [N, C, H, W] a few images in [0, 1], to check the result on
+        precision: "float32", "bfloat16" or "int8"; never another one than this
+        backend: "auto", "torch" or one of `WAYS`, which is then taken unmeasured
+        calibration: [M, C, H, W] for int8: training images with noise; never to be certified
+        seconds: that measuring may take; from a minute on a compiled network is tried, too
+    Returns:
+        `.optimised`, `.setting`, `.agreement`, `.tried`, `.report()`
+    """
     sample = torch.as_tensor(sample, dtype=torch.float32)
     _check_request(model, precision, backend, calibration)
     images, ways = _calibration_images(calibration, sample), _ways(backend, precision, sample)
@@ -185,6 +203,12 @@ def optimise(model: nn.Module,           # base classifier, reads [0, 1]
 # %% ../../nbs/training/05_speed.ipynb #95d604ee
 def read_setting(optimised: str,   # `.optimised` of a network, or `provenance["optimised"]` of a Record
                 ) -> dict[str, str]: # for `optimise`; empty for a network as it was
-    "The setting in what a Record says of a network."
+    """The setting in what a Record says of a network.
+
+    Args:
+        optimised: `.optimised` of a network, or `provenance["optimised"]` of a Record
+    Returns:
+        for `optimise`; empty for a network as it was
+    """
     found = re.match(rf"({'|'.join(WAYS)}), ({'|'.join(PRECISIONS)}): ", optimised)
     return {} if found is None else dict(precision=found[2], backend=found[1])

@@ -76,7 +76,14 @@ class _Watched(nn.Module):
 # %% ../../nbs/training/11_train.ipynb #9689aa74
 @dataclass(frozen=True, kw_only=True)
 class History:
-    "What a training run leaves besides the weights: one row of numbers per epoch, and what is needed to repeat it."
+    """What a training run leaves besides the weights: one row of numbers per epoch, and what is needed to repeat it.
+
+    Args:
+        rows: per epoch: epoch, loss, learning_rate, seconds, and what the recipe logs
+        settings: recipe, optimizer, schedule, epochs, batch_size, seed, data, precision, versions
+        fingerprint: of the trained model
+        resumed: steps that came from a checkpoint
+    """
     rows: list[dict]        # per epoch: epoch, loss, learning_rate, seconds, and what the recipe logs
     settings: dict          # recipe, optimizer, schedule, epochs, batch_size, seed, data, precision, versions
     fingerprint: str        # of the trained model
@@ -105,7 +112,11 @@ class _Log:
         self.lap = time.monotonic()
 
     def settle(self) -> bool: # whether every loss was finite
-        "Move the numbers of the last steps off the device."
+        """Move the numbers of the last steps off the device.
+
+        Returns:
+            whether every loss was finite
+        """
         numbers = [(key, float(value)) for step in self.pending for key, value in step.items()]
         self.pending.clear()
         for key, value in numbers:
@@ -114,7 +125,11 @@ class _Log:
         return all(math.isfinite(value) for key, value in numbers if key == "loss")
 
     def tick(self) -> float: # seconds spent on this epoch
-        "Count the time since the last look at the clock."
+        """Count the time since the last look at the clock.
+
+        Returns:
+            seconds spent on this epoch
+        """
         now = time.monotonic()
         self.state["seconds"] += now - self.lap
         self.lap = now
@@ -270,7 +285,11 @@ class _Report:
 def default_optimizer(parameters: Iterable[nn.Parameter], # what to train
                      ) -> torch.optim.Optimizer:
     """SGD with learning rate 0.1, Nesterov momentum 0.9, weight decay 1e-4, as in the smoothing papers; for
-    networks with batch normalisation."""
+    networks with batch normalisation.
+
+    Args:
+        parameters: what to train
+    """
     return torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=1e-4, nesterov=True)
 
 # %% ../../nbs/training/11_train.ipynb #a768ffde
@@ -351,7 +370,26 @@ def fit(model: nn.Module,  # network, reads [0, 1]; trained in place, left in ev
     """Train a network with a recipe. Interrupted and resumed runs end with the weights of an uninterrupted one.
     Raises ValueError for images outside [0, 1], labels that the model has no class for, a checkpoint of
     another run, or a run with a checkpoint that could not be repeated; FloatingPointError when logits or
-    loss are no longer finite."""
+    loss are no longer finite.
+
+    Args:
+        model: network, reads [0, 1]; trained in place, left in eval mode
+        data: ImageSet, a pair (images, labels), a Dataset or a DataLoader
+        recipe: e.g. NoiseAugmentation(noise)
+        epochs: passes through the data, >= 1
+        optimizer: an Optimizer, or makes one of parameters; None: `default_optimizer`
+        seed: fixes order, noise and dropout
+        device: None: where the model is
+        amp: True: the network computes in bfloat16 (autocast)
+        compile: True: torch.compile; not for recipes that differentiate twice
+        progress: a bar, or a function told (done, in all)
+        checkpoint: file to keep the run in, and to go on from
+        batch_size: images per step (a DataLoader has its own)
+        schedule: of the learning rate at (time, epochs)
+        augment: "crop_flip", or a function (x, generator) -> x
+        save_every: seconds between checkpoints; 0: after every step
+        init: a network, weights by name, or a file of them, to start from; None: the model's
+    """
     epochs, batch_size = check_whole(epochs, "epochs"), check_whole(batch_size, "batch_size")
     _check_recipe(recipe)
     transform = _augmentation(augment)

@@ -15,7 +15,14 @@ __all__ = ['unseen']
 # %% ../../nbs/training/04c_unseen.ipynb #7c40b1a4
 def unseen(model: Any,   # a network, or any callable
           ) -> list[str]: # names of classes of other libraries
-    "Objects that a model reaches and that show nothing of what they hold: two models that differ there alone count as one."
+    """Objects that a model reaches and that show nothing of what they hold: two models that differ
+    there alone count as one.
+
+    Args:
+        model: a network, or any callable
+    Returns:
+        names of classes of other libraries
+    """
     tour, found = _Tour(weights=False), set()
     tour.tell(model)
     for _, value in tour.met.values():

@@ -32,7 +32,11 @@ def _forget(package: str) -> None:
 # %% ../../nbs/training/00_vision.ipynb #3d31fdfc
 @functools.cache
 def torchvision() -> ModuleType: # the torchvision package, with models, datasets and transforms loaded
-    "torchvision, imported on first call and mended where its compiled operators do not match the installed torch."
+    """torchvision, imported on first call and mended where its compiled operators do not match the installed torch.
+
+    Returns:
+        the torchvision package, with models, datasets and transforms loaded
+    """
     try:
         module = importlib.import_module("torchvision")
     except RuntimeError as error:

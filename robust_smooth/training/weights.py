@@ -50,7 +50,13 @@ def _is_weights(state: Any) -> bool:
 
 def read_weights(path: str | Path, # safetensors, or a checkpoint of PyTorch
                 ) -> dict[str, Tensor]: # by name, as the file has them
-    "The weights in a file; nothing in it can run. Raises ValueError, saying what is there, where there are none."
+    """The weights in a file; nothing in it can run. Raises ValueError, saying what is there, where there are none.
+
+    Args:
+        path: safetensors, or a checkpoint of PyTorch
+    Returns:
+        by name, as the file has them
+    """
     path = Path(path)
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
@@ -77,7 +83,14 @@ def _spellings(state: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
 def fitted(net: nn.Module,               # of the architecture that was trained
            state: Mapping[str, Tensor],  # weights by name
           ) -> dict[str, Tensor]:        # under the names of the network
-    "Weights under a network's names. Raises ValueError, naming what is missing, too much, or of another shape."
+    """Weights under a network's names. Raises ValueError, naming what is missing, too much, or of another shape.
+
+    Args:
+        net: of the architecture that was trained
+        state: weights by name
+    Returns:
+        under the names of the network
+    """
     wanted = {name: value.shape for name, value in net.state_dict().items()}
     tried = list(_spellings(state))
     best = max(tried, key=lambda each: len(wanted.keys() & each.keys()))
@@ -126,7 +139,14 @@ def _weights_of(path: str | Path) -> dict[str, Tensor]:
 def load_into(net: nn.Module,   # of the architecture that was trained
               path: str | Path, # safetensors, or a checkpoint of PyTorch
              ) -> nn.Module:    # the same network, in eval mode
-    "Put the weights of a file into a network. Raises ValueError, naming what does not fit."
+    """Put the weights of a file into a network. Raises ValueError, naming what does not fit.
+
+    Args:
+        net: of the architecture that was trained
+        path: safetensors, or a checkpoint of PyTorch
+    Returns:
+        the same network, in eval mode
+    """
     net.load_state_dict(fitted(net, _weights_of(path)))
     return net.eval()
 
@@ -135,7 +155,14 @@ def start_from(net: nn.Module, # of the architecture that was trained
                init: nn.Module | Mapping[str, Tensor] | str | Path, # a network, weights by name, or a file of them
               ) -> nn.Module:  # the same network, in the mode it was in
     """Give a network the weights of another, copied. Raises TypeError for anything that holds no weights, ValueError,
-    naming what does not fit."""
+    naming what does not fit.
+
+    Args:
+        net: of the architecture that was trained
+        init: a network, weights by name, or a file of them
+    Returns:
+        the same network, in the mode it was in
+    """
     if isinstance(init, nn.Module):
         state: Mapping[str, Tensor] = init.state_dict()
     elif isinstance(init, (str, Path)):
@@ -150,7 +177,12 @@ def start_from(net: nn.Module, # of the architecture that was trained
 # %% ../../nbs/training/10a_weights.ipynb #b0654756
 def refuse_init(init: Any, # what a training is to start from
                ) -> None:
-    "Raise TypeError, ValueError or OSError, saying what to write, for what holds no weights or holds them elsewhere."
+    """Raise TypeError, ValueError or OSError, saying what to write, for what holds no weights or holds
+    them elsewhere.
+
+    Args:
+        init: what a training is to start from
+    """
     if isinstance(init, (str, Path)):
         if not Path(init).is_file():
             what = "a folder" if Path(init).is_dir() else f"no such file in {Path.cwd()}"

@@ -73,7 +73,11 @@ def _cards() -> tuple[dict[str, dict], dict[str, str]]: # cards, what is wrong w
 
 # %% ../../nbs/training/05_zoo.ipynb #cc7c240b
 def zoo() -> dict[str, dict]: # card of each trained network, by name
-    "The trained networks at hand, with their cards. A card that cannot be read is named in a warning and left out."
+    """The trained networks at hand, with their cards. A card that cannot be read is named in a warning and left out.
+
+    Returns:
+        card of each trained network, by name
+    """
     cards, broken = _cards()
     for reason in broken.values():
         warnings.warn(reason, stacklevel=2)
@@ -114,12 +118,24 @@ def _rebuilt(card: dict) -> nn.Module:
 def pretrained(name: str,             # name of a trained network, see `zoo()`
               ) -> nn.Module:         # in eval mode, with its card as `.card`
     """A trained network of the zoo. Raises ValueError listing what exists, or when the weights are not those of
-    the card."""
+    the card.
+
+    Args:
+        name: name of a trained network, see `zoo()`
+    Returns:
+        in eval mode, with its card as `.card`
+    """
     return _network_of(name, _card_of(name))
 
 def pretrained_at(path: str | Path,   # the file of weights, its card beside it
                  ) -> nn.Module:      # in eval mode, with its card as `.card`
-    "A trained network of a file. Raises ValueError when the weights are not those of the card."
+    """A trained network of a file. Raises ValueError when the weights are not those of the card.
+
+    Args:
+        path: the file of weights, its card beside it
+    Returns:
+        in eval mode, with its card as `.card`
+    """
     path = Path(path)
     return _network_of(path.stem, _read_card(path.with_suffix(".json")) | dict(path=str(path)))
 
@@ -145,7 +161,18 @@ def save_pretrained(model: nn.Module,   # a trained network
                     settings: Mapping | None = None, # arguments of the factory
                     **card: Any,        # what else the card should say: data, recipe, seed, accuracy
                    ) -> Path:           # the file of weights
-    "Write weights and card of a trained network."
+    """Write weights and card of a trained network.
+
+    Args:
+        model: a trained network
+        name: its name in the zoo
+        folder: zoo folder
+        architecture: key of `ARCHITECTURES`
+        settings: arguments of the factory
+        **card: what else the card should say: data, recipe, seed, accuracy
+    Returns:
+        the file of weights
+    """
     path = Path(folder) / f"{name}.safetensors"
     if architecture == REBUILT:
         weights, content = _pieces(model)

@@ -56,7 +56,16 @@ def check_votable(model: Callable, # base classifier: [m, ...] -> [m, C] logits
                   domain: tuple[float, float] | None = UNIT, # of the inputs; None: any real numbers
                   index: ArrayLike | None = None,            # [B] dataset indices, for messages
                  ) -> None:
-    "Raise ValueError or TypeError unless the model can be asked and images are finite, in their domain and suit the noise."
+    """Raise ValueError or TypeError unless the model can be asked and images are finite, in their
+    domain and suit the noise.
+
+    Args:
+        model: base classifier: [m, ...] -> [m, C] logits
+        x: [B, ...] images
+        noise: smoothing distribution
+        domain: of the inputs; None: any real numbers
+        index: [B] dataset indices, for messages
+    """
     if not isinstance(noise, Noise):
         raise TypeError(f"noise must be a smoothing distribution of robust_smooth.noise, got {type(noise).__name__}")
     if not callable(model):
@@ -73,7 +82,11 @@ def check_votable(model: Callable, # base classifier: [m, ...] -> [m, C] logits
 
 # %% ../../nbs/voting/02a_ballots.ipynb #60206138
 def indices(index: ArrayLike | None, size: int) -> np.ndarray: # [size] int64
-    "Dataset indices, which seed the noise: 0, 1, ... where none are given. Raises ValueError for repeated ones."
+    """Dataset indices, which seed the noise: 0, 1, ... where none are given. Raises ValueError for repeated ones.
+
+    Returns:
+        [size] int64
+    """
     if index is None:
         return np.arange(size)
     array = np.asarray(index)
@@ -94,7 +107,11 @@ def whole_number(value: object, name: str, least: int) -> int:
 
 # %% ../../nbs/voting/02a_ballots.ipynb #b62655c0
 def classes_given(labels: ArrayLike | None, size: int) -> np.ndarray | None: # [size] int64
-    "True classes, one an image. Raises ValueError."
+    """True classes, one an image. Raises ValueError.
+
+    Returns:
+        [size] int64
+    """
     if labels is None:
         return None
     array = np.asarray(labels)
@@ -105,7 +122,18 @@ def classes_given(labels: ArrayLike | None, size: int) -> np.ndarray | None: # [
 # %% ../../nbs/voting/02a_ballots.ipynb #744d316b
 @dataclass(frozen=True, eq=False)
 class Ballot:
-    "A network and the images that it is to vote on; both were looked at."
+    """A network and the images that it is to vote on; both were looked at.
+
+    Args:
+        model: base classifier
+        images: [B, ...] float32, on the device
+        noise: smoothing distribution
+        given: [B, ...] the images as the noise wants them
+        index: [B] int64: dataset indices
+        num_classes: C >= 2
+        device: where the model is
+        domain: of the inputs; None: any real numbers
+    """
     model: Callable      # base classifier
     images: Tensor       # [B, ...] float32, on the device
     noise: Noise         # smoothing distribution
@@ -118,14 +146,23 @@ class Ballot:
     def part(self,
              rows: np.ndarray, # positions of some images
             ) -> Ballot:
-        "The same network, and some of the images."
+        """The same network, and some of the images.
+
+        Args:
+            rows: positions of some images
+        """
         return replace(self, images=self.images[rows], given=self.given[rows], index=self.index[rows])
 
     def of(self,
            images: Tensor,           # [B, ...] in the domain
            index: np.ndarray | None, # [B] int64: dataset indices; None: 0, 1, ...
           ) -> Ballot:
-        "The same network, and other images, which are looked at. Raises ValueError or TypeError."
+        """The same network, and other images, which are looked at. Raises ValueError or TypeError.
+
+        Args:
+            images: [B, ...] in the domain
+            index: [B] int64: dataset indices; None: 0, 1, ...
+        """
         named = indices(index, len(images))
         if images.shape[1:] != self.images.shape[1:]:
             raise ValueError(f"images of one vote must have one shape, got {list(self.images.shape[1:])} and, at dataset index "
@@ -147,7 +184,15 @@ class Ballot:
             rows: np.ndarray | slice = slice(None), # which of the images
             **settings: Any, # targets, observers, stop
            ) -> Job:
-        "A stage of this vote."
+        """A stage of this vote.
+
+        Args:
+            stage: "selection", "estimation", ...
+            seed: of the run
+            looks: draws at which an image may be finished
+            rows: which of the images
+            **settings: targets, observers, stop
+        """
         return Job(self.given[rows], self.index[rows], stage, seed, looks, **settings)
 
 # %% ../../nbs/voting/02a_ballots.ipynb #18b63c4f
@@ -159,7 +204,17 @@ def ballot(model: Callable,   # base classifier: [m, ...] float32 -> [m, C] logi
            device: torch.device | str | None = None, # None: where the model is
            domain: tuple[float, float] | None = UNIT, # of the inputs; None: any real numbers
           ) -> Ballot:
-    "Look at a network and images before they vote. Raises ValueError or TypeError for what cannot be voted on."
+    """Look at a network and images before they vote. Raises ValueError or TypeError for what cannot be voted on.
+
+    Args:
+        model: base classifier: [m, ...] float32 -> [m, C] logits
+        images: [B, ...] in their domain
+        noise: smoothing distribution
+        num_classes: C >= 2, or what finds it from the images
+        index: [B] dataset indices; default 0, 1, ...
+        device: None: where the model is
+        domain: of the inputs; None: any real numbers
+    """
     known = indices(index, len(images)) if isinstance(images, Tensor) else None
     check_votable(model, images, noise, domain, known)
     assert known is not None

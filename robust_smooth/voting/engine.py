@@ -29,7 +29,18 @@ __all__ = ['TINY', 'PENDING', 'PENDING_NUMBERS', 'AHEAD', 'SETTLE', 'Job', 'Row'
 # %% ../../nbs/voting/02_engine.ipynb #db28bac4
 @dataclass(frozen=True, eq=False)
 class Job:
-    "What one stage counts on a batch of images."
+    """What one stage counts on a batch of images.
+
+    Args:
+        images: [B, ...] as the noise wants them (`Noise.prepare`), on the device
+        index: [B] int64: dataset indices, which seed the noise
+        stage: its noise is its own
+        seed: of the run
+        looks: draws at which an image may be finished, ascending; at the last it is
+        targets: [B] int64: classes that observers and the stopping rule ask about
+        observers: objects with begin, update and finish
+        stop: stopping rule: (counts, n, targets) -> decided [B]
+    """
     images: Tensor     # [B, ...] as the noise wants them (`Noise.prepare`), on the device
     index: np.ndarray  # [B] int64: dataset indices, which seed the noise
     stage: str         # its noise is its own
@@ -42,7 +53,15 @@ class Job:
 # %% ../../nbs/voting/02_engine.ipynb #2b588075
 @dataclass(frozen=True, eq=False)
 class Row:
-    "A finished image."
+    """A finished image.
+
+    Args:
+        image: position in the job
+        counts: [C] int64
+        n: draws
+        fragile: draws whose two best logits nearly tie
+        observed: what the observers collected
+    """
     image: int         # position in the job
     counts: np.ndarray # [C] int64
     n: int             # draws
@@ -138,7 +157,16 @@ PENDING_NUMBERS = 2**20 # unless that makes more numbers than this
 AHEAD = 2**14           # numbers of a batch for several forward passes, where images are tiny
 
 class Engine:
-    "A network, and the batch that goes through it."
+    """A network, and the batch that goes through it.
+
+    Args:
+        model: base classifier: [m, ...] float32 -> [m, C] logits
+        noise: smoothing distribution
+        x: [...] an image to try
+        num_classes: C >= 2
+        batch_size: rows to try, >= 1; halved where they do not fit
+        device: where the model is
+    """
 
     def __init__(self,
                  model: Callable,      # base classifier: [m, ...] float32 -> [m, C] logits
@@ -343,7 +371,15 @@ def run(engine: Engine,         # built once for a vote
         job: Job,               # what to count
         progress: bool = False, # show a progress bar
        ) -> Iterator[Row]:      # rows, as they finish
-    "Do a job. Raises ValueError where a logit is no number, after the images that were finished before."
+    """Do a job. Raises ValueError where a logit is no number, after the images that were finished before.
+
+    Args:
+        engine: built once for a vote
+        job: what to count
+        progress: show a progress bar
+    Returns:
+        rows, as they finish
+    """
     with torch.inference_mode():
         rows = iter(_Run(engine, job, progress))
     while True:

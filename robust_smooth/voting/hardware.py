@@ -28,14 +28,23 @@ HOST = ("cpu",) # kinds of devices whose tensors NumPy can read in place
 
 def is_host(device: torch.device, # where votes are counted
            ) -> bool:
-    "Whether NumPy can count there."
+    """Whether NumPy can count there.
+
+    Args:
+        device: where votes are counted
+    """
     return device.type in HOST
 
 # %% ../../nbs/voting/00_hardware.ipynb #683491f3
 def device_of(model: Callable, # base classifier
               device: torch.device | str | None = None, # where to run; None: where the model is
              ) -> torch.device:
-    "Where to run: the given device, else that of the model's parameters, else the CPU."
+    """Where to run: the given device, else that of the model's parameters, else the CPU.
+
+    Args:
+        model: base classifier
+        device: where to run; None: where the model is
+    """
     if device is not None:
         return torch.device(device)
     tensors = [*model.parameters(), *model.buffers()] if isinstance(model, nn.Module) else []
@@ -45,7 +54,12 @@ def device_of(model: Callable, # base classifier
 def memory_format(model: Callable,      # base classifier
                   shape: Sequence[int], # shape of one image
                  ) -> torch.memory_format:
-    "The layout in which the model wants its images."
+    """The layout in which the model wants its images.
+
+    Args:
+        model: base classifier
+        shape: shape of one image
+    """
     if len(shape) != 3:
         return torch.contiguous_format
     return getattr(model, "memory_format", torch.contiguous_format)
@@ -58,7 +72,16 @@ def forward_in_pieces(model: Callable, # base classifier
                       images: Tensor,  # [m, ...] on the device of the model
                       rows: int,       # rows to try at once, >= 1; halved where they do not fit
                      ) -> Tensor:      # [m, C] logits
-    "Logits of a batch, in pieces that fit into memory. Raises ValueError for no logits, and a single row's memory error."
+    """Logits of a batch, in pieces that fit into memory. Raises ValueError for no logits, and a single
+    row's memory error.
+
+    Args:
+        model: base classifier
+        images: [m, ...] on the device of the model
+        rows: rows to try at once, >= 1; halved where they do not fit
+    Returns:
+        [m, C] logits
+    """
     while True:
         try:
             with torch.inference_mode():
@@ -171,7 +194,17 @@ def tune_batch_size(model: Callable,       # base classifier
                     seconds: float = SWEEP, # time for the sweep, and half of it for a second look
                     largest: int = 16384,  # largest batch tried
                    ) -> int:               # batch size
-    "A batch with a throughput near the best, from a short sweep; remembered per model. Raises MemoryError."
+    """A batch with a throughput near the best, from a short sweep; remembered per model. Raises MemoryError.
+
+    Args:
+        model: base classifier
+        shape: shape of one image
+        device: where to run
+        seconds: time for the sweep, and half of it for a second look
+        largest: largest batch tried
+    Returns:
+        batch size
+    """
     device = torch.device(device)
     key = (tuple(shape), str(device), torch.get_num_threads())
     known = _tuned.setdefault(model, {}) if isinstance(model, nn.Module) else {}
@@ -197,7 +230,16 @@ def batch_size_for(model: Callable,      # base classifier
                    device: torch.device, # where to run
                    total: int,           # forward passes to come
                   ) -> int:              # rows
-    "The batch of a vote for which none was named."
+    """The batch of a vote for which none was named.
+
+    Args:
+        model: base classifier
+        shape: shape of one image
+        device: where to run
+        total: forward passes to come
+    Returns:
+        rows
+    """
     dim = math.prod(shape)
     if total > WORTH_A_SWEEP:
         best = tune_batch_size(model, shape, device)
@@ -232,7 +274,14 @@ def _frozen_types(model: nn.Module) -> list[torch.dtype]:
 def working_precision(model: Callable, # base classifier
                       device: torch.device | str, # where it runs
                      ) -> str:         # key of `FRAGILE`
-    "The coarsest arithmetic of a forward pass: the model's `precision`, its weights', or what float32 means here."
+    """The coarsest arithmetic of a forward pass: the model's `precision`, its weights', or what float32 means here.
+
+    Args:
+        model: base classifier
+        device: where it runs
+    Returns:
+        key of `FRAGILE`
+    """
     kind = torch.device(device).type
     types = [weight.dtype for weight in model.parameters()] + _frozen_types(model) if isinstance(model, nn.Module) else []
     if torch.is_autocast_enabled(kind):

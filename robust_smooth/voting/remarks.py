@@ -80,7 +80,11 @@ def _refuse_labels(data: Any) -> None:
 
 def refuse_data(data: Any, # as handed over
                ) -> None:
-    "Raise TypeError for data that would be read in another way than they are meant, or not at all."
+    """Raise TypeError for data that would be read in another way than they are meant, or not at all.
+
+    Args:
+        data: as handed over
+    """
     _refuse_holder(data)
     _refuse_labels(data)
 
@@ -98,7 +102,18 @@ def refuse_settings(n: Any = 1,             # draws
                     progress: Any = True,   # flag
                     **rest: Any,
                    ) -> None:
-    "Raise ValueError or TypeError, naming the setting, for text and fractions where a whole number or a flag is wanted."
+    """Raise ValueError or TypeError, naming the setting, for text and fractions where a whole number
+    or a flag is wanted.
+
+    Args:
+        n: draws
+        n0: selection draws
+        batch_size: rows a pass
+        stop: stopping rule
+        device: where to compute
+        moments: flag
+        progress: flag
+    """
     for name, value in dict(moments=moments, progress=progress).items():
         check_flag(value, name)
     for name, value in dict(n=n, n0=n0).items():
@@ -118,7 +133,11 @@ def refuse_settings(n: Any = 1,             # draws
 # %% ../../nbs/voting/01b_remarks.ipynb #8e784122
 def remark_dropped(data: Any, # as handed over
                   ) -> None:
-    "Warn of images that a loader leaves out, since its last batch would be smaller: they are not certified."
+    """Warn of images that a loader leaves out, since its last batch would be smaller: they are not certified.
+
+    Args:
+        data: as handed over
+    """
     batches = getattr(data, "batch_sampler", None)
     if not isinstance(data, DataLoader) or not getattr(batches, "drop_last", False):
         return
@@ -134,7 +153,12 @@ def remark_dropped(data: Any, # as handed over
 def remark_idle(noise: Any, # smoothing distribution
                 **given: Any, # settings of a vote that were given
                ) -> None:
-    "Warn of numbers of draws that are given for a noise that is not drawn."
+    """Warn of numbers of draws that are given for a noise that is not drawn.
+
+    Args:
+        noise: smoothing distribution
+        **given: settings of a vote that were given
+    """
     if not noise.deterministic:
         return
     idle = [name for name in ("n", "n0") if name in given and given[name] != noise.evaluations]
@@ -263,7 +287,16 @@ def better(error: Exception, # what was raised
            data: Any,        # as handed over
            domain: tuple[float, float] | None, # of the inputs
           ) -> Exception | None: # to be raised from it; None: it says all that can be said
-    "A refusal with the line to write."
+    """A refusal with the line to write.
+
+    Args:
+        error: what was raised
+        model: base classifier
+        data: as handed over
+        domain: of the inputs
+    Returns:
+        to be raised from it; None: it says all that can be said
+    """
     said = str(error)
     pictures = data[0] if isinstance(data, (tuple, list)) and len(data) == 2 and _is_array(data[0]) else data
     found = _of_outputs(said) or _of_whole(said, pictures, domain) or _of_labels(said)
@@ -277,7 +310,12 @@ def better(error: Exception, # what was raised
 def explained(kind: type, # a class with a model and a domain
               name: str,  # of its method, whose first argument is data
              ) -> None:
-    "Have a method of a class say what it refuses in better words."
+    """Have a method of a class say what it refuses in better words.
+
+    Args:
+        kind: a class with a model and a domain
+        name: of its method, whose first argument is data
+    """
     answer = getattr(kind, name)
     known = inspect.signature(answer).parameters
 
@@ -299,7 +337,12 @@ def explained(kind: type, # a class with a model and a domain
 def remark_labels(data: Any,   # as handed over
                   labels: Any, # that the votes came with; None: none
                  ) -> None:
-    "Warn where the labels of a data set are text, and were left out."
+    """Warn where the labels of a data set are text, and were left out.
+
+    Args:
+        data: as handed over
+        labels: that the votes came with; None: none
+    """
     held = data.dataset if isinstance(data, DataLoader) else data
     if labels is not None or isinstance(held, (Tensor, np.ndarray, ImageSet, IterableDataset)):
         return
@@ -314,7 +357,13 @@ def remark_labels(data: Any,   # as handed over
 
 # %% ../../nbs/voting/01b_remarks.ipynb #6ff5f46c
 class Judge:
-    "Labels, judged as they come: those of the first images before the vote, later ones by a warning."
+    """Labels, judged as they come: those of the first images before the vote, later ones by a warning.
+
+    Args:
+        data: as handed over
+        index: dataset indices, where they are others than the source's
+        classes: C >= 2; None: not known yet
+    """
 
     def __init__(self,
                  data: Any,                   # as handed over
@@ -328,7 +377,13 @@ class Judge:
     def watch(self,
               source: Source, # images that are about to be voted on
              ) -> Source:     # the same
-        "Have the labels of a source judged on the way. Raises ValueError there."
+        """Have the labels of a source judged on the way. Raises ValueError there.
+
+        Args:
+            source: images that are about to be voted on
+        Returns:
+            the same
+        """
         names = source.index if self.index is None else np.asarray(self.index).ravel()
 
         def read(size: int) -> Iterator[Given]:
@@ -344,7 +399,13 @@ class Judge:
     def learn(self,
               classes: int, # C >= 2
              ) -> int:      # C
-        "The number of classes is known now. Raises ValueError where the first labels are none of them."
+        """The number of classes is known now. Raises ValueError where the first labels are none of them.
+
+        Args:
+            classes: C >= 2
+        Returns:
+            C
+        """
         self.classes = classes
         said = "" if self.first is None else wrong_labels(self.first[0], classes, self.first[1])
         if said:
@@ -422,7 +483,14 @@ def _placed(error: Exception, data: Any, index: np.ndarray | None, begin: int) -
 def naming(data: Any,      # as handed over
            source: Source, # its images
           ) -> Source:     # the same
-    "Have the errors of a data set name the image at which they came."
+    """Have the errors of a data set name the image at which they came.
+
+    Args:
+        data: as handed over
+        source: its images
+    Returns:
+        the same
+    """
     def read(size: int) -> Iterator[Given]:
         groups, position = source.read(size), 0
         while True:

@@ -46,7 +46,14 @@ def _axes(model: Callable) -> int | None: # of a batch; None: any
 def as_batch(model: Callable, # base classifier
              images: Tensor,  # [B, ...], or one image without its batch axis
             ) -> Tensor:      # [B, ...] that the network takes, or what it was; `explain` then says what is wrong
-    "A batch: one image gets its batch axis."
+    """A batch: one image gets its batch axis.
+
+    Args:
+        model: base classifier
+        images: [B, ...], or one image without its batch axis
+    Returns:
+        [B, ...] that the network takes, or what it was; `explain` then says what is wrong
+    """
     if images.ndim and not len(images):
         return images
     wanted = _axes(model)
@@ -95,7 +102,15 @@ def explain(model: Callable,  # base classifier, which failed
             images: Tensor,   # [B, ...] what it failed on
             error: Exception, # what it raised
            ) -> ValueError:   # to be raised from it
-    "What is wrong with an array that a network does not take, and what to do."
+    """What is wrong with an array that a network does not take, and what to do.
+
+    Args:
+        model: base classifier, which failed
+        images: [B, ...] what it failed on
+        error: what it raised
+    Returns:
+        to be raised from it
+    """
     shape = list(images.shape)
     for batch, remedy in _remedies(images):
         if _takes(model, batch):

@@ -17,7 +17,14 @@ __all__ = ['MANY', 'Piece', 'joined', 'Tally', 'HostTally', 'DeviceTally']
 
 # %% ../../nbs/voting/01_tally.ipynb #8080bf5a
 class Piece(NamedTuple):
-    "Neighbouring rows of one image."
+    """Neighbouring rows of one image.
+
+    Args:
+        image: position of the image in its job
+        row: first row
+        first: number of the draw in that row
+        size: rows
+    """
     image: int # position of the image in its job
     row: int   # first row
     first: int # number of the draw in that row
@@ -41,16 +48,28 @@ class Tally(Protocol):
         "Count the first rows that are kept."
 
     def hits(self, piece: Piece, target: int) -> Tensor: # [size] bool
-        "Which of the rows counted last went to a class."
+        """Which of the rows counted last went to a class.
+
+        Returns:
+            [size] bool
+        """
 
     def counts(self, images: Sequence[int]) -> np.ndarray: # [m, C] int64
-        "Votes of some images."
+        """Votes of some images.
+
+        Returns:
+            [m, C] int64
+        """
 
     def fragile(self, image: int) -> int:
         "Votes of an image whose two best logits nearly tie."
 
     def sound(self) -> np.ndarray: # [B] bool
-        "Which images have had finite logits only."
+        """Which images have had finite logits only.
+
+        Returns:
+            [B] bool
+        """
 
 # %% ../../nbs/voting/01_tally.ipynb #0656d065
 class HostTally:

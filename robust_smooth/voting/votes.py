@@ -38,7 +38,15 @@ __all__ = ['GROUP', 'Votes', 'count_votes', 'fingerprint', 'plan_of', 'Scheme', 
 # %% ../../nbs/voting/03_votes.ipynb #5a042578
 @dataclass(frozen=True)
 class Votes:
-    "Counts of one stage for a batch of images."
+    """Counts of one stage for a batch of images.
+
+    Args:
+        counts: [B, C] int64
+        n: [B] int64: draws
+        fragile: [B] int64: draws whose two best logits nearly tie
+        batch_size: rows per forward pass
+        observed: [B, ...]: what the observers collected
+    """
     counts: np.ndarray   # [B, C] int64
     n: np.ndarray        # [B] int64: draws
     fragile: np.ndarray  # [B] int64: draws whose two best logits nearly tie
@@ -108,7 +116,26 @@ def count_votes(model: Callable,          # base classifier: [m, ...] float32 ->
                 device: torch.device | str | None = None, # None: where the model is
                 progress: bool = True,            # show a progress bar
                ) -> Votes:                        # counts [B, C], n [B], fragile [B]
-    "Count the classes that a model returns on perturbed copies of each image. Raises ValueError or TypeError."
+    """Count the classes that a model returns on perturbed copies of each image. Raises ValueError or TypeError.
+
+    Args:
+        model: base classifier: [m, ...] float32 -> [m, C] logits, in eval mode
+        x: [B, ...] images in [0, 1]
+        noise: smoothing distribution
+        n: draws per image, >= 1; a deterministic noise and a stop have their own
+        num_classes: C >= 2
+        seed: seed of the run
+        index: [B] dataset indices, which seed the noise; default 0, 1, ...
+        stage: "selection", "estimation", ...; stages never share noise
+        targets: [B] classes that observers and stop ask about
+        observers: objects with begin, update and finish
+        stop: stopping rule: .looks, and (counts, n, targets) -> decided [B]
+        batch_size: rows per forward pass; None: a short timed sweep
+        device: None: where the model is
+        progress: show a progress bar
+    Returns:
+        counts [B, C], n [B], fragile [B]
+    """
     if stage not in STAGES:
         raise ValueError(f"stage must be one of {STAGES}, got {stage!r}")
     draws, rows = whole_number(n, "n", 1), whole_number(batch_size or 1, "batch_size", 1)
@@ -127,7 +154,14 @@ def count_votes(model: Callable,          # base classifier: [m, ...] float32 ->
 # %% ../../nbs/voting/03_votes.ipynb #18d629a0
 def fingerprint(model: Callable, # base classifier
                ) -> str:         # 16 hex digits
-    "Hash of all that decides what a model computes: weights, structure, and code and data of what is the user's own."
+    """Hash of all that decides what a model computes: weights, structure, and code and data of what is
+    the user's own.
+
+    Args:
+        model: base classifier
+    Returns:
+        16 hex digits
+    """
     weights = identity.fingerprint(model) if isinstance(model, nn.Module) else ""
     return content_hash(weights, identity.identity(model))
 
@@ -140,7 +174,13 @@ def _version(package: str) -> str:
 # %% ../../nbs/voting/03_votes.ipynb #029a51d7
 def plan_of(stop: Any, # stopping rule of a vote, or None
            ) -> Any:   # what the Record says of it, JSON-able; None: a fixed number of draws
-    "The description of a stopping rule. Raises ValueError for a rule without one."
+    """The description of a stopping rule. Raises ValueError for a rule without one.
+
+    Args:
+        stop: stopping rule of a vote, or None
+    Returns:
+        what the Record says of it, JSON-able; None: a fixed number of draws
+    """
     if stop is None:
         return None
     plan = stop.spec() if callable(getattr(stop, "spec", None)) else None
@@ -152,7 +192,17 @@ def plan_of(stop: Any, # stopping rule of a vote, or None
 # %% ../../nbs/voting/03_votes.ipynb #b3dd33f0
 @dataclass(frozen=True)
 class Scheme:
-    "How a vote is cast: what its Record will say, beside the network and the images."
+    """How a vote is cast: what its Record will say, beside the network and the images.
+
+    Args:
+        n: draws of the estimation stage, at most
+        n0: draws of the selection stage; 0 for deterministic noise
+        seed: of the run
+        looks: draws at which an image may be finished
+        stop: stopping rule, or None
+        plan: its description
+        observers: name -> factory of an observer
+    """
     n: int           # draws of the estimation stage, at most
     n0: int          # draws of the selection stage; 0 for deterministic noise
     seed: int        # of the run
@@ -231,7 +281,11 @@ class _Store:
         self.blocks: list[Mapping[str, np.ndarray]] = list(journal.blocks) if journal else []
 
     def known(self, name: str) -> dict[int, Any]: # dataset index -> entry
-        "A column of the images that were voted on."
+        """A column of the images that were voted on.
+
+        Returns:
+            dataset index -> entry
+        """
         rows = [block for block in self.blocks if name in block]
         return {int(i): entry for block in rows for i, entry in zip(block["index"], block[name].tolist())}
 
@@ -304,7 +358,30 @@ def vote(model: Callable,      # base classifier: [m, ...] float32 -> [m, C] log
          progress: bool = True,              # show a progress bar
          first_look: Callable[[Ballot, Engine, int], None] | None = None, # called with the seed before the first vote
         ) -> Record:                         # rows in the order of `images`
-    "Vote on images, selection then estimation, into a Record that is on disk image by image. Raises ValueError or TypeError."
+    """Vote on images, selection then estimation, into a Record that is on disk image by image. Raises
+    ValueError or TypeError.
+
+    Args:
+        model: base classifier: [m, ...] float32 -> [m, C] logits, in eval mode
+        images: [B, ...] in their domain; or a source, which is read some at a time
+        noise: smoothing distribution
+        n: estimation draws per image
+        num_classes: C >= 2, or what finds it from the images
+        n0: selection draws per image
+        seed: seed of the run
+        index: [B] dataset indices; default 0, 1, ...
+        labels: [B] classes of the images, kept with the votes
+        observers: name -> factory of an observer of the estimation
+        stop: stopping rule of the estimation stage; needs .spec()
+        save: votes file; an unfinished one is resumed
+        domain: of the images; None: any real numbers
+        batch_size: rows per forward pass; None: a short timed sweep
+        device: None: where the model is
+        progress: show a progress bar
+        first_look: called with the seed before the first vote
+    Returns:
+        rows in the order of `images`
+    """
     scheme = _scheme(noise, n, n0, seed, stop, observers)
     if batch_size is not None:
         whole_number(batch_size, "batch_size", 1)
@@ -396,5 +473,9 @@ class _Cast:
         self.labels.append(labels)
 
     def record(self) -> Record: # rows in the order of the images
-        "The Record of all parts."
+        """The Record of all parts.
+
+        Returns:
+            rows in the order of the images
+        """
         return _as_record(self)

@@ -806,6 +806,12 @@ def test_no_radius_is_proved_from_a_tail_that_rounding_enlarged():
     assert sb.verified_radius(np.array([1e-12]), 1, 0.98, "l2")[0][0] < 1.5119359033192706e-05
 
 
+@pytest.mark.parametrize("k, q", [(5.310435048462596e-12, 1.6668780886375524e-12), (1.2877755596185645e-12, 6.696974877881629e-147)])
+def test_one_dimension_with_k_next_to_zero_is_almost_gaussian(k, q):
+    "Three kinks lie within rounding of R."
+    assert sb.radius(None, 1, k, "l2", one_minus_p=q) == pytest.approx(sb.radius(None, 1, 0, "l2", one_minus_p=q), rel=1e-11)
+
+
 @pytest.mark.parametrize("R, k", [(0.014102944242242007, 1.9692866250888252), (0.4157905474828159, 0.5903327154330977)])
 @pytest.mark.parametrize("sign", [1, -1])
 def test_a_law_rises_where_two_roots_appear(R, k, sign):
