@@ -255,9 +255,9 @@ GUARD = 1e-9 # relative amount by which certified radii lie below the exact ones
 
 # %% ../../nbs/maths/01d_shell_radii.ipynb #ae2b379d
 @own_floats
-def accuracy(d: int, family: str) -> float:
-    "Bound of the absolute error of the tails that decide."
-    if family == "mixed" and d > 1:
+def accuracy(d: int, family: str, k: float = math.inf) -> float:
+    "Bound of the absolute error of the tails that decide, for exponents up to k."
+    if family == "mixed" and d > 1 and k > 0:
         return 1e-9
     return 1e-13 if d <= 10_000 else 1e-12
 
@@ -266,7 +266,7 @@ def accuracy(d: int, family: str) -> float:
 def step_back(target: ArrayLike, d: int, k: float, family: str) -> np.ndarray:
     "By which part a radius is lowered, so that the error of its tails is paid for; more where $R$ moves them little."
     steep = family == "mixed" and d > 1 and k > STEEP * d
-    return GUARD + (40 if steep else 10) * accuracy(d, family) / np.asarray(target)
+    return GUARD + (40 if steep else 10) * accuracy(d, family, k) / np.asarray(target)
 
 # %% ../../nbs/maths/01d_shell_radii.ipynb #3c847d65
 def _corner_dual(t: float, R: float, q: float, d: int, k: float) -> float:
@@ -374,7 +374,7 @@ def _proposed(target: np.ndarray, d: int, k: float, family: str) -> tuple[np.nda
 # %% ../../nbs/maths/01d_shell_radii.ipynb #f80b9b34
 def _solved_and_proved(target: float, q: float, d: int, k: float, family: str) -> tuple[float, float]: # R and t
     "A radius for which a proposal failed: solved, then lowered until it is proved; 0 if it never is."
-    slack = accuracy(d, family)
+    slack = accuracy(d, family, k)
     exact, median = scaled_root(np.zeros((1, 1)), np.array([target]), d, k, family)
     t, back = -median[0, 0], float(step_back(target, d, k, family))
     for _ in range(TRIES):
@@ -398,7 +398,7 @@ def _proved_at(
 ) -> np.ndarray:                  # [B] radii beside R that are proved, and tight: a far smaller one would be proved as well; else 0
     "A bound that exceeds one half by more, or by less, than lowering an exact radius gives says where that one is."
     R, found, left = R.copy(), np.zeros(len(R)), np.arange(len(R))
-    slack, back = accuracy(d, family), step_back(target, d, k, family)
+    slack, back = accuracy(d, family, k), step_back(target, d, k, family)
     density = np.exp(np.minimum(t - target * target / 2, 5)) / math.sqrt(2 * math.pi) # the multiplier times that of the probit
     gain = density * target # about what the bound gains where a radius is lowered, over the part by which it is
     for _ in range(1 if _are_solved(len(R), d, k, family) else LOOKS):

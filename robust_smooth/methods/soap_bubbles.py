@@ -122,7 +122,7 @@ def two_sided_proved(
     """
     p, q = _resolved(p, q, d, k, family)
     kept = dual_bound(lam[:, 0], p, R, d, k, family) + dual_bound(lam[:, 1], None, R, d, k, family, one_minus_p=q)
-    return kept > 1 + 2 * accuracy(d, family)
+    return kept > 1 + 2 * accuracy(d, family, k)
 
 # %% ../../nbs/methods/05_soap_bubbles.ipynb #8ff9c2b5
 RETREATS, STEP_BACK = 6, 1e-7 # how often, and by how much, a two-sided radius is lowered until it is proved
@@ -145,7 +145,7 @@ def _two_sided(record: Record, norm: str, alpha: float) -> Certificates:
         rows = rows[~two_sided_proved(p[rows], q[rows], R[rows], lam[rows], *law)]
         if not len(rows):
             break
-        R[rows] = np.maximum(R[rows] * (1 - STEP_BACK) - 100 * accuracy(record.dim, family), 0)
+        R[rows] = np.maximum(R[rows] * (1 - STEP_BACK) - 100 * accuracy(record.dim, family, k), 0)
         rows = rows[R[rows] > 0]
     R[rows] = 0.0
     why = "lower bound of the selected class is not above the upper bound of another"

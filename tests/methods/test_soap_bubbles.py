@@ -806,6 +806,14 @@ def test_no_radius_is_proved_from_a_tail_that_rounding_enlarged():
     assert sb.verified_radius(np.array([1e-12]), 1, 0.98, "l2")[0][0] < 1.5119359033192706e-05
 
 
+@pytest.mark.parametrize("q", [0.5 - 1e-8, 0.4, 1e-9])
+def test_without_k_mixed_noise_is_gaussian_and_certified_as_such(q):
+    "Errors of a law that is integrated were paid for: 100 % of a radius next to 1/2."
+    radius = -ndtri(q) / math.sqrt(50)
+    assert sb.verified_radius(np.array([q]), 50, 0.0, "mixed")[0][0] == pytest.approx(radius, rel=1e-4)
+    assert sb.verified_radius(np.array([q]), 50, 0.0, "mixed")[0][0] < radius
+
+
 @pytest.mark.parametrize("k, q", [(5.310435048462596e-12, 1.6668780886375524e-12), (1.2877755596185645e-12, 6.696974877881629e-147)])
 def test_one_dimension_with_k_next_to_zero_is_almost_gaussian(k, q):
     "Three kinks lie within rounding of R."
