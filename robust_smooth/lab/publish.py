@@ -68,7 +68,7 @@ def _settings(facts: Mapping[str, Any]) -> dict[str, list[str]]: # by name
 def _looser(kept: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, tuple[float, float]]: # by name: kept, new
     "Levels and tolerances at which a new run proves less."
     old, new = ((each.get("parameters") or {}) for each in (kept, facts))
-    both = {name: (old[name], new[name]) for name in _LESS if isinstance(old.get(name), float) and isinstance(new.get(name), float)}
+    both = {name: (old[name], new[name]) for name in _LESS if all(isinstance(each.get(name), (int, float)) for each in (old, new))}
     return {name: pair for name, pair in both.items() if pair[1] > pair[0]}
 
 def _fewer(kept: Mapping[str, Any], facts: Mapping[str, Any]) -> str: # "": of nothing

@@ -153,6 +153,7 @@ LARGE = dict(alpha=0.001, rtol=0.01, samples=100_000, draws=200_000, runs=1000, 
 @pytest.mark.parametrize("change, said", [
     (dict(alpha=0.5), "alpha = 0.001 against 0.5"),
     (dict(rtol=0.5), "rtol = 0.01 against 0.5"),
+    (dict(rtol=1), "rtol = 0.01 against 1"),
     (dict(samples=100), "samples = 100000 against 100"),
     (dict(draws=10), "draws = 200000 against 10"),
     (dict(runs=3), "runs = 1000 against 3"),
