@@ -92,6 +92,15 @@ def _stretch(looks: int, freedom: float = math.inf) -> float:
     rare, usual = ndtri(beyond) if math.isinf(freedom) else stdtrit(freedom, beyond)
     return float(rare / usual)
 
+class _Error(float):
+    "A standard error that remembers from how few draws it is."
+    freedom: float
+
+    def __new__(cls, value: float, freedom: float = math.inf) -> _Error:
+        found = super().__new__(cls, value)
+        found.freedom = freedom
+        return found
+
 @dataclass(frozen=True)
 class Gain:
     """A difference and its standard error; `str` gives both.
@@ -131,7 +140,7 @@ class Gain:
         """
         if not tested or math.isnan(self.difference):
             return dict(holds=None)
-        error = self.error_at(margin) * _stretch(looks, self.freedom)
+        error = _Error(self.error_at(margin) * _stretch(looks, self.freedom), self.freedom)
         return dict(holds=bool(self.difference > margin), difference=self.difference - margin, error=error)
 
     def surplus(self, margin: float = 0.0) -> float: # above the margin, in standard errors
@@ -293,7 +302,7 @@ def in_all(answers: Iterable[Mapping[str, Any]], # to one question in several se
     several = [dict(answer) for answer in answers]
     for answer in several:
         if answer["holds"] is not None and not answer["holds"] and "error" in answer:
-            answer["error"] *= _stretch(len(several))
+            answer["error"] *= _stretch(len(several), getattr(answer["error"], "freedom", math.inf))
     def rank(answer: Mapping[str, Any]) -> tuple[int, float]:
         known = answer.get("error", math.inf) < math.inf
         return _ORDER.index(verdict_of(**answer)), Gain(answer["difference"], answer["error"]).surplus() if known else 0.0

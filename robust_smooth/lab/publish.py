@@ -5,6 +5,7 @@
 # %% ../../nbs/lab/13_publish.ipynb #5a37d4d9
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,12 +36,28 @@ def _size(facts: dict[str, Any]) -> tuple[int, int]: # images, draws
     return budget.get("images") or 0, budget.get("n") or 0
 
 # %% ../../nbs/lab/13_publish.ipynb #324b67bd
-def _counts(facts: Mapping[str, Any]) -> dict[str, int]: # by name
-    "How often a run trains."
-    epochs, parameters = (facts.get("budget") or {}).get("epochs"), facts.get("parameters") or {}
-    named = dict(epochs=epochs, seeds=parameters.get("seeds"), repeats=parameters.get("repeats"))
-    return {name: count for name, count in named.items() if isinstance(count, int)}
+_MORE = ( # parameters of experiments that make a run larger, and no other
+    "seeds", "repeats", "runs", "samples", "draws", "n1", "n2", "independent_n", "heads", "cuts", "shown", "n_angles",
+    "attack_steps", "audit", "own_epochs",
+)
+_OPEN = dict(n_linf="n", train_epochs="epochs") # the budget's where they are left open
+_LESS = ("alpha", "rtol") # those of which less proves more
+_ALL = math.inf           # training images that nobody counted
 
+def _counts(facts: Mapping[str, Any]) -> dict[str, float]: # by name
+    "How much a run makes."
+    budget, own, parameters = (facts.get(name) or {} for name in ("budget", "own", "parameters"))
+    found = {name: budget.get(name) for name in ("epochs", "n0")} | {name: parameters.get(name) for name in _MORE}
+    found |= {f"own {name}": own.get(name) for name in ("images", "epochs", "n")}
+    found |= {name: parameters[name] or budget.get(size) for name, size in _OPEN.items() if name in parameters}
+    if "train_images" in budget:
+        found["train_images"] = budget["train_images"] or _ALL
+    if parameters.get("warm_epochs"):
+        found["warm_epochs"] = parameters["warm_epochs"]
+        found["warm_images"] = parameters.get("warm_images") or found.get("train_images", _ALL)
+    return {name: count for name, count in found.items() if isinstance(count, (int, float))}
+
+# %% ../../nbs/lab/13_publish.ipynb #324b67be
 def _settings(facts: Mapping[str, Any]) -> dict[str, list[str]]: # by name
     "Parameters that are lists; one sigma stands for all sigmas."
     parameters = facts.get("parameters") or {}
@@ -48,13 +65,20 @@ def _settings(facts: Mapping[str, Any]) -> dict[str, list[str]]: # by name
     alone = {name: parameters.get(name[:-1]) for name in lists if name.endswith("s")}
     return {name: [str(one) for one in (value if alone.get(name) is None else [alone[name]])] for name, value in lists.items()}
 
+def _looser(kept: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, tuple[float, float]]: # by name: kept, new
+    "Levels and tolerances at which a new run proves less."
+    old, new = ((each.get("parameters") or {}) for each in (kept, facts))
+    both = {name: (old[name], new[name]) for name in _LESS if all(isinstance(each.get(name), (int, float)) for each in (old, new))}
+    return {name: pair for name, pair in both.items() if pair[1] > pair[0]}
+
 def _fewer(kept: Mapping[str, Any], facts: Mapping[str, Any]) -> str: # "": of nothing
     "Of what a new run has less than the one that is kept, though it may have as many images and draws."
     old, new = _counts(kept), _counts(facts)
-    less = [f"{name} = {old[name]} against {new[name]}" for name in old if name in new and new[name] < old[name]]
+    pairs = {name: (old[name], new[name]) for name in old if name in new and new[name] < old[name]} | _looser(kept, facts)
+    less = [f"{name} = {'all' if had == _ALL else had} against {has}" for name, (had, has) in pairs.items()]
     before, now = _settings(kept), _settings(facts)
     for name in before.keys() & now.keys():
-        if set(now[name]) < set(before[name]) and 0 < len(now[name]) < len(before[name]):
+        if 0 < len(set(now[name])) < len(set(before[name])):
             less.append(f"{name} = {', '.join(before[name])} against {', '.join(now[name])}")
     return min(less, default="")
 

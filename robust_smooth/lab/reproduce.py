@@ -19,7 +19,7 @@ from .cache import _writable, _write_json, home
 from .grids import combinations
 from .notebooks import experiments as all_experiments
 from .outcome import once, Outcome, plan, summary
-from .publish import placed, publish
+from .publish import Placed, placed, publish
 from .schedulers import RETRIES, _check_drive, drive
 from .tasks import Task, make_task
 
@@ -42,18 +42,20 @@ def _listed(experiments: Any) -> list[Any]:
     return listed
 
 # %% ../../nbs/lab/14_reproduce.ipynb #22e77505
-def _entry(task: Task, report: Mapping[str, Any], kept: Path | None) -> dict[str, Any]:
+def _entry(task: Task, report: Mapping[str, Any], kept: Placed | None) -> dict[str, Any]:
     "What the report page needs to know of a run."
     entry = dict(experiment=task.experiment, folder=str(task.folder), status=report["status"], error=report["error"],
                  notebook=report["notebook"], chosen=task.chosen, note="")
-    if kept is not None:
-        entry["note"] = f"the committed run, data/results/{kept.name}, stays: it had reference material that is not here"
+    if kept is not None and "reference material" in kept.kept:
+        entry["note"] = f"the committed run, data/results/{kept.target.name}, stays: it had reference material that is not here"
+    elif kept is not None:
+        entry["note"] = f"data/results/{kept.target.name} {kept.kept}"
     return entry
 
 def _remember(outcome: Outcome, path: Path, committed: bool) -> None:
     "Write which runs were made, for the report."
     places = placed(outcome.tasks) if committed else []
-    kept = {str(one.task.folder): one.target for one in places if "reference material" in one.kept}
+    kept = {str(one.task.folder): one for one in places if one.kept}
     first = {id(task) for task in once(outcome.tasks)}
     runs = [_entry(task, report, kept.get(str(task.folder)))
             for task, report in zip(outcome.tasks, outcome.reports) if id(task) in first]

@@ -146,6 +146,55 @@ def test_a_run_of_fewer_settings_seeds_or_epochs_replaces_nothing(change, said):
     assert said in reason and bool(reason) == bool(said)
 
 
+LARGE = dict(alpha=0.001, rtol=0.01, samples=100_000, draws=200_000, runs=1000, n_linf=None, independent_n=1000, attack_steps=20,
+             audit=True, warm_epochs=2, warm_images=None, train_epochs=None, ks=[1.0, 2.0])
+
+
+@pytest.mark.parametrize("change, said", [
+    (dict(alpha=0.5), "alpha = 0.001 against 0.5"),
+    (dict(rtol=0.5), "rtol = 0.01 against 0.5"),
+    (dict(rtol=1), "rtol = 0.01 against 1"),
+    (dict(samples=100), "samples = 100000 against 100"),
+    (dict(draws=10), "draws = 200000 against 10"),
+    (dict(runs=3), "runs = 1000 against 3"),
+    (dict(n_linf=100), "n_linf = 1000 against 100"),
+    (dict(independent_n=10), "independent_n = 1000 against 10"),
+    (dict(attack_steps=1), "attack_steps = 20 against 1"),
+    (dict(audit=False), "audit = True against False"),
+    (dict(warm_epochs=1), "warm_epochs = 2 against 1"),
+    (dict(warm_images=64), "warm_images = all against 64"),
+    (dict(train_epochs=3), "train_epochs = 60 against 3"),
+    (dict(ks=[3.0]), "ks = 1.0, 2.0 against 3.0"),
+    (dict(ks=[1]), "ks = 1.0, 2.0 against 1"),
+    (dict(warm_epochs=0), ""),
+    (dict(alpha=0.0001, samples=200_000, warm_images=None, ks=[3.0, 4.0], train_epochs=90), ""),
+])
+def test_a_run_that_proves_less_or_draws_less_replaces_nothing(change, said):
+    "A run of 100 samples replaced one of 100,000, and one at alpha = .5, whose accuracies are higher, one at .001."
+    kept = dict(budget=dict(images=100, n=1000, epochs=60, train_images=None), parameters=LARGE)
+    reason = publish._why_kept(kept, kept | dict(parameters=LARGE | change))
+    assert said in reason and bool(reason) == bool(said)
+    fewer = dict(kept, budget=dict(kept["budget"], train_images=500))
+    assert "train_images = all against 500" in publish._why_kept(kept, fewer) and not publish._why_kept(fewer, kept)
+    own = [dict(kept, own=dict(images=images, epochs=None)) for images in (500, 30)]
+    assert "own images = 500 against 30" in publish._why_kept(*own) and not publish._why_kept(kept, own[1])
+
+
+SETTINGS = {"k", "seed", "d", "degree", "n", "images", "q", "n_splits", "phase", "side", "steps", "own_d", "own_batch", "warm_epochs",
+            "warm_images"} # with those that are compared elsewhere
+
+
+def test_every_number_of_an_experiment_is_a_size_or_a_setting():
+    "Whoever adds one says whether a smaller one makes a poorer run."
+    folder = Path(publish.__file__).resolve().parents[2] / "data" / "results"
+    if not folder.is_dir():
+        pytest.skip("needs the checkout")
+    kept = [json.loads(path.read_text(encoding="utf-8"))["parameters"] for path in folder.glob("*/run.json")]
+    assert len(kept) >= 60
+    numbers = {name for one in kept for name, value in one.items() if isinstance(value, int)} - {"adversarial"}
+    assert not numbers - SETTINGS - set(publish._MORE) - set(publish._OPEN)
+
+
 def test_a_full_disk_replaces_nothing(root, monkeypatch):
     runs = dict(old=finished(root / "r", "old"), new=finished(root / "r", "new", 20, ("table", "third")))
     publish.publish([runs["old"]])

@@ -703,6 +703,18 @@ def test_the_report_shows_the_run_that_was_made_even_where_a_committed_one_stays
     ]
 
 
+def test_the_report_says_why_a_larger_committed_run_stays(home, monkeypatch):
+    "It named a committed run only where material was absent: beside a larger one the page showed the smaller run without a word."
+    task = tasks.make_task("gaussian_table1", dict(budget="smoke"))
+    why = "keeps its larger run (500 images, n = 1,000 against 10, 1,000); delete that folder to replace it"
+    committed = publish.Placed(task, {}, ROOT / "data" / "results" / "gaussian_table1", why)
+    report = dict(status="done", error="", notebook="", seconds=1.0, overhead=0.0)
+    for places, note in (([committed], f"data/results/gaussian_table1 {why}"), ([], "")):
+        monkeypatch.setattr(reproduce, "placed", lambda made, places=places: places)
+        reproduce._remember(reproduce.Outcome([task], [report]), home / "last_run.json", True)
+        assert json.loads((home / "last_run.json").read_text())["runs"][0]["note"] == note
+
+
 @pytest.mark.parametrize("budget, kept", [("smoke", 0), ("smoke-int8", 0), ("smoke-openvino", 0), ("quick", 1)])
 def test_what_was_only_tried_is_not_committed(budget, kept, home, monkeypatch):
     "smoke-int8 was, under a folder of its own: the budget was compared by its whole name."
