@@ -97,3 +97,15 @@ def test_commands_in_prose_can_be_given():
                 except SystemExit as stop:
                     if stop.code: wrong.append(f"{name}: {line}: {said.getvalue().splitlines()[-1]}")
     assert looked > 30 and not wrong, wrong
+
+
+def test_the_guide_shows_todays_parameters():
+    "Its output went on with words that the experiment's cell no longer had."
+    def cells(name): return json.loads((ROOT / "nbs" / name).read_text(encoding="utf-8"))["cells"]
+    today = next(
+        "".join(cell["source"])
+        for cell in cells("experiments/gaussian_table1.ipynb")
+        if "parameters" in cell["metadata"].get("tags", [])
+    )
+    shown = next(cell for cell in cells("guide/05_experiments.ipynb") if 'print("".join(cell["source"]))' in "".join(cell["source"]))
+    assert "".join(shown["outputs"][0]["text"]).rstrip() == today.rstrip()
