@@ -62,7 +62,7 @@ def _is_table(images: Any, labels: Any) -> bool:
     return not floats or labels.shape != images.shape
 
 def _refuse_labels(data: Any) -> None:
-    "Raise TypeError for a pair whose second part is labels that would be read as an image."
+    "Raise TypeError or ValueError for a pair whose second part is labels that would be read as an image, or as a batch of them."
     if not isinstance(data, (tuple, list)) or len(data) != 2:
         return
     images, labels = data
@@ -73,14 +73,14 @@ def _refuse_labels(data: Any) -> None:
     if _is_frame(labels):
         raise TypeError(f"labels must be a list, array or tensor, got {type(labels).__name__}; write (images, labels.to_numpy())")
     if _is_table(images, labels):
-        raise TypeError(f"labels must be one class an image, [{len(images)}], got shape {list(labels.shape)}")
+        raise ValueError(f"labels must be one class an image, [{len(images)}], got shape {list(labels.shape)}")
     if _is_class(labels):
         raise TypeError(f"labels must be one class an image, got the number {int(labels)}; "
                         f"one image and its class are (images[None], [{int(labels)}])")
 
 def refuse_data(data: Any, # as handed over
                ) -> None:
-    """Raise TypeError for data that would be read in another way than they are meant, or not at all.
+    """Raise TypeError or ValueError for data that would be read in another way than they are meant, or not at all.
 
     Args:
         data: as handed over
