@@ -64,7 +64,7 @@ def reproduce(args: argparse.Namespace) -> int: # exit code
     names = experiments() if everything else args.experiments
     parameters = _notebook_parameters(args, machine.run)
     if args.dry_run:
-        _check_drive(args.jobs, args.shards, args.limit)
+        _check_drive(args.jobs, args.shards, args.limit, scheduler=args.scheduler)
         out = None if args.out is None else Path(args.out).expanduser().resolve() / "runs"
         chosen = dict(dataset=args.dataset, budget=args.budget, **parameters)
         return _show_plan(machine.plan([make_task(name, chosen, out) for name in names], args.jobs))

@@ -26,7 +26,7 @@ from .core.record import Record
 from .core.door import ask_before, refuse_domain, surround
 from .core.places import check_regular
 from .core.registry import Method, find_methods, load_methods
-from .core.values import check_domain, check_level, of_whole_level, UNIT
+from .core.values import check_domain, check_level, check_positive, of_whole_level, UNIT
 from .core.votes_file import check_place
 from .methods.draws import draws_needed, typical_radius
 from .noise.additive import Noise
@@ -370,7 +370,7 @@ class Smoothed:
             share of votes in [0, 1]
         """
         made: Ballot | None = None
-        shares, rows = [], []
+        n, shares, rows = int(n), [], []
         for given in self._source(data).groups(CLEAN_BATCH):
             if not len(given.images):
                 raise ValueError("data holds no images")
@@ -440,7 +440,7 @@ class Smoothed:
             p: a guess of the probabilities of the top class and its rival, or of the top class
         """
         source = self._source(data)
-        n, typical = _typical(self.noise, n, alpha, radius, p)
+        n, typical = _typical(self.noise, int(n), alpha, radius, p)
         first, source = _few(source)
         if _may_refuse(self.noise):
             _check_able(self.noise, math.prod(first.shape[1:]))
@@ -505,9 +505,12 @@ def _refuse_early(self: Smoothed, data: Any, save: Any = None, **rest: Any) -> N
                           "holds cannot be seen: give each network a votes file of its own", stacklevel=4)
 
 def _refuse_data(self: Smoothed, data: Any, **rest: Any) -> None:
-    "Raise TypeError or ValueError for data and settings that would be misread."
+    "Raise TypeError or ValueError for data and settings that would be misread, or fail in Python's words."
     refuse_data(data)
     refuse_settings(**{name: rest[name] for name in ("n", "batch_size", "device") if name in rest})
+    _check_place(self.model, rest.get("device"))
+    if "seconds" in rest:
+        check_positive(rest["seconds"], "seconds")
 
 ask_before(Smoothed, "vote", _refuse_early)
 

@@ -112,6 +112,8 @@ def test_help_imports_nothing_heavy():
         (["reproduce", "gaussian_table1", "-p", "sigma=half", "--dry-run"], "sigma must be of the kind of sigmas"),
         (["reproduce", "gaussian_table1", "--jobs", "0", "--dry-run"], "jobs must be at least 1"),
         (["reproduce", "gaussian_table1", "--limit", "-1", "--dry-run"], "limit must be"),
+        (["reproduce", "gaussian_table1", "--scheduler", "foo", "--dry-run"], "scheduler must be None, 'local' or the address"),
+        (["reproduce", "gaussian_table1", "--scheduler", "foo"], "scheduler must be None, 'local' or the address"),
         (["reproduce", "gaussian_table1", "--out", "/dev/null/x"], "choose another folder with --out"),
         (["certify", "--model", "nets.py:make"], "--model nets:make"),
         (["report", "--page", "/dev/null/x.html"], "/dev/null/x.html"),

@@ -159,7 +159,7 @@ def test_a_mask_is_no_list_of_positions(mask):
 def test_labels_of_vectors_are_one_class_each(labels):
     images = X.numpy() if isinstance(labels, np.ndarray) else X
     line = r"labels\[:, 0\]" if labels.shape[1] == 1 else r"labels.argmax\(1\)"
-    with pytest.raises(TypeError, match=rf"labels must be one class an image, \[10\], got shape .*; write {line}"):
+    with pytest.raises(ValueError, match=rf"labels must be one class an image, \[10\], got shape .*; write {line}"):
         smooth().vote((images, labels), **SETTINGS)
 
 
@@ -205,3 +205,56 @@ def test_samplers_are_looked_at_without_a_trace():
     with pytest.raises(ValueError, match="one known order"):
         smooth().vote(DataLoader(TensorDataset(X, Y), sampler=Sampler(), batch_size=4), **SETTINGS)
     assert np.array_equal(np.random.get_state()[1], state[0]) and np.random.get_state()[2] == state[1]
+
+
+@pytest.mark.parametrize("ask", ["vote", "predict", "agreement", "estimate"])
+@pytest.mark.parametrize("wrong", [
+    dict(n=0), dict(n=-1), dict(n=1.5), dict(n=float("nan")), dict(n=True), dict(batch_size=0), dict(batch_size=-1),
+])
+def test_every_way_in_asks_for_whole_numbers(ask, wrong):
+    (name,) = wrong
+    with pytest.raises(ValueError, match=f"^{name} must be a whole number"):
+        getattr(smooth(), ask)(X, **wrong)
+
+
+def test_numbers_that_are_whole_are_taken():
+    known = smooth().agreement(X, n=4)
+    assert smooth().agreement(X, n=4.0) == smooth().agreement(X, n=np.int64(4)) == known
+    assert smooth().estimate(X, n=100.0, seconds=0.01, batch_size=8).draws == 100
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), "x", None])
+def test_a_trial_takes_some_time(seconds):
+    with pytest.raises(ValueError, match="seconds must be a finite number above 0"):
+        smooth().estimate(X, n=100, seconds=seconds)
+
+
+@pytest.mark.parametrize("ask", ["vote", "predict", "agreement", "estimate"])
+def test_a_device_is_the_models(ask):
+    with pytest.raises(ValueError, match="the model is on cpu, but device is meta"):
+        getattr(smooth(), ask)(X, n=100, device="meta")
+
+
+@pytest.mark.parametrize("labels", [
+    torch.eye(3)[Y], np.eye(3)[Y], torch.eye(3)[Y].long(), Y[:, None].float(), Y[:, None],
+])
+def test_a_table_of_labels_beside_pictures_is_not_a_second_batch(labels):
+    pictures = X.reshape(10, 1, 2, 2)
+    advice = r"write labels\[:, 0\]" if labels.shape[1] == 1 else r"write labels.argmax\(1\), if they are one-hot"
+    with pytest.raises(ValueError, match=rf"labels must be one class an image, \[10\].*{advice}"):
+        smooth().vote((pictures, labels), **SETTINGS)
+
+
+@pytest.mark.parametrize("name", ["", "votes/"])
+def test_a_file_has_a_name(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    votes = record()
+    for ask in (
+        lambda: smooth().vote(X, **SETTINGS, save=name),
+        lambda: votes.save(name),
+        lambda: votes.certify("l2", method="gaussian").save(name),
+        lambda: rs.load(name),
+    ):
+        with pytest.raises(ValueError, match="a path must be the name of a file, got"):
+            ask()
+    assert not list(tmp_path.iterdir())

@@ -139,6 +139,8 @@ def check_regular(path: str | Path, # a file, which need not exist
     """
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"a path must be the name of a file, got {type(path).__name__}")
+    if isinstance(path, str) and not os.path.basename(path):
+        raise ValueError(f"a path must be the name of a file, got {path!r}, which names {'a folder' if path else 'nothing'}")
     path = Path(path)
     if not _can_be_named(path):
         raise ValueError(f"a path must be a name that this system can write, got {str(path)!r}")

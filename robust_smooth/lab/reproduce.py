@@ -187,7 +187,7 @@ def sweep(experiment: str | Path | Sequence,  # an experiment, several, or what 
     """
     place = _folder(out)
     tasks = runs_of(experiment, grid, out, parameters)
-    _check_drive(jobs, shards, limit, retries)
+    _check_drive(jobs, shards, limit, retries, scheduler)
     places = jobs or (1 if scheduler is None else None)
     if dry_run:
         return plan(tasks, places)

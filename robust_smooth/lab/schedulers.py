@@ -508,13 +508,17 @@ def _check_counts(**counts: int) -> None:
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
 
-def _check_drive(jobs: int | None, shards: int = 1, limit: float | None = None, retries: int = 0) -> None:
+def _check_drive(jobs: int | None, shards: int = 1, limit: float | None = None, retries: int = 0,
+                 scheduler: str | None = None) -> None:
     "Refuse what no run can be made by; a dry run asks, too. Raises ValueError."
     _check_counts(shards=shards, **({} if jobs is None else dict(jobs=jobs)))
     if limit is not None and not limit > 0:
         raise ValueError(f"limit must be a number of seconds > 0 or None, got {limit!r}")
     if retries < 0:
         raise ValueError(f"retries must be at least 0, got {retries}")
+    if isinstance(scheduler, str) and scheduler != "local" and ":" not in scheduler:
+        raise ValueError("scheduler must be None, 'local' or the address of a running dask scheduler such as "
+                         f"tcp://host:8786, got {scheduler!r}")
 
 def drive(tasks: Sequence[Task],            # the runs
           scheduler: str | None = None,     # None: this process; "local": dask on all cores; else an address of dask
@@ -538,7 +542,7 @@ def drive(tasks: Sequence[Task],            # the runs
     Returns:
         reports, in the order of tasks
     """
-    _check_drive(jobs, shards, limit, retries)
+    _check_drive(jobs, shards, limit, retries, scheduler)
     jobs = jobs or (os.cpu_count() or 1)
     remove_left_sockets()
     first: dict[str, int] = {} # of equal runs

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from ..core.values import check_flag, MOST_DRAWS, UNIT, wrong_labels
+from ..core.values import check_flag, check_whole, MOST_DRAWS, UNIT, wrong_labels
 from ..training.batches import own_randomness, refuse_device
 from ..training.data import ImageSet
 from ..training.holders import _from_items, _positions, as_source, Given, GROUP, Source
@@ -55,14 +55,14 @@ def _is_class(label: Any) -> bool:
     return isinstance(label, numbers.Integral) and not isinstance(label, bool)
 
 def _is_table(images: Any, labels: Any) -> bool:
-    "Whether vectors come with a table of labels, a row each, that would be taken for a second batch of them."
-    if not _is_array(labels) or not labels.ndim == images.ndim == 2 or len(labels) != len(images):
+    "Whether images come with a table of labels, a row each, that would be taken for a second batch of them."
+    if not _is_array(labels) or not labels.ndim == 2 <= images.ndim or len(labels) != len(images):
         return False
     floats = labels.is_floating_point() if isinstance(labels, Tensor) else labels.dtype.kind == "f"
     return not floats or labels.shape != images.shape
 
 def _refuse_labels(data: Any) -> None:
-    "Raise TypeError for a pair whose second part is labels that would be read as an image."
+    "Raise TypeError or ValueError for a pair whose second part is labels that would be read as an image, or as a batch of them."
     if not isinstance(data, (tuple, list)) or len(data) != 2:
         return
     images, labels = data
@@ -73,14 +73,14 @@ def _refuse_labels(data: Any) -> None:
     if _is_frame(labels):
         raise TypeError(f"labels must be a list, array or tensor, got {type(labels).__name__}; write (images, labels.to_numpy())")
     if _is_table(images, labels):
-        raise TypeError(f"labels must be one class an image, [{len(images)}], got shape {list(labels.shape)}")
+        raise ValueError(f"labels must be one class an image, [{len(images)}], got shape {list(labels.shape)}")
     if _is_class(labels):
         raise TypeError(f"labels must be one class an image, got the number {int(labels)}; "
                         f"one image and its class are (images[None], [{int(labels)}])")
 
 def refuse_data(data: Any, # as handed over
                ) -> None:
-    """Raise TypeError for data that would be read in another way than they are meant, or not at all.
+    """Raise TypeError or ValueError for data that would be read in another way than they are meant, or not at all.
 
     Args:
         data: as handed over
@@ -102,8 +102,8 @@ def refuse_settings(n: Any = 1,             # draws
                     progress: Any = True,   # flag
                     **rest: Any,
                    ) -> None:
-    """Raise ValueError or TypeError, naming the setting, for text and fractions where a whole number
-    or a flag is wanted.
+    """Raise ValueError or TypeError, naming the setting, unless numbers of draws and rows are whole
+    and at least 1, and flags flags.
 
     Args:
         n: draws
@@ -122,10 +122,9 @@ def refuse_settings(n: Any = 1,             # draws
         if _is_many(value):
             raise TypeError(f"{name} must be a whole number >= 1, got {type(value).__name__}; labels go beside the images: "
                             "(images, labels)")
-        if not isinstance(value, numbers.Real):
-            raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")
+        check_whole(value, name)
     refuse_device(device)
-    if not (batch_size is None or (isinstance(batch_size, numbers.Integral) and batch_size <= MOST_DRAWS)):
+    if not (batch_size is None or (isinstance(batch_size, numbers.Integral) and 1 <= batch_size <= MOST_DRAWS)):
         raise ValueError(f"batch_size must be a whole number from 1 to {MOST_DRAWS:,}, got {batch_size!r}")
     if not (stop is None or hasattr(stop, "looks")):
         raise TypeError(f"stop must be a stopping rule, such as sequential.plan(...), got {stop!r}")

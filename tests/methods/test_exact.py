@@ -273,3 +273,14 @@ def test_uniform_noise_proves_l1_alone():
         assert not exact.check(replace(table, norm=norm)).any()
         with pytest.raises(ValueError, match="norm"):
             votes([70, 20, 10], Uniform(lam=0.5)).certify(norm, method="exact")
+
+
+def test_what_two_classes_cost_is_what_the_chapter_says():
+    "It said below .001 sigma; that holds from 30 votes on at alpha = .001, and not at larger levels."
+    def lost(top, n, alpha):
+        record = votes([top, n - top])
+        return float((gaussian.certify(record, alpha=alpha).radius - exact.certify(record, alpha=alpha).radius)[0])
+    assert 0.0012 < lost(10, 10, 0.001) < 0.0013
+    assert all(0 < lost(n - missed, n, 0.001) < 0.001 for n in (30, 50, 300) for missed in (0, 1, 3))
+    assert 0.014 < lost(49, 50, 0.05) < 0.015
+    assert 0 < lost(600, 1000, 0.001) < 0.0002 # far from unanimous, one side is exact as well
