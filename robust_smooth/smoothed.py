@@ -278,14 +278,14 @@ class Smoothed:
         return f"Smoothed({type(self.model).__name__}, {self.noise!r}{inputs})"
 
     def num_classes(self,
-                    images: Tensor, # [B, ...] at least one
+                    data: Any, # images in the domain, as of a vote; one is looked at
                    ) -> int:
-        """Classes of the model.
+        """Classes of the model. Raises ValueError where the images do not fit, or are none.
 
         Args:
-            images: [B, ...] at least one
+            data: images in the domain, as of a vote; one is looked at
         """
-        return classes_of(self.model, images)
+        return classes_of(self.model, _few(self._source(data))[0])
 
     def vote(self,
              data: Any,               # images in the domain, one or many: tensor, array, list, ImageSet, Dataset, DataLoader
@@ -346,7 +346,7 @@ class Smoothed:
         return in_memory(source.whole._replace(images=as_batch(self.model, source.whole.images)))
 
     def _classes(self, images: Tensor) -> int: # for a vote on no images any number will do
-        return self.num_classes(images) if len(images) else 2
+        return classes_of(self.model, images) if len(images) else 2
 
     def _ballot(self, images: Tensor, device: torch.device | str | None) -> Ballot:
         return ballot(self.model, images, self.noise, self._classes, None, device, self.domain)

@@ -255,3 +255,13 @@ def test_a_network_of_a_library_that_nobody_wrapped_is_warned_of(recwarn):
     rs.Smoothed(rs.wrap(net, mean=0, std=1), rs.Gaussian(sigma=0.5)).vote(rows, n=100, progress=False)
     rs.Smoothed(net, rs.Gaussian(sigma=0.5), domain=None).vote(rows, n=100, progress=False)
     assert not [each for each in recwarn if "is asked in" in str(each.message)]
+
+
+def test_classes_are_counted_on_whatever_a_vote_takes():
+    "A data set met a raw AttributeError."
+    net = nn.Sequential(nn.Flatten(), nn.Linear(48, 5))
+    smooth = rs.Smoothed(rs.wrap(net, num_classes=5, mean=0, std=1), rs.Gaussian(sigma=0.5))
+    images = torch.rand(3, 3, 4, 4)
+    for data in (images, images[0], images.numpy(), torch.utils.data.TensorDataset(images)):
+        assert smooth.num_classes(data) == 5
+    with pytest.raises(ValueError, match="no images"): smooth.num_classes(images[:0])
