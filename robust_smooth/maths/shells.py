@@ -16,7 +16,7 @@ from scipy.optimize import brentq
 from scipy.special import betainc, betaincc, gammainc, gammaincc, gammaln, wrightomega
 
 # %% auto #0
-__all__ = ['FAMILIES', 'STIRLING', 'LOWEST', 'BESIDE', 'ROUNDING', 'Panel', 'SMOOTH_REACH', 'check_family', 'check_range',
+__all__ = ['FAMILIES', 'STIRLING', 'LOWEST', 'BESIDE', 'ROUNDING', 'SMOOTH_REACH', 'check_family', 'check_range',
            'log_gamma_density', 'log_gamma_range', 'level', 'kinks', 'tanh_sinh', 'shell_law', 'is_smooth',
            'smooth_reach', 'smooth_law']
 
@@ -396,20 +396,20 @@ def _constant(
 ROUNDING = 4e-15 # relative change of both tails at which halving stops
 
 # %% ../../nbs/maths/01_shells.ipynb #fa92e26f
-Panel = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]]
+_Panel = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]]
 
 def _between(low: float, high: float, left: np.ndarray, right: np.ndarray) -> np.ndarray:
     "Nodes of a panel, from the distances to its ends as parts of its width."
     return np.where(left < 0.5, low + (high - low) * left, high - (high - low) * right)
 
-def _far_panel(low: float, high: float, a: float, tails: Callable) -> Panel:
+def _far_panel(low: float, high: float, a: float, tails: Callable) -> _Panel:
     "A panel in y: nodes' densities, and the tails there."
     def at(left, right):
         y = _between(low, high, left, right)
         return (high - low) * np.exp(log_gamma_density(y, a)), tails(y)
     return at
 
-def _near_panel(low: float, high: float, R: float, a: float, tails: Callable) -> Panel:
+def _near_panel(low: float, high: float, R: float, a: float, tails: Callable) -> _Panel:
     "A panel in rho - R: its nodes keep the digits of its ends."
     def at(left, right):
         x = _between(low, high, left, right)
@@ -418,7 +418,7 @@ def _near_panel(low: float, high: float, R: float, a: float, tails: Callable) ->
     return at
 
 def _integrate(
-    panels: list[Panel],
+    panels: list[_Panel],
     total: np.ndarray, # both tails outside of the panels
 ) -> np.ndarray:       # both tails
     "Add the panels' tails, halving the step until nothing changes."
