@@ -444,7 +444,8 @@ def places(t: float, R: float, d: int, k: float, fine: Resolution) -> Places:
 def _undecided(at: Places, u: np.ndarray, d: int, spare: float | np.ndarray = 0.0) -> tuple[np.ndarray, np.ndarray]:
     "Where U <= u is neither certain nor impossible, and where it is certain, [B] bool each."
     mean, deviation = _inner_moments(at.c, at.h[at.row], d)
-    z = (u - mean) / deviation
+    with np.errstate(over="ignore"): # far out, for a small R, a sum is certain
+        z = (u - mean) / deviation
     open_ = (np.abs(u) < d - 2) & (z > -CERTAIN) & (z < CERTAIN + spare)
     return open_, (z > 0) & ~open_
 
@@ -531,7 +532,8 @@ def corner_law(
         fine = resolution(d, k, grade)
         at = places(t, R, d, k, fine)
         h = at.h[at.row]
-        u = (t - corner_ratio(at.c, h, 0.0, R, d, k)) / (R * h)
+        with np.errstate(over="ignore"):
+            u = (t - corner_ratio(at.c, h, 0.0, R, d, k)) / (R * h)
         low, high = (float(at.weight @ tail) for tail in _cell_tails(at, u, d, fine.degree))
         return low, high
     below, above, lost = _both_sides(abs(t), R, d, k, grade)

@@ -806,6 +806,27 @@ def test_no_radius_is_proved_from_a_tail_that_rounding_enlarged():
     assert sb.verified_radius(np.array([1e-12]), 1, 0.98, "l2")[0][0] < 1.5119359033192706e-05
 
 
+@pytest.mark.parametrize(
+    "family, d, k, R",
+    [("l2", 1, 0.98, 1e-3), ("l2", 2, 1.9, 0.5), ("l2", 20, 7.0, 2.0), ("linf", 2, 0.0, 17.0), ("linf", 3, 2.95, 0.5), ("linf", 300, 50.0, 0.1)],
+)
+@pytest.mark.parametrize("q", [0.3, 1e-4, 1e-12])
+def test_no_multiplier_proves_more_than_there_is(family, d, k, R, q):
+    "Weak duality, also at the levels where laws have their kinks, and a hair beside them."
+    value = sb.lower_bound(1 - q, R, d, k, family) if q > 1e-9 else shell_values.values(-ndtri([q]), np.array([R]), d, k, family)[1][0]
+    nearest = 2 * k / (R + math.sqrt(R * R + 4 * k))
+    kink = R * nearest + R * R / 2 + (k * math.log1p(R / nearest) if k else 0)
+    levels = np.array([0.0, R * R / 2, kink, kink * (1 - 1e-12), kink * (1 + 1e-12), 5.0, 20.0, 36.0])
+    bounds = sb.dual_bound(np.exp(np.concatenate([levels, -levels])), None, R, d, k, family, one_minus_p=q)
+    assert bounds.max() < value + 1e-13
+
+
+@pytest.mark.parametrize("t", [-50.0, 50.0])
+def test_levels_far_beyond_a_mixed_law_warn_of_nothing(t, recwarn):
+    sb.dual_bound(np.exp(t), None, 1e-30, 3, 2.7, "mixed", one_minus_p=0.3)
+    assert not recwarn.list
+
+
 @pytest.mark.parametrize("q", [0.5 - 1e-8, 0.4, 1e-9])
 def test_without_k_mixed_noise_is_gaussian_and_certified_as_such(q):
     "Errors of a law that is integrated were paid for: 100 % of a radius next to 1/2."
