@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -257,7 +257,9 @@ def tanh_sinh(
     return 1 / (1 + np.exp(-2 * u)), 1 / (1 + np.exp(2 * u)), step * np.pi / 4 * np.cosh(s) / np.cosh(u)**2
 
 # %% ../../nbs/maths/01_shells.ipynb #d9bf9527
-def _ball_tails(y: np.ndarray, t: float, R: float, d: int, k: float) -> tuple[np.ndarray, np.ndarray]:
+def _ball_tails(
+    y: np.ndarray, t: float, R: float, d: int, k: float, middle: Any = None, # which no ball needs
+) -> tuple[np.ndarray, np.ndarray]:
     "P(L <= t) and P(L > t) given y = log(rho^2 / 2) for the family l2, d >= 2, each without cancellation."
     square = 2 * np.exp(y)
     cosine = (R * R - square * level(square, t, k)) / (2 * np.sqrt(square) * R)
@@ -343,7 +345,9 @@ def _reached(x: np.ndarray, t: float, R: float, k: float) -> np.ndarray:
     return (R + x) * np.exp(logarithm / 2)
 
 # %% ../../nbs/maths/01_shells.ipynb #5b1c9d23
-def _ball_near(x: np.ndarray, t: float, R: float, d: int, k: float) -> tuple[np.ndarray, np.ndarray]:
+def _ball_near(
+    x: np.ndarray, t: float, R: float, d: int, k: float, middle: Any = None,
+) -> tuple[np.ndarray, np.ndarray]:
     "P(L <= t) and P(L > t) given rho = R + x for the family l2, d >= 2."
     reached, b = _reached(x, t, R, k), (d - 1) / 2
     high = np.clip((reached - np.abs(x)) * (reached + np.abs(x)) / (4 * (R + x) * R), 0, 1)
@@ -366,21 +370,11 @@ def _gamma_mass(low: float, high: float, a: float) -> float:
     return float(gammainc(a, top) - gammainc(a, bottom))
 
 # %% ../../nbs/maths/01_shells.ipynb #fd3d9c71
-def _tails_given(d: int, family: str) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
-    "The conditional law of a family, as a function of y, t, R, d, k and the middle of the panel."
+def _tails_given(d: int, family: str) -> tuple[Callable, Callable]: # far from rho = R, and beside it
+    "The conditional law of a family, as a function of y, or of rho - R, and of t, R, d, k and the middle of the panel."
     if d == 1:
-        return _coin_tails
-    if family == "linf":
-        return _cube_tails
-    return lambda y, t, R, d, k, middle: _ball_tails(y, t, R, d, k)
-
-def _tails_near(d: int, family: str) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
-    "The same beside rho = R, as a function of rho - R."
-    if d == 1:
-        return _coin_tails
-    if family == "linf":
-        return _cube_near
-    return lambda x, t, R, d, k, middle: _ball_near(x, t, R, d, k)
+        return _coin_tails, _coin_tails
+    return (_cube_tails, _cube_near) if family == "linf" else (_ball_tails, _ball_near)
 
 # %% ../../nbs/maths/01_shells.ipynb #52ce2f8d
 def _constant(
@@ -476,14 +470,14 @@ def shell_law(
         raise ValueError(f"k = {k:g} is too close to d = {d}: the law at {t:g} is below double precision")
     total = np.array([start, 0.0] if k > 0 or t >= -R * R / 2 else [0.0, start])
     beside = _beside(t, R, k) if math.log(2 * R * R) > low else []
-    near, panels = _tails_near(d, family), []
+    far, near = _tails_given(d, family)
+    panels = []
     for left, right in zip(beside, beside[1:]):
         middle = _Middle(R + (left + right) / 2, (left + right) / 2)
         panels.append(_near_panel(left, right, R, a, partial(near, t=t, R=R, d=d, k=k, middle=middle)))
-    given = _tails_given(d, family)
     for left, right in _far_ends(low, high, at, math.log(2 * R * R) if beside else None):
         rho = math.exp((left + right) / 4 + math.log(2) / 2)
-        tails = partial(given, t=t, R=R, d=d, k=k, middle=_Middle(rho, rho - R))
+        tails = partial(far, t=t, R=R, d=d, k=k, middle=_Middle(rho, rho - R))
         fixed = _constant(tails, left, right)
         if fixed is None:
             panels.append(_far_panel(left, right, a, tails))
